@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The optimizer and what decides which weights it tracks."""
+
+from d3fast.optim.constraints import CONSTRAINTS
+from d3fast.optim.d3_sgd import D3FusedSGD
+from d3fast.optim.groups import find_head, param_groups
+from d3fast.optim.warm_start import WARM_STARTS
+
+__all__ = ["CONSTRAINTS", "WARM_STARTS", "D3FusedSGD", "find_head", "param_groups"]

@@ -1,0 +1,393 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``D3FusedSGD``: SGD that pushes tracked weights away from where they started.
+
+The class keeps the contract of ``torch.optim.Optimizer`` (groups, state, hooks, AMP) and hands
+the arithmetic of a step to one of two backends that share one specification: ``reference`` in
+plain PyTorch, ``fused`` through the C++/CUDA kernels. Method: arXiv 2411.09585.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from d3fast.optim import fused, reference
+from d3fast.optim.options import check_group, is_tracked
+from d3fast.optim.references import match_layout, resolve_references
+from d3fast.optim.warm_start import WARM_STARTS
+
+References = Sequence[Tensor] | Mapping[str, Tensor]
+
+
+class D3FusedSGD(Optimizer):
+    r"""Stochastic gradient descent on ``loss - distance_weight * ||theta - theta_0||_p``.
+
+    With ``distance_weight=0, constraint=None`` a group is plain SGD and follows
+    ``torch.optim.SGD``. Every keyword option can differ between param groups. The reference
+    copy ``theta_0`` is taken when a group is added; a group that is tracked later only (its
+    ``distance_weight`` starts at 0 and is scheduled up) needs ``reference=`` then.
+
+    Args:
+        params: parameters, ``(name, parameter)`` pairs or dicts defining groups; see
+            ``d3fast.param_groups`` for groups that track a model's head.
+        lr: learning rate, number or 1-element tensor.
+        momentum: momentum factor.
+        dampening: dampening of the momentum, from the second step on.
+        weight_decay: L2 penalty.
+        nesterov: Nesterov momentum; needs momentum > 0 and dampening = 0.
+        maximize: ascend the loss; flips the loss gradient alone, not the push.
+        distance_weight: w, weight of the distance, >= 0.
+        distance_p: p >= 1 of the norm; fused kernels exist for 1 and 2.
+        scope: ``"tensor"`` sums the distances of the tensors, ``"group"`` takes one norm over
+            the group; also what a projection rescales together.
+        constraint: ``"norm_sphere"``, ``"norm_ball"``, ``"distance_ball"``,
+            ``"distance_floor"``, ``"distance_shell"`` or ``None``; Euclidean norms.
+        radius: radius of the constraint; ``(lower, upper)`` for the shell; by default
+            ``||theta_0||`` for the norm sets.
+        radius_unit: ``"relative"`` to ``||theta_0||``, or ``"absolute"``.
+        reference: theta_0 if it is not the current weights: one tensor per parameter, or a
+            mapping from parameter names.
+        reference_dtype: dtype the reference is kept in; the parameter's by default.
+        capturable: keep 1-element CUDA tensors given as ``lr`` or ``radius`` on the device, so
+            that a step can be captured in a CUDA graph.
+        backend: ``"fused"``, ``"reference"``, or ``"auto"``: fused where a kernel exists,
+            otherwise reference with a warning that says why.
+
+    Parameters whose ``grad`` is ``None`` take no part in a step: neither in the norms nor in
+    the projection. State per parameter: ``momentum_buffer``, ``reference`` (tracked groups) and
+    ``distance`` (float64 scalar, tracked groups on the fused backend).
+
+    Raises:
+        ValueError: an option or parameter that cannot be used, named with its value.
+
+    Example:
+        >>> import torch, d3fast
+        >>> model = torch.nn.Linear(4, 2)
+        >>> opt = D3FusedSGD(d3fast.param_groups(model), lr=0.1, momentum=0.9)
+        >>> opt.warm_start("random", generator=torch.Generator().manual_seed(0))
+        >>> model(torch.ones(3, 4)).sum().backward()
+        >>> opt.step()
+        >>> list(opt.distances())
+        ['weight']
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        distance_weight: float = 1.0,
+        distance_p: float = 2.0,
+        scope: str = "tensor",
+        constraint: str | None = "norm_sphere",
+        radius: float | Tensor | tuple[float | Tensor, float | Tensor] | None = None,
+        radius_unit: str = "relative",
+        reference: References | None = None,
+        reference_dtype: torch.dtype | None = None,
+        capturable: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+            "maximize": maximize,
+            "distance_weight": distance_weight,
+            "distance_p": distance_p,
+            "scope": scope,
+            "constraint": constraint,
+            "radius": radius,
+            "radius_unit": radius_unit,
+            "reference_dtype": reference_dtype,
+            "capturable": capturable,
+            "backend": backend,
+        }
+        self._prepare_runtime()
+        self._given_reference = reference
+        super().__init__(params, defaults)
+        self._given_reference = None
+
+    def _prepare_runtime(self) -> None:
+        # What can be rebuilt from groups and state, and so is neither saved nor copied.
+        self._plans: dict[int, fused.Plan] = {}
+        self._given_reference: References | None = None
+        self._step_supports_amp_scaling = True
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._prepare_runtime()
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for name, value in self.defaults.items():
+                group.setdefault(name, value)
+
+    # ------------------------------------------------------------------ groups and references
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a param group, check its options and take its reference copy.
+
+        Args:
+            param_group: ``params`` and any of the options, ``reference`` included.
+
+        Raises:
+            ValueError: an option or parameter that cannot be used.
+        """
+        if isinstance(param_group, dict):
+            param_group = dict(param_group)  # the caller's dict keeps its reference entry
+            given = param_group.pop("reference", self._given_reference)
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        try:
+            check_group(group)
+            self._choose_backend(len(self.param_groups) - 1, announce=True)
+            if is_tracked(group) or given is not None:
+                self._keep_references(group, given)
+        except ValueError:
+            self.param_groups.pop()
+            raise
+
+    def _keep_references(self, group: dict[str, Any], given: References | None) -> None:
+        tensors = resolve_references(
+            given, group["params"], group.get("param_names"), group["reference_dtype"]
+        )
+        for p, theta_0 in zip(group["params"], tensors, strict=True):
+            self.state[p]["reference"] = theta_0
+            self.state[p].pop("distance", None)
+
+    def set_reference(self, reference: References | None = None) -> None:
+        """Replace theta_0 of every tracked group.
+
+        Args:
+            reference: one tensor per tracked parameter in group order, or a mapping from
+                parameter names; the current weights if ``None``.
+
+        Raises:
+            ValueError: a missing tensor, or one of another shape.
+        """
+        groups = [g for g in self.param_groups if is_tracked(g)]
+        parts: list[References | None] = [reference] * len(groups)
+        if reference is not None and not isinstance(reference, Mapping):
+            sizes = [len(g["params"]) for g in groups]
+            if len(reference) != sum(sizes):
+                raise ValueError(
+                    f"reference must hold {sum(sizes)} tensors, one per tracked parameter, "
+                    f"got {len(reference)}"
+                )
+            ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+            parts = [reference[e - n : e] for e, n in zip(ends, sizes, strict=True)]
+        self._plans.clear()
+        for group, part in zip(groups, parts, strict=True):
+            self._keep_references(group, part)
+
+    @torch.no_grad()
+    def warm_start(self, mode: str = "random", generator: torch.Generator | None = None) -> None:
+        """Move the tracked weights away from theta_0 before the first step.
+
+        Args:
+            mode: ``"near"`` (theta_0), ``"middle"`` (zeros), ``"far"`` (-theta_0), ``"noise"``
+                (theta_0 + N(0, std(theta_0))) or ``"random"`` (U(-1/2, 1/2) rescaled to
+                ``||theta_0||``).
+            generator: source of randomness; torch's default one if ``None``.
+
+        Raises:
+            ValueError: an unknown mode.
+        """
+        if mode not in WARM_STARTS:
+            raise ValueError(f"mode must be one of {', '.join(WARM_STARTS)}, got {mode!r}")
+        for group in self.param_groups:
+            for p in group["params"] if is_tracked(group) else ():
+                p.copy_(WARM_STARTS[mode](self.state[p]["reference"], generator))
+
+    # ------------------------------------------------------------------ the step
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Take one step.
+
+        Args:
+            closure: re-evaluates the model and returns the loss.
+
+        Returns:
+            What the closure returned, or ``None``.
+
+        Raises:
+            ValueError: a sparse gradient; a group that became tracked without a reference.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        grad_scale: Tensor | None = getattr(self, "grad_scale", None)
+        found_inf: Tensor | None = getattr(self, "found_inf", None)
+        for index, group in enumerate(self.param_groups):
+            params = [p for p in group["params"] if p.grad is not None]
+            if not params:
+                continue
+            self._check_step(index, group, params)
+            if self._choose_backend(index) == "fused":
+                plan = self._plans.setdefault(index, fused.Plan())
+                plan.step(params, self.state, group, grad_scale, found_inf)
+            elif found_inf is None or not bool(found_inf != 0):
+                members = self._members(params, group)
+                reference.step_group(members, group, grad_scale=grad_scale)
+        return loss
+
+    def _check_step(self, index: int, group: dict[str, Any], params: list[Tensor]) -> None:
+        for p in params:
+            if p.grad is not None and p.grad.layout != torch.strided:
+                raise ValueError(
+                    f"D3FusedSGD needs dense gradients, got one of layout {p.grad.layout}"
+                )
+        if is_tracked(group) and any("reference" not in self.state[p] for p in params):
+            raise ValueError(
+                f"param group {index} is tracked (distance_weight={group['distance_weight']!r}, "
+                f"constraint={group['constraint']!r}) but was added untracked, without reference="
+            )
+
+    def _members(self, params: list[Tensor], group: dict[str, Any]) -> list[reference.Member]:
+        tracked = is_tracked(group)
+        members = []
+        for p in params:
+            state, buffer, first = self.state[p], None, False
+            if group["momentum"] != 0:
+                first = "momentum_buffer" not in state
+                buffer = state.setdefault("momentum_buffer", torch.zeros_like(p)) if first else (
+                    state["momentum_buffer"]
+                )
+            assert p.grad is not None
+            theta_0 = state["reference"] if tracked else None
+            members.append(reference.Member(p, p.grad, buffer, first, theta_0))
+        return members
+
+    def _choose_backend(self, index: int, announce: bool = False) -> str:
+        group = self.param_groups[index]
+        if group["backend"] == "reference":
+            return "reference"
+        reason = fused.why_not(group)
+        if reason is None:
+            return "fused"
+        if group["backend"] == "fused":
+            raise ValueError(f"backend='fused' cannot serve param group {index}: {reason}")
+        if announce:
+            warnings.warn(
+                f"param group {index} runs on the slower backend='reference': {reason}; "
+                "ask for backend='reference' to silence this",
+                stacklevel=4,
+            )
+        return "reference"
+
+    # ------------------------------------------------------------------ distances
+
+    def _tracked(self) -> Iterable[tuple[int, dict[str, Any], list[tuple[str | int, Tensor]]]]:
+        offset = 0
+        for index, group in enumerate(self.param_groups):
+            count = len(group["params"])
+            keys = group.get("param_names") or range(offset, offset + count)
+            offset += count
+            if is_tracked(group):
+                yield index, group, list(zip(keys, group["params"], strict=True))
+
+    @torch.no_grad()
+    def _distance(self, index: int, group: dict[str, Any], p: Tensor) -> Tensor:
+        plan = self._plans.get(index)
+        carried = plan.carried(p, self.state) if plan and group["distance_p"] == 2 else None
+        if carried is not None:
+            return carried.to(torch.promote_types(p.dtype, torch.float32))
+        theta_0 = self.state[p]["reference"]
+        delta = p.detach() - theta_0.to(torch.promote_types(p.dtype, theta_0.dtype))
+        norm = torch.linalg.vector_norm(delta, group["distance_p"], dtype=torch.float64)
+        return norm.to(torch.promote_types(p.dtype, torch.float32))
+
+    def distances(self) -> dict[str | int, Tensor]:
+        """How far each tracked parameter is from its reference, ``||theta - theta_0||_p``.
+
+        Returns:
+            0-dim tensors on the parameter's device by parameter name, or by position over all
+            groups where names are unknown. Nothing waits for the device. Right after a step the
+            norm that the step itself produced is returned; edits through ``.data`` since then
+            are not seen before the next step or ``refresh_distances()``.
+        """
+        return {
+            key: self._distance(index, group, p)
+            for index, group, members in self._tracked()
+            for key, p in members
+        }
+
+    def total_distance(self) -> Tensor:
+        """The distance d of the objective: summed over tensors, or one norm per group.
+
+        Returns:
+            0-dim tensor on the device of the first tracked parameter, 0 if nothing is tracked.
+        """
+        total: Tensor | None = None
+        for index, group, members in self._tracked():
+            each = torch.stack([self._distance(index, group, p) for _, p in members])
+            joint = group["scope"] == "group"
+            d = torch.linalg.vector_norm(each, group["distance_p"]) if joint else each.sum()
+            total = d if total is None else total + d.to(total)
+        return torch.zeros(()) if total is None else total
+
+    def refresh_distances(self) -> None:
+        """Recompute the norms that the fused step carries, after edits it cannot see."""
+        self._plans.clear()
+        for _, _, members in self._tracked():
+            for _, p in members:
+                self.state[p].pop("distance", None)
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state dict; the reference is the saved theta_0, not the current weights.
+
+        A state without references, such as one of ``torch.optim.SGD``, keeps the present ones.
+
+        Args:
+            state_dict: what ``state_dict()`` returned.
+
+        Raises:
+            ValueError: groups or shapes that do not fit.
+        """
+        present = {p: s["reference"] for p, s in self.state.items() if "reference" in s}
+        saved: dict[str, Any] = {}
+        handle = self.register_load_state_dict_pre_hook(lambda _, sd: saved.update(sd))
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            handle.remove()
+        ids = (i for g in saved["param_groups"] for i in g["params"])
+        params = (p for g in self.param_groups for p in g["params"])
+        for i, p in zip(ids, params, strict=True):
+            self._restore(p, saved["state"].get(i, {}), present.get(p))
+
+    def _restore(self, p: Tensor, saved: Mapping[str, Any], present: Tensor | None) -> None:
+        # The base class cast every tensor to the parameter's dtype: the carried norm is float64
+        # and a reference may be kept in another dtype, so both are taken from the saved dict.
+        state = self.state[p]
+        theta_0 = saved.get("reference", present)
+        if theta_0 is not None:
+            if theta_0.shape != p.shape:
+                raise ValueError(
+                    f"reference has shape {tuple(theta_0.shape)}, its parameter {tuple(p.shape)}"
+                )
+            state["reference"] = match_layout(theta_0.detach().to(p.device), p)
+        if "distance" in saved:
+            state["distance"] = saved["distance"].detach().to(p.device, torch.float64, copy=True)
+        if state.get("momentum_buffer") is not None:
+            state["momentum_buffer"] = match_layout(state["momentum_buffer"], p)
+        else:
+            state.pop("momentum_buffer", None)

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of the options of a ``D3FusedSGD`` param group, made once when the group is added.
+
+Options that a schedule may move later (lr, radius, distance_weight) are read afresh at every
+step; only their first values are checked here.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from d3fast.optim.constraints import resolve_bounds
+
+SCOPES = ("tensor", "group")
+RADIUS_UNITS = ("relative", "absolute")
+BACKENDS = ("auto", "fused", "reference")
+
+
+def is_tracked(group: Mapping[str, Any]) -> bool:
+    """Whether the group is pushed or projected; the others take the plain SGD step."""
+    return group["constraint"] is not None or group["distance_weight"] != 0
+
+
+def _check_number(name: str, value: Any, minimum: float) -> None:
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise ValueError(f"{name} must be a 1-element tensor, got shape {tuple(value.shape)}")
+    elif isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{name} must be a number, got {value!r}")
+    if not value >= minimum or (not isinstance(value, Tensor) and math.isinf(value)):
+        raise ValueError(f"{name} must be finite and >= {minimum:g}, got {value!r}")
+
+
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def check_group(group: Mapping[str, Any]) -> None:
+    """Check one complete param group (options and params).
+
+    Raises:
+        ValueError: an option outside its range; parameters on more than one device or of more
+            than one dtype in one group; complex parameters.
+    """
+    for name in ("lr", "weight_decay", "distance_weight"):
+        _check_number(name, group[name], 0.0)
+    for name in ("momentum", "dampening"):
+        if isinstance(group[name], Tensor):
+            raise ValueError(f"{name} must be a number, got a tensor")
+    _check_number("momentum", group["momentum"], 0.0)
+    _check_number("dampening", group["dampening"], -math.inf)
+    _check_number("distance_p", group["distance_p"], 1.0)
+    if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
+        raise ValueError(
+            "nesterov needs momentum > 0 and dampening = 0, got "
+            f"momentum={group['momentum']!r}, dampening={group['dampening']!r}"
+        )
+    _check_choice("scope", group["scope"], SCOPES)
+    _check_choice("radius_unit", group["radius_unit"], RADIUS_UNITS)
+    _check_choice("backend", group["backend"], BACKENDS)
+    dtype = group["reference_dtype"]
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"reference_dtype must be a floating torch.dtype, got {dtype!r}")
+    resolve_bounds(group)
+    _check_params(group["params"])
+
+
+def _check_params(params: list[Tensor]) -> None:
+    devices = {p.device for p in params}
+    if len(devices) > 1:
+        names = ", ".join(sorted(map(str, devices)))
+        raise ValueError(f"params of one group must be on one device, got {names}")
+    for p in params:
+        if not p.is_floating_point():
+            raise ValueError(f"params must be real floating point, got a parameter of {p.dtype}")

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reference copies theta_0: where they come from and how they lie in memory."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+
+def match_layout(tensor: Tensor, param: Tensor) -> Tensor:
+    """The same values with the strides of ``param`` (same shape), copied only if they differ."""
+    if tensor.stride() == param.stride():
+        return tensor
+    return torch.empty_like(param, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
+
+
+def resolve_references(
+    given: Sequence[Tensor] | Mapping[str, Tensor] | None,
+    params: Sequence[Tensor],
+    names: Sequence[str] | None,
+    dtype: torch.dtype | None,
+) -> list[Tensor]:
+    """Copies of theta_0 for the parameters of one group, each laid out like its parameter.
+
+    Args:
+        given: one tensor per parameter, or a mapping from parameter names; the parameters
+            themselves if ``None``.
+        params: the group's parameters.
+        names: their names, needed for a mapping.
+        dtype: dtype of the copies; each parameter's own if ``None``.
+
+    Raises:
+        ValueError: a tensor missing, not a tensor, or of another shape than its parameter.
+    """
+    labels = list(names) if names else [f"parameter {i}" for i in range(len(params))]
+    if given is None:
+        chosen: list[Tensor] = list(params)
+    elif isinstance(given, Mapping):
+        if not names:
+            raise ValueError("reference is a mapping, but the parameters have no names")
+        missing = [n for n in names if n not in given]
+        if missing:
+            raise ValueError(f"reference has no tensor for {', '.join(missing)}")
+        chosen = [given[n] for n in names]
+    else:
+        chosen = list(given)
+        if len(chosen) != len(params):
+            raise ValueError(
+                f"reference must hold {len(params)} tensors, one per parameter, got {len(chosen)}"
+            )
+    copies = []
+    for label, theta_0, p in zip(labels, chosen, params, strict=True):
+        if not isinstance(theta_0, Tensor) or theta_0.shape != p.shape:
+            got = tuple(theta_0.shape) if isinstance(theta_0, Tensor) else type(theta_0).__name__
+            raise ValueError(f"reference of {label} must have shape {tuple(p.shape)}, got {got}")
+        copy = torch.empty_like(p, dtype=dtype or p.dtype, requires_grad=False)
+        copies.append(copy.copy_(theta_0.detach()))
+    return copies
