@@ -239,13 +239,26 @@ class D3FusedSGD(Optimizer):
             if not params:
                 continue
             self._check_step(index, group, params)
-            if self._choose_backend(index) == "fused":
-                plan = self._plans.setdefault(index, fused.Plan())
-                plan.step(params, self.state, group, grad_scale, found_inf)
+            if params[0].is_cpu and found_inf is not None and bool(found_inf != 0):
+                continue  # before any state is made: on overflow nothing changes
+            plan = self._plan(index, group, params)
+            if plan is not None:
+                plan.step(params, group, grad_scale, found_inf)
             elif found_inf is None or not bool(found_inf != 0):
                 members = self._members(params, group)
                 reference.step_group(members, group, grad_scale=grad_scale)
         return loss
+
+    def _plan(
+        self, index: int, group: dict[str, Any], params: list[Tensor]
+    ) -> fused.Plan | None:
+        plan = self._plans.get(index)
+        if plan is None or not plan.holds(params, self.state, group):
+            self._plans.pop(index, None)
+            plan = None
+            if self._choose_backend(index) == "fused":
+                plan = self._plans[index] = fused.Plan(params, self.state, group)
+        return plan
 
     def _check_step(self, index: int, group: dict[str, Any], params: list[Tensor]) -> None:
         for p in params:

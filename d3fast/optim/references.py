@@ -7,9 +7,27 @@ import torch
 from torch import Tensor
 
 
+def same_layout(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors of one shape lie alike in memory; sizes of 1 have no stride."""
+    return a.stride() == b.stride() or all(
+        n == 1 or x == y for n, x, y in zip(a.shape, a.stride(), b.stride(), strict=True)
+    )
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Whether the elements fill one stretch of memory without gaps or overlaps."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1:
+            if stride != expected:
+                return False
+            expected *= size
+    return True
+
+
 def match_layout(tensor: Tensor, param: Tensor) -> Tensor:
     """The same values with the strides of ``param`` (same shape), copied only if they differ."""
-    if tensor.stride() == param.stride():
+    if same_layout(tensor, param):
         return tensor
     return torch.empty_like(param, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
 

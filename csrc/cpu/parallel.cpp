@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/parallel.h"
+
+#include <dlfcn.h>
+
+#include <system_error>
+#include <thread>
+#include <vector>
+
+namespace d3 {
+namespace {
+
+// void GOMP_parallel(void (*fn)(void*), void* data, unsigned num_threads, unsigned flags)
+using GompParallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
+
+GompParallel gomp_parallel() {
+  static const GompParallel found =
+      reinterpret_cast<GompParallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+  return found;
+}
+
+}  // namespace
+
+bool shares_openmp_pool() { return gomp_parallel() != nullptr; }
+
+void run_team(int threads, void (*body)(void*), void* context) {
+  if (const GompParallel parallel = gomp_parallel()) {
+    parallel(body, context, static_cast<unsigned>(threads), 0);
+    return;
+  }
+  std::vector<std::thread> team;
+  for (int i = 1; i < threads; ++i) {
+    try {
+      team.emplace_back(body, context);
+    } catch (const std::system_error&) {
+      break;  // no more threads to be had: the ones there are share the work
+    }
+  }
+  body(context);
+  for (std::thread& member : team) member.join();
+}
+
+}  // namespace d3

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How a step is spread over cores. Large units are taken one after the other by all cores, so that
+// the projection's second sweep finds theta still in the shared cache; small ones whole by one core.
+#include "cpu/step.h"
+
+#include <cmath>
+
+#include "cpu/parallel.h"
+#include "cpu/sweeps.h"
+
+namespace d3 {
+namespace {
+
+// Below this a unit is not worth waking the other cores for.
+constexpr int64_t kSharedUnit = 1 << 17;
+
+// Runs tasks one after the other, or spread over threads: the same code serves both kinds of unit.
+struct Team {
+  int threads;
+  template <class Task>
+  void run(int64_t count, const Task& task) const {
+    parallel_for(count, threads, task);
+  }
+};
+
+template <class T>
+class Stepper {
+ public:
+  explicit Stepper(const CpuStep& step)
+      : step_(step), cut_(*step.cut), options_(step.options), sweeps_(sweeps<T>()) {
+    const StepOptions& o = options_;
+    scalars_ = {static_cast<T>(o.lr), static_cast<T>(o.momentum), static_cast<T>(o.weight_decay),
+                o.maximize ? T(-1) : T(1), static_cast<T>(o.distance_weight)};
+    momentum_ = o.momentum == 0 ? Momentum::none
+                : o.nesterov    ? Momentum::nesterov
+                                : Momentum::heavy_ball;
+    center_ = static_cast<Center>(o.center);
+    tracked_ = !cut_.segments.empty() && cut_.segments[0].reference != nullptr;
+    if (!tracked_) {
+      tracking_ = Tracking::none;
+    } else if (o.distance_weight == 0) {
+      tracking_ = Tracking::measured;
+    } else {
+      tracking_ = o.p == 1 ? Tracking::pushed_p1 : Tracking::pushed_p2;
+    }
+    carries_ = tracked_ && o.p == 2;
+    // `delta_before` divides by 1 - lr * weight_decay; where that is near 0, look before stepping.
+    verify_ = step.verify ||
+              (momentum_ != Momentum::heavy_ball && o.lr * o.weight_decay > 0.5);
+    partial_.resize(cut_.chunks.size());
+  }
+
+  void run() {
+    const Team all{step_.threads}, alone{1};
+    if (!tracked_) {
+      all.run(static_cast<int64_t>(cut_.chunks.size()), [&](int64_t i) { update(cut_.chunks[i], 0); });
+      return;
+    }
+    std::vector<const Unit*> small;
+    for (const Unit& unit : cut_.units) {
+      if (unit.elements >= kSharedUnit) {
+        step_unit(unit, all);
+      } else {
+        small.push_back(&unit);
+      }
+    }
+    all.run(static_cast<int64_t>(small.size()), [&](int64_t i) { step_unit(*small[i], alone); });
+  }
+
+ private:
+  Span<T> span(const Chunk& chunk) const {
+    const Segment& s = cut_.segments[chunk.segment];
+    const int64_t at = chunk.offset;
+    T* momentum = static_cast<T*>(s.momentum);
+    const T* reference = static_cast<const T*>(s.reference);
+    return {static_cast<T*>(s.theta) + at, reference ? reference + at : nullptr,
+            static_cast<T*>(step_.grads[chunk.segment]) + at, momentum ? momentum + at : nullptr,
+            chunk.length};
+  }
+
+  T rate(const Chunk& chunk) const {
+    return step_.fresh[chunk.segment] ? T(1) : static_cast<T>(1 - options_.dampening);
+  }
+
+  Sums update(const Chunk& chunk, T inverse) const {
+    const Span<T> a = span(chunk);
+    if (options_.grad_scale != 1) sweeps_.unscale(a, static_cast<T>(options_.grad_scale));
+    return sweeps_.update(a, tracking_, momentum_, scalars_, rate(chunk), inverse);
+  }
+
+  // Runs sweep(chunk) on every chunk of the unit, keeps its sums, and adds them in chunk order.
+  template <class Sweep>
+  Sums sweep(const Unit& unit, const Team& team, const Sweep& sweep) {
+    team.run(unit.chunks, [&](int64_t i) {
+      partial_[unit.first_chunk + i] = sweep(cut_.chunks[unit.first_chunk + i]);
+    });
+    Sums sums;
+    for (int64_t i = 0; i < unit.chunks; ++i) sums.add(partial_[unit.first_chunk + i]);
+    return sums;
+  }
+
+  double carried(const Unit& unit) const {
+    double squared = 0;
+    for (int64_t i = 0; i < unit.segments; ++i) {
+      const double d = *cut_.segments[unit.first_segment + i].distance;
+      squared += d * d;
+    }
+    return std::sqrt(squared);
+  }
+
+  double distance_before(const Unit& unit, const Team& team) {
+    const double handed = carried(unit);
+    if (!verify_) return handed;
+    double weight = 0;
+    for (int64_t i = 0; i < unit.segments; ++i) {
+      const double r = step_.reference_norms[unit.first_segment + i];
+      weight += r * r;
+    }
+    const Sums sums = sweep(unit, team, [&](const Chunk& chunk) {
+      Sums s;
+      s.before = sweeps_.squared_distance(span(chunk));
+      return s;
+    });
+    const double actual = std::sqrt(sums.before);
+    // A norm that is right keeps its bits: resuming from a checkpoint repeats the run exactly.
+    return is_stale<T>(handed, actual, std::sqrt(weight)) || !(handed >= 0) ? actual : handed;
+  }
+
+  void step_unit(const Unit& unit, const Team& team) {
+    const bool pushed = tracking_ == Tracking::pushed_p2;
+    const double handed = pushed ? distance_before(unit, team) : 0;
+    const T inverse = inverse_distance<T>(handed);
+    Sums sums = sweep(unit, team, [&](const Chunk& chunk) { return update(chunk, inverse); });
+    const double actual = std::sqrt(sums.before);
+    if (pushed && is_stale<T>(handed, actual, std::sqrt(sums.weight))) {
+      const T right = inverse_distance<T>(actual);
+      sums = sweep(unit, team, [&](const Chunk& chunk) {
+        return sweeps_.mend(span(chunk), momentum_, scalars_, rate(chunk), inverse, right);
+      });
+    }
+    const double c = projection_coefficient(shell(unit), sums);
+    if (c != 1) {
+      // Backwards: the elements updated last are the ones still in cache.
+      team.run(unit.chunks, [&](int64_t i) {
+        const Chunk& chunk = cut_.chunks[unit.first_chunk + unit.chunks - 1 - i];
+        sweeps_.rescale(span(chunk), center_, static_cast<T>(c));
+      });
+    }
+    if (carries_) hand_over(unit, c);
+  }
+
+  Shell shell(const Unit& unit) const {
+    double scale = 1;
+    if (options_.relative) {
+      double squared = 0;
+      for (int64_t i = 0; i < unit.segments; ++i) {
+        const double r = step_.reference_norms[unit.first_segment + i];
+        squared += r * r;
+      }
+      scale = std::sqrt(squared);
+    }
+    Shell shell;
+    shell.center = center_;
+    shell.lower = options_.lower * scale;
+    if (std::isfinite(options_.upper)) shell.upper = options_.upper * scale;
+    return shell;
+  }
+
+  void hand_over(const Unit& unit, double c) {
+    int64_t i = unit.first_chunk;
+    for (int64_t s = unit.first_segment; s < unit.first_segment + unit.segments; ++s) {
+      Sums sums;
+      for (; i < unit.first_chunk + unit.chunks && cut_.chunks[i].segment == s; ++i) {
+        sums.add(partial_[i]);
+      }
+      *cut_.segments[s].distance = distance_after(center_, c, sums);
+    }
+  }
+
+  const CpuStep& step_;
+  const Cut& cut_;
+  const StepOptions& options_;
+  const Sweeps<T>& sweeps_;
+  Scalars<T> scalars_;
+  Momentum momentum_;
+  Center center_;
+  Tracking tracking_;
+  bool tracked_, carries_, verify_;
+  std::vector<Sums> partial_;
+};
+
+}  // namespace
+
+template <class T>
+void cpu_step(const CpuStep& step) {
+  Stepper<T>(step).run();
+}
+
+template void cpu_step<float>(const CpuStep&);
+template void cpu_step<double>(const CpuStep&);
+
+}  // namespace d3

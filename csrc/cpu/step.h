@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One optimizer step on the CPU.
+#pragma once
+
+#include "plan.h"
+
+namespace d3 {
+
+// Elements per chunk: the four arrays of a chunk together fit a core's second-level cache.
+constexpr int64_t kCpuChunk = 8192;
+
+// The arrays of one group that a step needs besides the cut.
+struct CpuStep {
+  const Cut* cut = nullptr;
+  const double* reference_norms = nullptr;  // [segments], Euclidean norms of theta_0
+  void* const* grads = nullptr;             // [segments] -> [numel]
+  const bool* fresh = nullptr;              // [segments], the momentum buffer holds no step yet
+  bool verify = false;                      // carried norms may be wrong: check before use
+  int threads = 1;
+  StepOptions options;
+};
+
+// Takes the step in place. T is the dtype of all arrays.
+template <class T>
+void cpu_step(const CpuStep& step);
+
+}  // namespace d3

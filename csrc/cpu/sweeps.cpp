@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Chooses the SIMD level once, at first use. D3_HAVE_V3 and D3_HAVE_V4 say which were compiled.
+#include "cpu/sweeps.h"
+
+#include <cstdlib>
+
+#include "check.h"
+
+namespace d3 {
+
+const Sweeps<float>& sweeps_f32_baseline();
+const Sweeps<double>& sweeps_f64_baseline();
+#if defined(D3_HAVE_V3)
+const Sweeps<float>& sweeps_f32_v3();
+const Sweeps<double>& sweeps_f64_v3();
+#endif
+#if defined(D3_HAVE_V4)
+const Sweeps<float>& sweeps_f32_v4();
+const Sweeps<double>& sweeps_f64_v4();
+#endif
+
+namespace {
+
+struct Level {
+  std::string name;
+  bool supported;
+  const Sweeps<float>* f32;
+  const Sweeps<double>* f64;
+};
+
+std::vector<Level> levels() {
+  std::vector<Level> all = {{"baseline", true, &sweeps_f32_baseline(), &sweeps_f64_baseline()}};
+#if defined(D3_HAVE_V3)
+  const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                  __builtin_cpu_supports("bmi2");
+  all.push_back({"x86-64-v3", v3, &sweeps_f32_v3(), &sweeps_f64_v3()});
+#endif
+#if defined(D3_HAVE_V4)
+  const bool v4 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                  __builtin_cpu_supports("avx512vl");
+  all.push_back({"x86-64-v4", v4, &sweeps_f32_v4(), &sweeps_f64_v4()});
+#endif
+  return all;
+}
+
+Level choose() {
+  Level best;
+  const char* wanted = std::getenv("D3FAST_SIMD");
+  for (const Level& level : levels()) {
+    if (wanted != nullptr && level.name == wanted) {
+      D3_CHECK(level.supported, "D3FAST_SIMD=" << wanted << ": this CPU does not have it");
+      return level;
+    }
+    if (level.supported) best = level;
+  }
+  D3_CHECK(wanted == nullptr || *wanted == '\0', "D3FAST_SIMD=" << wanted << " is not compiled in");
+  return best;
+}
+
+const Level& chosen() {
+  static const Level level = choose();
+  return level;
+}
+
+}  // namespace
+
+template <>
+const Sweeps<float>& sweeps<float>() {
+  return *chosen().f32;
+}
+template <>
+const Sweeps<double>& sweeps<double>() {
+  return *chosen().f64;
+}
+
+std::vector<std::string> simd_levels() {
+  std::vector<std::string> names;
+  for (const Level& level : levels()) names.push_back(level.name);
+  return names;
+}
+
+std::string simd_level() { return chosen().name; }
+
+}  // namespace d3
