@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 
+#include "bindings.h"
 #include "check.h"
 #include "cpu/parallel.h"
 #include "cpu/step.h"
@@ -22,17 +23,7 @@
 namespace py = pybind11;
 
 namespace d3 {
-namespace {
 
-using Address = std::uintptr_t;
-using Addresses = std::vector<Address>;
-
-template <class P>
-P* pointer(Address address) {
-  return reinterpret_cast<P*>(address);
-}
-
-// Addresses of the tensors of one group; reference, momentum and distance may be empty lists.
 std::vector<Segment> segments_of(const Addresses& theta, const std::vector<int64_t>& numel,
                                  const Addresses& reference, const Addresses& momentum,
                                  const Addresses& distance) {
@@ -72,6 +63,8 @@ void check_options(const Cut& cut, const StepOptions& o) {
   D3_CHECK(o.center == 0 || o.lower <= o.upper,
            "lower bound " << o.lower << " is above upper bound " << o.upper);
 }
+
+namespace {
 
 class CpuPlan {
  public:

@@ -20,12 +20,14 @@ Cut cut(std::vector<Segment> segments, bool joint, int64_t chunk_length) {
       result.units.push_back(unit);
     }
     Unit& unit = result.units.back();
-    segment.unit = static_cast<int64_t>(result.units.size()) - 1;
+    const int64_t index = static_cast<int64_t>(result.units.size()) - 1;
+    segment.first_chunk = static_cast<int64_t>(result.chunks.size());
     for (int64_t at = 0; at < segment.numel; at += chunk_length) {
       const int64_t length = std::min(chunk_length, segment.numel - at);
-      result.chunks.push_back({static_cast<int64_t>(i), at, length});
-      ++unit.chunks;
+      result.chunks.push_back({static_cast<int64_t>(i), index, at, length});
     }
+    segment.chunks = static_cast<int64_t>(result.chunks.size()) - segment.first_chunk;
+    unit.chunks += segment.chunks;
     ++unit.segments;
     unit.elements += segment.numel;
   }

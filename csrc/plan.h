@@ -18,11 +18,13 @@ struct Segment {
   void* momentum = nullptr;         // [numel], null without momentum
   double* distance = nullptr;       // [1], norm handed from step to step; null where not carried
   int64_t numel = 0;
-  int64_t unit = 0;
+  int64_t first_chunk = 0;
+  int64_t chunks = 0;
 };
 
 struct Chunk {
   int64_t segment = 0;
+  int64_t unit = 0;
   int64_t offset = 0;  // first element within the segment
   int64_t length = 0;
 };

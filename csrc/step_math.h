@@ -26,9 +26,13 @@ namespace d3 {
 
 // Which gradient of the distance is added: none, sign(delta) (p = 1) or delta / D (p = 2).
 enum class Push : int { none = 0, p1 = 1, p2 = 2 };
+
 enum class Momentum : int { none = 0, heavy_ball = 1, nesterov = 2 };
 // What the projection rescales around: nothing, the origin (norm sets), theta_0 (distance sets).
 enum class Center : int { none = 0, origin = 1, reference = 2 };
+
+// What the update does with theta_0: nothing (plain SGD), only measure the distance, or push as well.
+enum class Tracking : int { none = 0, measured = 1, pushed_p1 = 2, pushed_p2 = 3 };
 
 // The numbers of one step, the same for every element of a group.
 template <class T>
@@ -39,6 +43,21 @@ struct Scalars {
   T grad_sign;        // -1 where maximize, else 1
   T distance_weight;  // w
 };
+
+D3_HD Momentum momentum_of(double momentum, bool nesterov) {
+  return momentum == 0 ? Momentum::none : nesterov ? Momentum::nesterov : Momentum::heavy_ball;
+}
+
+D3_HD Tracking tracking_of(bool tracked, double distance_weight, int p) {
+  if (!tracked) return Tracking::none;
+  if (distance_weight == 0) return Tracking::measured;
+  return p == 1 ? Tracking::pushed_p1 : Tracking::pushed_p2;
+}
+
+// `delta_before` divides by 1 - lr * weight_decay; where that nears 0 the norm is checked up front.
+D3_HD bool needs_verification(Momentum momentum, double lr, double weight_decay) {
+  return momentum != Momentum::heavy_ball && !(lr * weight_decay <= 0.5);
+}
 
 // What a sweep accumulates, so that no other sweep has to read the same bytes again.
 struct Sums {
@@ -122,7 +141,8 @@ D3_HD V mend(V theta, V reference, V grad, V& v, const Scalars<T>& s, T rate, T 
 // Whether a handed-over norm is off by more than the rounding of stored weights explains.
 template <class T>
 D3_HD bool is_stale(double handed, double actual, double weight_norm) {
-  const double rounding = 2.0 * std::numeric_limits<T>::epsilon() * weight_norm;
+  const double epsilon = sizeof(T) == 4 ? 0x1p-23 : 0x1p-52;
+  const double rounding = 2 * epsilon * weight_norm;
   const double off = handed > actual ? handed - actual : actual - handed;
   const double tolerance = sizeof(T) == 4 ? 1e-5 : 1e-12;
   return actual * 0 == 0 && !(off <= tolerance * actual + rounding);  // never for inf or NaN weights
@@ -135,13 +155,15 @@ struct Shell {
   double upper = std::numeric_limits<double>::infinity();
 };
 
-// The factor that brings the updated weights into the shell: 1 inside it and at norm 0.
+// The factor that brings the updated weights into the shell: 1 inside it and at norm 0. Rounded to
+// T, in which it will be applied, so that `distance_after` speaks of what is stored.
+template <class T>
 D3_HD double projection_coefficient(const Shell& shell, const Sums& sums) {
   if (shell.center == Center::none) return 1;
   const double norm = sqrt(shell.center == Center::origin ? sums.weight : sums.after);
   if (!(norm > 0)) return 1;
-  if (norm < shell.lower) return shell.lower / norm;
-  if (norm > shell.upper) return shell.upper / norm;
+  if (norm < shell.lower) return static_cast<T>(shell.lower / norm);
+  if (norm > shell.upper) return static_cast<T>(shell.upper / norm);
   return 1;
 }
 

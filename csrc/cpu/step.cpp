@@ -32,22 +32,12 @@ class Stepper {
     const StepOptions& o = options_;
     scalars_ = {static_cast<T>(o.lr), static_cast<T>(o.momentum), static_cast<T>(o.weight_decay),
                 o.maximize ? T(-1) : T(1), static_cast<T>(o.distance_weight)};
-    momentum_ = o.momentum == 0 ? Momentum::none
-                : o.nesterov    ? Momentum::nesterov
-                                : Momentum::heavy_ball;
+    momentum_ = momentum_of(o.momentum, o.nesterov);
     center_ = static_cast<Center>(o.center);
     tracked_ = !cut_.segments.empty() && cut_.segments[0].reference != nullptr;
-    if (!tracked_) {
-      tracking_ = Tracking::none;
-    } else if (o.distance_weight == 0) {
-      tracking_ = Tracking::measured;
-    } else {
-      tracking_ = o.p == 1 ? Tracking::pushed_p1 : Tracking::pushed_p2;
-    }
+    tracking_ = tracking_of(tracked_, o.distance_weight, o.p);
     carries_ = tracked_ && o.p == 2;
-    // `delta_before` divides by 1 - lr * weight_decay; where that is near 0, look before stepping.
-    verify_ = step.verify ||
-              (momentum_ != Momentum::heavy_ball && o.lr * o.weight_decay > 0.5);
+    verify_ = step.verify || needs_verification(momentum_, o.lr, o.weight_decay);
     partial_.resize(cut_.chunks.size());
   }
 
@@ -139,7 +129,7 @@ class Stepper {
         return sweeps_.mend(span(chunk), momentum_, scalars_, rate(chunk), inverse, right);
       });
     }
-    const double c = projection_coefficient(shell(unit), sums);
+    const double c = projection_coefficient<T>(shell(unit), sums);
     if (c != 1) {
       // Backwards: the elements updated last are the ones still in cache.
       team.run(unit.chunks, [&](int64_t i) {
@@ -168,13 +158,11 @@ class Stepper {
   }
 
   void hand_over(const Unit& unit, double c) {
-    int64_t i = unit.first_chunk;
-    for (int64_t s = unit.first_segment; s < unit.first_segment + unit.segments; ++s) {
+    for (int64_t i = unit.first_segment; i < unit.first_segment + unit.segments; ++i) {
+      const Segment& segment = cut_.segments[i];
       Sums sums;
-      for (; i < unit.first_chunk + unit.chunks && cut_.chunks[i].segment == s; ++i) {
-        sums.add(partial_[i]);
-      }
-      *cut_.segments[s].distance = distance_after(center_, c, sums);
+      for (int64_t k = 0; k < segment.chunks; ++k) sums.add(partial_[segment.first_chunk + k]);
+      *segment.distance = distance_after(center_, c, sums);
     }
   }
 

@@ -23,9 +23,6 @@ struct Span {
   int64_t n;
 };
 
-// Bit flags would hide what a step is; this is the whole list.
-enum class Tracking : int { none = 0, measured = 1, pushed_p1 = 2, pushed_p2 = 3 };
-
 template <class T>
 struct Sweeps {
   // One step without projection; the sums stay zero for Tracking::none.

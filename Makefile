@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+# Daily work, in one place. `make` alone lists it.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format wheel clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/.stamp: $(SOURCES)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "d3fast needs Python 3.10 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --upgrade --quiet pip
+	$(BIN)/pip install -c constraints.txt -e '.[test]'
+	@touch $@
+
+install: $(VENV)/.stamp ## virtual environment in .venv with d3fast built in place
+
+demo: install ## backdoor a classifier, repair it, print the table (runs/demo)
+	$(BIN)/d3fast demo
+
+test: install ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: install ## ruff, mypy, clang-format
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[lint]'
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*')
+
+format: install ## rewrite the sources in the house format
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[lint]'
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $$(git ls-files 'csrc/*')
+
+wheel: install ## sdist and wheel in dist/
+	$(BIN)/pip install --quiet build
+	$(BIN)/python -m build
+
+clean: ## remove everything that was built
+	rm -rf build dist *.egg-info d3fast/_C*.so $(VENV)

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <pybind11/stl.h>
+
+#include <cstring>
+
+#include "bindings.h"
+#include "check.h"
+#include "cuda/launch.h"
+#include "cuda/step.h"
+
+namespace py = pybind11;
+
+namespace d3 {
+namespace {
+
+template <class T>
+void append(std::string& bytes, const std::vector<T>& items) {
+  bytes.append(reinterpret_cast<const char*>(items.data()), items.size() * sizeof(T));
+}
+
+class CudaPlan {
+ public:
+  CudaPlan(const std::string& dtype, const Addresses& theta, const std::vector<int64_t>& numel,
+           const Addresses& reference, const Addresses& momentum, const Addresses& distance,
+           bool joint)
+      : cut_(cut(segments_of(theta, numel, reference, momentum, distance), joint, cuda_chunk())) {
+    D3_CHECK(dtype == "float32", "dtype must be float32, got " << dtype);
+  }
+
+  // What has to lie on the device: segments, units and chunks, one after the other.
+  py::bytes table() const {
+    std::string bytes;
+    append(bytes, cut_.segments);
+    append(bytes, cut_.units);
+    append(bytes, cut_.chunks);
+    return bytes;
+  }
+
+  int64_t workspace_bytes() const { return cuda_workspace_bytes(cut_); }
+
+  void step(int device, Address stream, Address table, Address workspace, Address reference_norms,
+            Address grads, Address scalars, Address grad_scale, Address found_inf, bool verify,
+            const StepOptions& options) const {
+    check_options(cut_, options);
+    CudaStep call;
+    call.device = device;
+    call.stream = pointer<void>(stream);
+    call.table = pointer<void>(table);
+    call.workspace = pointer<void>(workspace);
+    call.reference_norms = pointer<double>(reference_norms);
+    call.grads = pointer<void>(grads);
+    call.scalars = pointer<double>(scalars);
+    call.grad_scale = pointer<float>(grad_scale);
+    call.found_inf = pointer<float>(found_inf);
+    call.verify = verify;
+    call.options = options;
+    cuda_step(cut_, call);
+  }
+
+ private:
+  Cut cut_;
+};
+
+}  // namespace
+
+void bind_cuda(py::module_& m) {
+  py::class_<CudaPlan>(m, "CudaPlan")
+      .def(py::init<const std::string&, const Addresses&, const std::vector<int64_t>&,
+                    const Addresses&, const Addresses&, const Addresses&, bool>(),
+           py::kw_only(), py::arg("dtype"), py::arg("theta"), py::arg("numel"),
+           py::arg("reference"), py::arg("momentum"), py::arg("distance"), py::arg("joint"))
+      .def_property_readonly("table", &CudaPlan::table)
+      .def_property_readonly("workspace_bytes", &CudaPlan::workspace_bytes)
+      .def("step", &CudaPlan::step, py::kw_only(), py::arg("device"), py::arg("stream"),
+           py::arg("table"), py::arg("workspace"), py::arg("reference_norms"), py::arg("grads"),
+           py::arg("scalars"), py::arg("grad_scale"), py::arg("found_inf"), py::arg("verify"),
+           py::arg("options"));
+}
+
+}  // namespace d3

@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The kernels of the CUDA backend. One block takes one chunk. Sums go through a shared-memory tree
+// in a fixed order; the block that finishes a unit last (a ticket counts them) adds the chunks'
+// sums in chunk order, mends the step if the norm it was given proves stale, and decides the
+// projection. Nothing is read back by the host. The file needs no CUDA header, so that the tests
+// can run it on the host, thread by thread.
+#pragma once
+
+#include "plan.h"
+#include "step_math.h"
+
+namespace d3 {
+
+constexpr int kThreads = 256;        // per block, a power of two
+constexpr int64_t kCudaChunk = 8192;  // elements per chunk
+
+// What a unit keeps between kernels and steps; zero before the first step.
+struct UnitState {
+  double handed;  // D before the coming step
+  double c;       // projection coefficient of this step
+  unsigned finished;
+  unsigned padding;
+};
+
+// One entry per segment, renewed when a gradient moves.
+struct GradEntry {
+  void* grad;     // [numel]
+  int64_t fresh;  // 1 where the momentum buffer holds no step yet
+};
+
+// The arguments of every kernel. All pointers are device pointers.
+struct DeviceStep {
+  const Segment* segments;
+  const Unit* units;
+  const Chunk* chunks;
+  const GradEntry* grads;         // [segments]
+  const double* reference_norms;  // [segments], null where untracked
+  Sums* partial;                  // [chunks]
+  UnitState* states;              // [units]
+  const double* scalars;          // [3] lr, lower, upper; null where all are in options
+  const float* grad_scale;        // [1] or null
+  const float* found_inf;         // [1] or null
+  StepOptions options;
+};
+
+__device__ inline double option(const DeviceStep& step, int index, double given) {
+  if (step.scalars == nullptr) return given;
+  const double value = step.scalars[index];
+  return value == value ? value : given;  // NaN: this one is in the options
+}
+
+__device__ inline bool skipped(const DeviceStep& step) {
+  return step.found_inf != nullptr && *step.found_inf != 0;
+}
+
+__device__ inline Scalars<float> scalars_of(const DeviceStep& step) {
+  const StepOptions& o = step.options;
+  return {static_cast<float>(option(step, 0, o.lr)), static_cast<float>(o.momentum),
+          static_cast<float>(o.weight_decay), o.maximize ? -1.0f : 1.0f,
+          static_cast<float>(o.distance_weight)};
+}
+
+// Four elements a thread handles together; one 16-byte access where the arrays allow it. The
+// assignment of elements to threads is the same either way, and so are the sums' bits.
+struct alignas(16) Four {
+  float x[4];
+};
+
+struct Arrays {
+  float* theta;
+  const float* reference;
+  float* grad;
+  float* momentum;
+  int64_t n;
+  bool aligned;
+};
+
+__device__ inline bool aligned16(const void* p) {
+  return (reinterpret_cast<uintptr_t>(p) & 15) == 0;
+}
+
+__device__ inline Arrays arrays_of(const DeviceStep& step, const Chunk& chunk) {
+  const Segment& s = step.segments[chunk.segment];
+  Arrays a;
+  a.theta = static_cast<float*>(s.theta) + chunk.offset;
+  a.reference = s.reference ? static_cast<const float*>(s.reference) + chunk.offset : nullptr;
+  a.momentum = s.momentum ? static_cast<float*>(s.momentum) + chunk.offset : nullptr;
+  a.grad = step.grads ? static_cast<float*>(step.grads[chunk.segment].grad) + chunk.offset : nullptr;
+  a.n = chunk.length;
+  a.aligned = aligned16(a.theta) && aligned16(a.reference) && aligned16(a.momentum) &&
+              aligned16(a.grad);
+  return a;
+}
+
+__device__ inline Four load4(const float* p, int64_t at, int64_t n, bool aligned) {
+  if (aligned && at + 4 <= n) return *reinterpret_cast<const Four*>(p + at);
+  Four r = {{0, 0, 0, 0}};
+  for (int k = 0; k < 4; ++k) {
+    if (at + k < n) r.x[k] = p[at + k];
+  }
+  return r;
+}
+
+__device__ inline void store4(float* p, int64_t at, int64_t n, bool aligned, const Four& v) {
+  if (aligned && at + 4 <= n) {
+    *reinterpret_cast<Four*>(p + at) = v;
+    return;
+  }
+  for (int k = 0; k < 4; ++k) {
+    if (at + k < n) p[at + k] = v.x[k];
+  }
+}
+
+// Adds the threads' sums in a fixed tree; every thread gets the result.
+__device__ inline Sums block_total(const Sums& mine) {
+  __shared__ Sums tree[kThreads];
+  const int t = static_cast<int>(threadIdx.x);
+  __syncthreads();  // an earlier call's readers are done
+  tree[t] = mine;
+  __syncthreads();
+  for (int half = kThreads / 2; half > 0; half /= 2) {
+    if (t < half) tree[t].add(tree[t + half]);
+    __syncthreads();
+  }
+  return tree[0];
+}
+
+// Sums written by other blocks: read past the first-level cache, which does not see them.
+__device__ inline Sums load_sums(const Sums* p) {
+  Sums s;
+  s.before = __ldcg(&p->before);
+  s.after = __ldcg(&p->after);
+  s.weight = __ldcg(&p->weight);
+  s.inner = __ldcg(&p->inner);
+  return s;
+}
+
+__device__ inline Sums unit_total(const DeviceStep& step, const Unit& unit) {
+  Sums mine;
+  for (int64_t i = threadIdx.x; i < unit.chunks; i += kThreads) {
+    mine.add(load_sums(step.partial + unit.first_chunk + i));
+  }
+  return block_total(mine);
+}
+
+// sqrt of the sum of squares of one double per segment of the unit; null counts as 0.
+template <class Get>
+__device__ double segment_norm(const Unit& unit, const Get& get) {
+  Sums mine;
+  for (int64_t i = threadIdx.x; i < unit.segments; i += kThreads) {
+    const double x = get(unit.first_segment + i);
+    mine.before += x * x;
+  }
+  return sqrt(block_total(mine).before);
+}
+
+// Publishes this chunk's sums; true in every thread of the block that completes the unit.
+__device__ inline bool completes_unit(const DeviceStep& step, int64_t index, const Sums& sums) {
+  __shared__ bool last;
+  const Chunk& chunk = step.chunks[index];
+  if (threadIdx.x == 0) {
+    step.partial[index] = sums;
+    __threadfence();
+    UnitState& state = step.states[chunk.unit];
+    const unsigned before = atomicAdd(&state.finished, 1u);
+    last = before + 1 == static_cast<unsigned>(step.units[chunk.unit].chunks);
+    if (last) state.finished = 0;
+  }
+  __syncthreads();
+  const bool mine = last;
+  if (mine) __threadfence();
+  return mine;
+}
+
+__device__ inline void measure(Sums& sums, float was, float is, float reference) {
+  const double r = reference, w = is;
+  const double old = static_cast<double>(was) - r, delta = w - r;
+  sums.before += old * old;
+  sums.after += delta * delta;
+  sums.weight += w * w;
+  sums.inner += delta * w;
+}
+
+__device__ inline float rate_of(const DeviceStep& step, const Chunk& chunk) {
+  return step.grads[chunk.segment].fresh ? 1.0f : static_cast<float>(1 - step.options.dampening);
+}
+
+// Before the step, where norms may be wrong: measures them and settles on what to hand to `update`.
+__global__ void verify_kernel(const DeviceStep step) {
+  if (skipped(step)) return;
+  const int64_t index = blockIdx.x;
+  const Arrays a = arrays_of(step, step.chunks[index]);
+  Sums mine;
+  for (int64_t at = 4 * static_cast<int64_t>(threadIdx.x); at < a.n; at += 4 * kThreads) {
+    const Four theta = load4(a.theta, at, a.n, a.aligned);
+    const Four reference = load4(a.reference, at, a.n, a.aligned);
+    for (int k = 0; k < 4; ++k) {
+      const double delta = static_cast<double>(theta.x[k]) - static_cast<double>(reference.x[k]);
+      mine.before += delta * delta;
+    }
+  }
+  if (!completes_unit(step, index, block_total(mine))) return;
+  const Unit& unit = step.units[step.chunks[index].unit];
+  const double actual = sqrt(unit_total(step, unit).before);
+  const double handed = segment_norm(unit, [&](int64_t i) { return *step.segments[i].distance; });
+  const double weight = segment_norm(unit, [&](int64_t i) { return step.reference_norms[i]; });
+  if (threadIdx.x == 0) {
+    // A norm that is right keeps its bits: resuming from a checkpoint repeats the run exactly.
+    const bool wrong = !(handed >= 0) || is_stale<float>(handed, actual, weight);
+    step.states[step.chunks[index].unit].handed = wrong ? actual : handed;
+  }
+}
+
+// Rare: all chunks of a unit whose norm was stale, by the one block that noticed.
+template <Momentum M>
+__device__ __noinline__ Sums mend_unit(const DeviceStep& step, const Unit& unit, float stale,
+                                       float right) {
+  const Scalars<float> s = scalars_of(step);
+  for (int64_t i = unit.first_chunk; i < unit.first_chunk + unit.chunks; ++i) {
+    const Arrays a = arrays_of(step, step.chunks[i]);
+    const float rate = rate_of(step, step.chunks[i]);
+    Sums mine;
+    // Element by element and past the first-level cache: other blocks wrote these.
+    for (int64_t at = threadIdx.x; at < a.n; at += kThreads) {
+      float v = 0;
+      if constexpr (M != Momentum::none) v = __ldcg(a.momentum + at);
+      const float theta = __ldcg(a.theta + at), reference = a.reference[at];
+      const float next = mend<float, M>(theta, reference, __ldcg(a.grad + at), v, s, rate, stale,
+                                        right);
+      a.theta[at] = next;
+      if constexpr (M != Momentum::none) a.momentum[at] = v;
+      measure(mine, theta, next, reference);
+    }
+    const Sums sums = block_total(mine);
+    if (threadIdx.x == 0) step.partial[i] = sums;
+  }
+  __threadfence();
+  __syncthreads();
+  return unit_total(step, unit);
+}
+
+__device__ inline Shell shell_of(const DeviceStep& step, const Unit& unit) {
+  const StepOptions& o = step.options;
+  Shell shell;
+  shell.center = static_cast<Center>(o.center);
+  if (shell.center == Center::none) return shell;
+  const double scale =
+      o.relative ? segment_norm(unit, [&](int64_t i) { return step.reference_norms[i]; }) : 1.0;
+  const double upper = option(step, 2, o.upper);
+  shell.lower = option(step, 1, o.lower) * scale;
+  if (upper * 0 == 0) shell.upper = upper * scale;
+  return shell;
+}
+
+// The last block of a unit: check the norm, decide the projection, hand the new norm on.
+template <Tracking K, Momentum M>
+__device__ void finish_unit(const DeviceStep& step, int64_t unit_index) {
+  const Unit& unit = step.units[unit_index];
+  UnitState& state = step.states[unit_index];
+  Sums sums = unit_total(step, unit);
+  if constexpr (K == Tracking::pushed_p2) {
+    const double handed = state.handed, actual = sqrt(sums.before);
+    if (is_stale<float>(handed, actual, sqrt(sums.weight))) {
+      sums = mend_unit<M>(step, unit, inverse_distance<float>(handed),
+                          inverse_distance<float>(actual));
+    }
+  }
+  const Shell shell = shell_of(step, unit);
+  const double c = projection_coefficient<float>(shell, sums);
+  Sums carried;
+  if (step.options.p == 2) {
+    for (int64_t i = threadIdx.x; i < unit.segments; i += kThreads) {
+      const Segment& segment = step.segments[unit.first_segment + i];
+      Sums own;
+      for (int64_t k = 0; k < segment.chunks; ++k) {
+        own.add(load_sums(step.partial + segment.first_chunk + k));
+      }
+      const double distance = distance_after(shell.center, c, own);
+      *segment.distance = distance;
+      carried.before += distance * distance;
+    }
+  }
+  const double handed_on = sqrt(block_total(carried).before);
+  if (threadIdx.x == 0) {
+    state.handed = handed_on;
+    state.c = c;
+  }
+}
+
+// One step without projection.
+template <Tracking K, Momentum M>
+__global__ void __launch_bounds__(kThreads) update_kernel(const DeviceStep step) {
+  if (skipped(step)) return;
+  constexpr bool kTracked = K != Tracking::none;
+  constexpr Push P = K == Tracking::pushed_p1   ? Push::p1
+                     : K == Tracking::pushed_p2 ? Push::p2
+                                                : Push::none;
+  const int64_t index = blockIdx.x;
+  const Chunk& chunk = step.chunks[index];
+  const Arrays a = arrays_of(step, chunk);
+  const Scalars<float> s = scalars_of(step);
+  const float rate = rate_of(step, chunk);
+  const float scale = step.grad_scale ? *step.grad_scale : 1.0f;
+  float inverse = 0;
+  if constexpr (P == Push::p2) inverse = inverse_distance<float>(step.states[chunk.unit].handed);
+  Sums mine;
+#pragma unroll 2
+  for (int64_t at = 4 * static_cast<int64_t>(threadIdx.x); at < a.n; at += 4 * kThreads) {
+    Four theta = load4(a.theta, at, a.n, a.aligned);
+    Four grad = load4(a.grad, at, a.n, a.aligned);
+    Four reference = {{0, 0, 0, 0}}, v = {{0, 0, 0, 0}};
+    if constexpr (kTracked) reference = load4(a.reference, at, a.n, a.aligned);
+    if constexpr (M != Momentum::none) v = load4(a.momentum, at, a.n, a.aligned);
+    for (int k = 0; k < 4; ++k) {
+      const float was = theta.x[k];
+      if (scale != 1.0f) grad.x[k] /= scale;
+      theta.x[k] = advance<float, P, M>(was, was - reference.x[k], grad.x[k], v.x[k], s, rate,
+                                        inverse);
+      if constexpr (kTracked) {
+        if (at + k < a.n) measure(mine, was, theta.x[k], reference.x[k]);
+      }
+    }
+    store4(a.theta, at, a.n, a.aligned, theta);
+    if constexpr (M != Momentum::none) store4(a.momentum, at, a.n, a.aligned, v);
+    if (scale != 1.0f) store4(a.grad, at, a.n, a.aligned, grad);
+  }
+  if constexpr (kTracked) {
+    __threadfence();  // whoever mends must see what this thread wrote
+    if (completes_unit(step, index, block_total(mine))) finish_unit<K, M>(step, chunk.unit);
+  }
+}
+
+// The second sweep of a projection; chunks in reverse, what was written last is still in cache.
+__global__ void __launch_bounds__(kThreads) project_kernel(const DeviceStep step) {
+  if (skipped(step)) return;
+  const Chunk& chunk = step.chunks[gridDim.x - 1 - blockIdx.x];
+  const double coefficient = step.states[chunk.unit].c;
+  if (coefficient == 1) return;
+  const Arrays a = arrays_of(step, chunk);
+  const float c = static_cast<float>(coefficient);
+  const bool around_origin = step.options.center == static_cast<int>(Center::origin);
+  for (int64_t at = 4 * static_cast<int64_t>(threadIdx.x); at < a.n; at += 4 * kThreads) {
+    Four theta = load4(a.theta, at, a.n, a.aligned);
+    Four reference = {{0, 0, 0, 0}};
+    if (!around_origin) reference = load4(a.reference, at, a.n, a.aligned);
+    for (int k = 0; k < 4; ++k) {
+      theta.x[k] = around_origin ? theta.x[k] * c
+                                 : reference.x[k] + c * (theta.x[k] - reference.x[k]);
+    }
+    store4(a.theta, at, a.n, a.aligned, theta);
+  }
+}
+
+}  // namespace d3

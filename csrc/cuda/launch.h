@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Launches of the kernels, apart from the bindings so that nvcc compiles as little as possible.
+#pragma once
+
+#include <cstdint>
+
+#include "plan.h"
+
+namespace d3 {
+
+// Where a group's tables and buffers lie on the device; all are device addresses.
+struct CudaStep {
+  int device = 0;
+  void* stream = nullptr;                   // cudaStream_t
+  const void* table = nullptr;              // segments, units, chunks: `cuda_table`
+  void* workspace = nullptr;                // cuda_workspace_bytes, zero before the first step
+  const double* reference_norms = nullptr;  // [segments], null where untracked
+  const void* grads = nullptr;              // [segments] pairs (address, fresh) of int64
+  const double* scalars = nullptr;          // [3] lr, lower, upper or NaN; null: all in options
+  const float* grad_scale = nullptr;        // [1] or null
+  const float* found_inf = nullptr;         // [1] or null
+  bool verify = false;                      // carried norms may be wrong: check before use
+  StepOptions options;
+};
+
+// Elements per chunk of the CUDA backend.
+int64_t cuda_chunk();
+
+int64_t cuda_workspace_bytes(const Cut& cut);
+
+// Enqueues one step for a group cut by `cut`. Throws std::runtime_error if CUDA refuses.
+void cuda_step(const Cut& cut, const CudaStep& step);
+
+}  // namespace d3

@@ -1,0 +1,48 @@
+# Types of the extension built from csrc/bindings.cpp. Addresses cross as integers.
+from collections.abc import Sequence
+
+class StepOptions:
+    def __init__(
+        self,
+        *,
+        lr: float,
+        momentum: float,
+        dampening: float,
+        weight_decay: float,
+        nesterov: bool,
+        maximize: bool,
+        distance_weight: float,
+        p: int,
+        center: int,
+        lower: float,
+        upper: float,
+        relative: bool,
+        grad_scale: float,
+    ) -> None: ...
+
+class CpuPlan:
+    def __init__(
+        self,
+        *,
+        dtype: str,
+        theta: Sequence[int],
+        numel: Sequence[int],
+        reference: Sequence[int],
+        momentum: Sequence[int],
+        distance: Sequence[int],
+        reference_norms: Sequence[float],
+        joint: bool,
+    ) -> None: ...
+    def step(
+        self,
+        grads: Sequence[int],
+        fresh: Sequence[bool],
+        verify: bool,
+        threads: int,
+        options: StepOptions,
+    ) -> None: ...
+
+def build_info() -> dict[str, object]: ...
+def cut(
+    numel: Sequence[int], joint: bool, chunk_length: int
+) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int, int]]]: ...

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Drives the CMake build of d3fast/_C; everything else is in pyproject.toml.
+
+Environment: D3FAST_CUDA=on|off|auto, CUDAARCHS or TORCH_CUDA_ARCH_LIST for the GPU architectures,
+CMAKE_ARGS for anything else CMake should be told.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent.resolve()
+
+
+def cuda_architectures() -> str | None:
+    """CMake's form of TORCH_CUDA_ARCH_LIST ("8.0 9.0+PTX" -> "80-real;90"); CUDAARCHS wins."""
+    listed = os.environ.get("TORCH_CUDA_ARCH_LIST", "")
+    if "CUDAARCHS" in os.environ or not re.fullmatch(r"(\d+\.\d+a?(\+PTX)?[; ]*)+", listed):
+        return None
+    names = re.split(r"[; ]+", listed.strip())
+    return ";".join(
+        name.removesuffix("+PTX").replace(".", "") + ("" if name.endswith("+PTX") else "-real")
+        for name in names
+    )
+
+
+class CMakeBuild(build_ext):
+    def run(self) -> None:
+        import pybind11
+
+        target = Path(self.get_ext_fullpath("d3fast._C")).resolve()
+        build = Path(self.build_temp).resolve() / "cmake"
+        build.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        options = {
+            "CMAKE_BUILD_TYPE": "Debug" if self.debug else "Release",
+            "CMAKE_LIBRARY_OUTPUT_DIRECTORY": target.parent,
+            "Python_EXECUTABLE": sys.executable,
+            "pybind11_DIR": pybind11.get_cmake_dir(),
+            # Given again each time: a cached path may lie in a build environment that is gone.
+            "CMAKE_MAKE_PROGRAM": shutil.which("ninja"),
+            "D3FAST_CUDA": os.environ.get("D3FAST_CUDA"),
+            "CMAKE_CUDA_ARCHITECTURES": cuda_architectures(),
+        }
+        given = [f"-D{name}={value}" for name, value in options.items() if value is not None]
+        extra = shlex.split(os.environ.get("CMAKE_ARGS", ""))
+        subprocess.run(["cmake", "-G", "Ninja", ROOT, *given, *extra], cwd=build, check=True)
+        subprocess.run(["cmake", "--build", build], check=True)
+
+
+setup(ext_modules=[Extension("d3fast._C", sources=[])], cmdclass={"build_ext": CMakeBuild})
