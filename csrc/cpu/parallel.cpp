@@ -13,10 +13,15 @@ namespace {
 // void GOMP_parallel(void (*fn)(void*), void* data, unsigned num_threads, unsigned flags)
 using GompParallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
 
+// Remembered once found only: a first call may come before torch has loaded its runtime.
 GompParallel gomp_parallel() {
-  static const GompParallel found =
-      reinterpret_cast<GompParallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
-  return found;
+  static std::atomic<GompParallel> found{nullptr};
+  GompParallel parallel = found.load(std::memory_order_relaxed);
+  if (parallel == nullptr) {
+    parallel = reinterpret_cast<GompParallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+    found.store(parallel, std::memory_order_relaxed);
+  }
+  return parallel;
 }
 
 }  // namespace

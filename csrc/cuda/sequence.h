@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Which kernels make up a step, and in which order. `launch(kernel, blocks, step)` starts one; on a
+// GPU that is a launch, in the host tests a loop. Include after kernels.cuh.
+#pragma once
+
+#include "cuda/launch.h"
+
+namespace d3 {
+
+inline int64_t workspace_bytes(const Cut& cut) {
+  return static_cast<int64_t>(cut.chunks.size() * sizeof(Sums) +
+                              cut.units.size() * sizeof(UnitState));
+}
+
+inline DeviceStep device_step(const Cut& cut, const CudaStep& call) {
+  DeviceStep s;
+  const char* table = static_cast<const char*>(call.table);
+  s.segments = reinterpret_cast<const Segment*>(table);
+  table += cut.segments.size() * sizeof(Segment);
+  s.units = reinterpret_cast<const Unit*>(table);
+  table += cut.units.size() * sizeof(Unit);
+  s.chunks = reinterpret_cast<const Chunk*>(table);
+  s.grads = static_cast<const GradEntry*>(call.grads);
+  s.reference_norms = call.reference_norms;
+  s.partial = static_cast<Sums*>(call.workspace);
+  s.states = reinterpret_cast<UnitState*>(s.partial + cut.chunks.size());
+  s.scalars = call.scalars;
+  s.grad_scale = call.grad_scale;
+  s.found_inf = call.found_inf;
+  s.options = call.options;
+  return s;
+}
+
+using Kernel = void (*)(const DeviceStep);
+
+template <Tracking K>
+Kernel update_for(Momentum momentum) {
+  switch (momentum) {
+    case Momentum::heavy_ball: return update_kernel<K, Momentum::heavy_ball>;
+    case Momentum::nesterov: return update_kernel<K, Momentum::nesterov>;
+    default: return update_kernel<K, Momentum::none>;
+  }
+}
+
+inline Kernel update_for(Tracking tracking, Momentum momentum) {
+  switch (tracking) {
+    case Tracking::measured: return update_for<Tracking::measured>(momentum);
+    case Tracking::pushed_p1: return update_for<Tracking::pushed_p1>(momentum);
+    case Tracking::pushed_p2: return update_for<Tracking::pushed_p2>(momentum);
+    default: return update_for<Tracking::none>(momentum);
+  }
+}
+
+template <class Launch>
+void enqueue(const Cut& cut, const CudaStep& call, const Launch& launch) {
+  if (cut.chunks.empty()) return;
+  const auto blocks = static_cast<unsigned>(cut.chunks.size());
+  const StepOptions& o = call.options;
+  const DeviceStep step = device_step(cut, call);
+  const Momentum momentum = momentum_of(o.momentum, o.nesterov);
+  const Tracking tracking =
+      tracking_of(cut.segments[0].reference != nullptr, o.distance_weight, o.p);
+  // A learning rate on the device is unknown here: assume the worst.
+  const double lr = call.scalars == nullptr ? o.lr : std::numeric_limits<double>::infinity();
+  const bool verify = call.verify || (o.weight_decay > 0 &&
+                                      needs_verification(momentum, lr, o.weight_decay));
+  if (tracking == Tracking::pushed_p2 && verify) launch(verify_kernel, blocks, step);
+  launch(update_for(tracking, momentum), blocks, step);
+  if (static_cast<Center>(o.center) != Center::none) launch(project_kernel, blocks, step);
+}
+
+}  // namespace d3

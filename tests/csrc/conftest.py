@@ -1,0 +1,114 @@
+"""The CUDA kernels compiled for the host (see cuda_on_host.cpp), put behind the fused backend."""
+
+import ctypes
+import math
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from d3fast.optim import fused
+from d3fast.optim.constraints import resolve_bounds
+from d3fast.optim.options import is_tracked
+
+HERE = Path(__file__).parent
+CSRC = HERE.parents[1] / "csrc"
+
+
+def _pointers(values, kind=ctypes.c_void_p):
+    return (kind * len(values))(*values) if values else None
+
+
+def _address(tensor):
+    return ctypes.c_void_p(tensor.data_ptr() if tensor is not None else None)
+
+
+@pytest.fixture(scope="session")
+def host_library(tmp_path_factory):
+    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
+    if compiler is None:
+        pytest.skip("no C++ compiler to build the kernels for the host with")
+    library = tmp_path_factory.mktemp("cuda_on_host") / "libkernels.so"
+    sources = [HERE / "cuda_on_host.cpp", CSRC / "plan.cpp"]
+    flags = ["-std=c++17", "-O1", "-fPIC", "-shared", "-Wno-unknown-pragmas", f"-I{CSRC}"]
+    subprocess.run([compiler, *flags, *map(str, sources), "-o", str(library)], check=True)
+    return ctypes.CDLL(str(library))
+
+
+class HostLauncher:
+    """Stands in for a device's launcher: same tables, same kernels, run on the host."""
+
+    library = None
+    chunk_length = 1000
+    launches = 0
+    shuffle = 0
+
+    def __init__(self, tensors, joint):
+        self.tensors, self.joint = tensors, joint
+        self.columns = {n: _pointers([t.data_ptr() for t in c]) for n, c in tensors.items()}
+        self.numel = _pointers([t.numel() for t in tensors["theta"]], ctypes.c_int64)
+        norms = [float(torch.linalg.vector_norm(t.double())) for t in tensors["reference"]]
+        self.norms = _pointers(norms, ctypes.c_double)
+        chunks = sum(math.ceil(t.numel() / self.chunk_length) for t in tensors["theta"])
+        self.workspace = torch.zeros(64 * (chunks + len(norms) + 1), dtype=torch.uint8)
+
+    def step(self, grads, fresh, verify, group, grad_scale, found_inf):
+        entries = [x for g, f in zip(grads, fresh, strict=True) for x in (g.data_ptr(), int(f))]
+        bounds = resolve_bounds(group)
+        scalars = None
+        values = (group["lr"], *((bounds.lower, bounds.upper) if bounds else (0.0, math.inf)))
+        if any(isinstance(v, torch.Tensor) for v in values):
+            scalars = torch.tensor(
+                [float(v) if isinstance(v, torch.Tensor) else math.nan for v in values],
+                dtype=torch.float64,
+            )
+            values = tuple(0.0 if isinstance(v, torch.Tensor) else v for v in values)
+        center = {"origin": 1, "reference": 2}[bounds.center] if bounds else 0
+        options = [
+            values[0],
+            group["momentum"],
+            group["dampening"],
+            group["weight_decay"],
+            group["nesterov"],
+            group["maximize"],
+            group["distance_weight"],
+            group["distance_p"] if is_tracked(group) else 2,
+            center,
+            *values[1:],
+            bounds.relative if bounds else False,
+        ]
+        launches = self.library.host_steps(
+            ctypes.c_int64(len(grads)),
+            self.columns["theta"],
+            self.numel,
+            self.columns["reference"],
+            self.columns["momentum"],
+            self.columns["distance"],
+            self.norms,
+            _pointers(entries, ctypes.c_int64),
+            ctypes.c_bool(self.joint),
+            ctypes.c_int64(self.chunk_length),
+            ctypes.c_bool(verify),
+            _address(grad_scale),
+            _address(found_inf),
+            _address(scalars),
+            _pointers([float(o) for o in options], ctypes.c_double),
+            _address(self.workspace),
+            ctypes.c_int64(self.workspace.numel()),
+            ctypes.c_uint(HostLauncher.shuffle),
+        )
+        assert launches >= 0, "the workspace is too small for the cut"
+        HostLauncher.launches = launches
+        HostLauncher.shuffle += 1
+
+
+@pytest.fixture
+def cuda_on_host(host_library, monkeypatch):
+    """`backend="fused"` on CPU tensors runs the CUDA kernels, blocks in a new order each step."""
+    monkeypatch.setattr(HostLauncher, "library", host_library)
+    monkeypatch.setattr(HostLauncher, "shuffle", 0)
+    monkeypatch.setattr(fused, "CpuLauncher", HostLauncher)
+    return HostLauncher

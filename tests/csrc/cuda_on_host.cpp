@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Runs the CUDA kernels on the host, so that they are tested where there is no GPU: a block's
+// threads are coroutines that __syncthreads() switches between, blocks run one after the other in a
+// shuffled order. It shows what the kernels compute and that the order of blocks does not matter;
+// it shows nothing about memory ordering or speed.
+#include <ucontext.h>
+
+#include <algorithm>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include "plan.h"
+#include "step_math.h"
+
+struct Index {
+  unsigned x;
+};
+static Index threadIdx, blockIdx, gridDim;
+
+namespace {
+
+constexpr size_t kStack = 64 * 1024;
+
+// One block's threads. `wait` hands over to the next one; when all have been there, all go on.
+class Block {
+ public:
+  template <class Body>
+  static void run(unsigned threads, const Body& body) {
+    static std::vector<char> stacks;
+    stacks.resize(threads * kStack);
+    contexts_.assign(threads, {});
+    alive_.assign(threads, true);
+    body_ = [](void* p) { (*static_cast<const Body*>(p))(); };
+    argument_ = const_cast<Body*>(&body);
+    for (unsigned t = 0; t < threads; ++t) {
+      getcontext(&contexts_[t]);
+      contexts_[t].uc_stack.ss_sp = stacks.data() + t * kStack;
+      contexts_[t].uc_stack.ss_size = kStack;
+      contexts_[t].uc_link = &main_;
+      makecontext(&contexts_[t], &Block::enter, 0);
+    }
+    bool any = true;
+    while (any) {  // one round: every live thread runs to its next barrier or its end
+      any = false;
+      for (unsigned t = 0; t < threads; ++t) {
+        if (!alive_[t]) continue;
+        any = true;
+        threadIdx.x = t;
+        swapcontext(&main_, &contexts_[t]);
+      }
+    }
+  }
+
+  static void wait() { swapcontext(&contexts_[threadIdx.x], &main_); }
+
+ private:
+  static void enter() {
+    body_(argument_);
+    alive_[threadIdx.x] = false;
+  }
+
+  static inline ucontext_t main_;
+  static inline std::vector<ucontext_t> contexts_;
+  static inline std::vector<bool> alive_;
+  static inline void (*body_)(void*);
+  static inline void* argument_;
+};
+
+template <class T>
+T __ldcg(const T* p) {
+  return *p;
+}
+
+unsigned atomicAdd(unsigned* at, unsigned value) {
+  const unsigned before = *at;
+  *at += value;
+  return before;
+}
+
+void __threadfence() {}
+void __syncthreads() { Block::wait(); }
+
+}  // namespace
+
+#define __device__
+#define __global__ static
+#define __shared__ static
+#define __launch_bounds__(...)
+#define __noinline__
+#include "cuda/kernels.cuh"
+#include "cuda/sequence.h"
+
+namespace d3 {
+int64_t cuda_chunk() { return kCudaChunk; }
+}  // namespace d3
+
+using namespace d3;
+
+// Steps of one group on host memory. Columns are arrays of addresses, null where the group has none.
+extern "C" int host_steps(int64_t tensors, void* const* theta, const int64_t* numel,
+                          void* const* reference, void* const* momentum, double* const* distance,
+                          const double* reference_norms, const int64_t* grads, bool joint,
+                          int64_t chunk_length, bool verify, const float* grad_scale,
+                          const float* found_inf, const double* scalars, const double* options,
+                          char* workspace, int64_t workspace_size, unsigned shuffle) {
+  std::vector<Segment> segments(tensors);
+  for (int64_t i = 0; i < tensors; ++i) {
+    segments[i].theta = theta[i];
+    segments[i].numel = numel[i];
+    segments[i].reference = reference ? reference[i] : nullptr;
+    segments[i].momentum = momentum ? momentum[i] : nullptr;
+    segments[i].distance = distance ? distance[i] : nullptr;
+  }
+  const Cut plan = cut(std::move(segments), joint, chunk_length);
+  if (workspace_bytes(plan) > workspace_size) return -1;
+  std::vector<char> table;
+  const auto append = [&](const auto& items) {
+    const char* first = reinterpret_cast<const char*>(items.data());
+    table.insert(table.end(), first, first + items.size() * sizeof(items[0]));
+  };
+  append(plan.segments);
+  append(plan.units);
+  append(plan.chunks);
+
+  CudaStep call;
+  call.table = table.data();
+  call.workspace = workspace;
+  call.reference_norms = reference_norms;
+  call.grads = grads;
+  call.scalars = scalars;
+  call.grad_scale = grad_scale;
+  call.found_inf = found_inf;
+  call.verify = verify;
+  StepOptions& o = call.options;
+  o.lr = options[0];
+  o.momentum = options[1];
+  o.dampening = options[2];
+  o.weight_decay = options[3];
+  o.nesterov = options[4] != 0;
+  o.maximize = options[5] != 0;
+  o.distance_weight = options[6];
+  o.p = static_cast<int>(options[7]);
+  o.center = static_cast<int>(options[8]);
+  o.lower = options[9];
+  o.upper = options[10];
+  o.relative = options[11] != 0;
+
+  std::mt19937 random(shuffle);
+  int launches = 0;
+  enqueue(plan, call, [&](Kernel kernel, unsigned blocks, const DeviceStep& step) {
+    std::vector<unsigned> order(blocks);
+    std::iota(order.begin(), order.end(), 0u);
+    std::shuffle(order.begin(), order.end(), random);
+    gridDim.x = blocks;
+    for (const unsigned block : order) {
+      blockIdx.x = block;
+      Block::run(kThreads, [&] { kernel(step); });
+    }
+    ++launches;
+  });
+  return launches;
+}

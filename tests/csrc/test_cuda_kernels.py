@@ -1,0 +1,135 @@
+"""The CUDA kernels against the float64 reference backend, run on the host block by block."""
+
+import itertools
+
+import pytest
+import torch
+
+from d3fast.optim import D3FusedSGD
+
+MOMENTA = {
+    "none": {},
+    "heavy_ball": {"momentum": 0.9, "dampening": 0.1},
+    "nesterov": {"momentum": 0.8, "nesterov": True},
+}
+SETS = {
+    "free": {"constraint": None},
+    "sphere": {"constraint": "norm_sphere"},
+    "ball": {"constraint": "norm_ball", "radius": 0.9},
+    "distance_ball": {"constraint": "distance_ball", "radius": 0.9},
+    "floor": {"constraint": "distance_floor", "radius": 1.4},
+    "shell": {"constraint": "distance_shell", "radius": (5.0, 40.0), "radius_unit": "absolute"},
+}
+SHAPES = [(37, 61), (), (0,), (1,), (2500,)]
+
+
+def problem(dtype, **options):
+    """Parameters at some distance from their references, and the optimizer over them."""
+    g = torch.Generator().manual_seed(0)
+    starts = [torch.randn(s, generator=g, dtype=torch.float32).to(dtype) for s in SHAPES]
+    references = [torch.randn(s, generator=g, dtype=torch.float32).to(dtype) for s in SHAPES]
+    params = [torch.nn.Parameter(s) for s in starts]
+    backend = "reference" if dtype == torch.float64 else "fused"
+    return params, D3FusedSGD(params, reference=references, backend=backend, **options)
+
+
+def run(params, opt, steps=5, between=None):
+    g = torch.Generator().manual_seed(1)
+    for t in range(steps):
+        for p in params:
+            p.grad = torch.randn(p.shape, generator=g, dtype=torch.float32).to(p.dtype)
+        if between is not None:
+            between(t, params)
+        opt.step()
+    return [p.detach().double() for p in params]
+
+
+def relative_error(got, want):
+    got, want = (torch.cat([t.flatten() for t in ts]) for ts in (got, want))
+    return float((got - want).norm() / want.norm())
+
+
+def agrees(options, between=None, bound=1e-5):
+    got = run(*problem(torch.float32, **options), between=between)
+    want = run(*problem(torch.float64, **options), between=between)
+    assert relative_error(got, want) <= bound
+
+
+@pytest.mark.parametrize(
+    ("momentum", "scope", "name"), itertools.product(MOMENTA, ("tensor", "group"), SETS)
+)
+def test_step_matches_reference(cuda_on_host, momentum, scope, name):
+    options = {"lr": 0.05, "weight_decay": 0.01, "scope": scope}
+    agrees({**options, **MOMENTA[momentum], **SETS[name]})
+
+
+@pytest.mark.parametrize("momentum", MOMENTA)
+@pytest.mark.parametrize(
+    "options",
+    [{"distance_p": 1.0}, {"distance_weight": 0.0}, {"distance_weight": 0.0, "constraint": None}],
+    ids=["p1", "measured", "plain"],
+)
+def test_other_trackings_match_reference(cuda_on_host, momentum, options):
+    agrees({"lr": 0.05, "maximize": True, **MOMENTA[momentum], **options})
+
+
+@pytest.mark.parametrize("scope", ["tensor", "group"])
+@pytest.mark.parametrize("momentum", MOMENTA)
+@pytest.mark.parametrize("factor", [3.0, 0.3, 0.0], ids=["farther", "closer", "zero"])
+def test_stale_norm_is_noticed_and_mended(cuda_on_host, momentum, scope, factor):
+    def edit(t, params):
+        if t == 2:
+            params[0].data.mul_(factor)
+            params[4].data[1234] += 50.0 * factor
+
+    agrees({"lr": 0.05, "weight_decay": 0.1, "scope": scope, **MOMENTA[momentum]}, edit)
+
+
+def test_block_order_does_not_change_a_bit(cuda_on_host):
+    options = {"lr": 0.05, "scope": "group", **MOMENTA["heavy_ball"]}
+    first = run(*problem(torch.float32, **options))
+    cuda_on_host.shuffle = 1000
+    second = run(*problem(torch.float32, **options))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_unaligned_storage_gives_the_bits_of_aligned_storage(cuda_on_host):
+    def with_offset(offset):
+        g = torch.Generator().manual_seed(0)
+        values, theta_0 = torch.randn(2, 2999, generator=g)
+        p = torch.nn.Parameter(torch.empty(3000)[offset : offset + 2999].copy_(values))
+        return [p], D3FusedSGD([p], lr=0.1, momentum=0.9, reference=[theta_0], backend="fused")
+
+    assert torch.equal(run(*with_offset(0))[0], run(*with_offset(1))[0])
+
+
+def test_at_most_two_launches_whatever_the_number_of_tensors(cuda_on_host):
+    params, opt = problem(torch.float32, lr=0.05, momentum=0.9)
+    run(params, opt, steps=1)
+    assert cuda_on_host.launches == 3  # the first step verifies the norms
+    run(params, opt, steps=1)
+    assert cuda_on_host.launches == 2
+    free, opt = problem(torch.float32, lr=0.05, momentum=0.9, constraint=None)
+    run(free, opt, steps=2)
+    assert cuda_on_host.launches == 1
+
+
+@pytest.mark.parametrize("scale", [1.0, 1024.0])
+def test_gradients_are_unscaled_in_place(cuda_on_host, scale):
+    params, opt = problem(torch.float32, lr=0.05, momentum=0.9)
+    want = run(*problem(torch.float64, lr=0.05, momentum=0.9), steps=1)
+    opt.grad_scale, opt.found_inf = torch.tensor(scale), torch.tensor(0.0)
+    g = torch.Generator().manual_seed(1)
+    grads = [torch.randn(p.shape, generator=g) for p in params]
+    for p, grad in zip(params, grads, strict=True):
+        p.grad = grad * scale
+    opt.step()
+    assert relative_error([p.detach().double() for p in params], want) <= 1e-6
+    assert all(torch.equal(p.grad, grad) for p, grad in zip(params, grads, strict=True))
+
+
+def test_options_as_tensors_are_read_by_the_kernels(cuda_on_host):
+    plain = run(*problem(torch.float32, lr=0.05, momentum=0.9, radius=0.75))
+    lr, radius = torch.tensor(0.05, dtype=torch.float64), torch.tensor(0.75)
+    tensors = run(*problem(torch.float32, lr=lr, momentum=0.9, radius=radius))
+    assert all(torch.equal(a, b) for a, b in zip(plain, tensors, strict=True))
