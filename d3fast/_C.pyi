@@ -46,3 +46,35 @@ def build_info() -> dict[str, object]: ...
 def cut(
     numel: Sequence[int], joint: bool, chunk_length: int
 ) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int, int]]]: ...
+
+class CudaPlan:  # only where built with CUDA
+    def __init__(
+        self,
+        *,
+        dtype: str,
+        theta: Sequence[int],
+        numel: Sequence[int],
+        reference: Sequence[int],
+        momentum: Sequence[int],
+        distance: Sequence[int],
+        joint: bool,
+    ) -> None: ...
+    @property
+    def table(self) -> bytes: ...
+    @property
+    def workspace_bytes(self) -> int: ...
+    def step(
+        self,
+        *,
+        device: int,
+        stream: int,
+        table: int,
+        workspace: int,
+        reference_norms: int,
+        grads: int,
+        scalars: int,
+        grad_scale: int,
+        found_inf: int,
+        verify: bool,
+        options: StepOptions,
+    ) -> None: ...

@@ -144,6 +144,15 @@ __device__ inline Sums unit_total(const DeviceStep& step, const Unit& unit) {
   return block_total(mine);
 }
 
+// The sums of one segment, added by one thread.
+__device__ inline Sums segment_total(const DeviceStep& step, const Segment& segment) {
+  Sums sums;
+  for (int64_t k = 0; k < segment.chunks; ++k) {
+    sums.add(load_sums(step.partial + segment.first_chunk + k));
+  }
+  return sums;
+}
+
 // sqrt of the sum of squares of one double per segment of the unit; null counts as 0.
 template <class Get>
 __device__ double segment_norm(const Unit& unit, const Get& get) {
@@ -187,8 +196,8 @@ __device__ inline float rate_of(const DeviceStep& step, const Chunk& chunk) {
 }
 
 // Before the step, where norms may be wrong: measures them and settles on what to hand to `update`.
-__global__ void verify_kernel(const DeviceStep step) {
-  if (skipped(step)) return;
+// Runs on overflow too: it moves no weight, and the host takes the norms as verified from here on.
+__global__ void __launch_bounds__(kThreads) verify_kernel(const DeviceStep step) {
   const int64_t index = blockIdx.x;
   const Arrays a = arrays_of(step, step.chunks[index]);
   Sums mine;
@@ -205,9 +214,15 @@ __global__ void verify_kernel(const DeviceStep step) {
   const double actual = sqrt(unit_total(step, unit).before);
   const double handed = segment_norm(unit, [&](int64_t i) { return *step.segments[i].distance; });
   const double weight = segment_norm(unit, [&](int64_t i) { return step.reference_norms[i]; });
+  // A norm that is right keeps its bits: resuming from a checkpoint repeats the run exactly.
+  const bool wrong = !(handed >= 0) || is_stale<float>(handed, actual, weight);
+  if (wrong) {
+    for (int64_t i = threadIdx.x; i < unit.segments; i += kThreads) {
+      const Segment& segment = step.segments[unit.first_segment + i];
+      *segment.distance = sqrt(segment_total(step, segment).before);
+    }
+  }
   if (threadIdx.x == 0) {
-    // A norm that is right keeps its bits: resuming from a checkpoint repeats the run exactly.
-    const bool wrong = !(handed >= 0) || is_stale<float>(handed, actual, weight);
     step.states[step.chunks[index].unit].handed = wrong ? actual : handed;
   }
 }
@@ -272,11 +287,7 @@ __device__ void finish_unit(const DeviceStep& step, int64_t unit_index) {
   if (step.options.p == 2) {
     for (int64_t i = threadIdx.x; i < unit.segments; i += kThreads) {
       const Segment& segment = step.segments[unit.first_segment + i];
-      Sums own;
-      for (int64_t k = 0; k < segment.chunks; ++k) {
-        own.add(load_sums(step.partial + segment.first_chunk + k));
-      }
-      const double distance = distance_after(shell.center, c, own);
+      const double distance = distance_after(shell.center, c, segment_total(step, segment));
       *segment.distance = distance;
       carried.before += distance * distance;
     }

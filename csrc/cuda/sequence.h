@@ -65,7 +65,7 @@ void enqueue(const Cut& cut, const CudaStep& call, const Launch& launch) {
   const double lr = call.scalars == nullptr ? o.lr : std::numeric_limits<double>::infinity();
   const bool verify = call.verify || (o.weight_decay > 0 &&
                                       needs_verification(momentum, lr, o.weight_decay));
-  if (tracking == Tracking::pushed_p2 && verify) launch(verify_kernel, blocks, step);
+  if (tracking != Tracking::none && o.p == 2 && verify) launch(verify_kernel, blocks, step);
   launch(update_for(tracking, momentum), blocks, step);
   if (static_cast<Center>(o.center) != Center::none) launch(project_kernel, blocks, step);
 }

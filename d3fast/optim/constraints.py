@@ -62,8 +62,14 @@ CONSTRAINTS: Mapping[str, Constraint] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Bounds:
-    """The shell of one step: bounds are floats or 0-dim tensors, in units of ``||reference||``
-    where ``relative``, else absolute."""
+    """The shell of one step.
+
+    Args:
+        center: what the norm is taken from.
+        lower: smallest admissible norm, number or 0-dim tensor.
+        upper: largest admissible norm, likewise.
+        relative: bounds are in units of ``||reference||``, else absolute.
+    """
 
     center: Center
     lower: float | Tensor

@@ -23,7 +23,7 @@ References = Sequence[Tensor] | Mapping[str, Tensor]
 
 
 class D3FusedSGD(Optimizer):
-    r"""Stochastic gradient descent on ``loss - distance_weight * ||theta - theta_0||_p``.
+    """Stochastic gradient descent on ``loss - distance_weight * ||theta - theta_0||_p``.
 
     With ``distance_weight=0, constraint=None`` a group is plain SGD and follows
     ``torch.optim.SGD``. Every keyword option can differ between param groups. The reference
@@ -51,8 +51,8 @@ class D3FusedSGD(Optimizer):
         reference: theta_0 if it is not the current weights: one tensor per parameter, or a
             mapping from parameter names.
         reference_dtype: dtype the reference is kept in; the parameter's by default.
-        capturable: keep 1-element CUDA tensors given as ``lr`` or ``radius`` on the device, so
-            that a step can be captured in a CUDA graph.
+        capturable: let the kernels read an ``lr`` or ``radius`` given as a 1-element CUDA
+            tensor, so that a step can be captured in a CUDA graph; otherwise the host reads it.
         backend: ``"fused"``, ``"reference"``, or ``"auto"``: fused where a kernel exists,
             otherwise reference with a warning that says why.
 
@@ -73,6 +73,9 @@ class D3FusedSGD(Optimizer):
         >>> list(opt.distances())
         ['weight']
     """
+
+    _plans: dict[int, fused.Plan]
+    _given_reference: References | None
 
     def __init__(
         self,
@@ -119,8 +122,8 @@ class D3FusedSGD(Optimizer):
 
     def _prepare_runtime(self) -> None:
         # What can be rebuilt from groups and state, and so is neither saved nor copied.
-        self._plans: dict[int, fused.Plan] = {}
-        self._given_reference: References | None = None
+        self._plans = {}
+        self._given_reference = None
         self._step_supports_amp_scaling = True
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -239,19 +242,27 @@ class D3FusedSGD(Optimizer):
             if not params:
                 continue
             self._check_step(index, group, params)
-            if params[0].is_cpu and found_inf is not None and bool(found_inf != 0):
+            if found_inf is not None and self._must_read(index, params) and bool(found_inf != 0):
                 continue  # before any state is made: on overflow nothing changes
             plan = self._plan(index, group, params)
             if plan is not None:
                 plan.step(params, group, grad_scale, found_inf)
-            elif found_inf is None or not bool(found_inf != 0):
+            else:
                 members = self._members(params, group)
                 reference.step_group(members, group, grad_scale=grad_scale)
         return loss
 
-    def _plan(
-        self, index: int, group: dict[str, Any], params: list[Tensor]
-    ) -> fused.Plan | None:
+    def _must_read(self, index: int, params: list[Tensor]) -> bool:
+        """Whether the host has to know ``found_inf`` before this group's step."""
+        if params[0].is_cpu or self._choose_backend(index) == "reference":
+            return True
+        # The kernels skip by themselves, but whether this is a buffer's first step, which is not
+        # dampened, the host has to know. It waits for the device that one time.
+        return self.param_groups[index]["dampening"] != 0 and any(
+            "momentum_buffer" not in self.state[p] for p in params
+        )
+
+    def _plan(self, index: int, group: dict[str, Any], params: list[Tensor]) -> fused.Plan | None:
         plan = self._plans.get(index)
         if plan is None or not plan.holds(params, self.state, group):
             self._plans.pop(index, None)
@@ -279,8 +290,10 @@ class D3FusedSGD(Optimizer):
             state, buffer, first = self.state[p], None, False
             if group["momentum"] != 0:
                 first = "momentum_buffer" not in state
-                buffer = state.setdefault("momentum_buffer", torch.zeros_like(p)) if first else (
-                    state["momentum_buffer"]
+                buffer = (
+                    state.setdefault("momentum_buffer", torch.zeros_like(p))
+                    if first
+                    else (state["momentum_buffer"])
                 )
             assert p.grad is not None
             theta_0 = state["reference"] if tracked else None

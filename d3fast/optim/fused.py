@@ -18,10 +18,10 @@ from d3fast.optim.constraints import resolve_bounds
 from d3fast.optim.options import is_tracked
 from d3fast.optim.references import is_dense, match_layout, same_layout
 
+_IMPORT_ERROR: str | None = None
 try:
     from d3fast import _C
 except ImportError as error:  # a source tree that was never built
-    _C = None  # type: ignore[assignment]
     _IMPORT_ERROR = str(error)
 
 _CENTERS = {"origin": 1, "reference": 2}
@@ -39,12 +39,13 @@ class Launcher(Protocol):
         group: Mapping[str, Any],
         grad_scale: Tensor | None,
         found_inf: Tensor | None,
-    ) -> None: ...
+    ) -> None:
+        """Take one step with these gradients, laid out like their parameters."""
 
 
 def why_not(group: Mapping[str, Any]) -> str | None:
     """Why the kernels cannot serve a param group, or ``None`` if they can."""
-    if _C is None:
+    if _IMPORT_ERROR is not None:
         return f"the extension d3fast._C cannot be imported ({_IMPORT_ERROR})"
     params: Sequence[Tensor] = group["params"]
     if not params:
@@ -65,8 +66,15 @@ def why_not(group: Mapping[str, Any]) -> str | None:
         if group["distance_p"] not in (1, 2):
             return f"distance_p={group['distance_p']!r} has no fused kernel, only 1 and 2 have"
         if group["reference_dtype"] not in (None, dtype):
-            return f"reference_dtype={group['reference_dtype']} differs from the parameters' {dtype}"
+            return (
+                f"reference_dtype={group['reference_dtype']} differs from the parameters' {dtype}"
+            )
     return None
+
+
+def stays_on_device(value: float | Tensor) -> bool:
+    """Whether reading an option would make the host wait for the device."""
+    return isinstance(value, Tensor) and value.is_cuda
 
 
 def native_options(group: Mapping[str, Any], grad_scale: float, on_host: bool) -> Any:
@@ -75,11 +83,11 @@ def native_options(group: Mapping[str, Any], grad_scale: float, on_host: bool) -
     Args:
         group: the param group.
         grad_scale: what gradients are divided by; 1 where the device reads it itself.
-        on_host: read 1-element tensors; otherwise the caller hands those to the device.
+        on_host: read tensors; otherwise those on the device are left to the kernels.
     """
 
     def number(value: float | Tensor) -> float:
-        return float(value) if on_host or not isinstance(value, Tensor) else 0.0
+        return float(value) if on_host or not stays_on_device(value) else 0.0
 
     bounds = resolve_bounds(group)
     return _C.StepOptions(
@@ -144,9 +152,7 @@ class Plan:
         group: the param group.
     """
 
-    def __init__(
-        self, params: Sequence[Tensor], state: State, group: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, params: Sequence[Tensor], state: State, group: Mapping[str, Any]) -> None:
         self._fresh = [_prepare_state(p, state[p], group) for p in params]
         self._key = _key(params, state, group)
         self._versions: list[int] = []
@@ -234,7 +240,11 @@ def _key(params: Sequence[Tensor], state: State, group: Mapping[str, Any]) -> tu
         group["scope"],
         *names,
         *(
-            (p.data_ptr(), p.numel(), *(state[p][n].data_ptr() if n in state[p] else 0 for n in names))
+            (
+                p.data_ptr(),
+                p.numel(),
+                *(state[p][n].data_ptr() if n in state[p] else 0 for n in names),
+            )
             for p in params
         ),
     )

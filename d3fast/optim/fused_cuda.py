@@ -2,7 +2,8 @@
 """Steps on a CUDA device: tables of addresses that lie on the device, and no waiting for it.
 
 Tables travel through pinned memory, which torch's allocator keeps until the copy is done; they are
-renewed only when a gradient moves. Options given as tensors (lr, radius) are read by the kernels.
+renewed only when a gradient moves. With ``capturable=True`` the kernels themselves read an lr or a
+radius that lies on the device.
 """
 
 import math
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from d3fast import _C
 from d3fast.optim.constraints import resolve_bounds
-from d3fast.optim.fused import native_options
+from d3fast.optim.fused import native_options, stays_on_device
 
 
 def _upload(host: Tensor, device: torch.device) -> Tensor:
@@ -46,6 +47,7 @@ class CudaLauncher:
         norms = [torch.linalg.vector_norm(t, dtype=torch.float64) for t in tensors["reference"]]
         self._reference_norms = torch.stack(norms) if norms else None
         self._entries: list[int] = []
+        self._stream = 0
         self._grads: Tensor | None = None
         self._scalars: Tensor | None = None
 
@@ -60,34 +62,37 @@ class CudaLauncher:
     ) -> None:
         """Enqueue the step; what the tables point to must live until the stream has run it."""
         entries = [x for g, f in zip(grads, fresh, strict=True) for x in (g.data_ptr(), int(f))]
-        if entries != self._entries or self._grads is None:
-            self._entries = entries
+        stream = torch.cuda.current_stream(self._device).cuda_stream
+        if self._grads is None or entries != self._entries or stream != self._stream:
+            self._entries, self._stream = entries, stream
             self._grads = _upload(torch.tensor(entries, dtype=torch.int64), self._device)
         self._native.step(
             device=self._device.index,
-            stream=torch.cuda.current_stream(self._device).cuda_stream,
+            stream=stream,
             table=self._table.data_ptr(),
             workspace=self._workspace.data_ptr(),
             reference_norms=_address(self._reference_norms),
             grads=self._grads.data_ptr(),
-            scalars=self._device_scalars(group),
+            scalars=self._device_scalars(group) if group["capturable"] else 0,
             grad_scale=_address(_as_float(grad_scale)),
             found_inf=_address(_as_float(found_inf)),
             verify=verify,
-            options=native_options(group, 1.0, on_host=False),
+            options=native_options(group, 1.0, on_host=not group["capturable"]),
         )
 
     def _device_scalars(self, group: Mapping[str, Any]) -> int:
         """Address of (lr, lower, upper) on the device, NaN where the value is a plain number."""
         bounds = resolve_bounds(group)
         values = (group["lr"], *((bounds.lower, bounds.upper) if bounds else (math.nan, math.nan)))
-        if not any(isinstance(v, Tensor) for v in values):
+        if not any(stays_on_device(v) for v in values):
             return 0
         if self._scalars is None:
             self._scalars = torch.full((3,), math.nan, dtype=torch.float64, device=self._device)
         for slot, value in zip(self._scalars, values, strict=True):
-            if isinstance(value, Tensor):
-                slot.copy_(value.reshape(()), non_blocking=True)
+            if stays_on_device(value):
+                slot.copy_(value.reshape(()))
+            else:
+                slot.fill_(math.nan)
         return self._scalars.data_ptr()
 
 

@@ -68,9 +68,7 @@ def _rule(model: nn.Module, track: Track) -> Callable[[str, nn.Module, Tensor], 
         head = find_head(model)[1]
         return lambda name, module, param: module is head and param is getattr(head, "weight", None)
     if track == "linear":
-        return lambda name, module, param: (
-            isinstance(module, nn.Linear) and name.endswith("weight")
-        )
+        return lambda name, module, param: isinstance(module, nn.Linear) and name.endswith("weight")
     if track == "conv+linear":
         kinds = (nn.Linear, *_CONVOLUTIONS)
         return lambda name, module, param: isinstance(module, kinds) and name.endswith("weight")

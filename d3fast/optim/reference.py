@@ -59,7 +59,6 @@ def step_group(
     group: Mapping[str, Any],
     *,
     grad_scale: Tensor | None = None,
-    found_inf: Tensor | None = None,
 ) -> None:
     """Take one step for the members of one param group, in place.
 
@@ -67,9 +66,8 @@ def step_group(
         members: the parameters that have a gradient.
         group: the options of ``D3FusedSGD``.
         grad_scale: 1-element tensor the gradients are divided by, in place (AMP).
-        found_inf: 1-element tensor; where it is not 0 nothing moves (AMP).
     """
-    if not members or (found_inf is not None and bool(found_inf != 0)):
+    if not members:
         return
     if grad_scale is not None:
         for m in members:
@@ -128,9 +126,7 @@ def _project(
     lower, upper = bounds.scaled(joint_norm(references, 2.0))
     around_origin = bounds.center == "origin"
     vectors = (
-        list(thetas)
-        if around_origin
-        else [t - r for t, r in zip(thetas, references, strict=True)]
+        list(thetas) if around_origin else [t - r for t, r in zip(thetas, references, strict=True)]
     )
     c = projection_coefficient(joint_norm(vectors, 2.0), lower, upper)
     if around_origin:
