@@ -4,12 +4,18 @@
 // the two tables at the end, so that no function built for one level can be linked into another.
 #include "cpu/sweeps.h"
 
+// Behind a lambda's parameter list; a lambda left as a call would lose its vectors to the stack.
+#define D3_INLINE __attribute__((always_inline))
+
 namespace d3 {
 namespace {
 
+// Elements per vector, the same at every SIMD level: so are the sums' bits.
 constexpr int kLanes = 8;
+// Sums run over this many vectors in T before they are added up in double.
+constexpr int kRun = 16;
 
-// Eight elements as GCC/Clang vectors; the second form loads from any aligned element.
+// GCC/Clang vectors; the second form loads from any aligned element.
 template <class T>
 struct Lanes;
 template <>
@@ -24,99 +30,96 @@ struct Lanes<double> {
 };
 template <class T>
 using Vec = typename Lanes<T>::V;
-using Wide = Vec<double>;
 
+// Fewer than kLanes elements at the end of an array are padded with zeros, which add nothing.
 template <class T>
-D3_HD Vec<T> load(const T* p) {
-  return *reinterpret_cast<const typename Lanes<T>::Unaligned*>(p);
+D3_HD Vec<T> load(const T* p, int count) {
+  if (count == kLanes) return *reinterpret_cast<const typename Lanes<T>::Unaligned*>(p);
+  Vec<T> x{};
+  for (int i = 0; i < count; ++i) x[i] = p[i];
+  return x;
 }
 template <class T>
-D3_HD void store(T* p, Vec<T> x) {
-  *reinterpret_cast<typename Lanes<T>::Unaligned*>(p) = x;
-}
-template <class V>
-D3_HD Wide widen(V x) {
-  return __builtin_convertvector(x, Wide);
-}
-
-D3_HD double total(const Wide& x) {
-  return ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7]));
-}
-
-struct WideSums {
-  Wide before = {}, after = {}, weight = {}, inner = {};
-
-  template <class V>
-  D3_HD void add(V was, V is, V reference) {
-    const Wide w = widen(is), r = widen(reference);
-    const Wide old = widen(was) - r, delta = w - r;
-    before += old * old;
-    after += delta * delta;
-    weight += w * w;
-    inner += delta * w;
+D3_HD void store(T* p, Vec<T> x, int count) {
+  if (count == kLanes) {
+    *reinterpret_cast<typename Lanes<T>::Unaligned*>(p) = x;
+  } else {
+    for (int i = 0; i < count; ++i) p[i] = x[i];
   }
-  D3_HD void add_one(int lane, double was, double is, double reference) {
-    const double old = was - reference, delta = is - reference;
-    before[lane] += old * old;
-    after[lane] += delta * delta;
-    weight[lane] += is * is;
-    inner[lane] += delta * is;
+}
+
+template <class V>
+D3_HD double total(const V& x) {
+  double sum = 0;
+  for (int i = 0; i < kLanes; ++i) sum += x[i];
+  return sum;
+}
+
+// The sums of one run, lane by lane.
+template <class T>
+struct RunSums {
+  Vec<T> before{}, after{}, weight{}, inner{};
+
+  D3_HD void add(Vec<T> delta_before, Vec<T> delta, Vec<T> theta) {
+    before += delta_before * delta_before;
+    after += delta * delta;
+    weight += theta * theta;
+    inner += delta * theta;
   }
   D3_HD Sums sums() const { return {total(before), total(after), total(weight), total(inner)}; }
 };
 
+// Calls body(i, count, sums) for every kLanes elements of n; count is less in the last call only.
+template <class T, class Body>
+D3_HD Sums accumulate(int64_t n, const Body& body) {
+  Sums sums;
+  const int64_t whole = n - n % kLanes;
+  for (int64_t i = 0; i < whole;) {
+    const int64_t end = whole - i < kRun * kLanes ? whole : i + kRun * kLanes;
+    RunSums<T> run;
+    for (; i < end; i += kLanes) body(i, kLanes, run);
+    sums.add(run.sums());
+  }
+  if (whole < n) {
+    RunSums<T> run;
+    body(whole, static_cast<int>(n - whole), run);
+    sums.add(run.sums());
+  }
+  return sums;
+}
+
 template <class T, bool kTracked, Push P, Momentum M>
-Sums update(const Span<T>& a, const Scalars<T>& s, T rate, T inverse) {
-  WideSums sums;
-  int64_t i = 0;
-  for (; i + kLanes <= a.n; i += kLanes) {
-    const Vec<T> theta = load(a.theta + i);
-    const Vec<T> grad = load<T>(a.grad + i);
-    Vec<T> reference{}, v{};
-    if constexpr (kTracked) reference = load(a.reference + i);
-    if constexpr (M != Momentum::none) v = load<T>(a.momentum + i);
-    const Vec<T> next = advance<T, P, M>(theta, Vec<T>(theta - reference), grad, v, s, rate, inverse);
-    store(a.theta + i, next);
-    if constexpr (M != Momentum::none) store(a.momentum + i, v);
-    if constexpr (kTracked) sums.add(theta, next, reference);
-  }
-  for (int lane = 0; i < a.n; ++i, ++lane) {
-    const T theta = a.theta[i];
-    T reference = 0, v = 0;
-    if constexpr (kTracked) reference = a.reference[i];
-    if constexpr (M != Momentum::none) v = a.momentum[i];
-    const T next = advance<T, P, M>(theta, T(theta - reference), a.grad[i], v, s, rate, inverse);
-    a.theta[i] = next;
-    if constexpr (M != Momentum::none) a.momentum[i] = v;
-    if constexpr (kTracked) sums.add_one(lane, theta, next, reference);
-  }
-  return sums.sums();
+Sums update(const Span<T>& a, const Scalars<T>& given, T rate, T inverse) {
+  const Scalars<T> s = given;  // a copy: stores to theta cannot alias it
+  T* __restrict__ const theta = a.theta;
+  const T* __restrict__ const reference = a.reference;
+  const T* __restrict__ const grad = a.grad;
+  T* __restrict__ const momentum = a.momentum;
+  return accumulate<T>(a.n, [=](int64_t i, int count, RunSums<T>& sums) D3_INLINE {
+    const Vec<T> was = load(theta + i, count);
+    Vec<T> theta_0{}, v{};
+    if constexpr (kTracked) theta_0 = load(reference + i, count);
+    if constexpr (M != Momentum::none) v = load<T>(momentum + i, count);
+    const Vec<T> delta = was - theta_0;
+    const Vec<T> next = advance<T, P, M>(was, delta, load(grad + i, count), v, s, rate, inverse);
+    store(theta + i, next, count);
+    if constexpr (M != Momentum::none) store(momentum + i, v, count);
+    if constexpr (kTracked) sums.add(delta, next - theta_0, next);
+  });
 }
 
 template <class T, Momentum M>
 Sums mend_chunk(const Span<T>& a, const Scalars<T>& s, T rate, T stale, T right) {
-  WideSums sums;
-  int64_t i = 0;
-  for (; i + kLanes <= a.n; i += kLanes) {
-    const Vec<T> theta = load(a.theta + i), reference = load(a.reference + i);
-    const Vec<T> grad = load<T>(a.grad + i);
+  return accumulate<T>(a.n, [=](int64_t i, int count, RunSums<T>& sums) D3_INLINE {
+    const Vec<T> was = load<T>(a.theta + i, count), theta_0 = load(a.reference + i, count);
     Vec<T> v{};
-    if constexpr (M != Momentum::none) v = load<T>(a.momentum + i);
-    const Vec<T> next = mend<T, M>(theta, reference, grad, v, s, rate, stale, right);
-    store(a.theta + i, next);
-    if constexpr (M != Momentum::none) store(a.momentum + i, v);
-    sums.add(theta, next, reference);
-  }
-  for (int lane = 0; i < a.n; ++i, ++lane) {
-    const T theta = a.theta[i], reference = a.reference[i];
-    T v = 0;
-    if constexpr (M != Momentum::none) v = a.momentum[i];
-    const T next = mend<T, M>(theta, reference, a.grad[i], v, s, rate, stale, right);
-    a.theta[i] = next;
-    if constexpr (M != Momentum::none) a.momentum[i] = v;
-    sums.add_one(lane, theta, next, reference);
-  }
-  return sums.sums();
+    if constexpr (M != Momentum::none) v = load<T>(a.momentum + i, count);
+    const Vec<T> grad = load<T>(a.grad + i, count);
+    const Vec<T> next = mend<T, M>(was, theta_0, grad, v, s, rate, stale, right);
+    store(a.theta + i, next, count);
+    if constexpr (M != Momentum::none) store(a.momentum + i, v, count);
+    sums.add(was - theta_0, next - theta_0, next);
+  });
 }
 
 template <class T, Momentum M>
@@ -148,20 +151,13 @@ Sums any_mend(const Span<T>& a, Momentum momentum, const Scalars<T>& s, T rate, 
   }
 }
 
-// Same lanes and order as WideSums::after: without a projection it gives the carried norm's bits.
+// Same lanes and order as in `update`: without a projection it gives the carried norm's bits.
 template <class T>
 double squared_distance(const Span<T>& a) {
-  Wide sum = {};
-  int64_t i = 0;
-  for (; i + kLanes <= a.n; i += kLanes) {
-    const Wide delta = widen(load<T>(a.theta + i)) - widen(load(a.reference + i));
-    sum += delta * delta;
-  }
-  for (int lane = 0; i < a.n; ++i, ++lane) {
-    const double delta = static_cast<double>(a.theta[i]) - static_cast<double>(a.reference[i]);
-    sum[lane] += delta * delta;
-  }
-  return total(sum);
+  return accumulate<T>(a.n, [=](int64_t i, int count, RunSums<T>& sums) D3_INLINE {
+           const Vec<T> delta = load<T>(a.theta + i, count) - load(a.reference + i, count);
+           sums.after += delta * delta;
+         }).after;
 }
 
 template <class T>
