@@ -2,13 +2,14 @@
 //
 // What Python sees: a Plan per param group that keeps the addresses of a group's tensors, checks
 // what it is given and takes steps. Addresses cross as integers, so this builds without torch.
+#include "bindings.h"
+
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <memory>
 #include <string>
 
-#include "bindings.h"
 #include "check.h"
 #include "cpu/parallel.h"
 #include "cpu/step.h"
@@ -158,9 +159,9 @@ PYBIND11_MODULE(_C, m) {
       .def(py::init([](double lr, double momentum, double dampening, double weight_decay,
                        bool nesterov, bool maximize, double distance_weight, int p, int center,
                        double lower, double upper, bool relative, double grad_scale) {
-             return StepOptions{lr,     momentum, dampening, weight_decay, nesterov,
-                                maximize, distance_weight, p, center,      lower,
-                                upper,  relative, grad_scale};
+             return StepOptions{lr,       momentum,        dampening, weight_decay, nesterov,
+                                maximize, distance_weight, p,         center,       lower,
+                                upper,    relative,        grad_scale};
            }),
            py::kw_only(), py::arg("lr"), py::arg("momentum"), py::arg("dampening"),
            py::arg("weight_decay"), py::arg("nesterov"), py::arg("maximize"),

@@ -7,11 +7,11 @@
 #include <stdexcept>
 
 // D3_CHECK(n >= 0, "n must be >= 0, got " << n)
-#define D3_CHECK(condition, message)             \
-  do {                                           \
-    if (!(condition)) {                          \
-      std::ostringstream out;                    \
-      out << message;                            \
-      throw std::invalid_argument(out.str());    \
-    }                                            \
+#define D3_CHECK(condition, message)          \
+  do {                                        \
+    if (!(condition)) {                       \
+      std::ostringstream out;                 \
+      out << message;                         \
+      throw std::invalid_argument(out.str()); \
+    }                                         \
   } while (false)

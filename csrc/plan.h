@@ -53,11 +53,11 @@ struct StepOptions {
   double lr = 0, momentum = 0, dampening = 0, weight_decay = 0;
   bool nesterov = false, maximize = false;
   double distance_weight = 0;
-  int p = 2;                               // 1 or 2
-  int center = 0;                          // Center
-  double lower = 0, upper = 0;             // bounds of the shell
-  bool relative = false;                   // bounds in units of the reference norm
-  double grad_scale = 1;                   // gradients are divided by it, in place
+  int p = 2;                    // 1 or 2
+  int center = 0;               // Center
+  double lower = 0, upper = 0;  // bounds of the shell
+  bool relative = false;        // bounds in units of the reference norm
+  double grad_scale = 1;        // gradients are divided by it, in place
 };
 
 }  // namespace d3

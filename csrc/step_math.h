@@ -31,7 +31,8 @@ enum class Momentum : int { none = 0, heavy_ball = 1, nesterov = 2 };
 // What the projection rescales around: nothing, the origin (norm sets), theta_0 (distance sets).
 enum class Center : int { none = 0, origin = 1, reference = 2 };
 
-// What the update does with theta_0: nothing (plain SGD), only measure the distance, or push as well.
+// What the update does with theta_0: nothing (plain SGD), only measure the distance, or push as
+// well.
 enum class Tracking : int { none = 0, measured = 1, pushed_p1 = 2, pushed_p2 = 3 };
 
 // The numbers of one step, the same for every element of a group.
@@ -100,7 +101,8 @@ D3_HD V distance_gradient(V delta, T inverse) {
 template <class T, Push P, Momentum M, class V>
 D3_HD V advance(V theta, V delta, V grad, V& v, const Scalars<T>& s, T rate, T inverse) {
   V d = grad * s.grad_sign + theta * s.weight_decay;
-  if constexpr (P != Push::none) d = d - distance_gradient<T, P>(delta, inverse) * s.distance_weight;
+  if constexpr (P != Push::none)
+    d = d - distance_gradient<T, P>(delta, inverse) * s.distance_weight;
   if constexpr (M == Momentum::none) return theta - d * s.lr;
   v = v * s.momentum + d * rate;
   if constexpr (M == Momentum::nesterov) return theta - (d + v * s.momentum) * s.lr;
@@ -134,7 +136,8 @@ D3_HD V mend(V theta, V reference, V grad, V& v, const Scalars<T>& s, T rate, T 
                    s.distance_weight;  // d_right - d_stale
   if constexpr (M == Momentum::none) return theta - change * s.lr;
   v = v + change * rate;
-  if constexpr (M == Momentum::nesterov) return theta - (change + change * (rate * s.momentum)) * s.lr;
+  if constexpr (M == Momentum::nesterov)
+    return theta - (change + change * (rate * s.momentum)) * s.lr;
   return theta - change * (rate * s.lr);
 }
 
@@ -145,7 +148,8 @@ D3_HD bool is_stale(double handed, double actual, double weight_norm) {
   const double rounding = 2 * epsilon * weight_norm;
   const double off = handed > actual ? handed - actual : actual - handed;
   const double tolerance = sizeof(T) == 4 ? 1e-5 : 1e-12;
-  return actual * 0 == 0 && !(off <= tolerance * actual + rounding);  // never for inf or NaN weights
+  return actual * 0 == 0 &&
+         !(off <= tolerance * actual + rounding);  // never for inf or NaN weights
 }
 
 // A shell lower <= ||x|| <= upper, absolute.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // How a step is spread over cores. Large units are taken one after the other by all cores, so that
-// the projection's second sweep finds theta still in the shared cache; small ones whole by one core.
+// the projection's second sweep finds theta still in the shared cache; small ones whole by one
+// core.
 #include "cpu/step.h"
 
 #include <cmath>
@@ -44,7 +45,8 @@ class Stepper {
   void run() {
     const Team all{step_.threads}, alone{1};
     if (!tracked_) {
-      all.run(static_cast<int64_t>(cut_.chunks.size()), [&](int64_t i) { update(cut_.chunks[i], 0); });
+      all.run(static_cast<int64_t>(cut_.chunks.size()),
+              [&](int64_t i) { update(cut_.chunks[i], 0); });
       return;
     }
     std::vector<const Unit*> small;

@@ -125,10 +125,14 @@ Sums mend_chunk(const Span<T>& a, const Scalars<T>& s, T rate, T stale, T right)
 template <class T, Momentum M>
 Sums update_as(const Span<T>& a, Tracking tracking, const Scalars<T>& s, T rate, T inverse) {
   switch (tracking) {
-    case Tracking::measured: return update<T, true, Push::none, M>(a, s, rate, inverse);
-    case Tracking::pushed_p1: return update<T, true, Push::p1, M>(a, s, rate, inverse);
-    case Tracking::pushed_p2: return update<T, true, Push::p2, M>(a, s, rate, inverse);
-    default: return update<T, false, Push::none, M>(a, s, rate, inverse);
+    case Tracking::measured:
+      return update<T, true, Push::none, M>(a, s, rate, inverse);
+    case Tracking::pushed_p1:
+      return update<T, true, Push::p1, M>(a, s, rate, inverse);
+    case Tracking::pushed_p2:
+      return update<T, true, Push::p2, M>(a, s, rate, inverse);
+    default:
+      return update<T, false, Push::none, M>(a, s, rate, inverse);
   }
 }
 
@@ -136,28 +140,37 @@ template <class T>
 Sums any_update(const Span<T>& a, Tracking tracking, Momentum momentum, const Scalars<T>& s, T rate,
                 T inverse) {
   switch (momentum) {
-    case Momentum::heavy_ball: return update_as<T, Momentum::heavy_ball>(a, tracking, s, rate, inverse);
-    case Momentum::nesterov: return update_as<T, Momentum::nesterov>(a, tracking, s, rate, inverse);
-    default: return update_as<T, Momentum::none>(a, tracking, s, rate, inverse);
+    case Momentum::heavy_ball:
+      return update_as<T, Momentum::heavy_ball>(a, tracking, s, rate, inverse);
+    case Momentum::nesterov:
+      return update_as<T, Momentum::nesterov>(a, tracking, s, rate, inverse);
+    default:
+      return update_as<T, Momentum::none>(a, tracking, s, rate, inverse);
   }
 }
 
 template <class T>
 Sums any_mend(const Span<T>& a, Momentum momentum, const Scalars<T>& s, T rate, T stale, T right) {
   switch (momentum) {
-    case Momentum::heavy_ball: return mend_chunk<T, Momentum::heavy_ball>(a, s, rate, stale, right);
-    case Momentum::nesterov: return mend_chunk<T, Momentum::nesterov>(a, s, rate, stale, right);
-    default: return mend_chunk<T, Momentum::none>(a, s, rate, stale, right);
+    case Momentum::heavy_ball:
+      return mend_chunk<T, Momentum::heavy_ball>(a, s, rate, stale, right);
+    case Momentum::nesterov:
+      return mend_chunk<T, Momentum::nesterov>(a, s, rate, stale, right);
+    default:
+      return mend_chunk<T, Momentum::none>(a, s, rate, stale, right);
   }
 }
 
 // Same lanes and order as in `update`: without a projection it gives the carried norm's bits.
 template <class T>
 double squared_distance(const Span<T>& a) {
-  return accumulate<T>(a.n, [=](int64_t i, int count, RunSums<T>& sums) D3_INLINE {
-           const Vec<T> delta = load<T>(a.theta + i, count) - load(a.reference + i, count);
-           sums.after += delta * delta;
-         }).after;
+  return accumulate<T>(a.n,
+                       [=](int64_t i, int count, RunSums<T>& sums) D3_INLINE {
+                         const Vec<T> delta =
+                             load<T>(a.theta + i, count) - load(a.reference + i, count);
+                         sums.after += delta * delta;
+                       })
+      .after;
 }
 
 template <class T>

@@ -12,7 +12,7 @@
 
 namespace d3 {
 
-constexpr int kThreads = 256;        // per block, a power of two
+constexpr int kThreads = 256;         // per block, a power of two
 constexpr int64_t kCudaChunk = 8192;  // elements per chunk
 
 // What a unit keeps between kernels and steps; zero before the first step.
@@ -86,10 +86,11 @@ __device__ inline Arrays arrays_of(const DeviceStep& step, const Chunk& chunk) {
   a.theta = static_cast<float*>(s.theta) + chunk.offset;
   a.reference = s.reference ? static_cast<const float*>(s.reference) + chunk.offset : nullptr;
   a.momentum = s.momentum ? static_cast<float*>(s.momentum) + chunk.offset : nullptr;
-  a.grad = step.grads ? static_cast<float*>(step.grads[chunk.segment].grad) + chunk.offset : nullptr;
+  a.grad =
+      step.grads ? static_cast<float*>(step.grads[chunk.segment].grad) + chunk.offset : nullptr;
   a.n = chunk.length;
-  a.aligned = aligned16(a.theta) && aligned16(a.reference) && aligned16(a.momentum) &&
-              aligned16(a.grad);
+  a.aligned =
+      aligned16(a.theta) && aligned16(a.reference) && aligned16(a.momentum) && aligned16(a.grad);
   return a;
 }
 
@@ -241,8 +242,8 @@ __device__ __noinline__ Sums mend_unit(const DeviceStep& step, const Unit& unit,
       float v = 0;
       if constexpr (M != Momentum::none) v = __ldcg(a.momentum + at);
       const float theta = __ldcg(a.theta + at), reference = a.reference[at];
-      const float next = mend<float, M>(theta, reference, __ldcg(a.grad + at), v, s, rate, stale,
-                                        right);
+      const float next =
+          mend<float, M>(theta, reference, __ldcg(a.grad + at), v, s, rate, stale, right);
       a.theta[at] = next;
       if constexpr (M != Momentum::none) a.momentum[at] = v;
       measure(mine, theta, next, reference);
@@ -326,8 +327,8 @@ __global__ void __launch_bounds__(kThreads) update_kernel(const DeviceStep step)
     for (int k = 0; k < 4; ++k) {
       const float was = theta.x[k];
       if (scale != 1.0f) grad.x[k] /= scale;
-      theta.x[k] = advance<float, P, M>(was, was - reference.x[k], grad.x[k], v.x[k], s, rate,
-                                        inverse);
+      theta.x[k] =
+          advance<float, P, M>(was, was - reference.x[k], grad.x[k], v.x[k], s, rate, inverse);
       if constexpr (kTracked) {
         if (at + k < a.n) measure(mine, was, theta.x[k], reference.x[k]);
       }
@@ -356,8 +357,8 @@ __global__ void __launch_bounds__(kThreads) project_kernel(const DeviceStep step
     Four reference = {{0, 0, 0, 0}};
     if (!around_origin) reference = load4(a.reference, at, a.n, a.aligned);
     for (int k = 0; k < 4; ++k) {
-      theta.x[k] = around_origin ? theta.x[k] * c
-                                 : reference.x[k] + c * (theta.x[k] - reference.x[k]);
+      theta.x[k] =
+          around_origin ? theta.x[k] * c : reference.x[k] + c * (theta.x[k] - reference.x[k]);
     }
     store4(a.theta, at, a.n, a.aligned, theta);
   }

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cuda/launch.h"
-
 #include <cuda_runtime.h>
 
 #include <sstream>
 #include <stdexcept>
 
 #include "cuda/kernels.cuh"
+#include "cuda/launch.h"
 #include "cuda/sequence.h"
 
 #define D3_CUDA_CHECK(call)                                                                 \

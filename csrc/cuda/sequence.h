@@ -37,18 +37,25 @@ using Kernel = void (*)(const DeviceStep);
 template <Tracking K>
 Kernel update_for(Momentum momentum) {
   switch (momentum) {
-    case Momentum::heavy_ball: return update_kernel<K, Momentum::heavy_ball>;
-    case Momentum::nesterov: return update_kernel<K, Momentum::nesterov>;
-    default: return update_kernel<K, Momentum::none>;
+    case Momentum::heavy_ball:
+      return update_kernel<K, Momentum::heavy_ball>;
+    case Momentum::nesterov:
+      return update_kernel<K, Momentum::nesterov>;
+    default:
+      return update_kernel<K, Momentum::none>;
   }
 }
 
 inline Kernel update_for(Tracking tracking, Momentum momentum) {
   switch (tracking) {
-    case Tracking::measured: return update_for<Tracking::measured>(momentum);
-    case Tracking::pushed_p1: return update_for<Tracking::pushed_p1>(momentum);
-    case Tracking::pushed_p2: return update_for<Tracking::pushed_p2>(momentum);
-    default: return update_for<Tracking::none>(momentum);
+    case Tracking::measured:
+      return update_for<Tracking::measured>(momentum);
+    case Tracking::pushed_p1:
+      return update_for<Tracking::pushed_p1>(momentum);
+    case Tracking::pushed_p2:
+      return update_for<Tracking::pushed_p2>(momentum);
+    default:
+      return update_for<Tracking::none>(momentum);
   }
 }
 
@@ -63,8 +70,8 @@ void enqueue(const Cut& cut, const CudaStep& call, const Launch& launch) {
       tracking_of(cut.segments[0].reference != nullptr, o.distance_weight, o.p);
   // A learning rate on the device is unknown here: assume the worst.
   const double lr = call.scalars == nullptr ? o.lr : std::numeric_limits<double>::infinity();
-  const bool verify = call.verify || (o.weight_decay > 0 &&
-                                      needs_verification(momentum, lr, o.weight_decay));
+  const bool verify =
+      call.verify || (o.weight_decay > 0 && needs_verification(momentum, lr, o.weight_decay));
   if (tracking != Tracking::none && o.p == 2 && verify) launch(verify_kernel, blocks, step);
   launch(update_for(tracking, momentum), blocks, step);
   if (static_cast<Center>(o.center) != Center::none) launch(project_kernel, blocks, step);

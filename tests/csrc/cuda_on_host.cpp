@@ -98,7 +98,8 @@ int64_t cuda_chunk() { return kCudaChunk; }
 
 using namespace d3;
 
-// Steps of one group on host memory. Columns are arrays of addresses, null where the group has none.
+// Steps of one group on host memory. Columns are arrays of addresses, null where the group has
+// none.
 extern "C" int host_steps(int64_t tensors, void* const* theta, const int64_t* numel,
                           void* const* reference, void* const* momentum, double* const* distance,
                           const double* reference_norms, const int64_t* grads, bool joint,
