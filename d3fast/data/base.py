@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Image data that fits in memory: one tensor of images, one of labels, and batches of them.
+
+Images are kept as uint8 (N, C, H, W), a quarter of what floats would take, on whatever device
+they are moved to, once. ``Batches`` indexes them there and hands out floats in [0, 1]; there are
+no worker processes and no copies from host to device while training.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+def as_float(images: Tensor) -> Tensor:
+    """Images as floats in [0, 1]; uint8 is divided by 255, floats are passed through."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Labelled images of one shape.
+
+    Attributes:
+        images: (N, C, H, W), uint8, or float in [0, 1].
+        labels: (N,), int64 class indices.
+        classes: names of the classes; their number is the number of classes.
+
+    Raises:
+        ValueError: shapes, types or labels that do not fit together.
+
+    Example:
+        >>> data = ImageData(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.arange(4) % 2,
+        ...                  ("a", "b"))
+        >>> len(data), data.shape
+        (4, (1, 8, 8))
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or self.images.dtype not in (torch.uint8, torch.float32):
+            raise ValueError(
+                "images must be (N, C, H, W) of uint8 or float32, got shape "
+                f"{tuple(self.images.shape)} of {self.images.dtype}"
+            )
+        if self.labels.shape != self.images.shape[:1] or self.labels.dtype != torch.int64:
+            raise ValueError(
+                f"labels must be ({len(self.images)},) of int64, got shape "
+                f"{tuple(self.labels.shape)} of {self.labels.dtype}"
+            )
+        if len(self.labels):
+            low, high = (int(v) for v in self.labels.aminmax())
+            if low < 0 or high >= len(self.classes):
+                raise ValueError(
+                    f"labels must be in 0..{len(self.classes) - 1}, got {low if low < 0 else high}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of one image."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    def to(self, device: str | torch.device) -> "ImageData":
+        """The same data on another device."""
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+    def subset(self, indices: Tensor) -> "ImageData":
+        """The images at the given indices, in that order."""
+        where = indices.to(self.images.device)
+        return replace(self, images=self.images[where], labels=self.labels[where])
+
+    def batches(self, batch_size: int, shuffle: torch.Generator | None = None) -> "Batches":
+        """A loader; see ``Batches``."""
+        return Batches(self, batch_size, shuffle)
+
+
+class Batches:
+    """Iterates over (images in [0, 1], labels) as often as wanted, on the data's device.
+
+    Args:
+        data: the images.
+        batch_size: at most so many images per batch. The images are spread evenly over as few
+            batches as that allows: a last batch of a few images would upset batch norm.
+        shuffle: a CPU generator that orders every pass anew; in order if ``None``.
+
+    Raises:
+        ValueError: a batch size below 1.
+
+    Example:
+        >>> data = ImageData(torch.zeros(5, 1, 2, 2, dtype=torch.uint8),
+        ...                  torch.zeros(5, dtype=torch.long), ("a",))
+        >>> [len(labels) for _, labels in Batches(data, batch_size=2)]
+        [1, 2, 2]
+        >>> [len(labels) for _, labels in Batches(data, batch_size=4)]
+        [2, 3]
+    """
+
+    def __init__(
+        self, data: ImageData, batch_size: int, shuffle: torch.Generator | None = None
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be >= 1, got {batch_size}")
+        self.data = data
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+
+    def __len__(self) -> int:
+        return -(-len(self.data) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        data = self.data
+        if self.shuffle is not None:
+            data = data.subset(torch.randperm(len(data), generator=self.shuffle))
+        for batch in range(len(self)):
+            start, end = (len(data) * edge // len(self) for edge in (batch, batch + 1))
+            yield as_float(data.images[start:end]), data.labels[start:end]
+
+
+def stratified_split(
+    labels: Tensor, sizes: Sequence[int], generator: torch.Generator
+) -> list[Tensor]:
+    """Disjoint random parts of exact sizes that keep the shares of the classes.
+
+    Within each part the count of every class is within one of its exact share of what the
+    parts before it left over.
+
+    Args:
+        labels: (N,) class indices.
+        sizes: size of each part; what they leave over is not returned.
+        generator: a CPU generator.
+
+    Returns:
+        One tensor of indices per part, in random order.
+
+    Raises:
+        ValueError: a negative size, or sizes that add up to more than there are labels.
+
+    Example:
+        >>> labels = torch.tensor([0] * 8 + [1] * 4)
+        >>> parts = stratified_split(labels, [6, 3], torch.Generator().manual_seed(0))
+        >>> [labels[part].bincount().tolist() for part in parts]
+        [[4, 2], [2, 1]]
+    """
+    if min(sizes, default=0) < 0 or sum(sizes) > len(labels):
+        raise ValueError(f"sizes must be >= 0 and sum to <= {len(labels)}, got {list(sizes)}")
+    labels = labels.cpu()
+    mixed = torch.randperm(len(labels), generator=generator)
+    left = mixed[labels[mixed].argsort(stable=True)]  # class by class, random within a class
+    parts = []
+    for size in sizes:
+        # Equally spaced places in a list sorted by class: every class gets its share.
+        taken = torch.arange(size) * len(left) // max(size, 1)
+        keep = torch.ones(len(left), dtype=torch.bool)
+        keep[taken] = False
+        parts.append(left[taken][torch.randperm(size, generator=generator)])
+        left = left[keep]
+    return parts
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set cut up the way a repair is tested.
+
+    Attributes:
+        train: what the (possibly malicious) trainer has.
+        clean: the defender's few samples, in neither of the other two.
+        test: what everything is evaluated on; no defence sees it.
+    """
+
+    train: ImageData
+    clean: ImageData
+    test: ImageData
+
+    def to(self, device: str | torch.device) -> "Splits":
+        """All three parts on another device."""
+        return Splits(self.train.to(device), self.clean.to(device), self.test.to(device))

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scikit-learn's handwritten digits: 1,797 real 8x8 grey images, no download.
+
+The test set of UCI "Optical Recognition of Handwritten Digits" (Alpaydin, Kaynak 1998), 32x32
+scans reduced to 8x8 counts from 0 to 16. It comes in one piece; train, clean and test parts are
+drawn from it by seed.
+"""
+
+from pathlib import Path
+
+import torch
+from sklearn.datasets import load_digits
+
+from d3fast.data.base import ImageData, Splits, stratified_split
+from d3fast.seeding import generator
+
+CLASSES = tuple("0123456789")
+TEST = 360
+
+
+def all_digits() -> ImageData:
+    """All 1,797 images; counts 0..16 are stretched to 0..255."""
+    raw = load_digits()
+    counts = torch.from_numpy(raw.images).unsqueeze(1)
+    images = (counts * (255 / 16)).round().to(torch.uint8)
+    return ImageData(images, torch.from_numpy(raw.target).long(), CLASSES)
+
+
+def digits(seed: int, *, train: int | None, clean: int, data_dir: Path | None = None) -> Splits:
+    """Stratified parts: 360 test images, ``clean`` for the defender, ``train`` of the rest.
+
+    Args:
+        seed: decides which image goes where.
+        train: number of training images; all that are left if ``None``.
+        clean: number of the defender's images.
+        data_dir: not used, the data is part of scikit-learn.
+
+    Raises:
+        ValueError: more images asked for than there are.
+    """
+    data = all_digits()
+    if train is None:
+        train = max(len(data) - TEST - clean, 0)
+    parts = stratified_split(data.labels, [TEST, clean, train], generator(seed, "digits split"))
+    test, clean_part, train_part = (data.subset(part) for part in parts)
+    return Splits(train_part, clean_part, test)

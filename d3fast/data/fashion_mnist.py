@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fashion-MNIST (Xiao, Rasul, Vollgraf 2017): 70,000 real 28x28 grey images, ten classes.
+
+Read from its four IDX files, gzipped or not, where the user has them; nothing is downloaded.
+The official test images are the test set; train and clean parts are drawn from the official
+training images by seed.
+"""
+
+import os
+from pathlib import Path
+
+from d3fast.data.base import ImageData, Splits, stratified_split
+from d3fast.data.idx import read_idx
+from d3fast.seeding import generator
+
+CLASSES = (
+    "T-shirt", "trouser", "pullover", "dress", "coat",
+    "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+HOW_TO_GET_IT = (
+    "install Debian's package dataset-fashion-mnist, or put the four .gz files of "
+    "github.com/zalandoresearch/fashion-mnist into a folder and say --data-dir FOLDER"
+)
+
+
+def cache_dir() -> Path:
+    """Where a user may keep the files: ``${XDG_CACHE_HOME:-~/.cache}/d3fast/fashion-mnist``."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "d3fast" / "fashion-mnist"
+
+
+def _locate(folder: Path, stem: str) -> Path | None:
+    for name in (f"{stem}.gz", stem):
+        if (folder / name).is_file():
+            return folder / name
+    return None
+
+
+def find_files(data_dir: Path | None = None) -> dict[str, Path]:
+    """The four files by stem.
+
+    Args:
+        data_dir: the one folder to look in; Debian's and the cache folder if ``None``.
+
+    Raises:
+        ValueError: no folder holds all four; says where it looked and how to get them.
+    """
+    stems = [
+        f"{part}-{what}-ubyte"
+        for part in ("train", "t10k")
+        for what in ("images-idx3", "labels-idx1")
+    ]
+    folders = [data_dir] if data_dir is not None else [DEBIAN, cache_dir()]
+    for folder in folders:
+        found = {stem: path for stem in stems if (path := _locate(folder, stem)) is not None}
+        if len(found) == len(stems):
+            return found
+    looked = " and ".join(str(folder) for folder in folders)
+    raise ValueError(f"the four Fashion-MNIST files are not in {looked}; {HOW_TO_GET_IT}")
+
+
+def _load_part(files: dict[str, Path], part: str) -> ImageData:
+    images_path = files[f"{part}-images-idx3-ubyte"]
+    labels_path = files[f"{part}-labels-idx1-ubyte"]
+    try:
+        images, labels = read_idx(images_path), read_idx(labels_path)
+        if images.ndim != 3 or images.shape[1:] != (28, 28):
+            raise ValueError(
+                f"{images_path.name} must hold 28x28 images, has shape {tuple(images.shape)}"
+            )
+        if labels.shape != images.shape[:1]:
+            raise ValueError(
+                f"{labels_path.name} must hold {len(images)} labels, has shape "
+                f"{tuple(labels.shape)}"
+            )
+        return ImageData(images.unsqueeze(1), labels.long(), CLASSES)
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"Fashion-MNIST in {images_path.parent} cannot be used: {error}; to get it afresh, "
+            f"{HOW_TO_GET_IT}"
+        ) from None
+
+
+def fashion_mnist(
+    seed: int, *, train: int | None, clean: int, data_dir: Path | None = None
+) -> Splits:
+    """Stratified parts of the official training images, and the official test images.
+
+    Args:
+        seed: decides which training image goes where.
+        train: number of training images; all that are left if ``None``.
+        clean: number of the defender's images.
+        data_dir: folder of the four files; see ``find_files``.
+
+    Raises:
+        ValueError: files missing or damaged (where it looked, how to get them); more images
+            asked for than there are.
+    """
+    files = find_files(data_dir)
+    data, test = _load_part(files, "train"), _load_part(files, "t10k")
+    if train is None:
+        train = max(len(data) - clean, 0)
+    parts = stratified_split(data.labels, [clean, train], generator(seed, "fashion-mnist split"))
+    clean_part, train_part = (data.subset(part) for part in parts)
+    return Splits(train_part, clean_part, test)
