@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one training loop: attacks, plain fine-tuning and D3 all run their epochs through it.
+
+A step queues work and never waits for the device. What an epoch's batches had to say (loss, hits,
+NaNs, label range) is gathered there and read once when the epoch ends; bad data is then reported
+with the number of the batch it came in.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from d3fast.metrics import evaluate
+from d3fast.progress import progress_bar
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What happened in one epoch.
+
+    Attributes:
+        epoch: counted from 1.
+        loss: mean training loss of the epoch's samples, as they came.
+        accuracy: share of them that was answered correctly, before the step each took part in.
+        lr: learning rate of the first param group during the epoch.
+        distance: distance of the tracked weights from their start after the epoch; ``None``
+            where nothing is tracked.
+        val_accuracy: accuracy on held-out clean data after the epoch; ``None`` without such data.
+    """
+
+    epoch: int
+    loss: float
+    accuracy: float
+    lr: float
+    distance: float | None = None
+    val_accuracy: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return asdict(self)
+
+
+# What one batch reports, as one float64 vector on the device.
+_FIELDS = ("samples", "loss_sum", "hits", "bad_inputs", "label_min", "label_max", "bad_loss")
+
+
+def _unpack(batch: Any, name: str, device: torch.device) -> tuple[Tensor, Tensor]:
+    pair = isinstance(batch, (tuple, list)) and len(batch) == 2
+    if not pair or not all(isinstance(part, Tensor) for part in batch):
+        raise ValueError(f"{name} must yield (inputs, labels) tensors, got {type(batch).__name__}")
+    inputs, labels = batch
+    if labels.is_floating_point() or labels.ndim != 1 or len(labels) != len(inputs):
+        raise ValueError(
+            f"{name} must yield labels as {len(inputs)} class indices, got shape "
+            f"{tuple(labels.shape)} of {labels.dtype}"
+        )
+    return inputs.to(device, non_blocking=True), labels.to(device, non_blocking=True).long()
+
+
+def _report(inputs: Tensor, labels: Tensor, logits: Tensor, loss: Tensor) -> Tensor:
+    low, high = labels.aminmax()
+    parts = (
+        torch.full_like(low, len(labels)),
+        loss * len(labels),
+        (logits.argmax(dim=1) == labels).sum(),
+        ~inputs.isfinite().all(),
+        low,
+        high,
+        ~loss.isfinite(),
+    )
+    return torch.stack([part.detach().to(torch.float64) for part in parts])
+
+
+def _check(reports: Tensor, name: str, epoch: int, classes: int, lr: float) -> None:
+    columns = dict(zip(_FIELDS, reports.unbind(dim=1), strict=True))
+    wrong_labels = (columns["label_min"] < 0) | (columns["label_max"] >= classes)
+    for batch in range(len(reports)):
+        where = f"in batch {batch + 1} of epoch {epoch}"
+        if columns["bad_inputs"][batch]:
+            raise ValueError(f"{name} holds NaN or inf {where}")
+        if wrong_labels[batch]:
+            low = int(columns["label_min"][batch])
+            label = low if low < 0 else int(columns["label_max"][batch])
+            raise ValueError(
+                f"{name} holds label {label} {where}, the model has classes 0..{classes - 1}"
+            )
+        if columns["bad_loss"][batch]:
+            raise ValueError(f"the loss on {name} became NaN or inf {where}; lower lr={lr:g}")
+
+
+def check_weights(model: nn.Module) -> None:
+    """Raise ``ValueError`` if a parameter or buffer of the model holds NaN or inf."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ValueError(f"the model's {name} holds NaN or inf")
+
+
+def _train_epoch(
+    model: nn.Module,
+    loader: Iterable[Any],
+    loss: Callable[[Tensor, Tensor], Tensor],
+    optimizer: Optimizer,
+    device: torch.device,
+    name: str,
+) -> tuple[Tensor, int]:
+    reports, classes = [], 0
+    for batch in loader:
+        inputs, labels = _unpack(batch, name, device)
+        if len(labels) == 0:
+            continue
+        optimizer.zero_grad(set_to_none=True)
+        logits = model(inputs)
+        classes = logits.shape[1]
+        # A label out of range would end a CUDA process; it is clamped here and reported below.
+        value = loss(logits, labels.clamp(0, classes - 1))
+        value.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        reports.append(_report(inputs, labels, logits, value))
+    if not reports:
+        raise ValueError(f"{name} yields nothing")
+    return torch.stack(reports).cpu(), classes
+
+
+@torch.enable_grad()
+def fit(
+    model: nn.Module,
+    loader: Iterable[Any],
+    loss: Callable[[Tensor, Tensor], Tensor],
+    optimizer: Optimizer,
+    *,
+    epochs: int,
+    device: torch.device,
+    scheduler: LRScheduler | None = None,
+    val_loader: Iterable[Any] | None = None,
+    distance: Callable[[], Tensor] | None = None,
+    on_epoch: Callable[[Epoch, nn.Module], None] | None = None,
+    name: str = "clean_loader",
+    title: str = "training",
+    progress: bool = True,
+) -> tuple[Epoch, ...]:
+    """Train a model in place, batch norm in train mode, and leave it in eval mode.
+
+    Args:
+        model: gives (N, classes) scores; on ``device`` already.
+        loader: yields (inputs, labels), afresh in every epoch.
+        loss: (logits, labels) to a 0-dim tensor.
+        optimizer: over the model's parameters.
+        epochs: number of passes over the loader.
+        device: where batches are moved to.
+        scheduler: stepped after every epoch.
+        val_loader: held-out clean data, looked at after every epoch for the record.
+        distance: asked after every epoch for the distance travelled.
+        on_epoch: called after every epoch with its record and the model in eval mode.
+        name: what error messages call the loader.
+        title: what the progress bar says.
+        progress: show a progress bar.
+
+    Returns:
+        One record per epoch.
+
+    Raises:
+        ValueError: the loader yields nothing or something else than (inputs, labels); NaN or
+            inf in the data or the loss; labels out of range. Data errors are raised when the
+            epoch ends, so that no step waits for the device.
+    """
+    history = []
+    with progress_bar(title, epochs, progress) as advance:
+        for epoch in range(1, epochs + 1):
+            lr = float(optimizer.param_groups[0]["lr"])
+            model.train()
+            reports, classes = _train_epoch(model, loader, loss, optimizer, device, name)
+            model.eval()
+            _check(reports, name, epoch, classes, lr)
+            if scheduler is not None:
+                scheduler.step()
+            samples, loss_sum, hits = reports[:, :3].sum(dim=0).tolist()
+            travelled = float(distance()) if distance is not None else None
+            if travelled is not None and not math.isfinite(travelled):
+                raise ValueError(
+                    f"the distance became {travelled} in epoch {epoch}; lower lr={lr:g}"
+                )
+            held_out = evaluate(model, val_loader, None).acc if val_loader is not None else None
+            record = Epoch(epoch, loss_sum / samples, hits / samples, lr, travelled, held_out)
+            history.append(record)
+            if on_epoch is not None:
+                on_epoch(record, model)
+            advance("")
+    optimizer.zero_grad(set_to_none=True)
+    return tuple(history)
