@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train a backdoored model, or the clean model it is measured against.
+
+Both take the same recipe and the same streams of random numbers; without an attack nothing is
+poisoned, and the result is the clean-model floor for the ASR and its ceiling for the RA.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from d3fast.attacks.base import Attack
+from d3fast.data.base import ImageData
+from d3fast.devices import resolve_device
+from d3fast.seeding import generator
+from d3fast.training import Epoch, fit
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Recipe of a training run: SGD with momentum under a cosine schedule.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    epochs: int = 30
+    batch_size: int = 128
+    lr: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+    def __post_init__(self) -> None:
+        for name, low in (("epochs", 1), ("batch_size", 1)):
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} must be >= {low}, got {getattr(self, name)}")
+        for name in ("lr", "momentum", "weight_decay"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be finite and >= 0, got {getattr(self, name)}")
+
+
+def train_backdoored(
+    model: nn.Module,
+    data: ImageData,
+    attack: Attack | None,
+    *,
+    ratio: float = 0.1,
+    seed: int = 0,
+    config: TrainConfig | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+    on_epoch: Callable[[Epoch, nn.Module], None] | None = None,
+) -> nn.Module:
+    """Train a model on poisoned data.
+
+    Args:
+        model: freshly initialised; trained in place.
+        data: the clean training set; it is not changed.
+        attack: what to implant; ``None`` trains the clean twin.
+        ratio: share of the training set that is poisoned.
+        seed: draws the poisoned images and the order of the batches.
+        config: the recipe.
+        device: where to train; where the model is if ``None``.
+        progress: show a progress bar.
+        on_epoch: called after every epoch with its record and the model.
+
+    Returns:
+        The model, in eval mode.
+
+    Raises:
+        ValueError: options out of range; an attack that does not fit the data.
+    """
+    config = config or TrainConfig()
+    where = resolve_device(device, model)
+    model.to(where)
+    data = data.to(where)
+    if attack is not None:
+        data = attack.poison(data, ratio, generator=generator(seed, "poison")).data
+    optimizer = torch.optim.SGD(
+        model.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay
+    )
+    fit(
+        model,
+        data.batches(config.batch_size, generator(seed, "training order")),
+        nn.CrossEntropyLoss(),
+        optimizer,
+        epochs=config.epochs,
+        device=where,
+        scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs),
+        name="the training data",
+        title="training a clean model" if attack is None else "training a backdoored model",
+        progress=progress,
+        on_epoch=on_epoch,
+    )
+    return model

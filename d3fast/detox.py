@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Repair a model: D3 (Wei, Liu, Zha, ICCV 2025, arXiv 2411.09585) as one function.
+
+    min over theta, theta_s in S of   -w * d(theta_s, theta_0) + lambda * hinge(L_clean - epsilon)
+
+The tracked weights theta_s (the head's, by default) are put elsewhere by a warm start and then
+pushed away from where they were, while the hinge on a few clean samples keeps the model useful.
+``D3Config`` holds every choice, ``detoxify`` runs it, ``DetoxResult`` holds what came out.
+"""
+
+import copy
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_model
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
+
+from d3fast.devices import resolve_device, wait_for
+from d3fast.files import whole_file
+from d3fast.loss import CleanLoss, check_clean_loss
+from d3fast.optim import WARM_STARTS, D3FusedSGD, param_groups
+from d3fast.optim.options import check_group
+from d3fast.seeding import generator
+from d3fast.training import Epoch, check_weights, fit
+
+SCHEDULES = ("cosine", "constant")
+
+
+@dataclass(frozen=True)
+class D3Config:
+    """Every choice of a D3 repair, checked once.
+
+    Attributes:
+        clean_weight: lambda, weight of the hinge.
+        epsilon: bound on the clean cross-entropy, in nats.
+        reduction: of the hinge: ``"per_sample"`` or ``"batch_mean"``; see ``CleanLoss``.
+        distance_weight: w, weight of the distance.
+        distance_p: which norm the distance is.
+        scope: ``"tensor"`` or ``"group"``; see ``D3FusedSGD``, also for the next three.
+        constraint: the set that the tracked weights stay in.
+        radius: its radius.
+        radius_unit: ``"relative"`` to the norm of theta_0, or ``"absolute"``.
+        normalize: divide the whole loss by (lambda + 1) where lambda > 1, as the authors do.
+        track: which weights are pushed; see ``param_groups``.
+        warm_start: where they are put first: ``"near"``, ``"middle"``, ``"far"``, ``"noise"``
+            or ``"random"``.
+        epochs: passes over the clean samples.
+        lr: learning rate.
+        momentum: momentum.
+        weight_decay: L2 penalty.
+        schedule: of the learning rate: ``"cosine"`` to 0 over the epochs, or ``"constant"``.
+        seed: draws the warm start.
+        backend: of the optimizer.
+
+    Raises:
+        ValueError: an option out of range, named with its value.
+
+    Example:
+        >>> D3Config.authors().clean_weight, D3Config.paper().reduction
+        (0.5, 'batch_mean')
+    """
+
+    clean_weight: float = 10.0
+    epsilon: float = 0.1
+    reduction: str = "per_sample"
+    distance_weight: float = 1.0
+    distance_p: float = 2.0
+    scope: str = "tensor"
+    constraint: str | None = "norm_sphere"
+    radius: float | tuple[float, float] | None = None
+    radius_unit: str = "relative"
+    normalize: bool = True
+    track: str = "head"
+    warm_start: str = "far"
+    epochs: int = 100
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: str = "cosine"
+    seed: int = 0
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_clean_loss(self.epsilon, self.clean_weight, self.reduction)
+        for name, choices in (("warm_start", tuple(WARM_STARTS)), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in choices:
+                listed = ", ".join(map(repr, choices))
+                raise ValueError(f"{name} must be one of {listed}, got {getattr(self, name)!r}")
+        for name, low in (("epochs", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise ValueError(f"{name} must be an integer >= {low}, got {value!r}")
+        untouched: dict[str, Any] = {
+            "dampening": 0.0,
+            "nesterov": False,
+            "reference_dtype": None,
+            "params": [],
+        }
+        check_group({**asdict(self), **untouched})
+
+    @classmethod
+    def paper(cls, **changes: Any) -> "D3Config":
+        """The paper: hinge on the batch mean, norm ball, lambda 10, random warm start.
+
+        Args:
+            changes: fields to set otherwise.
+        """
+        published: dict[str, Any] = {"reduction": "batch_mean", "constraint": "norm_ball"}
+        return replace(cls.authors(), **{"clean_weight": 10.0, **published, **changes})
+
+    @classmethod
+    def authors(cls, **changes: Any) -> "D3Config":
+        """The authors' code: hinge per sample, norm sphere, lambda 0.5, random warm start.
+
+        SGD with lr 0.01 and momentum 0.9, cosine over 100 epochs, no weight decay. They use
+        batches of 256 and 5 % of the training data, which is the loader's business.
+
+        Args:
+            changes: fields to set otherwise.
+        """
+        published = cls(
+            clean_weight=0.5, epsilon=0.1, reduction="per_sample", constraint="norm_sphere",
+            warm_start="random", epochs=100, lr=0.01, momentum=0.9, weight_decay=0.0,
+            schedule="cosine", normalize=True, track="head",
+        )  # fmt: skip
+        return replace(published, **changes)
+
+    @property
+    def loss_scale(self) -> float:
+        """What hinge and distance are multiplied with: 1 / (lambda + 1), or 1."""
+        return 1 / (self.clean_weight + 1) if self.normalize and self.clean_weight > 1 else 1.0
+
+
+@dataclass(frozen=True)
+class DetoxResult:
+    """What a repair gives back.
+
+    Attributes:
+        model: the repaired copy, in eval mode.
+        history: one record per epoch.
+        config: how it was made.
+        seconds: wall-clock time of the repair.
+    """
+
+    model: nn.Module
+    history: tuple[Epoch, ...]
+    config: D3Config
+    seconds: float
+
+    def save(self, path: str | Path) -> None:
+        """Write the weights as safetensors, with the configuration as metadata.
+
+        Tensors that share memory (a tied head) are written once. The file appears whole or not
+        at all. Load it with ``safetensors.torch.load_model(model, path)``.
+
+        Args:
+            path: the file to write.
+
+        Raises:
+            ValueError: the folder does not exist.
+        """
+        with whole_file(path) as temporary:
+            metadata = {"format": "pt", "d3fast.config": json.dumps(asdict(self.config))}
+            save_model(self.model, str(temporary), metadata=metadata)
+
+
+def detoxify(
+    model: nn.Module,
+    clean_loader: Iterable[Any],
+    config: D3Config | None = None,
+    val_loader: Iterable[Any] | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+    on_epoch: Callable[[Epoch, nn.Module], None] | None = None,
+) -> DetoxResult:
+    """Repair a copy of a suspect model with D3.
+
+    Args:
+        model: the suspect; gives (N, classes) scores. It is not changed.
+        clean_loader: yields (inputs, labels) of clean samples, afresh in every epoch.
+        config: how; ``D3Config()`` if ``None``.
+        val_loader: held-out clean samples, for the record only.
+        device: where to compute; where the model is if ``None``.
+        progress: show a progress bar.
+        on_epoch: called after every epoch with its record and the model in eval mode.
+
+    Returns:
+        The repaired copy (on ``device``), its history, the configuration and the seconds.
+
+    Raises:
+        ValueError: NaN or inf in the weights, the data (names the batch) or the loss; a loader
+            that yields nothing; labels out of range; nothing to track.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        >>> images, labels = torch.rand(16, 1, 2, 2), torch.arange(16) % 2
+        >>> config = D3Config(epochs=2, backend="reference")
+        >>> result = detoxify(model, [(images, labels)], config, progress=False)
+        >>> len(result.history), result.history[-1].distance > 0
+        (2, True)
+    """
+    config = config or D3Config()
+    where = resolve_device(device, model)
+    check_weights(model)
+    started = time.perf_counter()
+    repaired = copy.deepcopy(model).to(where)
+    optimizer = D3FusedSGD(
+        param_groups(repaired, track=config.track),
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        distance_weight=config.distance_weight * config.loss_scale,
+        distance_p=config.distance_p,
+        scope=config.scope,
+        constraint=config.constraint,
+        radius=config.radius,
+        radius_unit=config.radius_unit,
+        backend=config.backend,
+    )
+    optimizer.warm_start(config.warm_start, generator=generator(config.seed, "warm start"))
+    weight = config.clean_weight * config.loss_scale
+    history = fit(
+        repaired,
+        clean_loader,
+        CleanLoss(config.epsilon, weight, config.reduction),
+        optimizer,
+        epochs=config.epochs,
+        device=where,
+        scheduler=_schedule(optimizer, config),
+        val_loader=val_loader,
+        distance=optimizer.total_distance,
+        on_epoch=on_epoch,
+        title="repairing with D3",
+        progress=progress,
+    )
+    wait_for(where)
+    return DetoxResult(repaired, history, config, time.perf_counter() - started)
+
+
+def _schedule(optimizer: D3FusedSGD, config: D3Config) -> LRScheduler | None:
+    if config.schedule == "constant":
+        return None
+    return CosineAnnealingLR(optimizer, T_max=config.epochs)
