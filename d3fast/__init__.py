@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""d3fast repairs neural networks that may carry a backdoor by D3 (arXiv 2411.09585).
+
+``detoxify`` does it in one call, ``D3FusedSGD`` is the optimizer underneath: a drop-in for
+``torch.optim.SGD`` that pushes tracked weights away from where they started.
+"""
+
+from d3fast import attacks, data, defenses, metrics, models
+from d3fast.detox import D3Config, DetoxResult, detoxify
+from d3fast.loss import CleanLoss
+from d3fast.metrics import Metrics, evaluate
+from d3fast.optim import D3FusedSGD, find_head, param_groups
+
+__all__ = [
+    "CleanLoss", "D3Config", "D3FusedSGD", "DetoxResult", "Metrics", "attacks", "data", "defenses",
+    "detoxify", "evaluate", "find_head", "metrics", "models", "param_groups",
+]  # fmt: skip
