@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 _MAX_BYTES = 2**30  # no IDX data set in use comes near; a forged header must not exhaust memory
+_PIECE = 2**20
 
 
 def read_idx(path: Path) -> Tensor:
@@ -28,7 +29,7 @@ def read_idx(path: Path) -> Tensor:
         uint8 tensor of the shape that the header gives.
 
     Raises:
-        ValueError: a file that is corrupt, truncated, too long, or of another type.
+        ValueError: a file that is corrupt, truncated, too long, empty, or of another type.
         OSError: a file that cannot be opened.
     """
     with open(path, "rb") as raw:
@@ -56,12 +57,14 @@ def _read(file: BinaryIO | gzip.GzipFile, name: str) -> Tensor:
     expected = math.prod(shape)
     if expected > _MAX_BYTES:
         raise ValueError(f"{name} claims {expected} bytes of data, more than {_MAX_BYTES}")
-    data = bytearray(file.read(expected + 1))
+    data = bytearray()  # grows with what is there, not with what the header claims
+    while len(data) <= expected and (piece := file.read(min(_PIECE, expected + 1 - len(data)))):
+        data += piece
     if len(data) != expected:
         found = "more" if len(data) > expected else len(data)
         raise ValueError(
             f"{name} must hold {expected} bytes of data for shape {shape}, has {found}"
         )
     if not data:
-        return torch.empty(shape, dtype=torch.uint8)
+        raise ValueError(f"{name} holds no data: its shape is {shape}")
     return torch.frombuffer(data, dtype=torch.uint8).reshape(shape)
