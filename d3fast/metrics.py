@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from d3fast.devices import resolve_device
+from d3fast.loaders import class_scores, unpack, yields_nothing
 
 _Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
@@ -149,6 +150,8 @@ def evaluate(
     clean_loader: Iterable[Any],
     attack: Trigger | None,
     device: str | torch.device | None = None,
+    *,
+    name: str = "clean_loader",
 ) -> Metrics:
     """Measure ACC, ASR and RA of a model in eval mode; modes are put back afterwards.
 
@@ -157,13 +160,14 @@ def evaluate(
         clean_loader: yields (images, labels) of clean test images with their true labels.
         attack: any object with ``trigger(images)`` and ``target``, or ``None`` for ACC alone.
         device: where to compute; where the model is if ``None``.
+        name: what error messages call the loader.
 
     Returns:
         The counts. Nothing waits for the device before the last batch is queued.
 
     Raises:
-        ValueError: no images; labels or target outside the classes; NaN scores; no
-            image of another class than the target.
+        ValueError: no images; batches that are no (images, labels); labels or target outside the
+            classes; NaN scores; no image of another class than the target.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
@@ -176,21 +180,20 @@ def evaluate(
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        counts = [_count_batch(model, batch, attack, where) for batch in clean_loader]
+        counts = [_count_batch(model, batch, attack, where, name) for batch in clean_loader]
     finally:
         for module, training in modes:
             module.training = training
     if not counts:
-        raise ValueError("clean_loader yields nothing to evaluate on")
-    return _read_counts(torch.stack(counts), attack)
+        raise yields_nothing(name)
+    return _read_counts(torch.stack(counts), attack, name)
 
 
 def _count_batch(
-    model: nn.Module, batch: Any, attack: Trigger | None, device: torch.device
+    model: nn.Module, batch: Any, attack: Trigger | None, device: torch.device, name: str
 ) -> Tensor:
-    images = batch[0].to(device, non_blocking=True)
-    labels = batch[1].to(device, non_blocking=True)
-    logits = model(images)
+    images, labels = unpack(batch, name, device)
+    logits = class_scores(model, images)
     classes = logits.shape[1]
     if attack is not None and not 0 <= attack.target < classes:
         raise ValueError(f"target must be in 0..{classes - 1} for this model, got {attack.target}")
@@ -201,7 +204,7 @@ def _count_batch(
     if attack is not None:
         # Images of the target class run along and are masked out: cheaper than waiting for the
         # device to learn how many there are.
-        attacked = model(attack.trigger(images))
+        attacked = class_scores(model, attack.trigger(images))
         bad_scores = bad_scores | attacked.isnan().any(dim=1)
         answer = attacked.argmax(dim=1)
         others = labels != attack.target
@@ -211,14 +214,14 @@ def _count_batch(
     return torch.stack([c.sum() for c in columns])
 
 
-def _read_counts(counts: Tensor, attack: Trigger | None) -> Metrics:
+def _read_counts(counts: Tensor, attack: Trigger | None, name: str) -> Metrics:
     correct, images, hits, robust, others, _, _ = counts.sum(dim=0).tolist()
-    for column, what in ((5, "the model gives NaN scores"), (6, "labels out of range")):
+    for column, what in ((5, "the model gives NaN scores"), (6, "labels are out of range")):
         bad = counts[:, column].nonzero()
         if len(bad):
-            raise ValueError(f"{what} in batch {int(bad[0]) + 1} of the evaluation data")
+            raise ValueError(f"{what} in batch {int(bad[0]) + 1} of {name}")
     if images == 0:
-        raise ValueError("clean_loader yields nothing to evaluate on")
+        raise yields_nothing(name)
     if attack is not None and others == 0:
         raise ValueError(f"every image has the target class {attack.target}: ASR is undefined")
     return Metrics(correct, images, hits, robust, others)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from d3fast.loaders import class_scores, unpack, yields_nothing
 from d3fast.metrics import evaluate
 from d3fast.progress import progress_bar
 
@@ -48,19 +49,6 @@ class Epoch:
 
 # What one batch reports, as one float64 vector on the device.
 _FIELDS = ("samples", "loss_sum", "hits", "bad_inputs", "label_min", "label_max", "bad_loss")
-
-
-def _unpack(batch: Any, name: str, device: torch.device) -> tuple[Tensor, Tensor]:
-    pair = isinstance(batch, (tuple, list)) and len(batch) == 2
-    if not pair or not all(isinstance(part, Tensor) for part in batch):
-        raise ValueError(f"{name} must yield (inputs, labels) tensors, got {type(batch).__name__}")
-    inputs, labels = batch
-    if labels.is_floating_point() or labels.ndim != 1 or len(labels) != len(inputs):
-        raise ValueError(
-            f"{name} must yield labels as {len(inputs)} class indices, got shape "
-            f"{tuple(labels.shape)} of {labels.dtype}"
-        )
-    return inputs.to(device, non_blocking=True), labels.to(device, non_blocking=True).long()
 
 
 def _report(inputs: Tensor, labels: Tensor, logits: Tensor, loss: Tensor) -> Tensor:
@@ -111,11 +99,11 @@ def _train_epoch(
 ) -> tuple[Tensor, int]:
     reports, classes = [], 0
     for batch in loader:
-        inputs, labels = _unpack(batch, name, device)
+        inputs, labels = unpack(batch, name, device)
         if len(labels) == 0:
             continue
         optimizer.zero_grad(set_to_none=True)
-        logits = model(inputs)
+        logits = class_scores(model, inputs)
         classes = logits.shape[1]
         # A label out of range would end a CUDA process; it is clamped here and reported below.
         value = loss(logits, labels.clamp(0, classes - 1))
@@ -123,7 +111,7 @@ def _train_epoch(
         optimizer.step()
         reports.append(_report(inputs, labels, logits, value))
     if not reports:
-        raise ValueError(f"{name} yields nothing")
+        raise yields_nothing(name)
     return torch.stack(reports).cpu(), classes
 
 
