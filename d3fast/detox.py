@@ -11,7 +11,7 @@ pushed away from where they were, while the hinge on a few clean samples keeps t
 import copy
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ class D3Config:
     backend: str = "auto"
 
     def __post_init__(self) -> None:
-        check_clean_loss(self.epsilon, self.clean_weight, self.reduction)
+        check_clean_loss(self.epsilon, self.clean_weight, self.reduction, "clean_weight")
         for name, choices in (("warm_start", tuple(WARM_STARTS)), ("schedule", SCHEDULES)):
             if getattr(self, name) not in choices:
                 listed = ", ".join(map(repr, choices))
@@ -156,18 +156,29 @@ class DetoxResult:
     def save(self, path: str | Path) -> None:
         """Write the weights as safetensors, with the configuration as metadata.
 
-        Tensors that share memory (a tied head) are written once. The file appears whole or not
-        at all. Load it with ``safetensors.torch.load_model(model, path)``.
-
-        Args:
-            path: the file to write.
-
-        Raises:
-            ValueError: the folder does not exist.
+        See ``save_weights``.
         """
-        with whole_file(path) as temporary:
-            metadata = {"format": "pt", "d3fast.config": json.dumps(asdict(self.config))}
-            save_model(self.model, str(temporary), metadata=metadata)
+        save_weights(self.model, path, {"d3fast.config": json.dumps(asdict(self.config))})
+
+
+def save_weights(
+    model: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a model's weights as safetensors, whole or not at all.
+
+    Tensors that share memory (a tied head) are written once. Load the file with
+    ``safetensors.torch.load_model(model, path)``.
+
+    Args:
+        model: the model.
+        path: the file to write.
+        metadata: texts for the file's header.
+
+    Raises:
+        ValueError: the folder does not exist.
+    """
+    with whole_file(path) as temporary:
+        save_model(model, str(temporary), metadata={"format": "pt", **(metadata or {})})
 
 
 def detoxify(

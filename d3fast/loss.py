@@ -17,10 +17,13 @@ from torch.nn import functional
 REDUCTIONS = ("per_sample", "batch_mean")
 
 
-def check_clean_loss(epsilon: float, weight: float, reduction: str) -> None:
+def check_clean_loss(
+    epsilon: float, weight: float, reduction: str, weight_name: str = "weight"
+) -> None:
     """Check the options of ``CleanLoss``; raises ``ValueError`` naming option and value."""
-    for name, value in (("epsilon", epsilon), ("weight", weight)):
-        if not (math.isfinite(value) and value >= 0):
+    for name, value in (("epsilon", epsilon), (weight_name, weight)):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not (number and math.isfinite(value) and value >= 0):
             raise ValueError(f"{name} must be finite and >= 0, got {value!r}")
     if reduction not in REDUCTIONS:
         choices = ", ".join(map(repr, REDUCTIONS))

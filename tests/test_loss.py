@@ -1,0 +1,119 @@
+"""The hinge on the cross-entropy: values and gradients by hand."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import cross_entropy
+
+from d3fast import CleanLoss
+
+
+def _logits(*entropies):
+    """Two-class logits whose cross-entropy for label 0 is as given."""
+    rows = [[-math.log(math.expm1(ce)), 0.0] for ce in entropies]
+    return torch.tensor(rows, dtype=torch.float64, requires_grad=True)
+
+
+def _label(count):
+    return torch.zeros(count, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    ("reduction", "expected"),
+    [
+        ("per_sample", 2.0 * ((0.5 - 0.1) + 0 + (0.3 - 0.1)) / 3),
+        ("batch_mean", 2.0 * ((0.5 + 0.02 + 0.3) / 3 - 0.1)),
+    ],
+)
+def test_the_value_is_the_weighted_excess_over_epsilon(reduction, expected):
+    loss = CleanLoss(epsilon=0.1, weight=2.0, reduction=reduction)
+    assert loss(_logits(0.5, 0.02, 0.3), _label(3)).item() == pytest.approx(expected)
+
+
+def test_the_result_has_no_dimensions():
+    for reduction in ("per_sample", "batch_mean"):
+        assert CleanLoss(reduction=reduction)(_logits(0.5, 0.2), _label(2)).shape == ()
+
+
+def test_per_sample_only_samples_above_epsilon_pull():
+    logits = _logits(0.5, 0.02, 0.3)
+    CleanLoss(epsilon=0.1, weight=2.0)(logits, _label(3)).backward()
+    plain = _logits(0.5, 0.02, 0.3)
+    (2.0 * cross_entropy(plain, _label(3), reduction="none") / 3).sum().backward()
+    assert torch.equal(logits.grad[1], torch.zeros(2, dtype=torch.float64))
+    assert torch.allclose(logits.grad[[0, 2]], plain.grad[[0, 2]])
+
+
+def test_on_the_batch_mean_every_sample_pulls_while_the_mean_is_above_epsilon():
+    logits = _logits(0.5, 0.02, 0.3)
+    CleanLoss(epsilon=0.1, weight=2.0, reduction="batch_mean")(logits, _label(3)).backward()
+    plain = _logits(0.5, 0.02, 0.3)
+    (2.0 * cross_entropy(plain, _label(3))).backward()
+    assert torch.allclose(logits.grad, plain.grad)
+    assert (logits.grad != 0).all()
+
+
+def test_one_bad_sample_among_good_ones_tells_the_reductions_apart():
+    logits, target = _logits(0.25, 0.01, 0.01, 0.01), _label(4)
+    assert CleanLoss(reduction="batch_mean")(logits, target).item() == 0
+    assert CleanLoss(reduction="per_sample")(logits, target).item() == pytest.approx(10 * 0.15 / 4)
+
+
+@pytest.mark.parametrize("reduction", ["per_sample", "batch_mean"])
+def test_below_epsilon_value_and_gradient_are_zero(reduction):
+    logits = _logits(0.05, 0.09, 0.001)
+    value = CleanLoss(epsilon=0.1, reduction=reduction)(logits, _label(3))
+    value.backward()
+    assert value.item() == 0
+    assert torch.equal(logits.grad, torch.zeros_like(logits))
+
+
+@settings(deadline=None, derandomize=True)
+@given(
+    entropies=st.lists(st.floats(1e-3, 5), min_size=1, max_size=8),
+    epsilon=st.floats(0, 2),
+    weight=st.floats(0, 20),
+)
+def test_with_one_bound_the_hinge_per_sample_is_never_below_that_on_the_mean(
+    entropies, epsilon, weight
+):
+    logits, target = _logits(*entropies), _label(len(entropies))
+    each = CleanLoss(epsilon, weight, "per_sample")(logits, target)
+    mean = CleanLoss(epsilon, weight, "batch_mean")(logits, target)
+    assert each >= mean - 1e-9
+    assert mean >= 0
+
+
+def test_the_gradient_is_that_of_finite_differences():
+    logits = _logits(0.5, 0.02, 0.3)
+    for reduction in ("per_sample", "batch_mean"):
+        loss = CleanLoss(0.1, 3.0, reduction)
+        assert torch.autograd.gradcheck(lambda x, loss=loss: loss(x, _label(3)), logits)
+
+
+def test_epsilon_0_and_weight_1_are_plain_cross_entropy():
+    logits, target = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
+    for reduction in ("per_sample", "batch_mean"):
+        value = CleanLoss(0.0, 1.0, reduction)(logits, target)
+        assert value.item() == pytest.approx(cross_entropy(logits, target).item())
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"epsilon": -0.1}, r"epsilon must be finite and >= 0, got -0\.1"),
+        ({"epsilon": math.nan}, "epsilon must be finite and >= 0, got nan"),
+        ({"epsilon": "0.1"}, r"epsilon must be finite and >= 0, got '0\.1'"),
+        ({"epsilon": None}, "epsilon must be finite and >= 0, got None"),
+        ({"weight": -1.0}, r"weight must be finite and >= 0, got -1\.0"),
+        ({"weight": math.inf}, "weight must be finite and >= 0, got inf"),
+        ({"weight": True}, "weight must be finite and >= 0, got True"),
+        ({"reduction": "mean"}, "reduction must be one of 'per_sample', 'batch_mean', got 'mean'"),
+    ],
+)
+def test_options_out_of_range_are_refused_by_name_and_value(options, complaint):
+    with pytest.raises(ValueError, match=f"^{complaint}$"):
+        CleanLoss(**options)
