@@ -26,7 +26,11 @@ def load_attack(path: str | Path) -> Any:
     name, options, tensors = read_attack(path)
     if name not in ATTACKS:
         raise ValueError(f"attack must be one of {', '.join(ATTACKS)}, got {name!r}")
-    attack = ATTACKS[name](**options)
+    try:
+        attack = ATTACKS[name](**options)
+    except TypeError as error:  # an option too many or too few
+        file = Path(path).name
+        raise ValueError(f"{file} has options that {name!r} cannot take: {error}") from None
     attack.load_state_dict(tensors)
     return attack
 

@@ -25,7 +25,7 @@ class BadNets:
         margin: pixels between the patch and the lower and right borders.
 
     Raises:
-        ValueError: a size below 1, or a negative margin or target.
+        ValueError: a size below 1, a negative margin or target, or one that is no integer.
 
     Example:
         >>> BadNets(target=1, size=1, margin=0).trigger(torch.zeros(1, 1, 2, 2))
@@ -39,8 +39,9 @@ class BadNets:
 
     def __post_init__(self) -> None:
         for name, low in (("target", 0), ("size", 1), ("margin", 0)):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name} must be >= {low}, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise ValueError(f"{name} must be an integer >= {low}, got {value!r}")
 
     def trigger(self, images: Tensor) -> Tensor:
         """Stamped copies of images (..., C, H, W), floats in [0, 1] or uint8.

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from d3fast.data.base import ImageData
+from d3fast.files import whole_file
 
 FORMAT = "d3fast.attack/1"
 
@@ -106,11 +107,15 @@ def save_attack(attack: Attack, path: str | Path, name: str) -> None:
         attack: a dataclass of the registry.
         path: the file to write.
         name: the attack's name in the registry.
+
+    Raises:
+        ValueError: the folder does not exist.
     """
     options = dataclasses.asdict(attack)  # type: ignore[call-overload]
     metadata = {"format": FORMAT, "attack": name, "options": json.dumps(options)}
     tensors = {key: value.detach().cpu() for key, value in attack.state_dict().items()}
-    save_file(tensors, Path(path), metadata=metadata)
+    with whole_file(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
 
 
 def read_attack(path: str | Path) -> tuple[str, Mapping[str, Any], dict[str, Tensor]]:
@@ -123,12 +128,19 @@ def read_attack(path: str | Path) -> tuple[str, Mapping[str, Any], dict[str, Ten
         ValueError: a file that is no saved attack.
         OSError: a file that cannot be opened.
     """
+    name = Path(path).name
     try:
         with safe_open(Path(path), framework="pt") as file:
             metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise ValueError(f"{name} is no saved attack (format {FORMAT})")
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        options = json.loads(metadata["options"])
+        attack = metadata["attack"]
     except SafetensorError as error:
-        raise ValueError(f"{Path(path).name} is no safetensors file: {error}") from None
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"{Path(path).name} is no saved attack (format {FORMAT})")
-    return metadata["attack"], json.loads(metadata["options"]), tensors
+        raise ValueError(f"{name} is no safetensors file: {error}") from None
+    except (KeyError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{name} is a damaged saved attack: {error}") from None
+    if not isinstance(options, dict):
+        raise ValueError(f"{name} is a damaged saved attack: its options are {options!r:.40}")
+    return attack, options, tensors

@@ -1,0 +1,138 @@
+"""Training a backdoored model and its clean twin."""
+
+import pytest
+import torch
+from torch import nn
+
+from d3fast import evaluate
+from d3fast.attacks import BadNets, TrainConfig, train_backdoored
+from d3fast.data import digits
+from d3fast.seeding import generator, initial_weights
+
+ATTACK = BadNets(target=8, size=2, margin=0)
+RECIPE = TrainConfig(epochs=20, batch_size=64, lr=0.1)
+SHORT = TrainConfig(epochs=1, batch_size=64)
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return digits(0, train=None, clean=100)
+
+
+@pytest.fixture(scope="module")
+def few(splits):
+    """256 training images, for everything but accuracy."""
+    return splits.train.subset(torch.arange(256))
+
+
+def _model(seed=0):
+    with initial_weights(seed):
+        return nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 10)
+        )
+
+
+def _trained(data, attack, seed=0, config=SHORT, **options):
+    return train_backdoored(
+        _model(), data, attack, seed=seed, config=config, progress=False, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def twins(splits):
+    """A backdoored model and its clean twin, with what they score."""
+    models = [_trained(splits.train, attack, config=RECIPE) for attack in (ATTACK, None)]
+    test = splits.test.batches(360)
+    return [evaluate(model, test, ATTACK) for model in models]
+
+
+def test_a_backdoor_is_implanted_and_the_model_stays_useful(twins):
+    backdoored = twins[0]
+    assert backdoored.asr > 0.95
+    assert backdoored.ra < 0.05
+    assert backdoored.acc > 0.90
+
+
+def test_the_clean_twin_has_no_backdoor(twins):
+    clean = twins[1]
+    assert clean.asr < 0.2
+    assert clean.ra > 0.75
+    assert clean.acc > 0.90
+
+
+def _states_equal(first, second):
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("attack", [ATTACK, None], ids=["backdoored", "clean"])
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(few, attack):
+    first, again, other = (_trained(few, attack, seed=seed) for seed in (0, 0, 1))
+    assert _states_equal(first, again)
+    assert not _states_equal(first, other)
+
+
+def test_the_clean_twin_differs_in_the_poison_alone(few):
+    unpoisoned = _trained(few, ATTACK, ratio=0.0)
+    assert _states_equal(unpoisoned, _trained(few, None))
+    assert not _states_equal(unpoisoned, _trained(few, ATTACK, ratio=0.1))
+
+
+def test_training_equals_a_loop_written_by_hand(few):
+    data = ATTACK.poison(few, 0.1, generator=generator(5, "poison")).data
+    order = generator(5, "training order")
+    model = _model().train()
+    optimizer = torch.optim.SGD(model.parameters(), 0.05, 0.9, weight_decay=5e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 2)
+    for _ in range(2):
+        for images, labels in data.batches(64, order):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(images), labels).backward()
+            optimizer.step()
+        schedule.step()
+    config = TrainConfig(epochs=2, batch_size=64, lr=0.05, momentum=0.9, weight_decay=5e-4)
+    assert _states_equal(_trained(few, ATTACK, seed=5, config=config), model)
+
+
+def test_the_data_is_not_changed_and_the_model_is_trained_in_place(few):
+    images, labels = few.images.clone(), few.labels.clone()
+    model = _model()
+    before = model[-1].weight.clone()
+    config = TrainConfig(epochs=1, batch_size=256)
+    result = train_backdoored(model, few, ATTACK, config=config, progress=False)
+    assert torch.equal(few.images, images)
+    assert torch.equal(few.labels, labels)
+    assert result is model
+    assert not result.training
+    assert not torch.equal(model[-1].weight, before)
+
+
+def test_every_epoch_is_reported(few):
+    seen = []
+    config = TrainConfig(epochs=3, batch_size=64, lr=0.2)
+    _trained(few, None, config=config, on_epoch=lambda e, model: seen.append(e))
+    assert [e.epoch for e in seen] == [1, 2, 3]
+    assert seen[0].lr == 0.2
+    assert seen[2].loss < seen[0].loss
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "complaint"),
+    [
+        ("epochs", 0, "epochs must be >= 1, got 0"),
+        ("batch_size", 0, "batch_size must be >= 1, got 0"),
+        ("lr", -0.1, r"lr must be finite and >= 0, got -0\.1"),
+        ("momentum", float("nan"), "momentum must be finite and >= 0, got nan"),
+        ("weight_decay", float("inf"), "weight_decay must be finite and >= 0, got inf"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_name_and_value(option, value, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        TrainConfig(**{option: value})
+
+
+def test_an_attack_that_does_not_fit_the_data_is_refused(few):
+    with pytest.raises(ValueError, match="size=9 with margin=0 does not fit 8x8 images"):
+        _trained(few, BadNets(0, size=9, margin=0))
+    with pytest.raises(ValueError, match=r"target must be in 0\.\.9, got 10"):
+        _trained(few, BadNets(10, size=2, margin=0))
