@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
@@ -71,7 +71,6 @@ def test_below_epsilon_value_and_gradient_are_zero(reduction):
     assert torch.equal(logits.grad, torch.zeros_like(logits))
 
 
-@settings(deadline=None, derandomize=True)
 @given(
     entropies=st.lists(st.floats(1e-3, 5), min_size=1, max_size=8),
     epsilon=st.floats(0, 2),

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 from torch import nn
@@ -201,7 +201,6 @@ def test_batches_of_another_kind_are_refused_instead_of_miscounted(batch):
 # ---------------------------------------------------------------------- intervals
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.integers(1, 20_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_intervals_are_those_of_scipy(counts):
     successes, trials = counts
@@ -252,7 +251,6 @@ def test_der_rewards_lost_asr_and_punishes_lost_acc(before, after, expected):
     assert der(_metrics(*before), _metrics(*after)) == pytest.approx(expected)
 
 
-@settings(deadline=None, derandomize=True)
 @given(*[st.integers(0, 100)] * 4)
 def test_der_lies_between_0_and_1(acc, asr, acc_after, asr_after):
     rating = der(_metrics(acc, asr), _metrics(acc_after, asr_after))

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from d3fast.data import ImageData, as_float, stratified_split
@@ -77,7 +77,6 @@ def test_moving_data_keeps_everything():
 # ---------------------------------------------------------------------- batches
 
 
-@settings(deadline=None, derandomize=True)
 @given(count=st.integers(0, 200), batch_size=st.integers(1, 70), shuffled=st.booleans())
 def test_a_pass_has_every_image_once_in_few_even_batches(count, batch_size, shuffled):
     generator = torch.Generator().manual_seed(0) if shuffled else None
@@ -145,7 +144,6 @@ def _labels_and_sizes(draw):
     return torch.tensor(labels, dtype=torch.long), sizes
 
 
-@settings(deadline=None, derandomize=True)
 @given(case=_labels_and_sizes(), seed=st.integers(0, 2**32))
 def test_parts_are_disjoint_of_exact_size_and_keep_the_shares_of_the_classes(case, seed):
     labels, sizes = case

@@ -1,0 +1,117 @@
+"""Pre-activation ResNets of any width, depth, image size and number of channels."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from d3fast import find_head
+from d3fast.models import PreActResNet, preact_resnet18, preact_resnet_narrow
+from d3fast.models.preact_resnet import PreActBlock
+
+
+def _parameters(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+@settings(max_examples=25)
+@given(
+    classes=st.integers(1, 12),
+    channels=st.integers(1, 4),
+    height=st.integers(1, 17),
+    width=st.integers(1, 17),
+    blocks=st.lists(st.integers(1, 2), min_size=1, max_size=3),
+    stem_stride=st.integers(1, 2),
+)
+def test_every_image_size_gives_one_row_of_scores_per_image(
+    classes, channels, height, width, blocks, stem_stride
+):
+    model = PreActResNet(classes, channels, width=2, blocks=blocks, stem_stride=stem_stride).eval()
+    images = torch.rand(2, channels, height, width)
+    features = model.features(images)
+    assert features.shape == (2, 2 * 2 ** (len(blocks) - 1)) == (2, model.head.in_features)
+    assert model(images).shape == (2, classes)
+    assert torch.equal(model(images), model.head(features))
+
+
+def test_preact_resnet18_has_the_published_size():
+    # 11,171,146 in the widely used code, which leaves out the last batch norm of 2 x 512.
+    assert _parameters(preact_resnet18(10, 3)) == 11_171_146 + 2 * 512
+
+
+def test_the_narrow_model_has_0_3_million_parameters():
+    assert round(_parameters(preact_resnet_narrow(10, 1)) / 1e6, 1) == 0.3
+
+
+@pytest.mark.parametrize("stem_stride", [1, 2])
+def test_every_stage_after_the_first_halves_the_resolution(stem_stride):
+    model = PreActResNet(10, 1, width=4, blocks=(2, 1, 1), stem_stride=stem_stride)
+    sizes = []
+    for block in model.blocks:
+        block.register_forward_hook(lambda _, __, out: sizes.append(tuple(out.shape[1:])))
+    model(torch.rand(2, 1, 28, 28))
+    first = 28 // stem_stride
+    assert sizes == [
+        (4, first, first), (4, first, first),
+        (8, first // 2, first // 2), (16, -(-first // 4), -(-first // 4)),
+    ]  # fmt: skip
+
+
+def test_a_block_is_its_shortcut_plus_two_activated_convolutions():
+    block = PreActBlock(3, 5, stride=2).double().eval()
+    x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    active = torch.relu(block.norm1(x))
+    inner = block.conv2(torch.relu(block.norm2(block.conv1(active))))
+    assert torch.allclose(block(x), block.shortcut(active) + inner)
+
+
+def test_a_block_that_keeps_its_shape_has_no_shortcut_weights():
+    block = PreActBlock(4, 4, stride=1).eval()
+    assert block.shortcut is None
+    nn.init.zeros_(block.conv2.weight)
+    x = torch.randn(2, 4, 6, 6)
+    assert torch.equal(block(x), x)
+
+
+def test_only_the_head_has_a_bias_beside_batch_norm():
+    model = preact_resnet_narrow(10, 1)
+    layers = [(n, m) for n, m in model.named_modules() if not isinstance(m, nn.BatchNorm2d)]
+    biased = [name for name, module in layers if getattr(module, "bias", None) is not None]
+    assert biased == ["head"]
+
+
+def test_find_head_finds_the_head():
+    model = preact_resnet_narrow(7, 1)
+    name, head = find_head(model)
+    assert name == "head"
+    assert head is model.head
+    assert head.out_features == 7
+
+
+def test_every_parameter_takes_part_in_the_scores():
+    model = PreActResNet(3, 2, width=4, blocks=(2, 1)).double()
+    scores = model(torch.rand(4, 2, 8, 8, dtype=torch.float64))
+    nn.functional.cross_entropy(scores, torch.tensor([0, 1, 2, 0])).backward()
+    assert [name for name, p in model.named_parameters() if not p.grad.any()] == []
+
+
+def test_a_copy_shares_nothing_with_the_original():
+    model = PreActResNet(3, 1, width=4, blocks=(1, 1))
+    copied = copy.deepcopy(model)
+    assert not {p.data_ptr() for p in model.parameters()} & {
+        p.data_ptr() for p in copied.parameters()
+    }
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [{"num_classes": 0}, {"in_channels": 0}, {"width": 0}, {"stem_stride": 0}, {"blocks": ()},
+     {"blocks": (1, 0)}],
+)  # fmt: skip
+def test_sizes_below_1_are_refused_by_name(sizes):
+    (name,) = sizes
+    with pytest.raises(ValueError, match=f"^{name} must be >= 1, got 0$"):
+        PreActResNet(**{"num_classes": 2, **sizes})
