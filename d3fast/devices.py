@@ -35,11 +35,13 @@ def resolve_device(
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        chosen = torch.device(device)
+        chosen: torch.device | None = torch.device(device)
     except RuntimeError:
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", "cuda"):  # the others lack float64 or a clock to wait for
         raise ValueError(
             f"device must be 'auto', 'cpu', 'cuda', 'cuda:0', ..., got {str(device)!r}"
-        ) from None
+        )
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ValueError(
             f"device {str(chosen)!r} is not available: torch {torch.__version__} sees "
