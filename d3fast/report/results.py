@@ -8,7 +8,7 @@ newer version is refused instead of being misread.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,10 @@ def read_results(path: str | Path) -> Results:
     version = document.pop("version", None)
     if version != VERSION:
         raise ValueError(f"{path.name} has version {version!r}, this d3fast reads {VERSION}")
-    try:
-        return Results(**document)
-    except TypeError as error:
-        raise ValueError(f"{path.name} is no {SCHEMA} document: {error}") from None
+    # A missing field must not be filled with what holds on the machine that reads the file.
+    wrong = {f.name for f in fields(Results)} ^ document.keys()
+    if wrong:
+        raise ValueError(
+            f"{path.name} is no {SCHEMA} document: {', '.join(sorted(wrong))} missing or unknown"
+        )
+    return Results(**document)
