@@ -21,14 +21,15 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         The path to write to.
 
     Raises:
-        ValueError: the folder does not exist, or ``path`` is a folder.
+        ValueError: the folder does not exist, or ``path`` is a folder or a device.
         OSError: the folder cannot be written to.
     """
     path = Path(path)
     if not path.parent.is_dir():
         raise ValueError(f"cannot write {path}: there is no folder {path.parent}")
-    if path.is_dir():
-        raise ValueError(f"cannot write {path}: it is a folder")
+    if path.exists() and not path.is_file():  # /dev/null would become a file, for everyone
+        what = "a folder" if path.is_dir() else "no regular file"
+        raise ValueError(f"cannot write {path}: it is {what}")
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)

@@ -1,0 +1,120 @@
+"""Files that are there whole or not at all."""
+
+import os
+import stat
+
+import pytest
+
+from d3fast.files import whole_file
+
+
+@pytest.fixture
+def umask():
+    """Sets the umask for the length of a test."""
+    before = os.umask(0o022)
+    yield os.umask
+    os.umask(before)
+
+
+def _names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_the_block_writes_is_there_afterwards(tmp_path):
+    with whole_file(tmp_path / "out.json") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "out.json").read_text() == "new"
+    assert _names(tmp_path) == ["out.json"]
+
+
+def test_an_old_file_is_replaced_whole_at_the_end(tmp_path):
+    path = tmp_path / "out.json"
+    path.write_text("a long old text")
+    with whole_file(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "a long old text"
+    assert path.read_text() == "new"
+
+
+def test_a_reader_that_has_the_old_file_open_keeps_it(tmp_path):
+    path = tmp_path / "out.json"
+    path.write_text("old")
+    with open(path) as reader:
+        with whole_file(path) as temporary:
+            temporary.write_text("new")
+        assert reader.read() == "old"
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("old", [None, "old"])
+def test_an_interrupted_block_leaves_the_old_file_and_nothing_else(tmp_path, error, old):
+    path = tmp_path / "out.json"
+    if old is not None:
+        path.write_text(old)
+
+    def interrupted():
+        with whole_file(path) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
+    assert _names(tmp_path) == ([] if old is None else ["out.json"])
+    assert old is None or path.read_text() == old
+
+
+def test_a_block_that_removes_its_file_leaves_the_old_one(tmp_path):
+    path = tmp_path / "out.json"
+    path.write_text("old")
+
+    def removing():
+        with whole_file(path) as temporary:
+            temporary.unlink()
+
+    with pytest.raises(FileNotFoundError):
+        removing()
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_permissions_are_those_of_any_new_file(tmp_path, umask, mask, mode):
+    umask(mask)
+    with whole_file(tmp_path / "out") as temporary:
+        temporary.write_text("new")
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == mode
+    assert umask(mask) == mask
+
+
+def test_the_suffix_is_kept_for_writers_that_look_at_it(tmp_path):
+    with whole_file(tmp_path / "plot.png") as temporary:
+        assert temporary.suffix == ".png"
+        assert temporary.parent == tmp_path
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path):
+    path = tmp_path / "nowhere" / "out.json"
+    with (
+        pytest.raises(ValueError, match=f"cannot write {path}: there is no folder {path.parent}"),
+        whole_file(path),
+    ):
+        pytest.fail("the block ran")
+
+
+def test_a_folder_in_the_way_is_refused(tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ValueError, match="it is a folder"), whole_file(tmp_path / "out"):
+        pytest.fail("the block ran")
+    assert _names(tmp_path) == ["out"]
+
+
+def test_pipes_and_devices_are_never_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="it is no regular file"), whole_file(tmp_path / "pipe"):
+        pytest.fail("the block ran")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+def test_a_path_may_be_text(tmp_path):
+    with whole_file(str(tmp_path / "out")) as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "out").read_text() == "new"
