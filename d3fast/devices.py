@@ -38,7 +38,8 @@ def resolve_device(
         chosen: torch.device | None = torch.device(device)
     except RuntimeError:
         chosen = None
-    if chosen is None or chosen.type not in ("cpu", "cuda"):  # the others lack float64 or a clock to wait for
+    # What the others lack: float64, or a clock to wait for.
+    if chosen is None or chosen.type not in ("cpu", "cuda"):
         raise ValueError(
             f"device must be 'auto', 'cpu', 'cuda', 'cuda:0', ..., got {str(device)!r}"
         )
