@@ -82,11 +82,16 @@ def _check(reports: Tensor, name: str, epoch: int, classes: int, lr: float) -> N
             raise ValueError(f"the loss on {name} became NaN or inf {where}; lower lr={lr:g}")
 
 
-def check_weights(model: nn.Module) -> None:
-    """Raise ``ValueError`` if a parameter or buffer of the model holds NaN or inf."""
+def check_weights(model: nn.Module, when: str = "") -> None:
+    """Raise ``ValueError`` if a parameter or buffer of the model holds NaN or inf.
+
+    Args:
+        model: any module.
+        when: what the message ends with.
+    """
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise ValueError(f"the model's {name} holds NaN or inf")
+            raise ValueError(f"the model's {name} holds NaN or inf {when}".rstrip())
 
 
 def _train_epoch(
@@ -173,11 +178,15 @@ def fit(
                 raise ValueError(
                     f"the distance became {travelled} in epoch {epoch}; lower lr={lr:g}"
                 )
-            held_out = evaluate(model, val_loader, None).acc if val_loader is not None else None
+            held_out = None
+            if val_loader is not None:
+                held_out = evaluate(model, val_loader, None, device, name="val_loader").acc
             record = Epoch(epoch, loss_sum / samples, hits / samples, lr, travelled, held_out)
             history.append(record)
             if on_epoch is not None:
                 on_epoch(record, model)
             advance("")
+    # Losses are taken before their step: what the very last step did shows in the weights alone.
+    check_weights(model, "after training; lower lr")
     optimizer.zero_grad(set_to_none=True)
     return tuple(history)
