@@ -5,11 +5,13 @@
 ``torch.optim.SGD`` that pushes tracked weights away from where they started.
 """
 
-from d3fast import attacks, data, defenses, metrics, models
+from d3fast import attacks, data, defenses, environment, metrics, models
 from d3fast.detox import D3Config, DetoxResult, detoxify
 from d3fast.loss import CleanLoss
 from d3fast.metrics import Metrics, evaluate
 from d3fast.optim import D3FusedSGD, find_head, param_groups
+
+__version__ = environment.versions()["d3fast"]
 
 __all__ = [
     "CleanLoss", "D3Config", "D3FusedSGD", "DetoxResult", "Metrics", "attacks", "data", "defenses",

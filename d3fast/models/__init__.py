@@ -11,10 +11,21 @@ from types import MappingProxyType
 
 from torch import nn
 
-from d3fast.models.preact_resnet import PreActResNet, preact_resnet18, preact_resnet_narrow
-
-MODELS: Mapping[str, Callable[[int, int], nn.Module]] = MappingProxyType(
-    {"preact_resnet_narrow": preact_resnet_narrow, "preact_resnet18": preact_resnet18}
+from d3fast.models.preact_resnet import (
+    PreActResNet,
+    preact_resnet18,
+    preact_resnet_narrow,
+    preact_resnet_tiny,
 )
 
-__all__ = ["MODELS", "PreActResNet", "preact_resnet18", "preact_resnet_narrow"]
+MODELS: Mapping[str, Callable[[int, int], nn.Module]] = MappingProxyType(
+    {f.__name__: f for f in (preact_resnet_tiny, preact_resnet_narrow, preact_resnet18)}
+)
+
+__all__ = [
+    "MODELS",
+    "PreActResNet",
+    "preact_resnet18",
+    "preact_resnet_narrow",
+    "preact_resnet_tiny",
+]

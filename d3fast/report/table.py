@@ -4,6 +4,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -67,7 +68,7 @@ def summary_table(
         caption: below the table.
     """
     table = Table(title=title, caption=caption or None, title_justify="left",
-                  caption_justify="left", pad_edge=False)  # fmt: skip
+                  caption_justify="left", pad_edge=False, box=SIMPLE_HEAD)  # fmt: skip
     table.add_column("")
     for column in columns:
         table.add_column(column.heading, justify="right")

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line ``d3fast``: parses, calls, prints. Nothing is computed here.
+
+Exit codes: 0 done, 1 a defect in d3fast (with a traceback), 2 input that cannot be used (one line),
+130 interrupted.
+"""
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from d3fast import __version__, demo, environment
+from d3fast.files import folder
+from d3fast.report.demo import write_report
+
+
+class _OneLineErrors(TyperGroup):
+    """Turns what is wrong with the input into one line; a defect keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError) as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=_OneLineErrors,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Repair neural networks that may carry a backdoor (D3, arXiv 2411.09585).",
+)
+
+Data = Enum("Data", {name: name for name in demo.SETUPS})  # type: ignore[misc]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"d3fast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("demo")
+def _demo(
+    data: Annotated[Data, typer.Option(help="Data set.")] = Data.digits,  # type: ignore[attr-defined]
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the data set's files, where it has files.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 3,
+    first_seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for models, results and picture.")] = Path(
+        "runs/demo"
+    ),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+) -> None:
+    """Implant a backdoor, repair the model by D3 and by fine-tuning, print the table."""
+    where = folder(out)
+    setup = demo.SETUPS[data.value]
+    options = ["--data", data.value, "--seeds", str(seeds), "--first-seed", str(first_seed)]
+    runs = [
+        demo.run_seed(setup, seed, data_dir=data_dir, device=device, progress=progress)
+        for seed in range(first_seed, first_seed + seeds)
+    ]
+    write_report(runs, setup, "d3fast demo " + " ".join(options), where, Console())
+
+
+@app.command("env")
+def _env(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print what was built and what it runs on."""
+    facts = environment.describe()
+    if as_json:
+        typer.echo(json.dumps(dict(facts), indent=2))
+        return
+    width = max(len(label) for label, _ in facts)
+    for label, value in facts:
+        typer.echo(f"{label:<{width}}  {value}")

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the demonstration prints and leaves behind: a table, a verdict, a picture, JSON, models."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from d3fast.demo import (
+    BACKDOORED,
+    MAX_ACC_LOSS,
+    MAX_ASR_EXCESS,
+    REPAIRED,
+    SeedRun,
+    Setup,
+    shortfalls,
+)
+from d3fast.detox import save_weights
+from d3fast.report.plot import demo_figure, save_png
+from d3fast.report.results import Results
+from d3fast.report.table import Column, summary_table
+
+COLUMNS = (
+    Column("acc", "ACC %", scale=100),
+    Column("asr", "ASR %", scale=100),
+    Column("floor", "floor", scale=100),
+    Column("asr_excess", "excess", scale=100),
+    Column("ra", "RA %", scale=100),
+    Column("der", "DER", scale=100),
+    Column("distance", "dist.", digits=2),
+    Column("seconds", "sec"),
+)
+CAPTION = (
+    "ASR: triggered images of other classes answered with the target. Floor: the same of a model "
+    "never poisoned. Excess: ASR - floor, points. RA: triggered images answered correctly. "
+    "Dist.: how far the weights that D3 tracks went, in units of their norm. Sec: seconds of the "
+    "training or repair alone."
+)
+
+
+def _title(setup: Setup, seeds: int) -> str:
+    options = asdict(setup.attack)  # type: ignore[call-overload]
+    attack = f"{type(setup.attack).__name__} {options.get('size', '')}".rstrip()
+    return (
+        f"{setup.data}, {attack}-pixel patch, {100 * setup.ratio:g} % poisoned, "
+        f"{setup.clean} clean samples, {seeds} seed{'s' if seeds > 1 else ''}"
+    )
+
+
+def print_table(runs: Sequence[SeedRun], setup: Setup, console: Console) -> None:
+    """Print means and ranges over the seeds, and whether D3 reached its goal."""
+    rows = [row for run in runs for row in run.rows]
+    names = list(dict.fromkeys(row["model"] for row in rows))
+    groups = {name: [row for row in rows if row["model"] == name] for name in names}
+    console.print(summary_table(_title(setup, len(runs)), COLUMNS, groups, CAPTION))
+    missed = shortfalls(rows)
+    goal = f"ASR excess <= {MAX_ASR_EXCESS:g} points and ACC loss <= {MAX_ACC_LOSS:g} points"
+    if missed:
+        console.print(f"Goal of D3 ({goal}) missed:", *missed, sep="\n  ", highlight=False)
+    else:
+        console.print(f"Goal of D3 reached on every seed: {goal}.", highlight=False)
+
+
+def write_report(
+    runs: Sequence[SeedRun], setup: Setup, command: str, folder: Path, console: Console
+) -> None:
+    """Print the table and write results.json, demo.png and both models of the first seed.
+
+    Args:
+        runs: one per seed.
+        setup: what was done.
+        command: the command line, without paths.
+        folder: where the files go; it exists.
+        console: where the table goes.
+    """
+    first = runs[0]
+    save_weights(first.models[BACKDOORED], folder / "backdoored.safetensors")
+    config = {"d3fast.config": json.dumps(asdict(first.d3))}
+    save_weights(first.models[REPAIRED], folder / "repaired.safetensors", config)
+    settings: dict[str, Any] = {
+        **asdict(setup), "attack": {"name": type(setup.attack).__name__, **vars(setup.attack)}
+    }  # fmt: skip
+    rows = [row for run in runs for row in run.rows]
+    Results(command, settings, rows).write(folder / "results.json")
+    title = f"{_title(setup, 1)} (seed {first.seed})"
+    save_png(demo_figure(first, title), folder / "demo.png")
+    print_table(runs, setup, console)
+    console.print(f"Written to {folder}: demo.png, results.json, backdoored.safetensors, "
+                  "repaired.safetensors (models of the first seed).", highlight=False)  # fmt: skip

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one plotting module: figures of runs, drawn without a display.
+
+Colours are those of Okabe and Ito, told apart by readers who do not see red and green alike; every
+line also has a style of its own.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import nn
+
+from d3fast.data import as_float
+from d3fast.demo import BACKDOORED, CLEAN, FINE_TUNED, FINE_TUNED_HOT, REPAIRED, Curve, SeedRun
+from d3fast.files import whole_file
+
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+_LINES = {FINE_TUNED: (ORANGE, "--"), FINE_TUNED_HOT: (GREEN, "-."), REPAIRED: (BLUE, "-")}
+_STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "figure.dpi": 150,
+}
+
+
+def _draw_rates(
+    axes: Axes, curves: Mapping[str, Curve], key: str, level: float, level_name: str
+) -> None:
+    for name, curve in curves.items():
+        colour, style = _LINES[name]
+        rates = [100 * value for value in getattr(curve, key)]
+        axes.plot(curve.epochs, rates, style, color=colour, label=name)
+    axes.axhline(100 * level, color=GREY, linewidth=1, linestyle=":", label=level_name)
+    axes.set_ylim(-3, 103)
+    axes.set_xlabel("epoch of the repair")
+
+
+def _draw_distance(axes: Axes, curves: Mapping[str, Curve]) -> None:
+    for name, curve in curves.items():
+        colour, style = _LINES[name]
+        axes.plot(curve.epochs, curve.distance, style, color=colour, label=name)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("epoch of the repair")
+    axes.set_title(
+        "Distance travelled by the tracked weights\n(1 = the norm they started with)", loc="left"
+    )
+
+
+@torch.no_grad()
+def _answers(model: nn.Module, images: torch.Tensor, classes: tuple[str, ...]) -> str:
+    return classes[int(model(as_float(images)).argmax())]
+
+
+def _draw_example(clean: Axes, triggered: Axes, run: SeedRun) -> None:
+    others = (run.test.labels != run.attack.target).nonzero().flatten()
+    image = run.test.images[others[:1]]
+    stamped = run.attack.trigger(image)
+    suspect, repaired = run.models[BACKDOORED], run.models[REPAIRED]
+    for axes, shown, title in ((clean, image, "clean image"), (triggered, stamped, "with trigger")):
+        pixels = as_float(shown[0]).permute(1, 2, 0).cpu()
+        axes.imshow(pixels.squeeze(-1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set(visible=True, color=GREY)
+        said = (
+            f"backdoored: {_answers(suspect, shown, run.test.classes)}\n"
+            f"after D3: {_answers(repaired, shown, run.test.classes)}"
+        )
+        axes.set_title(f"{title}\n{said}", fontsize=9)
+
+
+def demo_figure(run: SeedRun, title: str) -> Figure:
+    """One seed of the demonstration: an example, ASR, ACC and distance over the epochs.
+
+    Args:
+        run: the seed's models and curves.
+        title: above the figure.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(13, 3.6), layout="constrained")
+        layout = "abcde"
+        axes = figure.subplot_mosaic([list(layout)], width_ratios=[0.8, 0.8, 1.5, 1.5, 1.5])
+        _draw_example(axes["a"], axes["b"], run)
+        twin = next(row for row in run.rows if row["model"] == CLEAN)
+        _draw_rates(axes["c"], run.curves, "asr", twin["asr"], "never poisoned")
+        axes["c"].set_title("Attack success rate, %", loc="left")
+        axes["c"].legend(loc="center right", frameon=False)
+        _draw_rates(axes["d"], run.curves, "acc", twin["acc"], "never poisoned")
+        axes["d"].set_title("Accuracy on clean images, %", loc="left")
+        _draw_distance(axes["e"], run.curves)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    return figure
+
+
+def save_png(figure: Figure, path: str | Path) -> None:
+    """Write a figure as PNG, whole or not at all.
+
+    Raises:
+        ValueError: the folder does not exist.
+    """
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format="png")
