@@ -40,9 +40,12 @@ format: install ## rewrite the sources in the house format
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files 'csrc/*')
 
-wheel: install ## sdist and wheel in dist/
+wheel: install ## sdist and wheel in dist/, the wheel imported from elsewhere
+	rm -rf dist
 	$(BIN)/pip install --quiet build
 	$(BIN)/python -m build
+	$(BIN)/pip install --quiet --no-deps --target dist/unpacked dist/*.whl
+	cd dist && PYTHONPATH=unpacked ../$(BIN)/python -m d3fast env
 
 clean: ## remove everything that was built
 	rm -rf build dist *.egg-info d3fast/_C*.so $(VENV)

@@ -8,6 +8,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def folder(path: str | Path) -> Path:
+    """Make a folder, with those above it, unless it is there.
+
+    Raises:
+        ValueError: something that is no folder is in the way.
+        OSError: the folder cannot be made.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(f"cannot make folder {path}: a file is in the way") from None
+    return path
+
+
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Write to a temporary neighbour inside a ``with`` block; it replaces ``path`` at the end.
