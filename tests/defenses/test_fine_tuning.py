@@ -1,0 +1,74 @@
+"""FineTuning is a plain torch loop."""
+
+import pytest
+import torch
+from torch import nn
+
+from d3fast.defenses import FineTuning
+
+
+def _loader(seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    return [
+        (torch.rand(8, 1, 2, 2, generator=draw), torch.randint(0, 3, (8,), generator=draw))
+        for _ in range(2)
+    ]
+
+
+def _model():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3))
+
+
+def test_it_equals_a_loop_written_by_hand():
+    model = _model()
+    defense = FineTuning(epochs=4, lr=0.1, momentum=0.8, weight_decay=0.01)
+    result = defense(model, _loader(), None, progress=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.8, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=4)
+    model.train()
+    for _ in range(4):
+        for images, labels in _loader():
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(images), labels).backward()
+            optimizer.step()
+        schedule.step()
+    for (name, mine), theirs in zip(
+        result.model.state_dict().items(), model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(mine, theirs), name
+
+
+def test_its_defaults_are_those_of_the_published_comparisons():
+    defense = FineTuning()
+    assert (defense.epochs, defense.lr, defense.momentum, defense.weight_decay) == (
+        100, 0.01, 0.9, 5e-4,
+    )  # fmt: skip
+
+
+def test_frozen_weights_stay_where_they_are():
+    model = _model()
+    model[1].weight.requires_grad_(False)
+    repaired = FineTuning(epochs=2)(model, _loader(), None, progress=False).model
+    assert torch.equal(repaired[1].weight, model[1].weight)
+    assert not torch.equal(repaired[3].weight, model[3].weight)
+
+
+def test_no_distance_is_recorded():
+    history = FineTuning(epochs=2)(_model(), _loader(), None, progress=False).history
+    assert [e.distance for e in history] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "complaint"),
+    [
+        ("epochs", 0, "epochs must be >= 1, got 0"),
+        ("lr", -1.0, r"lr must be finite and >= 0, got -1\.0"),
+        ("momentum", float("nan"), "momentum must be finite and >= 0, got nan"),
+        ("weight_decay", float("inf"), "weight_decay must be finite and >= 0, got inf"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_name_and_value(option, value, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        FineTuning(**{option: value})

@@ -1,0 +1,364 @@
+"""``detoxify``: the method by hand, what it promises, and what it refuses."""
+
+import copy
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_model
+from torch import nn
+
+from d3fast import CleanLoss, D3Config, D3FusedSGD, detoxify, param_groups
+from d3fast.seeding import generator
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """On busy cores two threads wait for each other longer than tiny models compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def _loader(sizes=(8, 8), classes=3, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    return [
+        (torch.rand(n, 1, 2, 2, generator=draw), torch.randint(0, classes, (n,), generator=draw))
+        for n in sizes
+    ]
+
+
+class Net(nn.Module):
+    """Features with batch norm under a head of three classes."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.body = nn.Sequential(nn.Flatten(), nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU())
+            self.head = nn.Linear(6, 3)
+
+    def forward(self, images):
+        return self.head(self.body(images))
+
+
+def _detoxify(model, loader=None, config=None, **options):
+    return detoxify(model, loader or _loader(), config, progress=False, **options)
+
+
+def _same_bits(first, second):
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+# ---------------------------------------------------------------------- the method
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        D3Config(epochs=4),
+        D3Config.paper(epochs=4, seed=3),
+        D3Config.authors(epochs=4),
+        D3Config(epochs=4, constraint="distance_shell", radius=(0.5, 2.0), scope="group",
+                 track="linear", weight_decay=1e-3, momentum=0.5, schedule="constant",
+                 distance_weight=0.3, normalize=False, warm_start="noise"),
+        D3Config(epochs=4, constraint="distance_floor", radius=0.1, radius_unit="absolute",
+                 distance_p=1.0, track="body", warm_start="near"),
+    ],
+    ids=["default", "paper", "authors", "shell", "floor"],
+)  # fmt: skip
+def test_a_repair_is_this_loop_around_d3fusedsgd(config):
+    model = Net()
+    result = _detoxify(model, config=config)
+    normalize = config.normalize and config.clean_weight > 1
+    scale = 1 / (config.clean_weight + 1) if normalize else 1.0
+    optimizer = D3FusedSGD(
+        param_groups(model, config.track), config.lr, config.momentum,
+        weight_decay=config.weight_decay, distance_weight=scale * config.distance_weight,
+        distance_p=config.distance_p, scope=config.scope, constraint=config.constraint,
+        radius=config.radius, radius_unit=config.radius_unit,
+    )  # fmt: skip
+    optimizer.warm_start(config.warm_start, generator(config.seed, "warm start"))
+    loss = CleanLoss(config.epsilon, scale * config.clean_weight, config.reduction)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 4)
+    model.train()
+    for _ in range(4):
+        for images, labels in _loader():
+            optimizer.zero_grad()
+            loss(model(images), labels).backward()
+            optimizer.step()
+        if config.schedule == "cosine":
+            schedule.step()
+    assert _same_bits(result.model, model)
+
+
+def test_a_repair_is_the_objective_of_the_paper_by_autograd_and_a_sphere_by_hand():
+    """The whole loss, distance included, goes through autograd and plain SGD in float64."""
+    weight, epsilon, lr, momentum = 10.0, 0.1, 0.05, 0.9
+    model = Net().double()
+    loader = [(x.double(), y) for x, y in _loader()]
+    config = D3Config(clean_weight=weight, epsilon=epsilon, lr=lr, momentum=momentum, epochs=5,
+                      warm_start="far", schedule="constant", normalize=True)  # fmt: skip
+    result = _detoxify(model, loader, config)
+    start = model.head.weight.detach().clone()
+    with torch.no_grad():
+        model.head.weight.neg_()
+    optimizer = torch.optim.SGD(model.parameters(), lr, momentum)
+    model.train()
+    for _ in range(5):
+        for images, labels in loader:
+            optimizer.zero_grad()
+            entropies = nn.functional.cross_entropy(model(images), labels, reduction="none")
+            hinge = (entropies - epsilon).clamp(min=0).mean()
+            objective = weight * hinge - (model.head.weight - start).norm()
+            (objective / (weight + 1)).backward()
+            optimizer.step()
+            with torch.no_grad():
+                model.head.weight.mul_(start.norm() / model.head.weight.norm())
+    for (name, mine), theirs in zip(
+        result.model.state_dict().items(), model.state_dict().values(), strict=True
+    ):
+        assert torch.allclose(mine.double(), theirs.double(), rtol=1e-9, atol=1e-12), name
+
+
+@pytest.mark.parametrize("warm_start", ["near", "middle", "far", "noise", "random"])
+def test_the_head_stays_on_the_sphere_through_where_it_started(warm_start):
+    model = Net()
+    result = _detoxify(model, config=D3Config(epochs=5, lr=0.1, warm_start=warm_start))
+    assert result.model.head.weight.norm().item() == pytest.approx(
+        model.head.weight.norm().item(), rel=1e-6
+    )
+
+
+def test_a_ball_and_a_shell_hold_too():
+    model = Net()
+    start = model.head.weight.detach()
+    ball = _detoxify(model, config=D3Config.paper(epochs=5, lr=0.3, radius=0.8))
+    assert ball.model.head.weight.norm() <= 0.8 * start.norm() * (1 + 1e-6)
+    shell = D3Config(epochs=5, lr=0.3, constraint="distance_shell", radius=(1.0, 1.1))
+    travelled = (_detoxify(model, config=shell).model.head.weight - start).norm() / start.norm()
+    assert 1.0 - 1e-6 <= travelled <= 1.1 + 1e-6
+
+
+def test_the_distance_recorded_is_that_of_the_head_from_its_start():
+    model = Net()
+    heads = []
+    result = _detoxify(
+        model, config=D3Config(epochs=3), on_epoch=lambda _, m: heads.append(m.head.weight.clone())
+    )
+    start = model.head.weight
+    assert [e.distance for e in result.history] == pytest.approx(
+        [(head - start).norm().item() for head in heads], rel=1e-5
+    )
+    assert result.history[0].distance > start.norm()
+
+
+def test_the_learning_rate_goes_down_the_cosine_or_stays():
+    cosine = _detoxify(Net(), config=D3Config(epochs=4, lr=0.02)).history
+    assert [e.lr for e in cosine] == pytest.approx([0.02, 0.01 + 0.01 * 0.5**0.5, 0.01,
+                                                    0.01 - 0.01 * 0.5**0.5])  # fmt: skip
+    constant = _detoxify(Net(), config=D3Config(epochs=4, lr=0.02, schedule="constant")).history
+    assert [e.lr for e in constant] == [0.02] * 4
+
+
+# ---------------------------------------------------------------------- what it promises
+
+
+def test_the_model_handed_in_is_not_touched():
+    model = Net().train()
+    model.body[2].eval()
+    model(_loader()[0][0]).sum().backward()
+    before = copy.deepcopy(model.state_dict())
+    grads = [p.grad.clone() for p in model.parameters()]
+    result = _detoxify(model, config=D3Config(epochs=2))
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), before.values(),
+                                                 strict=True))  # fmt: skip
+    assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), grads, strict=True))
+    assert model.training
+    assert not model.body[2].training
+    mine = {p.data_ptr() for p in model.parameters()}
+    assert not mine & {p.data_ptr() for p in result.model.parameters()}
+
+
+def test_the_repaired_model_is_another_one_in_eval_mode_with_no_gradients():
+    model = Net()
+    result = _detoxify(model, config=D3Config(epochs=2))
+    assert not any(module.training for module in result.model.modules())
+    assert all(p.grad is None for p in result.model.parameters())
+    assert not torch.equal(result.model.head.weight, model.head.weight)
+    assert not torch.equal(result.model.body[1].weight, model.body[1].weight)
+
+
+def test_frozen_weights_stay_where_they_are():
+    model = Net()
+    model.body[1].weight.requires_grad_(False)
+    result = _detoxify(model, config=D3Config(epochs=2))
+    assert torch.equal(result.model.body[1].weight, model.body[1].weight)
+    assert not torch.equal(result.model.body[2].weight, model.body[2].weight)
+
+
+def test_two_runs_give_the_same_bits_whatever_the_global_seed():
+    config = D3Config(epochs=3, warm_start="random")
+    torch.manual_seed(1)
+    first = _detoxify(Net(), config=config)
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    second = _detoxify(Net(), config=config)
+    assert _same_bits(first.model, second.model)
+    assert first.history == second.history
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_seed_draws_the_warm_start():
+    first, other = (
+        _detoxify(Net(), config=D3Config(epochs=1, warm_start="random", seed=seed))
+        for seed in (0, 1)
+    )
+    assert not _same_bits(first.model, other.model)
+
+
+def test_held_out_data_is_recorded_and_changes_nothing():
+    without = _detoxify(Net(), config=D3Config(epochs=3))
+    held_out = _loader((7,), seed=1)
+    result = _detoxify(Net(), config=D3Config(epochs=3), val_loader=held_out)
+    assert _same_bits(without.model, result.model)
+    images, labels = held_out[0]
+    right = (result.model(images).argmax(dim=1) == labels).float().mean().item()
+    assert result.history[-1].val_accuracy == pytest.approx(right)
+    assert [e.val_accuracy for e in without.history] == [None] * 3
+
+
+def test_the_result_says_how_it_was_made():
+    config = D3Config(epochs=2)
+    result = _detoxify(Net(), config=config)
+    assert result.config is config
+    assert [e.epoch for e in result.history] == [1, 2]
+    assert 0 < result.seconds < 60
+
+
+def test_without_a_config_the_defaults_are_taken():
+    assert _detoxify(Net()).config == D3Config()
+
+
+# ---------------------------------------------------------------------- saving
+
+
+class Tied(nn.Module):
+    """The head shares its weight with an earlier layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(4, 4)
+        self.embed = nn.Linear(4, 4, bias=False)
+        self.embed.weight = self.head.weight
+
+    def forward(self, images):
+        return self.head(torch.relu(self.embed(images.flatten(1))))
+
+
+@pytest.mark.parametrize("kind", [Net, Tied])
+def test_saved_weights_load_back_into_the_same_scores(tmp_path, kind):
+    result = _detoxify(kind(), config=D3Config(epochs=2))
+    result.save(tmp_path / "clean.safetensors")
+    fresh = kind()
+    load_model(fresh, tmp_path / "clean.safetensors")
+    assert _same_bits(fresh, result.model)
+    images = _loader()[0][0]
+    assert torch.equal(fresh.eval()(images), result.model(images))
+
+
+def test_tied_weights_stay_tied_and_are_written_once(tmp_path):
+    result = _detoxify(Tied(), config=D3Config(epochs=2))
+    assert result.model.head.weight is result.model.embed.weight
+    result.save(tmp_path / "clean.safetensors")
+    with safe_open(tmp_path / "clean.safetensors", framework="pt") as file:
+        assert len(file.keys()) == 2
+
+
+@pytest.mark.parametrize(
+    "config", [D3Config(epochs=1), D3Config(epochs=1, constraint=None, warm_start="near")]
+)
+def test_the_file_carries_the_configuration(tmp_path, config):
+    _detoxify(Net(), config=config).save(tmp_path / "clean.safetensors")
+    with safe_open(tmp_path / "clean.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    assert metadata["format"] == "pt"
+    assert D3Config(**json.loads(metadata["d3fast.config"])) == config
+
+
+def test_weights_in_another_memory_layout_are_saved_too(tmp_path):
+    model = nn.Sequential(nn.Conv2d(1, 4, 2), nn.Flatten(), nn.Linear(4, 3))
+    model = model.to(memory_format=torch.channels_last)
+    result = _detoxify(model, config=D3Config(epochs=1))
+    result.save(tmp_path / "clean.safetensors")
+    fresh = copy.deepcopy(model)
+    load_model(fresh, tmp_path / "clean.safetensors")
+    assert _same_bits(fresh, result.model)
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path):
+    result = _detoxify(Net(), config=D3Config(epochs=1))
+    with pytest.raises(ValueError, match="there is no folder"):
+        result.save(tmp_path / "nowhere" / "clean.safetensors")
+    result.save(str(tmp_path / "clean.safetensors"))
+    assert [path.name for path in tmp_path.iterdir()] == ["clean.safetensors"]
+
+
+# ---------------------------------------------------------------------- bad input
+
+
+def _spoiled(part, value):
+    loader = _loader()
+    loader[1][part].view(-1)[5] = value
+    return loader
+
+
+@pytest.mark.parametrize(
+    ("loader", "complaint"),
+    [
+        (_spoiled(0, torch.nan), "clean_loader holds NaN or inf in batch 2 of epoch 1"),
+        (_spoiled(0, torch.inf), "clean_loader holds NaN or inf in batch 2 of epoch 1"),
+        (_spoiled(1, 3), r"clean_loader holds label 3 in batch 2 .* classes 0\.\.2"),
+        (_spoiled(1, -1), r"clean_loader holds label -1 in batch 2 .* classes 0\.\.2"),
+        (iter([]), "clean_loader yields nothing"),
+        ([{"pixel_values": torch.rand(4, 1, 2, 2), "labels": torch.zeros(4)}], "got dict"),
+        ((batch for batch in _loader()), "clean_loader yields nothing; a generator"),
+    ],
+    ids=["NaN", "inf", "label too high", "label negative", "empty", "dicts", "generator"],
+)
+def test_bad_clean_data_gives_one_error_and_leaves_the_model_alone(loader, complaint):
+    model = Net()
+    before = copy.deepcopy(model)
+    with pytest.raises(ValueError, match=complaint):
+        _detoxify(model, loader, D3Config(epochs=2))
+    assert _same_bits(model, before)
+    assert model.training
+
+
+def test_a_model_that_is_broken_already_is_refused_by_the_name_of_its_weight():
+    model = Net()
+    with torch.no_grad():
+        model.head.weight[1, 2] = torch.nan
+    with pytest.raises(ValueError, match=r"the model's head\.weight holds NaN or inf$"):
+        _detoxify(model)
+
+
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="device must be"):
+        _detoxify(Net(), device="gpu")
+
+
+@pytest.mark.parametrize(
+    ("model", "track", "complaint"),
+    [
+        (Net(), "nothing like this", "track='nothing like this' selects no trainable parameter"),
+        (Net(), "(", r"track='\(' is no valid regular expression"),
+        (nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4)), "head", "no linear layer"),
+    ],
+)
+def test_nothing_to_track_is_an_error(model, track, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        _detoxify(model, config=D3Config(track=track))
