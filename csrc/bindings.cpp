@@ -37,13 +37,18 @@ std::vector<Segment> segments_of(const Addresses& theta, const std::vector<int64
   fits("reference", reference.size());
   fits("momentum", momentum.size());
   fits("distance", distance.size());
+  // An empty tensor has no storage; null would say that its group has no such array.
+  static double nothing = 0;
+  const auto storage = [](Address address, int64_t n) {
+    return n == 0 ? static_cast<void*>(&nothing) : pointer<void>(address);
+  };
   std::vector<Segment> segments(theta.size());
   for (size_t i = 0; i < theta.size(); ++i) {
     Segment& s = segments[i];
     s.theta = pointer<void>(theta[i]);
     s.numel = numel[i];
-    if (!reference.empty()) s.reference = pointer<const void>(reference[i]);
-    if (!momentum.empty()) s.momentum = pointer<void>(momentum[i]);
+    if (!reference.empty()) s.reference = storage(reference[i], numel[i]);
+    if (!momentum.empty()) s.momentum = storage(momentum[i], numel[i]);
     if (!distance.empty()) s.distance = pointer<double>(distance[i]);
     D3_CHECK(s.numel == 0 || (s.theta != nullptr && (reference.empty() || s.reference != nullptr) &&
                               (momentum.empty() || s.momentum != nullptr)),
