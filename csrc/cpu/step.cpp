@@ -13,7 +13,7 @@
 namespace d3 {
 namespace {
 
-// Below this a unit is not worth waking the other cores for.
+// Fewer elements than this are not worth waking the other cores for.
 constexpr int64_t kSharedUnit = 1 << 17;
 
 // Runs tasks one after the other, or spread over threads: the same code serves both kinds of unit.
@@ -38,26 +38,33 @@ class Stepper {
     tracked_ = !cut_.segments.empty() && cut_.segments[0].reference != nullptr;
     tracking_ = tracking_of(tracked_, o.distance_weight, o.p);
     carries_ = tracked_ && o.p == 2;
-    verify_ = step.verify || needs_verification(momentum_, o.lr, o.weight_decay);
+    mends_ = !needs_verification(momentum_, o.lr, o.weight_decay);
+    verify_ = step.verify || !mends_;
     partial_.resize(cut_.chunks.size());
   }
 
   void run() {
     const Team all{step_.threads}, alone{1};
     if (!tracked_) {
-      all.run(static_cast<int64_t>(cut_.chunks.size()),
-              [&](int64_t i) { update(cut_.chunks[i], 0); });
+      int64_t elements = 0;
+      for (const Unit& unit : cut_.units) elements += unit.elements;
+      const Team& team = elements >= kSharedUnit ? all : alone;
+      team.run(static_cast<int64_t>(cut_.chunks.size()),
+               [&](int64_t i) { update(cut_.chunks[i], 0); });
       return;
     }
     std::vector<const Unit*> small;
+    int64_t elements = 0;
     for (const Unit& unit : cut_.units) {
       if (unit.elements >= kSharedUnit) {
         step_unit(unit, all);
       } else {
         small.push_back(&unit);
+        elements += unit.elements;
       }
     }
-    all.run(static_cast<int64_t>(small.size()), [&](int64_t i) { step_unit(*small[i], alone); });
+    const Team& team = elements >= kSharedUnit ? all : alone;
+    team.run(static_cast<int64_t>(small.size()), [&](int64_t i) { step_unit(*small[i], alone); });
   }
 
  private:
@@ -125,7 +132,7 @@ class Stepper {
     const T inverse = inverse_distance<T>(handed);
     Sums sums = sweep(unit, team, [&](const Chunk& chunk) { return update(chunk, inverse); });
     const double actual = std::sqrt(sums.before);
-    if (pushed && is_stale<T>(handed, actual, std::sqrt(sums.weight))) {
+    if (pushed && mends_ && is_stale<T>(handed, actual, std::sqrt(sums.weight))) {
       const T right = inverse_distance<T>(actual);
       sums = sweep(unit, team, [&](const Chunk& chunk) {
         return sweeps_.mend(span(chunk), momentum_, scalars_, rate(chunk), inverse, right);
@@ -176,7 +183,7 @@ class Stepper {
   Momentum momentum_;
   Center center_;
   Tracking tracking_;
-  bool tracked_, carries_, verify_;
+  bool tracked_, carries_, mends_, verify_;
   std::vector<Sums> partial_;
 };
 
