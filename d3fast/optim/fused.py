@@ -107,6 +107,13 @@ def native_options(group: Mapping[str, Any], grad_scale: float, on_host: bool) -
     )
 
 
+def _norm(tensor: Tensor) -> float:
+    # Piece by piece: torch would first copy the whole tensor to float64.
+    flat = tensor.detach().as_strided((tensor.numel(),), (1,))
+    pieces = (torch.linalg.vector_norm(x, dtype=torch.float64).item() for x in flat.split(1 << 16))
+    return math.sqrt(math.fsum(x * x for x in pieces))
+
+
 class CpuLauncher:
     """Steps through ``_C.CpuPlan`` with as many threads as torch uses."""
 
@@ -114,10 +121,7 @@ class CpuLauncher:
         self._native = _C.CpuPlan(
             dtype=str(tensors["theta"][0].dtype).removeprefix("torch."),
             numel=[t.numel() for t in tensors["theta"]],
-            reference_norms=[
-                float(torch.linalg.vector_norm(t, dtype=torch.float64))
-                for t in tensors["reference"]
-            ],
+            reference_norms=[_norm(t) for t in tensors["reference"]],
             joint=joint,
             **{name: [t.data_ptr() for t in column] for name, column in tensors.items()},
         )
@@ -188,7 +192,7 @@ class Plan:
         """
         given = [p.grad for p in params if p.grad is not None]
         grads = [
-            g if same_layout(g, p) else match_layout(g, p)
+            g if same_layout(g, p) and g.dtype == p.dtype else match_layout(g.to(p.dtype), p)
             for g, p in zip(given, params, strict=True)
         ]
         verify = [p._version for p in params] != self._versions
@@ -228,9 +232,15 @@ def _prepare_state(p: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -
     if fresh:
         state["momentum_buffer"] = torch.zeros_like(p)
     for name in filter(None, (columns["momentum"], columns["reference"])):
-        state[name] = match_layout(state[name].to(p.dtype), p)
-    if columns["distance"] and "distance" not in state:
-        state["distance"] = torch.full((), math.nan, dtype=torch.float64, device=p.device)
+        if state[name].shape != p.shape:
+            raise ValueError(
+                f"{name} has shape {tuple(state[name].shape)}, its parameter {tuple(p.shape)}"
+            )
+        state[name] = match_layout(state[name].to(p.device, p.dtype), p)
+    if columns["distance"]:
+        unknown = math.nan if p.numel() else 0.0  # no kernel runs for an empty tensor
+        carried = state.get("distance", torch.tensor(unknown, dtype=torch.float64))
+        state["distance"] = carried.to(p.device)
     return fresh
 
 
@@ -238,13 +248,21 @@ def _key(params: Sequence[Tensor], state: State, group: Mapping[str, Any]) -> tu
     names = [name for name in _columns(group).values() if name]
     return (
         group["scope"],
+        group["backend"],
+        group["distance_p"],
         *names,
-        *(
-            (
-                p.data_ptr(),
-                p.numel(),
-                *(state[p][n].data_ptr() if n in state[p] else 0 for n in names),
-            )
-            for p in params
-        ),
+        *(_place(p, state[p], names) for p in params),
+    )
+
+
+def _place(p: Tensor, state: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
+    """Where ``p`` and its state lie, and how; the norm of a reference is kept with its plan."""
+    theta_0 = state.get("reference")
+    return (
+        p.data_ptr(),
+        p.dtype,
+        p.shape,
+        p.stride(),
+        theta_0._version if theta_0 is not None else 0,
+        *(state[n].data_ptr() if n in state else 0 for n in names),
     )
