@@ -116,6 +116,18 @@ def test_a_forged_size_takes_no_memory(tmp_path, zipped):
     assert peak < 8 * 2**20
 
 
+@pytest.mark.parametrize("zipped", [False, True], ids=["plain", "gzip"])
+def test_data_of_many_pieces_is_read_whole_and_not_a_byte_more(tmp_path, zipped):
+    data = bytes(range(256)) * 2**13  # 2 MiB
+    content = _idx((2**21,), data)
+    path = tmp_path / "long"
+    path.write_bytes(gzip.compress(content) if zipped else content)
+    assert bytes(read_idx(path).tolist()) == data
+    path.write_bytes(gzip.compress(content + b"x") if zipped else content + b"x")
+    with pytest.raises(ValueError, match=r"must hold 2097152 bytes .* has more"):
+        read_idx(path)
+
+
 def test_a_missing_file_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_idx(tmp_path / "nowhere")
