@@ -64,6 +64,11 @@ def test_the_test_part_does_not_depend_on_how_many_clean_images_are_asked_for():
     assert _rows(few.test) == _rows(many.test)
 
 
+def test_the_defender_may_have_all_that_the_test_part_leaves():
+    splits = digits(0, train=None, clean=1437)
+    assert [len(p) for p in (splits.train, splits.clean, splits.test)] == [0, 1437, 360]
+
+
 @pytest.mark.parametrize(("train", "clean"), [(None, 1438), (1200, 300), (-1, 260), (None, -5)])
 def test_more_images_than_there_are_and_negative_numbers_are_refused(train, clean):
     with pytest.raises(ValueError, match="sizes must be >= 0 and sum to <= 1797"):
