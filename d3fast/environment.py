@@ -81,9 +81,12 @@ def commit() -> str | None:
     if not (root / ".git").exists():  # installed somewhere inside another project's checkout
         return None
 
+    # Inside a git hook these variables point git at another repository.
+    variables = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+
     def git(*arguments: str) -> str:
         done = subprocess.run(
-            ["git", "-C", str(root), *arguments],
+            ["git", "-C", str(root), *arguments], env=variables,
             capture_output=True, text=True, check=True, timeout=10,
         )  # fmt: skip
         return done.stdout.strip()

@@ -107,6 +107,9 @@ def checkout(tmp_path, monkeypatch):
     if shutil.which("git") is None:
         pytest.skip("git is not installed")
 
+    for variable in [key for key in os.environ if key.startswith("GIT_")]:
+        monkeypatch.delenv(variable)  # or this would commit to the repository whose hook runs it
+
     def git(*arguments):
         who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
         command = ["git", *who, "-C", str(tmp_path), *arguments]
@@ -127,6 +130,15 @@ def test_the_commit_is_that_of_the_checkout_with_a_plus_for_changes(checkout, tm
     assert environment.commit() == head
     (tmp_path / "file").write_text("two")
     assert environment.commit() == head + "+"
+
+
+def test_a_git_hook_of_another_repository_does_not_mislead_it(checkout, tmp_path, monkeypatch):
+    checkout("commit", "--quiet", "--allow-empty", "-m", "one")
+    head = checkout("rev-parse", "HEAD")
+    other = tmp_path / "other"
+    checkout("init", "--quiet", str(other))
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    assert environment.commit() == head
 
 
 def test_a_checkout_without_commits_has_none(checkout):
