@@ -19,7 +19,7 @@ class Dataset(Protocol):
     """What the registry holds."""
 
     def __call__(
-        self, seed: int, *, train: int | None, clean: int, data_dir: Path | None = None
+        self, seed: int, *, train: int | None, clean: int, data_dir: str | Path | None = None
     ) -> Splits:
         """Cut the data set into train, clean and test parts."""
 
@@ -30,7 +30,12 @@ DATASETS: Mapping[str, Dataset] = MappingProxyType(
 
 
 def load(
-    name: str, seed: int, *, train: int | None = None, clean: int, data_dir: Path | None = None
+    name: str,
+    seed: int,
+    *,
+    train: int | None = None,
+    clean: int,
+    data_dir: str | Path | None = None,
 ) -> Splits:
     """Load a data set of the registry.
 

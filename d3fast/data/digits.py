@@ -26,7 +26,9 @@ def all_digits() -> ImageData:
     return ImageData(images, torch.from_numpy(raw.target).long(), CLASSES)
 
 
-def digits(seed: int, *, train: int | None, clean: int, data_dir: Path | None = None) -> Splits:
+def digits(
+    seed: int, *, train: int | None, clean: int, data_dir: str | Path | None = None
+) -> Splits:
     """Stratified parts: 360 test images, ``clean`` for the defender, ``train`` of the rest.
 
     Args:

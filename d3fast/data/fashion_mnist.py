@@ -37,7 +37,7 @@ def _locate(folder: Path, stem: str) -> Path | None:
     return None
 
 
-def find_files(data_dir: Path | None = None) -> dict[str, Path]:
+def find_files(data_dir: str | Path | None = None) -> dict[str, Path]:
     """The four files by stem.
 
     Args:
@@ -51,7 +51,7 @@ def find_files(data_dir: Path | None = None) -> dict[str, Path]:
         for part in ("train", "t10k")
         for what in ("images-idx3", "labels-idx1")
     ]
-    folders = [data_dir] if data_dir is not None else [DEBIAN, cache_dir()]
+    folders = [Path(data_dir)] if data_dir is not None else [DEBIAN, cache_dir()]
     for folder in folders:
         found = {stem: path for stem in stems if (path := _locate(folder, stem)) is not None}
         if len(found) == len(stems):
@@ -83,7 +83,7 @@ def _load_part(files: dict[str, Path], part: str) -> ImageData:
 
 
 def fashion_mnist(
-    seed: int, *, train: int | None, clean: int, data_dir: Path | None = None
+    seed: int, *, train: int | None, clean: int, data_dir: str | Path | None = None
 ) -> Splits:
     """Stratified parts of the official training images, and the official test images.
 

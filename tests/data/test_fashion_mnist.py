@@ -87,6 +87,10 @@ def test_the_seed_decides_which_training_image_goes_where(tmp_path):
     assert first != other
 
 
+def test_the_folder_may_be_text(tmp_path):
+    assert find_files(str(_write(tmp_path))) == find_files(tmp_path)
+
+
 def test_the_cache_folder_is_searched_without_data_dir(nowhere):
     _write(nowhere)
     assert cache_dir() == nowhere
