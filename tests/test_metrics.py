@@ -113,6 +113,13 @@ def test_modes_are_put_back_when_the_loader_fails():
     assert model.training
 
 
+def test_the_model_is_moved_where_the_caller_says(monkeypatch):
+    model, moved = Scripted(), []
+    monkeypatch.setattr(model, "to", moved.append)
+    evaluate(model, LOADER, None, device="cpu")
+    assert moved == [torch.device("cpu")]
+
+
 def test_no_gradients_are_recorded():
     model = nn.Sequential(nn.Flatten(), nn.Linear(2, 4))
     seen = []
