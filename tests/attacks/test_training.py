@@ -131,6 +131,11 @@ def test_numbers_out_of_range_are_refused_by_name_and_value(option, value, compl
         TrainConfig(**{option: value})
 
 
+def test_the_smallest_numbers_are_allowed():
+    config = TrainConfig(epochs=1, batch_size=1, lr=0.0, momentum=0.0, weight_decay=0.0)
+    assert (config.epochs, config.batch_size) == (1, 1)
+
+
 def test_an_attack_that_does_not_fit_the_data_is_refused(few):
     with pytest.raises(ValueError, match="size=9 with margin=0 does not fit 8x8 images"):
         _trained(few, BadNets(0, size=9, margin=0))

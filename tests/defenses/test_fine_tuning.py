@@ -72,3 +72,10 @@ def test_no_distance_is_recorded():
 def test_numbers_out_of_range_are_refused_by_name_and_value(option, value, complaint):
     with pytest.raises(ValueError, match=complaint):
         FineTuning(**{option: value})
+
+
+def test_the_smallest_numbers_are_allowed():
+    defense = FineTuning(epochs=1, lr=0.0, momentum=0.0, weight_decay=0.0)
+    model = _model()
+    repaired = defense(model, _loader(), None, progress=False).model
+    assert torch.equal(repaired[3].weight, model[3].weight)
