@@ -7,7 +7,7 @@ whose weights D3 tracks by default (arXiv 2411.09585, section 4).
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ Track = str | Callable[[str, nn.Module, Tensor], bool]
 # Names that classifiers give their last layer, as torchvision, timm and transformers use them.
 _HEAD_NAMES = ("head", "heads", "fc", "classifier", "linear", "score", "last_linear", "logits")
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_LAYERS = {"linear": (nn.Linear,), "conv+linear": (nn.Linear, *_CONVOLUTIONS)}
 
 
 def _scores_classes(module: nn.Module) -> bool:
@@ -61,17 +62,19 @@ def find_head(model: nn.Module) -> tuple[str, nn.Module]:
     return (conventional or layers)[-1]
 
 
+def _weights_of(modules: Sequence[nn.Module]) -> Callable[[str, nn.Module, Tensor], bool]:
+    # By identity: a tied weight goes by the name of the module that holds it first.
+    weights = {id(m.weight) for m in modules}
+    return lambda name, module, param: id(param) in weights
+
+
 def _rule(model: nn.Module, track: Track) -> Callable[[str, nn.Module, Tensor], bool]:
     if callable(track):
         return track
     if track == "head":
-        head = find_head(model)[1]
-        return lambda name, module, param: module is head and param is getattr(head, "weight", None)
-    if track == "linear":
-        return lambda name, module, param: isinstance(module, nn.Linear) and name.endswith("weight")
-    if track == "conv+linear":
-        kinds = (nn.Linear, *_CONVOLUTIONS)
-        return lambda name, module, param: isinstance(module, kinds) and name.endswith("weight")
+        return _weights_of([find_head(model)[1]])
+    if track in _LAYERS:
+        return _weights_of([m for m in model.modules() if isinstance(m, _LAYERS[track])])
     if track == "all":
         return lambda name, module, param: True
     try:
