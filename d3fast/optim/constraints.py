@@ -11,6 +11,7 @@ sets; norms are Euclidean whatever ``distance_p`` is. To add a set, add a row to
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -82,15 +83,18 @@ class Bounds:
         unbounded = isinstance(self.upper, float) and math.isinf(self.upper)
         # inf * 0 would be NaN for an all-zero reference.
         upper = torch.full_like(unit, math.inf) if unbounded else self.upper * unit
-        return self.lower * unit, upper
+        lower = self.lower * unit
+        return lower.reshape(()), upper.reshape(())
 
 
 def _check_radius(name: str, value: Any) -> None:
-    # A tensor radius lives on the device: reading it here would make the host wait.
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise ValueError(f"{name} must be a number or a 1-element tensor, got {value.shape}")
-    elif not isinstance(value, (int, float)) or not value >= 0 or math.isinf(value):
+        if not value.is_cpu:
+            return  # reading it would make the host wait for the device
+        value = value.item()
+    if not isinstance(value, Real) or not 0 <= float(value) < math.inf:
         raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
 
 
@@ -128,7 +132,8 @@ def resolve_bounds(group: Mapping[str, Any]) -> Bounds | None:
         lower, upper = radius
         _check_radius("radius[0]", lower)
         _check_radius("radius[1]", upper)
-        if not isinstance(lower, Tensor) and not isinstance(upper, Tensor) and upper < lower:
+        on_host = all(not isinstance(r, Tensor) or r.is_cpu for r in (lower, upper))
+        if on_host and upper < lower:
             raise ValueError(f"radius: the ball {upper!r} is smaller than the floor {lower!r}")
         return Bounds(kind.center, lower, upper, relative)
     _check_radius("radius", radius)

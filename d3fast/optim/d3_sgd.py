@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from d3fast.optim import fused, reference
-from d3fast.optim.options import check_group, is_tracked
+from d3fast.optim.options import check_group, check_options, is_tracked
 from d3fast.optim.references import match_layout, resolve_references
 from d3fast.optim.warm_start import WARM_STARTS
 
@@ -75,7 +75,7 @@ class D3FusedSGD(Optimizer):
     """
 
     _plans: dict[int, fused.Plan]
-    _given_reference: References | None
+    _awaits_reference: bool
 
     def __init__(
         self,
@@ -116,19 +116,25 @@ class D3FusedSGD(Optimizer):
             "backend": backend,
         }
         self._prepare_runtime()
-        self._given_reference = reference
+        self._awaits_reference = reference is not None
         super().__init__(params, defaults)
-        self._given_reference = None
+        self._awaits_reference = False
+        if reference is not None:
+            # Groups with a reference of their own, and untracked ones beside tracked ones, need
+            # none; where nothing is tracked yet, it is meant for what will be.
+            bare = [g for g in self.param_groups if not self._has_references(g["params"])]
+            self._share_out(reference, [g for g in bare if is_tracked(g)] or bare)
 
     def _prepare_runtime(self) -> None:
         # What can be rebuilt from groups and state, and so is neither saved nor copied.
         self._plans = {}
-        self._given_reference = None
+        self._awaits_reference = False
         self._step_supports_amp_scaling = True
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._prepare_runtime()
         super().__setstate__(state)
+        self.defaults.pop("differentiable", None)  # the base class adds it; no step reads it
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
@@ -146,17 +152,28 @@ class D3FusedSGD(Optimizer):
         """
         if isinstance(param_group, dict):
             param_group = dict(param_group)  # the caller's dict keeps its reference entry
-            given = param_group.pop("reference", self._given_reference)
+            given = param_group.pop("reference", None)
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
             check_group(group)
             self._choose_backend(len(self.param_groups) - 1, announce=True)
-            if is_tracked(group) or given is not None:
+            if given is not None or (is_tracked(group) and not self._awaits_reference):
                 self._keep_references(group, given)
-        except ValueError:
+        except Exception:
             self.param_groups.pop()
             raise
+
+    def _has_references(self, params: Iterable[Tensor]) -> bool:
+        return all("reference" in self.state.get(p, ()) for p in params)
+
+    def _need_references(self, index: int, group: dict[str, Any], params: Iterable[Tensor]) -> None:
+        if not self._has_references(params):
+            raise ValueError(
+                f"param group {index} is tracked (distance_weight={group['distance_weight']!r}, "
+                f"constraint={group['constraint']!r}) but was added untracked, without reference=; "
+                "set_reference() takes one now"
+            )
 
     def _keep_references(self, group: dict[str, Any], given: References | None) -> None:
         tensors = resolve_references(
@@ -176,7 +193,10 @@ class D3FusedSGD(Optimizer):
         Raises:
             ValueError: a missing tensor, or one of another shape.
         """
-        groups = [g for g in self.param_groups if is_tracked(g)]
+        self._plans.clear()
+        self._share_out(reference, [g for g in self.param_groups if is_tracked(g)])
+
+    def _share_out(self, reference: References | None, groups: list[dict[str, Any]]) -> None:
         parts: list[References | None] = [reference] * len(groups)
         if reference is not None and not isinstance(reference, Mapping):
             sizes = [len(g["params"]) for g in groups]
@@ -187,7 +207,6 @@ class D3FusedSGD(Optimizer):
                 )
             ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
             parts = [reference[e - n : e] for e, n in zip(ends, sizes, strict=True)]
-        self._plans.clear()
         for group, part in zip(groups, parts, strict=True):
             self._keep_references(group, part)
 
@@ -206,8 +225,8 @@ class D3FusedSGD(Optimizer):
         """
         if mode not in WARM_STARTS:
             raise ValueError(f"mode must be one of {', '.join(WARM_STARTS)}, got {mode!r}")
-        for group in self.param_groups:
-            for p in group["params"] if is_tracked(group) else ():
+        for _, _, members in self._tracked():
+            for _, p in members:
                 p.copy_(WARM_STARTS[mode](self.state[p]["reference"], generator))
 
     # ------------------------------------------------------------------ the step
@@ -229,7 +248,8 @@ class D3FusedSGD(Optimizer):
             What the closure returned, or ``None``.
 
         Raises:
-            ValueError: a sparse gradient; a group that became tracked without a reference.
+            ValueError: an option scheduled out of its range; a sparse gradient, or one of another
+                shape; a group that became tracked without a reference. Nothing has moved then.
         """
         loss = None
         if closure is not None:
@@ -237,11 +257,14 @@ class D3FusedSGD(Optimizer):
                 loss = closure()
         grad_scale: Tensor | None = getattr(self, "grad_scale", None)
         found_inf: Tensor | None = getattr(self, "found_inf", None)
-        for index, group in enumerate(self.param_groups):
-            params = [p for p in group["params"] if p.grad is not None]
-            if not params:
-                continue
+        taking_part = [
+            (index, group, params)
+            for index, group in enumerate(self.param_groups)
+            if (params := [p for p in group["params"] if p.grad is not None])
+        ]
+        for index, group, params in taking_part:  # all of them before anything moves
             self._check_step(index, group, params)
+        for index, group, params in taking_part:
             if found_inf is not None and self._must_read(index, params) and bool(found_inf != 0):
                 continue  # before any state is made: on overflow nothing changes
             plan = self._plan(index, group, params)
@@ -272,16 +295,21 @@ class D3FusedSGD(Optimizer):
         return plan
 
     def _check_step(self, index: int, group: dict[str, Any], params: list[Tensor]) -> None:
+        check_options(group)
         for p in params:
-            if p.grad is not None and p.grad.layout != torch.strided:
+            grad = p.grad
+            assert grad is not None
+            if grad.layout != torch.strided:
                 raise ValueError(
-                    f"D3FusedSGD needs dense gradients, got one of layout {p.grad.layout}"
+                    f"D3FusedSGD needs dense gradients, got one of layout {grad.layout}"
                 )
-        if is_tracked(group) and any("reference" not in self.state[p] for p in params):
-            raise ValueError(
-                f"param group {index} is tracked (distance_weight={group['distance_weight']!r}, "
-                f"constraint={group['constraint']!r}) but was added untracked, without reference="
-            )
+            if grad.shape != p.shape or grad.device != p.device:
+                raise ValueError(
+                    f"a gradient has shape {tuple(grad.shape)} on {grad.device}, its parameter "
+                    f"{tuple(p.shape)} on {p.device}"
+                )
+        if is_tracked(group):
+            self._need_references(index, group, params)
 
     def _members(self, params: list[Tensor], group: dict[str, Any]) -> list[reference.Member]:
         tracked = is_tracked(group)
@@ -326,6 +354,7 @@ class D3FusedSGD(Optimizer):
             keys = group.get("param_names") or range(offset, offset + count)
             offset += count
             if is_tracked(group):
+                self._need_references(index, group, group["params"])
                 yield index, group, list(zip(keys, group["params"], strict=True))
 
     @torch.no_grad()
@@ -380,7 +409,8 @@ class D3FusedSGD(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict; the reference is the saved theta_0, not the current weights.
 
-        A state without references, such as one of ``torch.optim.SGD``, keeps the present ones.
+        A state without references or options of D3, such as one of ``torch.optim.SGD``, leaves
+        the present ones as they are.
 
         Args:
             state_dict: what ``state_dict()`` returned.
@@ -390,7 +420,20 @@ class D3FusedSGD(Optimizer):
         """
         present = {p: s["reference"] for p, s in self.state.items() if "reference" in s}
         saved: dict[str, Any] = {}
-        handle = self.register_load_state_dict_pre_hook(lambda _, sd: saved.update(sd))
+
+        def complete(_: Optimizer, given: dict[str, Any]) -> dict[str, Any]:
+            # Options that the saved groups lack stay as they are, group by group.
+            groups = zip(self.param_groups, given["param_groups"], strict=False)
+            filled = [
+                {**{k: v for k, v in ours.items() if k in self.defaults}, **theirs}
+                for ours, theirs in groups
+            ]
+            if len(filled) == len(given["param_groups"]):  # otherwise the base class complains
+                given = {**given, "param_groups": filled}
+            saved.update(given)
+            return given
+
+        handle = self.register_load_state_dict_pre_hook(complete)
         try:
             super().load_state_dict(state_dict)
         finally:
@@ -403,8 +446,10 @@ class D3FusedSGD(Optimizer):
     def _restore(self, p: Tensor, saved: Mapping[str, Any], present: Tensor | None) -> None:
         # The base class cast every tensor to the parameter's dtype: the carried norm is float64
         # and a reference may be kept in another dtype, so both are taken from the saved dict.
-        state = self.state[p]
         theta_0 = saved.get("reference", present)
+        if not saved and theta_0 is None:
+            return
+        state = self.state[p]
         if theta_0 is not None:
             if theta_0.shape != p.shape:
                 raise ValueError(

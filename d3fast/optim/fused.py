@@ -110,7 +110,9 @@ def native_options(group: Mapping[str, Any], grad_scale: float, on_host: bool) -
 def _norm(tensor: Tensor) -> float:
     # Piece by piece: torch would first copy the whole tensor to float64.
     flat = tensor.detach().as_strided((tensor.numel(),), (1,))
-    pieces = (torch.linalg.vector_norm(x, dtype=torch.float64).item() for x in flat.split(1 << 16))
+    pieces = (
+        torch.linalg.vector_norm(x, dtype=torch.float64).item() for x in torch.split(flat, 1 << 16)
+    )
     return math.sqrt(math.fsum(x * x for x in pieces))
 
 

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of the options of a ``D3FusedSGD`` param group, made once when the group is added.
+"""Checks of the options of a ``D3FusedSGD`` param group, when it is added and before each step.
 
-Options that a schedule may move later (lr, radius, distance_weight) are read afresh at every
-step; only their first values are checked here.
+A schedule may move any option between steps, so the options are checked again before anything
+moves; the parameters are checked once. Numbers that lie on a device are not read: the host would
+wait for it.
 """
 
 import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import torch
@@ -28,9 +30,12 @@ def _check_number(name: str, value: Any, minimum: float) -> None:
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise ValueError(f"{name} must be a 1-element tensor, got shape {tuple(value.shape)}")
-    elif isinstance(value, bool) or not isinstance(value, (int, float)):
+        if not value.is_cpu:
+            return
+        value = value.item()
+    elif type(value) is not float and (isinstance(value, bool) or not isinstance(value, Real)):
         raise ValueError(f"{name} must be a number, got {value!r}")
-    if not value >= minimum or (not isinstance(value, Tensor) and math.isinf(value)):
+    if not minimum <= value < math.inf or value == -math.inf:
         raise ValueError(f"{name} must be finite and >= {minimum:g}, got {value!r}")
 
 
@@ -43,8 +48,18 @@ def check_group(group: Mapping[str, Any]) -> None:
     """Check one complete param group (options and params).
 
     Raises:
-        ValueError: an option outside its range; parameters on more than one device or of more
-            than one dtype in one group; complex parameters.
+        ValueError: an option outside its range; parameters on more than one device; complex or
+            integer parameters.
+    """
+    check_options(group)
+    _check_params(group["params"])
+
+
+def check_options(group: Mapping[str, Any]) -> None:
+    """Check the options of a param group.
+
+    Raises:
+        ValueError: an option outside its range, or options that exclude each other.
     """
     for name in ("lr", "weight_decay", "distance_weight"):
         _check_number(name, group[name], 0.0)
@@ -66,7 +81,6 @@ def check_group(group: Mapping[str, Any]) -> None:
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"reference_dtype must be a floating torch.dtype, got {dtype!r}")
     resolve_bounds(group)
-    _check_params(group["params"])
 
 
 def _check_params(params: list[Tensor]) -> None:

@@ -112,12 +112,13 @@ def _sgd(m: Member, theta: Tensor, push: Tensor | None, group: Mapping[str, Any]
     d = d + group["weight_decay"] * theta
     if push is not None:
         d = d - push
+    lr = group["lr"].reshape(()) if isinstance(group["lr"], Tensor) else group["lr"]
     if m.momentum_buffer is None:
-        return theta - group["lr"] * d
+        return theta - lr * d
     momentum, damping = group["momentum"], 1.0 if m.first else 1.0 - group["dampening"]
     v = momentum * m.momentum_buffer.to(theta.dtype) + damping * d
     m.momentum_buffer.copy_(v)
-    return theta - group["lr"] * (d + momentum * v if group["nesterov"] else v)
+    return theta - lr * (d + momentum * v if group["nesterov"] else v)
 
 
 def _project(
