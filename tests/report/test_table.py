@@ -22,12 +22,13 @@ from d3fast.report.table import Column, spread, summary_table
         ([1, 2], {"digits": 0}, "2\n1–2"),
         ([0.12345], {"digits": 3}, "0.123"),
         ([-1.5, 0.5], {}, "−0.5\n−1.5 to 0.5"),
+        ([0.0, 1.0], {}, "0.5\n0.0–1.0"),
         ([-0.001, 0.0], {}, "0.0"),
         ([0.0], {}, "0.0"),
     ],
     ids=[
         "percent", "one value", "alike as shown", "different as shown", "gaps", "gaps alone",
-        "nothing", "no decimals", "three decimals", "negative", "no minus zero", "zero",
+        "nothing", "no decimals", "three decimals", "negative", "from zero", "no minus zero", "zero",
     ],
 )  # fmt: skip
 def test_a_spread_is_the_mean_and_below_it_the_range_if_it_shows(values, options, expected):
@@ -48,6 +49,8 @@ COLUMNS = (Column("acc", "ACC %", scale=100), Column("seconds", "seconds", digit
 def test_a_table_has_a_line_per_group_and_a_column_per_key():
     rows = [{"acc": 0.9, "seconds": 1.0}, {"acc": 0.8, "seconds": 1.0}]
     groups = {"before": rows, "after": rows[:1]}
+    headings = [column.header for column in summary_table("Title", COLUMNS, groups).columns]
+    assert headings == ["", "ACC %", "seconds"]
     assert _lines(summary_table("Title", COLUMNS, groups, "Caption")) == [
         "Title", "ACC % seconds", "before 85.0 1.00", "80.0–90.0", "after 90.0 1.00", "Caption",
     ]  # fmt: skip
