@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ours: ``D3FusedSGD`` without a constraint and with each of them, at its bound and inside.
+
+All variants drive one optimizer over one set of weights, whose options are exchanged before the
+untimed call. Gradients lead outwards, so a set that is bounded above is at its bound in every
+step; for the one that is only bounded below the untimed call puts the weights at distance 1 first.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from benchmarks.timing import Contender
+from benchmarks.workloads import FULL, Problem, Workload
+from d3fast.optim import D3FusedSGD
+
+LR, MOMENTUM, WEIGHT = 1e-4, 0.9, 1.0
+OURS = "d3fast"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One choice of constraint.
+
+    Attributes:
+        constraint: its name.
+        radius: its radius, relative.
+        before: options of the untimed step where they differ.
+        active: whether the timed step has to project.
+    """
+
+    constraint: str | None
+    radius: Any = None
+    before: Mapping[str, Any] = field(default_factory=dict)
+    active: bool = True
+
+
+_AT_ONE = {"constraint": "distance_shell", "radius": (1.0, 1.0)}
+FREE, SPHERE, BALL_INSIDE = f"{OURS} free", f"{OURS} norm_sphere", f"{OURS} norm_ball, inside"
+VARIANTS: Mapping[str, Variant] = {
+    FREE: Variant(None, active=False),
+    SPHERE: Variant("norm_sphere"),
+    f"{OURS} norm_ball": Variant("norm_ball"),
+    BALL_INSIDE: Variant("norm_ball", 10.0, active=False),
+    f"{OURS} distance_ball": Variant("distance_ball", 1.0),
+    f"{OURS} distance_ball, inside": Variant("distance_ball", 10.0, active=False),
+    f"{OURS} distance_floor": Variant("distance_floor", 1.1, before=_AT_ONE),
+    f"{OURS} distance_floor, inside": Variant("distance_floor", 0.01, active=False),
+    f"{OURS} distance_shell": Variant("distance_shell", (0.01, 1.0)),
+    f"{OURS} distance_shell, inside": Variant("distance_shell", (0.01, 10.0), active=False),
+}
+
+
+def variants(workload: Workload) -> list[str]:
+    """Names of the variants that a workload is measured with."""
+    return list(VARIANTS) if workload.constraints == FULL else [FREE, SPHERE, BALL_INSIDE]
+
+
+def optimizer(problem: Problem) -> D3FusedSGD:
+    """``D3FusedSGD`` over a copy of a problem's weights, their gradients set."""
+    params = [torch.nn.Parameter(theta.clone()) for theta in problem.thetas]
+    for p, grad in zip(params, problem.grads, strict=True):
+        p.grad = grad
+    count = len(problem.references)
+    groups: list[dict[str, Any]] = [{"params": params[:count], "reference": problem.references}]
+    if params[count:]:
+        groups.append({"params": params[count:], "distance_weight": 0.0, "constraint": None})
+    return D3FusedSGD(groups, lr=LR, momentum=MOMENTUM, distance_weight=WEIGHT, backend="fused")
+
+
+def ours(problem: Problem) -> list[Contender]:
+    """All variants of a workload, over one optimizer."""
+    opt = optimizer(problem)
+    opt.step()
+    held = [
+        value
+        for state in opt.state.values()
+        for name, value in state.items()
+        if name != "momentum_buffer"
+    ]
+    return [_contender(name, opt, held) for name in variants(problem.workload)]
+
+
+def _contender(name: str, opt: D3FusedSGD, held: list[torch.Tensor]) -> Contender:
+    variant = VARIANTS[name]
+    timed = {"constraint": variant.constraint, "radius": variant.radius}
+
+    def warm() -> None:
+        group = opt.param_groups[0]
+        group.update({**timed, **variant.before})
+        opt.step()
+        group.update(timed)
+
+    return Contender(name, opt.step, warm, held)

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a step is measured on: lists of tensors, some tracked, the others plain SGD.
+
+theta_0 ~ N(0, 0.02), theta at distance ||theta_0|| from it, gradients of the size that fine-tuning
+gives. The shapes are those of the models; no model is built.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+import torch
+from torch import Tensor
+
+from benchmarks.shapes import (
+    ParameterList,
+    Shape,
+    resnet18,
+    transformer_1b,
+    vgg19_bn,
+    vit_b16,
+)
+
+FULL = "full"  # every constraint, active and inactive
+MAIN = "main"  # the constraints that matter most
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Tensors to step over.
+
+    Attributes:
+        name: what tables call it.
+        tracked: shapes that are pushed and projected.
+        plain: shapes that take the plain SGD step.
+        constraints: ``FULL`` or ``MAIN``.
+        compiled: let torch.compile take part; compiling takes longer than measuring.
+        busy: keep one core busy with something else meanwhile.
+    """
+
+    name: str
+    tracked: tuple[Shape, ...]
+    plain: tuple[Shape, ...] = ()
+    constraints: str = MAIN
+    compiled: bool = False
+    busy: bool = False
+
+    @property
+    def tracked_numel(self) -> int:
+        """Number of tracked parameters."""
+        return sum(prod(shape) for shape in self.tracked)
+
+    @property
+    def plain_numel(self) -> int:
+        """Number of parameters that are not tracked."""
+        return sum(prod(shape) for shape in self.plain)
+
+    @property
+    def bytes(self) -> int:
+        """The least a D3 step moves: 24 bytes per tracked fp32 parameter, 20 per other one."""
+        return 24 * self.tracked_numel + 20 * self.plain_numel
+
+    @property
+    def footprint(self) -> int:
+        """Bytes of weights, gradients and momentum, and of the references of tracked weights."""
+        return 16 * self.tracked_numel + 12 * self.plain_numel
+
+    def of_one_element(self) -> "Workload":
+        """As many tensors, of one element each: what is left is the call itself."""
+        one = {"tracked": ((1,),) * len(self.tracked), "plain": ((1,),) * len(self.plain)}
+        return replace(self, **one)
+
+    def shrunk(self, scale: int) -> "Workload":
+        """The same with every tensor cut to about 1/scale of its elements, for a smoke run."""
+
+        def cut(shapes: Sequence[Shape]) -> tuple[Shape, ...]:
+            return tuple((max(1, prod(shape) // scale),) for shape in shapes)
+
+        return replace(self, tracked=cut(self.tracked), plain=cut(self.plain))
+
+
+def _of_model(model: ParameterList, tracked: str, **options: object) -> Workload:
+    heads = [shape for name, shape in model.shapes.items() if name == model.head]
+    others = [shape for name, shape in model.shapes.items() if name != model.head]
+    if tracked == "all":
+        heads, others = list(model.shapes.values()), []
+    return Workload(f"{model.name}, {tracked}", tuple(heads), tuple(others), **options)  # type: ignore[arg-type]
+
+
+def workloads(gpu: bool) -> list[Workload]:
+    """Everything that is measured on a CPU, or on a GPU."""
+    tens = Workload("10x2.5M", ((2_500_000,),) * 10, constraints=FULL, compiled=True)
+    sixties = Workload("60x36k", ((36_000,),) * 60, constraints=FULL, compiled=True)
+    chosen = [
+        Workload("1x25M", ((25_000_000,),), constraints=FULL, compiled=True),
+        tens,
+        sixties,
+        _of_model(resnet18(), "head"),
+        _of_model(resnet18(), "all", compiled=True),
+        _of_model(vgg19_bn(), "head"),
+        _of_model(vgg19_bn(), "all"),
+        _of_model(vit_b16(), "head"),
+        _of_model(vit_b16(), "all", compiled=gpu),
+    ]
+    if not gpu:
+        return chosen + [_beside_a_busy_core(w) for w in (tens, sixties)]
+    return [
+        *chosen,
+        Workload("1x250M", ((250_000_000,),), constraints=FULL),
+        Workload("10x25M", ((25_000_000,),) * 10, constraints=FULL, compiled=True),
+        _of_model(transformer_1b(), "all"),
+    ]
+
+
+def _beside_a_busy_core(workload: Workload) -> Workload:
+    name = f"{workload.name}, a core busy"
+    return replace(workload, name=name, constraints=MAIN, compiled=False, busy=True)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A workload's numbers on their device; the first tensors of each list are the tracked ones.
+
+    Attributes:
+        workload: what they were drawn for.
+        thetas: weights, shared by all peers; d3fast keeps its own.
+        grads: gradients.
+        momenta: momentum buffers, shared by the peers that update them in place.
+        references: theta_0 of the tracked tensors.
+    """
+
+    workload: Workload
+    thetas: list[Tensor]
+    grads: list[Tensor]
+    momenta: list[Tensor]
+    references: list[Tensor]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the numbers are."""
+        return self.thetas[0].device
+
+
+def draw(workload: Workload, device: torch.device) -> Problem:
+    """Draw a workload's numbers; they are the same in every run."""
+    generator = torch.Generator(device).manual_seed(0)
+
+    def normal(shape: Shape, scale: float) -> Tensor:
+        return torch.empty(shape, device=device).normal_(0, scale, generator=generator)
+
+    references = [normal(shape, 0.02) for shape in workload.tracked]
+    thetas = [r + normal(tuple(r.shape), 0.02) for r in references]
+    thetas += [normal(shape, 0.02) for shape in workload.plain]
+    # Descending leads outwards, by far more than rounding: a bound that is meant to be reached is
+    # reached in every step, as in training.
+    grads = [normal(tuple(t.shape), 0.01).sub_(t, alpha=0.05) for t in thetas]
+    return Problem(workload, thetas, grads, [torch.zeros_like(t) for t in thetas], references)
