@@ -2,13 +2,13 @@
 """The demonstration: implant a backdoor, repair the model, measure everything.
 
 Per seed: a clean twin (the floor of the ASR, the ceiling of the RA), a backdoored model, and
-repairs of it on the same clean samples: D3, plain fine-tuning at the same learning rate, and at ten
-times that rate, to tell what distance buys from what a large step alone buys. The repairs see clean
+repairs of it on the same clean samples: D3, plain fine-tuning at the same learning rate, and at
+twice that rate, to tell what distance buys from what a large step alone buys. The repairs see clean
 samples only; test images and trigger are used by the measurements around them.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -35,8 +35,8 @@ MAX_ASR_EXCESS = 5.0
 MAX_ACC_LOSS = 3.0
 MAX_FLOOR = 20.0
 
-CLEAN, BACKDOORED, FINE_TUNED, REPAIRED = "never poisoned", "backdoored", "fine-tuning", "D3"
-FINE_TUNED_HOT = "fine-tuning, lr x10"
+CLEAN, BACKDOORED, FINE_TUNED, REPAIRED = "clean twin", "backdoored", "fine-tuning", "D3"
+FINE_TUNED_HOT, HOT = "FT at 2x lr", 2.0
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ SETUPS: Mapping[str, Setup] = MappingProxyType(
                 batch_size=64,
                 ratio=0.1,
                 training=TrainConfig(epochs=30),
-                d3=D3Config(epochs=50, warm_start="noise", track="conv+linear", scope="group"),
-                fine_tuning=FineTuning(epochs=50),
+                d3=D3Config(epochs=50, clean_weight=2.0, lr=0.05, warm_start="random"),
+                fine_tuning=FineTuning(epochs=50, lr=0.05),
             ),
             Setup(
                 data="fashion-mnist",
@@ -95,8 +95,8 @@ SETUPS: Mapping[str, Setup] = MappingProxyType(
                 batch_size=64,
                 ratio=0.1,
                 training=TrainConfig(epochs=12),
-                d3=D3Config(epochs=50, warm_start="noise", track="conv+linear", scope="group"),
-                fine_tuning=FineTuning(epochs=50),
+                d3=D3Config(epochs=50, clean_weight=2.0, lr=0.05, warm_start="random"),
+                fine_tuning=FineTuning(epochs=50, lr=0.05),
             ),
         )
     }
@@ -255,7 +255,7 @@ def run_seed(
     repairs: dict[str, Callable[[OnEpoch], Defense]] = {
         FINE_TUNED: lambda watch: FineTuning(**{**tuning, "on_epoch": watch}),
         FINE_TUNED_HOT: lambda watch: FineTuning(
-            **{**tuning, "lr": 10 * tuning["lr"], "on_epoch": watch}
+            **{**tuning, "lr": HOT * tuning["lr"], "on_epoch": watch}
         ),
         REPAIRED: lambda watch: D3(d3, on_epoch=watch),
     }
@@ -297,7 +297,7 @@ def _train(
     return model, time.perf_counter() - started
 
 
-def shortfalls(rows: list[dict[str, Any]]) -> list[str]:
+def shortfalls(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Where D3 missed the goal of the demonstration: one line per seed and number, in points."""
     lines = []
     for row in rows:

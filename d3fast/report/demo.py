@@ -2,7 +2,7 @@
 """What the demonstration prints and leaves behind: a table, a verdict, a picture, JSON, models."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,41 +21,48 @@ from d3fast.demo import (
 from d3fast.detox import save_weights
 from d3fast.report.plot import demo_figure, save_png
 from d3fast.report.results import Results
-from d3fast.report.table import Column, summary_table
+from d3fast.report.table import Column, markdown_table, summary_table
 
 COLUMNS = (
     Column("acc", "ACC %", scale=100),
     Column("asr", "ASR %", scale=100),
     Column("floor", "floor", scale=100),
-    Column("asr_excess", "excess", scale=100),
     Column("ra", "RA %", scale=100),
-    Column("der", "DER", scale=100),
+    Column("der", "DER", digits=0, scale=100),
     Column("distance", "dist.", digits=2),
-    Column("seconds", "sec"),
+    Column("seconds", "sec", digits=0),
 )
 CAPTION = (
-    "ASR: triggered images of other classes answered with the target. Floor: the same of a model "
-    "never poisoned. Excess: ASR - floor, points. RA: triggered images answered correctly. "
+    "ASR: triggered images of other classes answered with the target. Floor: the same of its clean "
+    "twin, a model never poisoned. RA: triggered images answered correctly. "
     "Dist.: how far the weights that D3 tracks went, in units of their norm. Sec: seconds of the "
     "training or repair alone."
 )
 
 
-def _title(setup: Setup, seeds: int) -> str:
+def _title(setup: Setup, seeds: str) -> str:
     options = asdict(setup.attack)  # type: ignore[call-overload]
     attack = f"{type(setup.attack).__name__} {options.get('size', '')}".rstrip()
     return (
         f"{setup.data}, {attack}-pixel patch, {100 * setup.ratio:g} % poisoned, "
-        f"{setup.clean} clean samples, {seeds} seed{'s' if seeds > 1 else ''}"
+        f"{setup.clean} clean samples, {seeds}"
     )
 
 
-def print_table(runs: Sequence[SeedRun], setup: Setup, console: Console) -> None:
+def by_model(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Rows of all seeds by the model they measure, in the order the models were made."""
+    names = dict.fromkeys(row["model"] for row in rows)
+    return {name: [row for row in rows if row["model"] == name] for name in names}
+
+
+def demo_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table of the demonstration in Markdown."""
+    return markdown_table(COLUMNS, by_model(rows))
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], title: str, console: Console) -> None:
     """Print means and ranges over the seeds, and whether D3 reached its goal."""
-    rows = [row for run in runs for row in run.rows]
-    names = list(dict.fromkeys(row["model"] for row in rows))
-    groups = {name: [row for row in rows if row["model"] == name] for name in names}
-    console.print(summary_table(_title(setup, len(runs)), COLUMNS, groups, CAPTION))
+    console.print(summary_table(title, COLUMNS, by_model(rows), CAPTION))
     missed = shortfalls(rows)
     goal = f"ASR excess <= {MAX_ASR_EXCESS:g} points and ACC loss <= {MAX_ACC_LOSS:g} points"
     if missed:
@@ -85,8 +92,9 @@ def write_report(
     }  # fmt: skip
     rows = [row for run in runs for row in run.rows]
     Results(command, settings, rows).write(folder / "results.json")
-    title = f"{_title(setup, 1)} (seed {first.seed})"
+    title = _title(setup, f"seed {first.seed}")
     save_png(demo_figure(first, title), folder / "demo.png")
-    print_table(runs, setup, console)
+    seeds = f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
+    print_table(rows, _title(setup, seeds), console)
     console.print(f"Written to {folder}: demo.png, results.json, backdoored.safetensors, "
                   "repaired.safetensors (models of the first seed).", highlight=False)  # fmt: skip

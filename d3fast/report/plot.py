@@ -31,14 +31,12 @@ _STYLE: Any = {
 }
 
 
-def _draw_rates(
-    axes: Axes, curves: Mapping[str, Curve], key: str, level: float, level_name: str
-) -> None:
+def _draw_rates(axes: Axes, curves: Mapping[str, Curve], key: str, level: float) -> None:
     for name, curve in curves.items():
         colour, style = _LINES[name]
         rates = [100 * value for value in getattr(curve, key)]
         axes.plot(curve.epochs, rates, style, color=colour, label=name)
-    axes.axhline(100 * level, color=GREY, linewidth=1, linestyle=":", label=level_name)
+    axes.axhline(100 * level, color=GREY, linewidth=1, linestyle=":", label=CLEAN)
     axes.set_ylim(-3, 103)
     axes.set_xlabel("epoch of the repair")
 
@@ -49,9 +47,7 @@ def _draw_distance(axes: Axes, curves: Mapping[str, Curve]) -> None:
         axes.plot(curve.epochs, curve.distance, style, color=colour, label=name)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("epoch of the repair")
-    axes.set_title(
-        "Distance travelled by the tracked weights\n(1 = the norm they started with)", loc="left"
-    )
+    axes.set_title("Distance of the tracked weights\n(1: their norm at the start)", loc="left")
 
 
 @torch.no_grad()
@@ -89,13 +85,14 @@ def demo_figure(run: SeedRun, title: str) -> Figure:
         axes = figure.subplot_mosaic([list(layout)], width_ratios=[0.8, 0.8, 1.5, 1.5, 1.5])
         _draw_example(axes["a"], axes["b"], run)
         twin = next(row for row in run.rows if row["model"] == CLEAN)
-        _draw_rates(axes["c"], run.curves, "asr", twin["asr"], "never poisoned")
+        _draw_rates(axes["c"], run.curves, "asr", twin["asr"])
         axes["c"].set_title("Attack success rate, %", loc="left")
-        axes["c"].legend(loc="center right", frameon=False)
-        _draw_rates(axes["d"], run.curves, "acc", twin["acc"], "never poisoned")
+        _draw_rates(axes["d"], run.curves, "acc", twin["acc"])
         axes["d"].set_title("Accuracy on clean images, %", loc="left")
         _draw_distance(axes["e"], run.curves)
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        handles, labels = axes["c"].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="upper right", ncols=len(labels), frameon=False)
     return figure
 
 

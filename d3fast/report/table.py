@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables for the terminal: means over seeds, with the smallest and largest value below."""
+"""Tables for terminal and Markdown: means over seeds, with the smallest and largest value."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -67,18 +67,52 @@ def summary_table(
         groups: rows by the name of their line.
         caption: below the table.
     """
-    table = Table(title=title, caption=caption or None, title_justify="left",
-                  caption_justify="left", pad_edge=False, box=SIMPLE_HEAD)  # fmt: skip
-    table.add_column("")
+    table = Table(
+        title=title,
+        caption=caption or None,
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("", min_width=11)
     for column in columns:
-        table.add_column(column.heading, justify="right")
+        table.add_column(column.heading, justify="right", no_wrap=True)
     for name, rows in groups.items():
-        cells = (
-            spread([row.get(column.key) for row in rows], column.digits, column.scale)
-            for column in columns
-        )
-        table.add_row(name, *(_dimmed(cell) for cell in cells))
+        table.add_row(name, *(_dimmed(cell) for cell in _cells(columns, rows)))
     return table
+
+
+def markdown_table(
+    columns: Sequence[Column], groups: Mapping[str, Sequence[Mapping[str, float | None]]]
+) -> str:
+    """The same in Markdown, each range in brackets behind its mean.
+
+    Args:
+        columns: what to show.
+        groups: rows by the name of their line.
+
+    Example:
+        >>> print(markdown_table([Column("acc", "ACC %", scale=100)], {"D3": [{"acc": 0.97}]}))
+        | | ACC % |
+        |---|---:|
+        | D3 | 97.0 |
+    """
+    lines = [["", *(column.heading for column in columns)]]
+    for name, rows in groups.items():
+        cells = (cell.replace("\n", " (") + ")" * ("\n" in cell) for cell in _cells(columns, rows))
+        lines.append([name, *cells])
+    texts = ["| " + " | ".join(line) + " |" for line in lines]
+    texts[0] = "|" + texts[0].removeprefix("| ")
+    return "\n".join([texts[0], "|---|" + "---:|" * len(columns), *texts[1:]])
+
+
+def _cells(columns: Sequence[Column], rows: Sequence[Mapping[str, float | None]]) -> list[str]:
+    return [
+        spread([row.get(column.key) for row in rows], column.digits, column.scale)
+        for column in columns
+    ]
 
 
 def _dimmed(cell: str) -> Text:
