@@ -86,6 +86,14 @@ def test_a_missing_extension_is_no_error_and_described_with_its_remedy(monkeypat
     assert not any(label.startswith("extension ") for label in described)
 
 
+def test_lists_are_described_with_commas_and_what_is_missing_as_none(monkeypatch):
+    facts = {"levels": ["a", "b"], "archs": [], "cuda": None, "compiler": ""}
+    monkeypatch.setattr(environment, "build_info", lambda: facts)
+    described = dict(environment.describe())
+    assert described["extension levels"] == "a, b"
+    assert {described[f"extension {name}"] for name in ("archs", "cuda", "compiler")} == {"none"}
+
+
 def test_everything_described_is_a_line_of_text():
     described = environment.describe()
     labels = [label for label, _ in described]
@@ -151,6 +159,7 @@ def test_without_git_there_is_no_commit(checkout, monkeypatch):
 
 
 def test_a_package_inside_somebody_elses_checkout_has_no_commit(checkout, tmp_path, monkeypatch):
+    checkout("commit", "--quiet", "--allow-empty", "-m", "one")
     inside = tmp_path / "venv" / "site-packages" / "d3fast" / "environment.py"
     inside.parent.mkdir(parents=True)
     monkeypatch.setattr(environment, "__file__", str(inside))

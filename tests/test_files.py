@@ -2,10 +2,11 @@
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
-from d3fast.files import whole_file
+from d3fast.files import folder, whole_file
 
 
 @pytest.fixture
@@ -114,7 +115,32 @@ def test_pipes_and_devices_are_never_replaced_by_a_file(tmp_path):
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
+def test_no_file_is_left_open(tmp_path):
+    open_files = Path("/proc/self/fd")
+    if not open_files.is_dir():
+        pytest.skip("no /proc to count open files in")
+    before = len(list(open_files.iterdir()))
+    for _ in range(5):
+        with whole_file(tmp_path / "out") as temporary:
+            temporary.write_text("new")
+    assert len(list(open_files.iterdir())) == before
+
+
 def test_a_path_may_be_text(tmp_path):
     with whole_file(str(tmp_path / "out")) as temporary:
         temporary.write_text("new")
     assert (tmp_path / "out").read_text() == "new"
+
+
+def test_a_folder_is_made_with_those_above_it_or_taken_as_it_is(tmp_path):
+    for _ in range(2):
+        assert folder(str(tmp_path / "a" / "b")) == tmp_path / "a" / "b"
+        assert (tmp_path / "a" / "b").is_dir()
+
+
+@pytest.mark.parametrize("path", ["file", "file/below"])
+def test_a_file_in_the_way_of_a_folder_is_named(tmp_path, path):
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(ValueError, match=f"cannot make folder {tmp_path / path}: a file is in the"):
+        folder(tmp_path / path)
+    assert (tmp_path / "file").read_text() == "old"

@@ -44,6 +44,13 @@ def test_the_patch_is_white_in_bytes_and_floats_and_in_every_channel():
         assert stamped.sum() == white * 2 * 3 * 9
 
 
+@pytest.mark.parametrize("leading", [(), (5,), (2, 3)])
+def test_single_images_and_stacks_of_batches_are_stamped_alike(leading):
+    images = torch.rand(*leading, 3, 5, 7)
+    one_by_one = [BadNets(0).trigger(image) for image in images.reshape(-1, 3, 5, 7)]
+    assert torch.equal(BadNets(0).trigger(images), torch.stack(one_by_one).reshape(images.shape))
+
+
 def test_pixels_outside_the_patch_stay_as_they_are():
     images = torch.rand(2, 1, 8, 8)
     stamped = BadNets(0, size=2, margin=0).trigger(images)

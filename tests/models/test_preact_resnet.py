@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from d3fast import find_head
-from d3fast.models import PreActResNet, preact_resnet18, preact_resnet_narrow
+from d3fast.models import (
+    PreActResNet,
+    preact_resnet18,
+    preact_resnet_narrow,
+    preact_resnet_tiny,
+)
 from d3fast.models.preact_resnet import PreActBlock
 
 
@@ -42,8 +47,13 @@ def test_preact_resnet18_has_the_published_size():
     assert _parameters(preact_resnet18(10, 3)) == 11_171_146 + 2 * 512
 
 
-def test_the_narrow_model_has_0_3_million_parameters():
-    assert round(_parameters(preact_resnet_narrow(10, 1)) / 1e6, 1) == 0.3
+@pytest.mark.parametrize(
+    ("make", "width", "millions"), [(preact_resnet_narrow, 32, 0.3), (preact_resnet_tiny, 16, 0.08)]
+)
+def test_the_models_for_cpus_have_three_stages_of_one_block(make, width, millions):
+    model = make(10, 1)
+    assert [block.conv1.out_channels for block in model.blocks] == [width, 2 * width, 4 * width]
+    assert _parameters(model) == pytest.approx(millions * 1e6, rel=0.05)
 
 
 @pytest.mark.parametrize("stem_stride", [1, 2])
@@ -74,6 +84,14 @@ def test_a_block_that_keeps_its_shape_has_no_shortcut_weights():
     nn.init.zeros_(block.conv2.weight)
     x = torch.randn(2, 4, 6, 6)
     assert torch.equal(block(x), x)
+
+
+@pytest.mark.parametrize(("outputs", "stride"), [(4, 2), (5, 1)])
+def test_a_block_that_changes_its_shape_has_a_shortcut_convolution(outputs, stride):
+    block = PreActBlock(4, outputs, stride)
+    assert block.shortcut.weight.shape == (outputs, 4, 1, 1)
+    size = -(-7 // stride)
+    assert block(torch.randn(2, 4, 7, 7)).shape == (2, outputs, size, size)
 
 
 def test_only_the_head_has_a_bias_beside_batch_norm():

@@ -28,7 +28,8 @@ from d3fast.report.table import Column, spread, summary_table
     ],
     ids=[
         "percent", "one value", "alike as shown", "different as shown", "gaps", "gaps alone",
-        "nothing", "no decimals", "three decimals", "negative", "from zero", "no minus zero", "zero",
+        "nothing", "no decimals", "three decimals", "negative", "from zero",
+        "no minus zero", "zero",
     ],
 )  # fmt: skip
 def test_a_spread_is_the_mean_and_below_it_the_range_if_it_shows(values, options, expected):
