@@ -1,0 +1,76 @@
+"""Which groups are tracked, and which values the options take; refusals: test_bad_input.py."""
+
+import pytest
+import torch
+from torch import nn
+
+from d3fast import D3FusedSGD
+from d3fast.optim.options import check_group, is_tracked
+
+
+@pytest.mark.parametrize(
+    ("distance_weight", "constraint", "tracked"),
+    [
+        (1.0, "norm_sphere", True),
+        (1.0, None, True),
+        (0.0, "norm_ball", True),  # only projected
+        (0.0, None, False),
+    ],
+)
+def test_a_group_is_tracked_if_pushed_or_projected(distance_weight, constraint, tracked):
+    group = {"distance_weight": distance_weight, "constraint": constraint}
+    assert is_tracked(group) == tracked
+    p = nn.Parameter(torch.ones(2))
+    opt = D3FusedSGD([p], **group)
+    assert ("reference" in opt.state[p]) == tracked
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lr": 0},
+        {"lr": 1},
+        {"lr": torch.tensor([0.1])},
+        {"dampening": -0.5},  # torch.optim.SGD takes it too
+        {"momentum": 1.5},
+        {"distance_p": 1},
+        {"radius": 0},
+        {"radius": torch.tensor(2.0)},
+        {"constraint": "distance_shell", "radius": [1.0, 1.0]},
+        {"constraint": "distance_shell", "radius": (torch.tensor(1.0), 2)},
+        {"reference_dtype": torch.float32},
+    ],
+    ids=str,
+)
+def test_accepted(options, descend):
+    opt = D3FusedSGD([nn.Parameter(torch.ones(2))], **options)
+    check_group(opt.param_groups[0])
+    (theta,) = descend(opt, 2)
+    assert torch.isfinite(theta).all()
+
+
+def test_the_defaults_are_those_of_the_paper_s_step():
+    defaults = D3FusedSGD([nn.Parameter(torch.ones(2))]).defaults
+    assert defaults == {
+        "lr": 1e-3,
+        "momentum": 0.0,
+        "dampening": 0.0,
+        "weight_decay": 0.0,
+        "nesterov": False,
+        "maximize": False,
+        "distance_weight": 1.0,
+        "distance_p": 2.0,
+        "scope": "tensor",
+        "constraint": "norm_sphere",
+        "radius": None,
+        "radius_unit": "relative",
+        "reference_dtype": None,
+        "capturable": False,
+        "backend": "auto",
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+def test_parameters_must_be_floating(dtype):
+    with pytest.raises(ValueError, match=f"real floating point, got a parameter of {dtype}"):
+        D3FusedSGD([nn.Parameter(torch.ones(2).to(dtype), requires_grad=False)])
