@@ -42,9 +42,10 @@ CAPTION = (
 
 def _title(setup: Setup, seeds: str) -> str:
     options = asdict(setup.attack)  # type: ignore[call-overload]
-    attack = f"{type(setup.attack).__name__} {options.get('size', '')}".rstrip()
+    size = options.get("size")
+    attack = type(setup.attack).__name__ + (f" {size}x{size} patch" if size else "")
     return (
-        f"{setup.data}, {attack}-pixel patch, {100 * setup.ratio:g} % poisoned, "
+        f"{setup.data}, {attack}, {100 * setup.ratio:g} % poisoned, "
         f"{setup.clean} clean samples, {seeds}"
     )
 
