@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ours: ``D3FusedSGD`` without a constraint and with each of them, at its bound and inside.
 
-All variants drive one optimizer over one set of weights, whose options are exchanged before the
-untimed call. Gradients lead outwards, so a set that is bounded above is at its bound in every
-step; for the one that is only bounded below the untimed call puts the weights at distance 1 first.
+All variants drive one optimizer over one set of weights, whose options are exchanged around the
+untimed call. That call also puts the weights where the timed one surely has to project, or surely
+has not: gradients lead outwards, and a bound that is meant to be reached lies closer, or further
+out, than what the untimed call was bound to.
 """
 
 from collections.abc import Mapping
@@ -37,18 +38,19 @@ class Variant:
     active: bool = True
 
 
+_ON_SPHERE = {"constraint": "norm_sphere", "radius": None}
 _AT_ONE = {"constraint": "distance_shell", "radius": (1.0, 1.0)}
 FREE, SPHERE, BALL_INSIDE = f"{OURS} free", f"{OURS} norm_sphere", f"{OURS} norm_ball, inside"
 VARIANTS: Mapping[str, Variant] = {
     FREE: Variant(None, active=False),
     SPHERE: Variant("norm_sphere"),
-    f"{OURS} norm_ball": Variant("norm_ball"),
+    f"{OURS} norm_ball": Variant("norm_ball", before=_ON_SPHERE),
     BALL_INSIDE: Variant("norm_ball", 10.0, active=False),
-    f"{OURS} distance_ball": Variant("distance_ball", 1.0),
+    f"{OURS} distance_ball": Variant("distance_ball", 0.9, before=_AT_ONE),
     f"{OURS} distance_ball, inside": Variant("distance_ball", 10.0, active=False),
     f"{OURS} distance_floor": Variant("distance_floor", 1.1, before=_AT_ONE),
     f"{OURS} distance_floor, inside": Variant("distance_floor", 0.01, active=False),
-    f"{OURS} distance_shell": Variant("distance_shell", (0.01, 1.0)),
+    f"{OURS} distance_shell": Variant("distance_shell", (0.01, 0.9), before=_AT_ONE),
     f"{OURS} distance_shell, inside": Variant("distance_shell", (0.01, 10.0), active=False),
 }
 
