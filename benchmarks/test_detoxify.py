@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""End to end: ``detoxify`` and one evaluation, against the published way of running the experiment.
+
+Same suspect, clean samples, start, number of batches and epochs. The published way evaluates after
+every epoch, which is part of what is measured; its seconds are recorded apart, so that both ratios
+can be read. There are at most four test images per clean sample, as in the published experiments
+(10,000 and 2,500). What each ends with (ACC, ASR, RA) is recorded beside the time it took.
+"""
+
+import statistics
+import time
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.authors_loop import repair
+from benchmarks.replay import CLOCK
+from d3fast.attacks import train_backdoored
+from d3fast.data import Splits, load
+from d3fast.demo import SETUPS, Setup
+from d3fast.detox import detoxify
+from d3fast.devices import wait_for
+from d3fast.metrics import evaluate
+from d3fast.models import MODELS
+from d3fast.seeding import generator, initial_weights
+
+ROUNDS, SEED = 3, 0
+TEST_PER_CLEAN = 4
+EPOCHS = {"digits": 50, "fashion-mnist": 50}  # of the repair
+TRAINING_EPOCHS = {"digits": 20, "fashion-mnist": 6}  # of the suspect
+OURS, THEIRS = "d3fast", "published way"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A suspect and what is known about it."""
+
+    setup: Setup
+    splits: Splits
+    suspect: nn.Module
+    device: torch.device
+
+    def ours(self):
+        """Seconds, their parts, and the repaired model."""
+        samples = self.splits.clean.batches(self.setup.batch_size, generator(SEED, "repair order"))
+        started = time.perf_counter()
+        result = detoxify(self.suspect, samples, self.setup.d3, device=self.device, progress=False)
+        wait_for(self.device)
+        trained = time.perf_counter()
+        evaluate(result.model, self.splits.test.batches(1000), self.setup.attack)
+        done = time.perf_counter()
+        return trained - started, done - trained, result.model
+
+    def theirs(self):
+        """The same of the published way."""
+        clean, batch_size = self.splits.clean, self.setup.batch_size
+        batches = len(clean.batches(batch_size))
+        outcome = repair(
+            self.suspect, clean, self.splits.test, self.setup.attack, self.setup.d3,
+            batch_size=-(-len(clean) // batches), device=self.device,
+        )  # fmt: skip
+        return outcome.training, outcome.evaluation, outcome.model
+
+
+def make_case(name, run):
+    chosen = SETUPS[name]
+    epochs = max(1, EPOCHS[name] // run.shrink)
+    training = replace(chosen.training, epochs=max(1, TRAINING_EPOCHS[name] // run.shrink))
+    d3 = replace(chosen.d3, epochs=epochs, seed=SEED)
+    setup = replace(chosen, d3=d3, training=training)
+    try:
+        splits = load(name, SEED, train=setup.train, clean=setup.clean).to(run.device)
+    except ValueError as missing:
+        pytest.skip(str(missing))
+    shown = min(len(splits.test), TEST_PER_CLEAN * len(splits.clean))
+    splits = replace(splits, test=splits.test.subset(torch.arange(shown)))
+    with initial_weights(SEED):
+        suspect = MODELS[setup.model](len(splits.train.classes), splits.train.shape[0])
+    train_backdoored(
+        suspect, splits.train, setup.attack, ratio=setup.ratio, seed=SEED,
+        config=training, device=run.device, progress=False,
+    )  # fmt: skip
+    return Case(setup, splits, suspect, run.device)
+
+
+def in_turn(case):
+    """Seconds of training and of evaluation per round, and the models, by who repaired."""
+    ways = {OURS: case.ours, THEIRS: case.theirs}
+    short = replace(case.setup, d3=replace(case.setup.d3, epochs=1))
+    for warm in (replace(case, setup=short).ours, replace(case, setup=short).theirs):
+        warm()
+    seconds, models = {name: [] for name in ways}, {}
+    for turn in range(ROUNDS):
+        for name in list(ways)[:: -1 if turn % 2 else 1]:
+            training, evaluation, models[name] = ways[name]()
+            seconds[name].append((training, evaluation))
+    return seconds, models
+
+
+def rows(name, case, seconds, models):
+    totals = {who: [sum(parts) for parts in rounds] for who, rounds in seconds.items()}
+    before = evaluate(case.suspect, case.splits.test.batches(1000), case.setup.attack)
+    for who, rounds in seconds.items():
+        measured = evaluate(models[who], case.splits.test.batches(1000), case.setup.attack)
+        ratios = [t / o for t, o in zip(totals[who], totals[OURS], strict=True)]
+        yield {
+            "kind": "detoxify",
+            "data": name,
+            "model": case.setup.model,
+            "epochs": case.setup.d3.epochs,
+            "clean_samples": len(case.splits.clean),
+            "test_images": len(case.splits.test),
+            "contender": who,
+            "rounds": ROUNDS,
+            "seconds": statistics.median(totals[who]),
+            "seconds_low": min(totals[who]),
+            "seconds_high": max(totals[who]),
+            "training_seconds": statistics.median(t for t, _ in rounds),
+            "evaluation_seconds": statistics.median(e for _, e in rounds),
+            "to_d3fast": statistics.median(ratios),
+            **{f"suspect_{key}": getattr(before, key) for key in ("acc", "asr", "ra")},
+            **{key: getattr(measured, key) for key in ("acc", "asr", "ra")},
+        }
+
+
+@pytest.fixture(scope="module")
+def repaired(run):
+    """Measures a data set once; gives seconds per round by who repaired."""
+    known = {}
+
+    def of(name):
+        if name not in known:
+            case = make_case(name, run)
+            seconds, models = in_turn(case)
+            run.rows += rows(name, case, seconds, models)
+            known[name] = seconds
+        return known[name]
+
+    return of
+
+
+@pytest.mark.parametrize("who", [OURS, THEIRS])
+@pytest.mark.parametrize("data", EPOCHS)
+@pytest.mark.benchmark(timer=CLOCK)
+def test_detoxify(repaired, replay, data, who):
+    replay([sum(parts) for parts in repaired(data)[who]], f"detoxify, {data}")
