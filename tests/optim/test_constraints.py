@@ -129,7 +129,7 @@ def test_projection_coefficient_is_clamp_over_norm():
     assert c(5.0, 1.0, 2.0) == pytest.approx(0.4)
     assert c(0.5, 1.0, 2.0) == 2.0
     assert c(1.5, 1.0, 2.0) == 1.0
-    assert c(0.0, 1.0, 2.0) == 1.0
+    assert c(0.0, 3.0, 4.0) == 1.0
     assert c(7.0, 1.0, math.inf) == 1.0
 
 

@@ -9,8 +9,8 @@ from d3fast import D3FusedSGD, param_groups
 THETA = [torch.tensor([3.0, 4.0]), torch.tensor([[1.0, 2.0], [2.0, 0.0]])]
 
 
-def from_zero(backend="fused", **options):
-    params = [nn.Parameter(t.clone()) for t in THETA]
+def from_zero(backend="fused", dtype=torch.float32, **options):
+    params = [nn.Parameter(t.to(dtype, copy=True)) for t in THETA]
     zeros = [torch.zeros_like(t) for t in THETA]
     options = {"lr": 0.1, "constraint": None, "reference": zeros, **options}
     return params, D3FusedSGD(params, backend=backend, **options)
@@ -75,8 +75,8 @@ def test_an_in_place_edit_is_seen_at_once(backend, descend):
     assert opt.distances()[0].item() == 10.0
 
 
-def test_a_reported_distance_does_not_change_with_later_steps(backend, descend):
-    _, opt = from_zero(backend, reference=None)
+def test_a_reported_distance_does_not_change_with_later_steps(backend, dtype, descend):
+    _, opt = from_zero(backend, dtype, reference=None)
     descend(opt, 1)
     first = opt.distances()[0]
     value = first.item()

@@ -8,7 +8,9 @@ from d3fast import D3FusedSGD, find_head, param_groups
 
 
 def mlp():
-    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
 
 
 class Named(nn.Module):

@@ -72,6 +72,20 @@ def test_a_norm_that_an_edit_made_stale_is_put_right(
     assert relative_error(got, want) <= (1e-5 if dtype == torch.float32 else 1e-13)
 
 
+def test_after_an_in_place_edit_a_step_has_the_bits_of_a_new_optimizer(
+    backend, dtype, far_apart, descend, same_bits
+):
+    params, old = far_apart(dtype, backend=backend)
+    descend(old, 2)
+    with torch.no_grad():
+        for p in params:
+            p.mul_(3.0)
+    starts = [nn.Parameter(p.detach().clone()) for p in params]
+    references = [old.state[p]["reference"] for p in params]
+    new = D3FusedSGD(starts, lr=0.05, reference=references, backend=backend)
+    assert same_bits(descend(old, 1, start=2), descend(new, 1, start=2))
+
+
 @pytest.mark.parametrize("momentum", MOMENTA)
 @pytest.mark.parametrize("weight_decay", [9.0, 10.0, 11.0, 20.0])
 def test_strong_weight_decay_leaves_no_norm_stale(
