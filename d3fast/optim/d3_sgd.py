@@ -6,6 +6,7 @@ the arithmetic of a step to one of two backends that share one specification: ``
 plain PyTorch, ``fused`` through the C++/CUDA kernels. Method: arXiv 2411.09585.
 """
 
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, overload
@@ -20,6 +21,14 @@ from d3fast.optim.references import match_layout, resolve_references
 from d3fast.optim.warm_start import WARM_STARTS
 
 References = Sequence[Tensor] | Mapping[str, Tensor]
+
+
+def _level_of_caller() -> int:
+    """The ``stacklevel`` with which this function's caller warns about the user's own line."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_globals["__name__"].startswith(("d3fast.", "torch.")) and frame.f_back:
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 class D3FusedSGD(Optimizer):
@@ -341,7 +350,7 @@ class D3FusedSGD(Optimizer):
             warnings.warn(
                 f"param group {index} runs on the slower backend='reference': {reason}; "
                 "ask for backend='reference' to silence this",
-                stacklevel=4,
+                stacklevel=_level_of_caller(),
             )
         return "reference"
 

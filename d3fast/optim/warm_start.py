@@ -40,8 +40,9 @@ def far(reference: Tensor, generator: torch.Generator | None) -> Tensor:
 
 def noise(reference: Tensor, generator: torch.Generator | None) -> Tensor:
     """theta_0 + N(0, std(theta_0)), the standard deviation taken over the tensor."""
-    spread = reference.float().std(correction=0) if reference.numel() else 0.0
-    return reference + spread * _drawn_like(reference, generator, "normal")
+    drawn = _drawn_like(reference, generator, "normal")
+    spread = reference.to(drawn.dtype).std(correction=0) if reference.numel() else 0.0
+    return reference + spread * drawn
 
 
 def random(reference: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -38,6 +38,14 @@ def test_auto_falls_back_with_one_warning_that_says_why(name):
     assert len(caught) == 1
     assert reason in str(caught[0].message)
     assert "backend='reference' to silence" in str(caught[0].message)
+    assert caught[0].filename == __file__  # the line to change is the caller's
+
+
+def test_the_warning_for_a_group_added_later_points_at_its_line():
+    opt = D3FusedSGD([nn.Parameter(torch.ones(2))])
+    with pytest.warns(UserWarning, match="param group 1 runs on the slower") as caught:
+        opt.add_param_group({"params": [nn.Parameter(torch.ones(2))], "distance_p": 3.0})
+    assert caught[0].filename == __file__
 
 
 @pytest.mark.parametrize("name", UNSERVED)

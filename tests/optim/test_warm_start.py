@@ -31,6 +31,15 @@ def test_noise_adds_a_normal_of_the_spread_of_theta_0():
     assert ((added.abs() > added.std()).float().mean().item()) == pytest.approx(0.317, abs=0.02)
 
 
+def test_noise_keeps_the_precision_of_float64():
+    theta, theta_0 = warmed("noise", shape=(50,), dtype=torch.float64)
+    g = torch.Generator().manual_seed(0)
+    drawn = torch.randn(50, generator=g, dtype=torch.float64)
+    torch.testing.assert_close(
+        theta, theta_0 + theta_0.std(correction=0) * drawn, rtol=1e-14, atol=1e-15
+    )
+
+
 def test_random_is_uniform_around_0_on_the_sphere_of_theta_0(dtype):
     theta, theta_0 = warmed("random", dtype=dtype)
     torch.testing.assert_close(theta.norm(), theta_0.norm())
