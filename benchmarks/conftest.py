@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options of the suite, and the JSON that a run leaves behind."""
 
-import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.machine import cache_bytes, machine_name
 from benchmarks.measure import Measurement, measure, names
 from benchmarks.replay import CLOCK
 from benchmarks.workloads import Workload, workloads
@@ -60,18 +60,6 @@ class Run:
         machine = self.config.getoption("machine") or machine_name(self.device)
         file = f"{machine}-{date.today().isoformat()}.json"
         return (Path(given) if given else RESULTS) / file
-
-
-def machine_name(device: torch.device) -> str:
-    """What the machine is, not who: cpu-2core, h100, rtx-4090."""
-    if device.type == "cuda":
-        name = torch.cuda.get_device_properties(device).name
-        words = re.findall(r"[a-z0-9]+", name.lower())
-        noise = {"nvidia", "geforce", "tesla", "hbm2", "hbm2e", "hbm3", "hbm3e", "pcie", "sxm",
-                 "sxm2", "sxm4", "sxm5", "gpu", "laptop"}  # fmt: skip
-        kept = [w for w in words if w not in noise and not re.fullmatch(r"\d+gb", w)]
-        return "-".join(kept) or "gpu"
-    return f"cpu-{environment.cores()}core"
 
 
 _RUN = pytest.StashKey[Run]()
@@ -125,17 +113,6 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     command = shlex.join(["python", "-m", "pytest", *arguments])
     path.parent.mkdir(parents=True, exist_ok=True)
     Results(command, settings, run.rows).write(path)
-
-
-def cache_bytes(device: torch.device) -> int | None:
-    """Size of the last cache before memory."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).L2_cache_size)
-    text = "/sys/devices/system/cpu/cpu0/cache/index3/size"
-    try:
-        return int(Path(text).read_text().strip().removesuffix("K")) << 10
-    except (OSError, ValueError):
-        return None
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

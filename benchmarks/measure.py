@@ -58,9 +58,9 @@ def measure(workload: Workload, device: torch.device, budget: float) -> Measurem
         budget: seconds for the rounds; building and compiling come on top.
     """
     gc.collect()  # the workload before may have been a large one
-    host = _host_times(workload, device)
     problem = draw(workload, device)
     able, skipped = contenders(problem)
+    host = _host_times(workload, device, able)
     extra = {c.name: (storage_bytes(c.held), transient_bytes(c, device)) for c in able}
     yardsticks = Yardsticks(workload.footprint, device)
     with busy_core(workload.busy):
@@ -83,10 +83,12 @@ def measure(workload: Workload, device: torch.device, budget: float) -> Measurem
     return Measurement(samples, skipped, tuple(rows))
 
 
-def _host_times(workload: Workload, device: torch.device) -> dict[str, float]:
-    """Median host seconds of the call alone: without its work, or without waiting for it."""
-    gpu = device.type == "cuda"
-    able, _ = contenders(draw(workload if gpu else workload.of_one_element(), device))
+def _host_times(
+    workload: Workload, device: torch.device, able: list[Contender]
+) -> dict[str, float]:
+    """Median host seconds of the call alone: without waiting for its work, or without any."""
+    if device.type != "cuda":
+        able, _ = contenders(draw(workload.of_one_element(), device))
     with busy_core(workload.busy):
         samples = interleave(able, device, HOST_SECONDS, host_seconds)
     return {name: quartiles(values)[1] for name, values in samples.items()}

@@ -84,12 +84,12 @@ def foreach(problem: Problem) -> Contender:
     references, count = problem.references, len(problem.references)
     thetas, grads, momenta = (x[:count] for x in (problem.thetas, problem.grads, problem.momenta))
     rest = [x[count:] for x in (problem.thetas, problem.grads, problem.momenta)]
-    scratch = [torch.empty_like(theta) for theta in thetas]
+    scratch = [torch.empty_like(theta) for theta in thetas if theta.is_cpu]
     radii = _norms(references)
 
     @torch.no_grad()
     def step() -> None:
-        if thetas[0].is_cpu:  # a foreach call is this loop, and has no form that writes elsewhere
+        if scratch:  # on a CPU a foreach call is this loop, and has no form that writes elsewhere
             for theta, theta_0, out in zip(thetas, references, scratch, strict=True):
                 torch.sub(theta, theta_0, out=out)
             d = scratch
@@ -104,7 +104,7 @@ def foreach(problem: Problem) -> Contender:
         if rest[0]:
             _fused_sgd(*rest)
 
-    return Contender(FOREACH, step, held=[*references, *(scratch if thetas[0].is_cpu else ())])
+    return Contender(FOREACH, step, held=[*references, *scratch])
 
 
 def _plain_step(theta: Tensor, grad: Tensor, v: Tensor, theta_0: Tensor, radius: Tensor) -> None:

@@ -2,8 +2,9 @@
 """Timing several contenders in one process, round by round: A B C, C B A, B C A, and so on.
 
 Whatever slows the machine down for a while slows all contenders down alike, so ratios within a
-round are worth more than times. Every timed call follows an untimed one of the same contender: what
-the caches hold is what its own last step left there, not what a rival left.
+round are worth more than times. Every timed call follows an untimed one of the same contender, and
+every sample of a short one a few of them: what the caches hold is what its own last steps left
+there, not what a rival left.
 """
 
 import gc
@@ -19,8 +20,9 @@ import torch
 from torch import Tensor
 
 MIN_ROUNDS, MAX_ROUNDS = 7, 41
-SAMPLE_SECONDS = 2e-3  # a sample of a short call is the mean of as many calls as fit in here
+SAMPLE_SECONDS = 1e-2  # a sample of a short call is the mean of as many calls as fit in here
 MAX_CALLS = 50
+MAX_SETTLING = 3  # untimed calls before the first one of a sample, in the same time
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,10 @@ def interleave(
     Returns:
         Seconds per call by name, one sample per round, all lists of one length.
     """
-    calls = []
+    fitting = []  # calls in the time of a sample
     for contender in contenders:
         contender.prepare()
-        trial = measure(contender, device, 1)
-        calls.append(min(MAX_CALLS, math.ceil(SAMPLE_SECONDS / max(trial, 1e-9))))
+        fitting.append(SAMPLE_SECONDS / max(measure(contender, device, 1), 1e-9))
     samples: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     collecting = gc.isenabled()
     gc.disable()
@@ -111,7 +112,10 @@ def interleave(
         started = time.perf_counter()
         for turn in range(MAX_ROUNDS):
             for i in _in_order(len(contenders), turn):
-                samples[contenders[i].name].append(measure(contenders[i], device, calls[i]))
+                for _ in range(min(MAX_SETTLING, int(fitting[i]))):
+                    contenders[i].prepare()
+                calls = min(MAX_CALLS, math.ceil(fitting[i]))
+                samples[contenders[i].name].append(measure(contenders[i], device, calls))
             if turn + 1 >= MIN_ROUNDS and time.perf_counter() - started > budget:
                 break
     finally:

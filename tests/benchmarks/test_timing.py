@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import torch
 
-from benchmarks.timing import MIN_ROUNDS, Contender, interleave
+from benchmarks.timing import MAX_SETTLING, MIN_ROUNDS, Contender, interleave
 from benchmarks.yardsticks import BYTES, FLOORS, Yardsticks
 
 CPU = torch.device("cpu")
@@ -28,13 +28,17 @@ def test_every_round_has_all_contenders_in_changing_order():
     assert len({tuple(pairwise(r)) for r in rounds}) > len(names)
 
 
-def test_a_timed_call_follows_an_untimed_one_of_the_same_contender():
+def test_a_timed_call_follows_an_untimed_one_and_a_sample_a_few():
     calls = []
-    first = Contender("first", lambda: calls.append("timed"), lambda: calls.append("warm"))
-    interleave([first, Contender("other", lambda: calls.append("other"))], CPU, 0.0)
-    mine = [kind for kind in calls if kind != "other"]
-    assert mine.count("warm") == mine.count("timed") + 1
-    assert all(calls[i - 1] == "warm" for i, kind in enumerate(calls) if kind == "timed")
+    mine = Contender("mine", lambda: calls.append("timed"), lambda: calls.append("warm"))
+    other = Contender("other", lambda: calls.append("other"))
+    interleave([mine, other], CPU, 0.0)
+    befores = [calls[i - 1] for i, call in enumerate(calls) if call == "timed"]
+    assert set(befores) == {"warm"}
+    after_rival = [i for i in range(1, len(calls)) if (calls[i - 1], calls[i]) == ("other", "warm")]
+    assert len(after_rival) >= MIN_ROUNDS // 2
+    for i in after_rival:
+        assert calls[i : i + MAX_SETTLING + 2] == ["warm"] * (MAX_SETTLING + 1) + ["timed"]
 
 
 def test_a_floor_is_the_time_of_the_best_yardstick():
