@@ -24,7 +24,7 @@ from d3fast.detox import detoxify
 from d3fast.devices import wait_for
 from d3fast.metrics import evaluate
 from d3fast.models import MODELS
-from d3fast.seeding import generator, initial_weights
+from d3fast.seeding import generator, global_seed
 
 ROUNDS, SEED = 3, 0
 TEST_PER_CLEAN = 4
@@ -76,7 +76,7 @@ def make_case(name, run):
         pytest.skip(str(missing))
     shown = min(len(splits.test), TEST_PER_CLEAN * len(splits.clean))
     splits = replace(splits, test=splits.test.subset(torch.arange(shown)))
-    with initial_weights(SEED):
+    with global_seed(SEED):
         suspect = MODELS[setup.model](len(splits.train.classes), splits.train.shape[0])
     train_backdoored(
         suspect, splits.train, setup.attack, ratio=setup.ratio, seed=SEED,

@@ -27,7 +27,7 @@ from d3fast.devices import resolve_device, wait_for
 from d3fast.metrics import Metrics, der, evaluate
 from d3fast.models import MODELS
 from d3fast.optim import param_groups
-from d3fast.seeding import generator, initial_weights
+from d3fast.seeding import generator, global_seed
 from d3fast.training import Epoch
 
 # What a run has to reach on every seed, in points; a floor above the last measures nothing.
@@ -280,7 +280,7 @@ def _train(
     progress: bool,
     attack: Attack | None,
 ) -> tuple[nn.Module, float]:
-    with initial_weights(seed):
+    with global_seed(seed):
         model = MODELS[setup.model](len(splits.train.classes), splits.train.shape[0])
     started = time.perf_counter()
     train_backdoored(

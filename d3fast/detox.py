@@ -26,7 +26,7 @@ from d3fast.files import whole_file
 from d3fast.loss import CleanLoss, check_clean_loss
 from d3fast.optim import WARM_STARTS, D3FusedSGD, param_groups
 from d3fast.optim.options import check_group
-from d3fast.seeding import generator
+from d3fast.seeding import generator, global_seed
 from d3fast.training import Epoch, check_weights, fit
 
 SCHEDULES = ("cosine", "constant")
@@ -55,7 +55,8 @@ class D3Config:
         momentum: momentum.
         weight_decay: L2 penalty.
         schedule: of the learning rate: ``"cosine"`` to 0 over the epochs, or ``"constant"``.
-        seed: draws the warm start.
+        seed: draws the warm start, dropout's masks, and the order of a loader that shuffles by
+            torch's global generator.
         backend: of the optimizer.
 
     Raises:
@@ -236,20 +237,21 @@ def detoxify(
     )
     optimizer.warm_start(config.warm_start, generator=generator(config.seed, "warm start"))
     weight = config.clean_weight * config.loss_scale
-    history = fit(
-        repaired,
-        clean_loader,
-        CleanLoss(config.epsilon, weight, config.reduction),
-        optimizer,
-        epochs=config.epochs,
-        device=where,
-        scheduler=_schedule(optimizer, config),
-        val_loader=val_loader,
-        distance=optimizer.total_distance,
-        on_epoch=on_epoch,
-        title="repairing with D3",
-        progress=progress,
-    )
+    with global_seed(config.seed, "training", where):  # for dropout, and loaders that shuffle
+        history = fit(
+            repaired,
+            clean_loader,
+            CleanLoss(config.epsilon, weight, config.reduction),
+            optimizer,
+            epochs=config.epochs,
+            device=where,
+            scheduler=_schedule(optimizer, config),
+            val_loader=val_loader,
+            distance=optimizer.total_distance,
+            on_epoch=on_epoch,
+            title="repairing with D3",
+            progress=progress,
+        )
     wait_for(where)
     return DetoxResult(repaired, history, config, time.perf_counter() - started)
 

@@ -4,8 +4,8 @@
 Everything random in d3fast draws from a ``torch.Generator`` that is handed to it. One integer
 seed per run is split into independent streams by name ("split", "poison", "shuffle", ...), so
 that adding a draw in one place does not shift the numbers in another. Layers of
-``torch.nn`` draw their first weights from torch's global generator; ``initial_weights`` seeds it
-for the length of a block and puts its state back afterwards.
+``torch.nn`` draw their first weights and dropout's masks from torch's global generator;
+``global_seed`` seeds it for the length of a block and puts its state back afterwards.
 """
 
 import hashlib
@@ -46,12 +46,17 @@ def generator(seed: int, stream: str) -> torch.Generator:
 
 
 @contextmanager
-def initial_weights(seed: int, stream: str = "init") -> Iterator[None]:
-    """Seed torch's global CPU generator inside a ``with`` block, and restore it afterwards.
+def global_seed(
+    seed: int, stream: str = "init", device: torch.device | None = None
+) -> Iterator[None]:
+    """Seed torch's global generators inside a ``with`` block, and restore them afterwards.
+
+    Layers draw their first weights from them, dropout its masks, a ``DataLoader`` its order.
 
     Args:
         seed: the seed of the run, >= 0.
         stream: name of the stream.
+        device: a CUDA device whose generator is seeded beside the CPU's.
 
     Yields:
         Nothing; build the model inside the block.
@@ -60,14 +65,18 @@ def initial_weights(seed: int, stream: str = "init") -> Iterator[None]:
         ValueError: the seed is no integer or negative.
 
     Example:
-        >>> with initial_weights(0):
+        >>> with global_seed(0):
         ...     first = torch.nn.Linear(3, 2)
-        >>> with initial_weights(0):
+        >>> with global_seed(0):
         ...     second = torch.nn.Linear(3, 2)
         >>> torch.equal(first.weight, second.weight)
         True
     """
     stream_seed = _stream_seed(seed, stream)
-    with torch.random.fork_rng(devices=[]):
+    on_gpu = device is not None and device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
         torch.default_generator.manual_seed(stream_seed)
+        if on_gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(stream_seed)
         yield

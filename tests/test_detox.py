@@ -10,7 +10,7 @@ from safetensors.torch import load_model
 from torch import nn
 
 from d3fast import CleanLoss, D3Config, D3FusedSGD, detoxify, param_groups
-from d3fast.seeding import generator
+from d3fast.seeding import generator, global_seed
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -362,3 +362,17 @@ def test_a_device_that_is_not_there_is_refused():
 def test_nothing_to_track_is_an_error(model, track, complaint):
     with pytest.raises(ValueError, match=complaint):
         _detoxify(model, config=D3Config(track=track))
+
+
+def test_dropout_and_a_loader_that_shuffles_follow_the_seed():
+    data = torch.utils.data.TensorDataset(torch.rand(32, 4), torch.arange(32) % 2)
+    with global_seed(0):
+        model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 2))
+    weights = []
+    for seed in (1, 1, 2):
+        torch.rand(3)  # what the process did before must not matter
+        loader = torch.utils.data.DataLoader(data, batch_size=8, shuffle=True)
+        config = D3Config(epochs=2, seed=seed, warm_start="far")
+        weights.append(detoxify(model, loader, config, progress=False).model[2].weight)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from d3fast.seeding import generator, initial_weights
+from d3fast.seeding import generator, global_seed
 
 
 def _draw(seed, stream):
@@ -35,7 +35,7 @@ def test_the_global_generator_is_not_touched():
 def test_initial_weights_follow_the_seed_alone():
     def weights(seed, stream="init"):
         torch.rand(3)
-        with initial_weights(seed, stream):
+        with global_seed(seed, stream):
             return torch.nn.Linear(3, 2).weight
 
     assert torch.equal(weights(0), weights(0))
@@ -47,7 +47,7 @@ def test_the_global_generator_is_put_back_even_after_an_error():
     before = torch.get_rng_state()
 
     def failing():
-        with initial_weights(0):
+        with global_seed(0):
             torch.rand(3)
             raise OSError
 
@@ -62,7 +62,7 @@ def test_a_seed_that_is_no_integer_from_0_is_refused(seed):
         generator(seed, "poison")
     with (
         pytest.raises(ValueError, match=r"seed must be an integer >= 0, got "),
-        initial_weights(seed),
+        global_seed(seed),
     ):
         pytest.fail("the block ran")
 

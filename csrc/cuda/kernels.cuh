@@ -277,7 +277,10 @@ __device__ void finish_unit(const DeviceStep& step, int64_t unit_index) {
   Sums sums = unit_total(step, unit);
   if constexpr (K == Tracking::pushed_p2) {
     const double handed = state.handed, actual = sqrt(sums.before);
-    if (is_stale<float>(handed, actual, sqrt(sums.weight))) {
+    const double lr = option(step, 0, step.options.lr);
+    // Where the update cannot be undone the norm was checked beforehand; what differs is rounding.
+    if (!needs_verification(M, lr, step.options.weight_decay) &&
+        is_stale<float>(handed, actual, sqrt(sums.weight))) {
       sums = mend_unit<M>(step, unit, inverse_distance<float>(handed),
                           inverse_distance<float>(actual));
     }

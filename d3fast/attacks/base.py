@@ -25,7 +25,7 @@ from d3fast.files import whole_file
 FORMAT = "d3fast.attack/1"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Poisoned:
     """A training set part of which carries the trigger.
 
@@ -60,6 +60,9 @@ class Attack(Protocol):
 
     def state_dict(self) -> dict[str, Tensor]:
         """What the trigger has learned."""
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over what ``state_dict`` gave."""
 
 
 def check_target(attack_target: int, target: int | None, classes: int) -> int:

@@ -14,7 +14,7 @@ from torch import nn
 from d3fast.attacks.base import Attack
 from d3fast.data.base import ImageData
 from d3fast.devices import resolve_device
-from d3fast.seeding import generator
+from d3fast.seeding import generator, global_seed
 from d3fast.training import Epoch, fit
 
 
@@ -81,17 +81,18 @@ def train_backdoored(
     optimizer = torch.optim.SGD(
         model.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay
     )
-    fit(
-        model,
-        data.batches(config.batch_size, generator(seed, "training order")),
-        nn.CrossEntropyLoss(),
-        optimizer,
-        epochs=config.epochs,
-        device=where,
-        scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs),
-        name="the training data",
-        title="training a clean model" if attack is None else "training a backdoored model",
-        progress=progress,
-        on_epoch=on_epoch,
-    )
+    with global_seed(seed, "training", where):  # for dropout
+        fit(
+            model,
+            data.batches(config.batch_size, generator(seed, "training order")),
+            nn.CrossEntropyLoss(),
+            optimizer,
+            epochs=config.epochs,
+            device=where,
+            scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs),
+            name="the training data",
+            title="training a clean model" if attack is None else "training a backdoored model",
+            progress=progress,
+            on_epoch=on_epoch,
+        )
     return model

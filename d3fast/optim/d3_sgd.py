@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from d3fast.optim import fused, reference
+from d3fast.optim.checkpoints import restore_state, with_own_options
 from d3fast.optim.options import check_group, check_options, is_tracked
-from d3fast.optim.references import match_layout, resolve_references
+from d3fast.optim.references import resolve_references
 from d3fast.optim.warm_start import WARM_STARTS
 
 References = Sequence[Tensor] | Mapping[str, Tensor]
@@ -431,16 +432,8 @@ class D3FusedSGD(Optimizer):
         saved: dict[str, Any] = {}
 
         def complete(_: Optimizer, given: dict[str, Any]) -> dict[str, Any]:
-            # Options that the saved groups lack stay as they are, group by group.
-            groups = zip(self.param_groups, given["param_groups"], strict=False)
-            filled = [
-                {**{k: v for k, v in ours.items() if k in self.defaults}, **theirs}
-                for ours, theirs in groups
-            ]
-            if len(filled) == len(given["param_groups"]):  # otherwise the base class complains
-                given = {**given, "param_groups": filled}
-            saved.update(given)
-            return given
+            saved.update(with_own_options(given, self.param_groups, self.defaults))
+            return dict(saved)
 
         handle = self.register_load_state_dict_pre_hook(complete)
         try:
@@ -450,24 +443,4 @@ class D3FusedSGD(Optimizer):
         ids = (i for g in saved["param_groups"] for i in g["params"])
         params = (p for g in self.param_groups for p in g["params"])
         for i, p in zip(ids, params, strict=True):
-            self._restore(p, saved["state"].get(i, {}), present.get(p))
-
-    def _restore(self, p: Tensor, saved: Mapping[str, Any], present: Tensor | None) -> None:
-        # The base class cast every tensor to the parameter's dtype: the carried norm is float64
-        # and a reference may be kept in another dtype, so both are taken from the saved dict.
-        theta_0 = saved.get("reference", present)
-        if not saved and theta_0 is None:
-            return
-        state = self.state[p]
-        if theta_0 is not None:
-            if theta_0.shape != p.shape:
-                raise ValueError(
-                    f"reference has shape {tuple(theta_0.shape)}, its parameter {tuple(p.shape)}"
-                )
-            state["reference"] = match_layout(theta_0.detach().to(p.device), p)
-        if "distance" in saved:
-            state["distance"] = saved["distance"].detach().to(p.device, torch.float64, copy=True)
-        if state.get("momentum_buffer") is not None:
-            state["momentum_buffer"] = match_layout(state["momentum_buffer"], p)
-        else:
-            state.pop("momentum_buffer", None)
+            restore_state(p, self.state, saved["state"].get(i, {}), present.get(p))

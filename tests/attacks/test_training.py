@@ -7,7 +7,7 @@ from torch import nn
 from d3fast import evaluate
 from d3fast.attacks import BadNets, TrainConfig, train_backdoored
 from d3fast.data import digits
-from d3fast.seeding import generator, initial_weights
+from d3fast.seeding import generator, global_seed
 
 ATTACK = BadNets(target=8, size=2, margin=0)
 RECIPE = TrainConfig(epochs=20, batch_size=64, lr=0.1)
@@ -26,7 +26,7 @@ def few(splits):
 
 
 def _model(seed=0):
-    with initial_weights(seed):
+    with global_seed(seed):
         return nn.Sequential(
             nn.Flatten(), nn.Linear(64, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 10)
         )

@@ -85,6 +85,19 @@ def test_stale_norm_is_noticed_and_mended(cuda_on_host, momentum, scope, factor)
     agrees({"lr": 0.05, "weight_decay": 0.1, "scope": scope, **MOMENTA[momentum]}, edit)
 
 
+def test_the_last_bit_of_a_weight_edited_under_full_weight_decay_is_no_nan(cuda_on_host):
+    theta_0 = torch.full((1,), 1024.0)
+    p = torch.nn.Parameter(theta_0.clone())
+    options = {"lr": 1.0, "constraint": None, "weight_decay": 0.0}
+    opt = D3FusedSGD([p], reference=[theta_0], backend="fused", **options)
+    p.grad = torch.zeros(1)
+    opt.step()
+    opt.param_groups[0]["weight_decay"] = 1.0
+    p.data.copy_(torch.nextafter(theta_0, torch.tensor(torch.inf)))
+    opt.step()
+    assert torch.isfinite(p).all()
+
+
 def test_block_order_does_not_change_a_bit(cuda_on_host):
     options = {"lr": 0.05, "scope": "group", **MOMENTA["heavy_ball"]}
     first = run(*problem(torch.float32, **options))

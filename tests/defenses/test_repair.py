@@ -7,7 +7,7 @@ from d3fast import D3Config, evaluate
 from d3fast.attacks import BadNets, TrainConfig, train_backdoored
 from d3fast.data import digits
 from d3fast.defenses import D3, FineTuning
-from d3fast.seeding import generator, initial_weights
+from d3fast.seeding import generator, global_seed
 
 ATTACK = BadNets(target=8, size=2, margin=0)
 
@@ -16,7 +16,7 @@ ATTACK = BadNets(target=8, size=2, margin=0)
 def measured():
     """Metrics of a backdoored perceptron, and after each repair with 260 clean images."""
     splits = digits(0, train=None, clean=260)
-    with initial_weights(0):
+    with global_seed(0):
         model = nn.Sequential(
             nn.Flatten(), nn.Linear(64, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 10)
         )
