@@ -10,6 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
@@ -76,6 +77,8 @@ def _demo(
 ) -> None:
     """Implant a backdoor, repair the model by D3 and by fine-tuning, print the table."""
     where = folder(out)
+    # Layers this small gain little from a second thread, and on busy cores wait for it forever.
+    torch.set_num_threads(1)
     setup = demo.SETUPS[data.value]
     options = ["--data", data.value, "--seeds", str(seeds), "--first-seed", str(first_seed)]
     runs = [
