@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format wheel clean
+.PHONY: help install demo test lint format wheel readme clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,9 @@ wheel: install ## sdist and wheel in dist/, the wheel imported from elsewhere
 	$(BIN)/python -m build
 	$(BIN)/pip install --quiet --no-deps --target dist/unpacked dist/*.whl
 	cd dist && PYTHONPATH=unpacked ../$(BIN)/python -m d3fast env
+
+readme: install ## put the tables of benchmarks/results into README.md
+	$(BIN)/python -m benchmarks.readme
 
 clean: ## remove everything that was built
 	rm -rf build dist *.egg-info d3fast/_C*.so $(VENV)
