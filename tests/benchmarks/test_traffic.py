@@ -110,10 +110,10 @@ def test_a_projection_is_one_more_sweep_over_what_the_last_tensor_left(
     assert moved.reuse <= (24 + second) * max(sizes)
 
 
-def test_the_projection_starts_with_what_was_updated_last(count):
+def test_the_projection_starts_with_what_was_updated_last(count, counters):
     whole = count([300_000], ORIGIN, 0.0, 1.0)
-    # Forwards the first chunk would wait for all others; backwards the last one waits for none.
-    assert whole.reuse == 24 * 300_000 - 24 * 8192 + 8 * (300_000 - 8192)
+    # The first chunk waits for all others, the last one for none; forwards all would wait long.
+    assert whole.reuse == (24 + 8) * (300_000 - counters.cpu_chunk())
 
 
 def test_untracked_tensors_move_20_bytes_and_12_without_momentum(count):

@@ -86,6 +86,8 @@ void run_team(int, void (*body)(void*), void* context) {
 
 }  // namespace d3
 
+extern "C" int64_t cpu_chunk() { return d3::kCpuChunk; }
+
 // Takes one step; scalars: lr, momentum, distance_weight, lower, upper. counts: [7], as Traffic.
 extern "C" void count_traffic(int64_t n, void** theta, const void** reference, void** momentum,
                               double** distance, void** grads, const int64_t* numel,
