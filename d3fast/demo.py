@@ -90,13 +90,13 @@ SETUPS: Mapping[str, Setup] = MappingProxyType(
                 data="fashion-mnist",
                 attack=BadNets(target=1),
                 model="preact_resnet_tiny",
-                train=12000,
-                clean=600,
+                train=20000,
+                clean=1500,
                 batch_size=64,
                 ratio=0.1,
                 training=TrainConfig(epochs=10),
-                d3=D3Config(epochs=50, clean_weight=2.0, lr=0.05, warm_start="random"),
-                fine_tuning=FineTuning(epochs=50, lr=0.05),
+                d3=D3Config(epochs=40, warm_start="random"),
+                fine_tuning=FineTuning(epochs=40),
             ),
         )
     }
