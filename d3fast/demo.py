@@ -91,12 +91,12 @@ SETUPS: Mapping[str, Setup] = MappingProxyType(
                 attack=BadNets(target=1),
                 model="preact_resnet_tiny",
                 train=20000,
-                clean=1500,
+                clean=3000,
                 batch_size=64,
                 ratio=0.1,
                 training=TrainConfig(epochs=10),
-                d3=D3Config(epochs=40, warm_start="random"),
-                fine_tuning=FineTuning(epochs=40),
+                d3=D3Config(epochs=30, clean_weight=5.0, warm_start="random"),
+                fine_tuning=FineTuning(epochs=30),
             ),
         )
     }
