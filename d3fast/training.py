@@ -47,6 +47,8 @@ class Epoch:
         return asdict(self)
 
 
+PRECISIONS = ("fp32", "bf16")
+
 # What one batch reports, as one float64 vector on the device.
 _FIELDS = ("samples", "loss_sum", "hits", "bad_inputs", "label_min", "label_max", "bad_loss")
 
@@ -101,6 +103,7 @@ def _train_epoch(
     optimizer: Optimizer,
     device: torch.device,
     name: str,
+    precision: str,
 ) -> tuple[Tensor, int]:
     reports, classes = [], 0
     for batch in loader:
@@ -108,7 +111,9 @@ def _train_epoch(
         if len(labels) == 0:
             continue
         optimizer.zero_grad(set_to_none=True)
-        logits = class_scores(model, inputs)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            logits = class_scores(model, inputs)
+        logits = logits.float() if precision == "bf16" else logits
         classes = logits.shape[1]
         # A label out of range would end a CUDA process; it is clamped here and reported below.
         value = loss(logits, labels.clamp(0, classes - 1))
@@ -136,6 +141,7 @@ def fit(
     name: str = "clean_loader",
     title: str = "training",
     progress: bool = True,
+    precision: str = "fp32",
 ) -> tuple[Epoch, ...]:
     """Train a model in place, batch norm in train mode, and leave it in eval mode.
 
@@ -153,6 +159,8 @@ def fit(
         name: what error messages call the loader.
         title: what the progress bar says.
         progress: show a progress bar.
+        precision: ``"fp32"``: in the model's own dtype; ``"bf16"``: forward pass under autocast,
+            weights, loss and step as they are.
 
     Returns:
         One record per epoch.
@@ -167,7 +175,7 @@ def fit(
         for epoch in range(1, epochs + 1):
             lr = float(optimizer.param_groups[0]["lr"])
             model.train()
-            reports, classes = _train_epoch(model, loader, loss, optimizer, device, name)
+            reports, classes = _train_epoch(model, loader, loss, optimizer, device, name, precision)
             model.eval()
             _check(reports, name, epoch, classes, lr)
             if scheduler is not None:
