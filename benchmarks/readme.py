@@ -1,41 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Puts the tables of committed results into README.md: ``python -m benchmarks.readme``.
+"""Puts the tables of committed results into the pages: ``python -m benchmarks.readme``.
 
-A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; NAME is a file of
-``benchmarks/results`` without its ending.
+A table stands between ``<!-- table: NAME#PART -->`` and ``<!-- end -->``; NAME is a file of
+``benchmarks/results`` without its ending, PART one of ``PARTS``.
 """
 
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from benchmarks.report import (
+    bandwidth_table,
+    constraint_table,
+    cost_table,
+    repair_table,
+    step_table,
+)
 from d3fast.report.demo import demo_markdown
 from d3fast.report.results import Results, read_results
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
-_BLOCK = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = (ROOT / "README.md",)
+PARTS: Mapping[str, Callable[[Results], str]] = {
+    "demo": lambda results: demo_markdown(results.rows),
+    "step": step_table,
+    "constraints": constraint_table,
+    "cost": cost_table,
+    "bandwidth": bandwidth_table,
+    "repair": repair_table,
+}
+_BLOCK = re.compile(r"(<!-- table: ([^# ]+)#(\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
-def table(name: str, results: Results) -> str:
-    """The Markdown table of one result file, chosen by the kind of its name.
+def filled(text: str, folder: Path = RESULTS) -> str:
+    """A text with every table between markers made anew from the results in a folder.
 
     Raises:
-        ValueError: no table is known for such a name.
+        ValueError: an unknown part, or a file that holds no results.
     """
-    if name.startswith("demo-"):
-        return demo_markdown(results.rows)
-    raise ValueError(f"no table is known for results named {name!r}")
-
-
-def filled(text: str, folder: Path = ROOT / "benchmarks" / "results") -> str:
-    """A text with every table between markers made anew from the results in a folder."""
 
     def block(match: re.Match[str]) -> str:
-        start, name, _, end = match.groups()
-        return f"{start}{table(name, read_results(folder / f'{name}.json'))}\n{end}"
+        start, name, part, _, end = match.groups()
+        if part not in PARTS:
+            raise ValueError(f"part must be one of {', '.join(PARTS)}, got {part!r}")
+        return f"{start}{PARTS[part](read_results(folder / f'{name}.json'))}\n{end}"
 
     return _BLOCK.sub(block, text)
 
 
 if __name__ == "__main__":
-    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The README shows the numbers of the committed results, and its code runs."""
+"""The pages show the numbers of the committed results, and the README's code runs."""
 
 import re
 
@@ -7,19 +7,20 @@ import pytest
 from benchmarks import readme
 from d3fast.report.results import Results
 
-ROOT = readme.ROOT
-README = readme.README.read_text(encoding="utf-8")
+README = readme.PAGES[0].read_text(encoding="utf-8")
 
 
-def test_tables_are_those_of_the_results():
-    assert "<!-- table: demo-digits -->" in README
-    assert readme.filled(README) == README
+@pytest.mark.parametrize("page", readme.PAGES, ids=lambda page: page.name)
+def test_tables_are_those_of_the_results(page):
+    text = page.read_text(encoding="utf-8")
+    assert "<!-- table: " in text
+    assert readme.filled(text) == text
 
 
-def test_results_without_a_table_are_refused(tmp_path):
+def test_an_unknown_table_is_refused(tmp_path):
     Results("d3fast demo", {}, []).write(tmp_path / "other.json")
-    with pytest.raises(ValueError, match="no table is known for results named 'other'"):
-        readme.filled("<!-- table: other -->\n<!-- end -->", tmp_path)
+    with pytest.raises(ValueError, match=r"part must be one of demo, .* got 'tables'"):
+        readme.filled("<!-- table: other#tables -->\n<!-- end -->", tmp_path)
 
 
 def test_the_swap_example_runs():
@@ -28,6 +29,7 @@ def test_the_swap_example_runs():
     exec(example.group(1), {})
 
 
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", readme.PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
