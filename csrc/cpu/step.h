@@ -7,8 +7,9 @@
 
 namespace d3 {
 
-// Elements per chunk: the four arrays of a chunk together fit a core's second-level cache.
-constexpr int64_t kCpuChunk = 8192;
+// Elements per chunk: many enough that what a sweep prefetches seldom belongs to another core's
+// chunk, few enough that cores finish together and that a chunk's arrays fit a second-level cache.
+constexpr int64_t kCpuChunk = 32768;
 
 // The arrays of one group that a step needs besides the cut.
 struct CpuStep {

@@ -13,7 +13,7 @@ namespace {
 // Elements per vector, the same at every SIMD level: so are the sums' bits.
 constexpr int kLanes = 8;
 // Sums run over this many vectors in T before they are added up in double.
-constexpr int kRun = 16;
+constexpr int kRun = 64;
 
 // GCC/Clang vectors; the second form loads from any aligned element.
 template <class T>

@@ -26,7 +26,7 @@ CSRC = HERE.parents[1] / "csrc"
 KINDS = ("update", "mend", "verify", "rescale", "unscale", "reuse", "teams")
 ORIGIN, REFERENCE = 1, 2
 LARGE = [300_000, 300_000]  # shared by the cores one after the other
-SMALL = [9_000] * 20  # a core takes them whole
+SMALL = [40_000] * 20  # a core takes them whole
 TINY = [500] * 20  # not worth waking a core
 
 

@@ -26,7 +26,7 @@ VARIANTS = {
 def made(options, backend, dtype=torch.float32):
     """An optimizer over fresh parameters with its references, the same each time."""
     g = torch.Generator().manual_seed(0)
-    shapes = ((7, 5), (), (0,), (1,), (9000,))
+    shapes = ((7, 5), (), (0,), (1,), (33000,))
     params = [nn.Parameter(torch.randn(s, generator=g).to(dtype)) for s in shapes]
     opt = D3FusedSGD(params, lr=0.05, backend=backend, **options)
     opt.warm_start("random", generator=g)
