@@ -4,7 +4,7 @@
 Persistent: tensors kept from step to step, each storage counted once. Transient: the most that one
 step has allocated at any time, from torch's own reports: its CUDA allocator's statistics, or the
 profiler's record of every allocation on the CPU. What C++ keeps beside tensors is not in it: for
-d3fast's CPU step 32 bytes per 8192 elements.
+d3fast's CPU step 32 bytes per 32768 elements.
 """
 
 from collections.abc import Callable, Iterable
