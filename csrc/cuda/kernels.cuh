@@ -10,10 +10,19 @@
 #include "plan.h"
 #include "step_math.h"
 
+// An address out of a table could lead anywhere, for all the compiler knows. Told that it leads to
+// global memory, it emits global instead of generic accesses.
+#if defined(__CUDACC__)
+#define D3_ASSUME_GLOBAL(p) __builtin_assume(__isGlobal(p))
+#else
+#define D3_ASSUME_GLOBAL(p) static_cast<void>(p)
+#endif
+
 namespace d3 {
 
 constexpr int kThreads = 256;         // per block, a power of two
 constexpr int64_t kCudaChunk = 8192;  // elements per chunk
+constexpr int64_t kFewChunks = 32;    // so many one thread adds faster than a block does
 
 // What a unit keeps between kernels and steps; zero before the first step.
 struct UnitState {
@@ -95,6 +104,7 @@ __device__ inline Arrays arrays_of(const DeviceStep& step, const Chunk& chunk) {
 }
 
 __device__ inline Four load4(const float* p, int64_t at, int64_t n, bool aligned) {
+  D3_ASSUME_GLOBAL(p);
   if (aligned && at + 4 <= n) return *reinterpret_cast<const Four*>(p + at);
   Four r = {{0, 0, 0, 0}};
   for (int k = 0; k < 4; ++k) {
@@ -104,6 +114,7 @@ __device__ inline Four load4(const float* p, int64_t at, int64_t n, bool aligned
 }
 
 __device__ inline void store4(float* p, int64_t at, int64_t n, bool aligned, const Four& v) {
+  D3_ASSUME_GLOBAL(p);
   if (aligned && at + 4 <= n) {
     *reinterpret_cast<Four*>(p + at) = v;
     return;
@@ -137,21 +148,43 @@ __device__ inline Sums load_sums(const Sums* p) {
   return s;
 }
 
-__device__ inline Sums unit_total(const DeviceStep& step, const Unit& unit) {
+// The sums of a run of chunks, added by the whole block.
+__device__ inline Sums total(const DeviceStep& step, int64_t first, int64_t count) {
   Sums mine;
-  for (int64_t i = threadIdx.x; i < unit.chunks; i += kThreads) {
-    mine.add(load_sums(step.partial + unit.first_chunk + i));
+  for (int64_t i = threadIdx.x; i < count; i += kThreads) {
+    mine.add(load_sums(step.partial + first + i));
   }
   return block_total(mine);
 }
 
-// The sums of one segment, added by one thread.
-__device__ inline Sums segment_total(const DeviceStep& step, const Segment& segment) {
-  Sums sums;
-  for (int64_t k = 0; k < segment.chunks; ++k) {
-    sums.add(load_sums(step.partial + segment.first_chunk + k));
+__device__ inline Sums unit_total(const DeviceStep& step, const Unit& unit) {
+  return total(step, unit.first_chunk, unit.chunks);
+}
+
+// Calls use(segment, its sums) in one thread per segment of the unit. The sums of a large segment
+// are added by all threads: thousands of loads, one after the other, would outlast the sweep.
+template <class Use>
+__device__ inline void each_segment(const DeviceStep& step, const Unit& unit, const Sums& of_unit,
+                                    const Use& use) {
+  if (unit.segments == 1) {
+    if (threadIdx.x == 0) use(step.segments[unit.first_segment], of_unit);
+    return;
   }
-  return sums;
+  for (int64_t i = 0; i < unit.segments; ++i) {
+    const Segment& segment = step.segments[unit.first_segment + i];
+    if (segment.chunks <= kFewChunks) continue;
+    const Sums sums = total(step, segment.first_chunk, segment.chunks);
+    if (threadIdx.x == 0) use(segment, sums);
+  }
+  for (int64_t i = threadIdx.x; i < unit.segments; i += kThreads) {
+    const Segment& segment = step.segments[unit.first_segment + i];
+    if (segment.chunks > kFewChunks) continue;
+    Sums sums;
+    for (int64_t k = 0; k < segment.chunks; ++k) {
+      sums.add(load_sums(step.partial + segment.first_chunk + k));
+    }
+    use(segment, sums);
+  }
 }
 
 // sqrt of the sum of squares of one double per segment of the unit; null counts as 0.
@@ -212,16 +245,16 @@ __global__ void __launch_bounds__(kThreads) verify_kernel(const DeviceStep step)
   }
   if (!completes_unit(step, index, block_total(mine))) return;
   const Unit& unit = step.units[step.chunks[index].unit];
-  const double actual = sqrt(unit_total(step, unit).before);
+  const Sums sums = unit_total(step, unit);
+  const double actual = sqrt(sums.before);
   const double handed = segment_norm(unit, [&](int64_t i) { return *step.segments[i].distance; });
   const double weight = segment_norm(unit, [&](int64_t i) { return step.reference_norms[i]; });
   // A norm that is right keeps its bits: resuming from a checkpoint repeats the run exactly.
   const bool wrong = !(handed >= 0) || is_stale<float>(handed, actual, weight);
   if (wrong) {
-    for (int64_t i = threadIdx.x; i < unit.segments; i += kThreads) {
-      const Segment& segment = step.segments[unit.first_segment + i];
-      *segment.distance = sqrt(segment_total(step, segment).before);
-    }
+    each_segment(step, unit, sums, [](const Segment& segment, const Sums& own) {
+      *segment.distance = sqrt(own.before);
+    });
   }
   if (threadIdx.x == 0) {
     step.states[step.chunks[index].unit].handed = wrong ? actual : handed;
@@ -230,8 +263,7 @@ __global__ void __launch_bounds__(kThreads) verify_kernel(const DeviceStep step)
 
 // Rare: all chunks of a unit whose norm was stale, by the one block that noticed.
 template <Momentum M>
-__device__ __noinline__ Sums mend_unit(const DeviceStep& step, const Unit& unit, float stale,
-                                       float right) {
+__device__ Sums mend_unit(const DeviceStep& step, const Unit& unit, float stale, float right) {
   const Scalars<float> s = scalars_of(step);
   for (int64_t i = unit.first_chunk; i < unit.first_chunk + unit.chunks; ++i) {
     const Arrays a = arrays_of(step, step.chunks[i]);
@@ -289,12 +321,11 @@ __device__ void finish_unit(const DeviceStep& step, int64_t unit_index) {
   const double c = projection_coefficient<float>(shell, sums);
   Sums carried;
   if (step.options.p == 2) {
-    for (int64_t i = threadIdx.x; i < unit.segments; i += kThreads) {
-      const Segment& segment = step.segments[unit.first_segment + i];
-      const double distance = distance_after(shell.center, c, segment_total(step, segment));
+    each_segment(step, unit, sums, [&](const Segment& segment, const Sums& own) {
+      const double distance = distance_after(shell.center, c, own);
       *segment.distance = distance;
       carried.before += distance * distance;
-    }
+    });
   }
   const double handed_on = sqrt(block_total(carried).before);
   if (threadIdx.x == 0) {
@@ -303,9 +334,10 @@ __device__ void finish_unit(const DeviceStep& step, int64_t unit_index) {
   }
 }
 
-// One step without projection.
+// One step without projection. Two blocks per SM are enough of a promise to leave the compiler the
+// registers it needs, 80, of which three blocks fit: without it, it spills.
 template <Tracking K, Momentum M>
-__global__ void __launch_bounds__(kThreads) update_kernel(const DeviceStep step) {
+__global__ void __launch_bounds__(kThreads, 2) update_kernel(const DeviceStep step) {
   if (skipped(step)) return;
   constexpr bool kTracked = K != Tracking::none;
   constexpr Push P = K == Tracking::pushed_p1   ? Push::p1

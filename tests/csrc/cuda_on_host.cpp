@@ -88,7 +88,6 @@ void __syncthreads() { Block::wait(); }
 #define __global__ static
 #define __shared__ static
 #define __launch_bounds__(...)
-#define __noinline__
 #include "cuda/kernels.cuh"
 #include "cuda/sequence.h"
 

@@ -106,6 +106,18 @@ def test_block_order_does_not_change_a_bit(cuda_on_host):
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
+@pytest.mark.parametrize("name", ["sphere", "distance_ball"])
+def test_segments_of_many_chunks_hand_on_their_norms(cuda_on_host, monkeypatch, name):
+    monkeypatch.setattr(cuda_on_host, "chunk_length", 30)  # some above, some below kFewChunks
+    options = {"lr": 0.05, "scope": "group", **MOMENTA["heavy_ball"], **SETS[name]}
+    agrees(options)
+    params, opt = problem(torch.float32, **options)
+    run(params, opt)
+    for p, carried in zip(params, opt.distances().values(), strict=True):
+        actual = (p.detach() - opt.state[p]["reference"]).double().norm()
+        assert float(carried) == pytest.approx(float(actual), rel=1e-5)
+
+
 def test_unaligned_storage_gives_the_bits_of_aligned_storage(cuda_on_host):
     def with_offset(offset):
         g = torch.Generator().manual_seed(0)
