@@ -47,7 +47,9 @@ def cut(
     numel: Sequence[int], joint: bool, chunk_length: int
 ) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int, int]]]: ...
 
-class CudaPlan:  # only where built with CUDA
+def cuda_write(*, device: int, stream: int, to: int, words: Sequence[int]) -> None: ...
+
+class CudaPlan:  # only where built with CUDA, like cuda_write
     def __init__(
         self,
         *,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <pybind11/stl.h>
 
-#include <cstring>
+#include <limits>
 
 #include "bindings.h"
 #include "check.h"
@@ -41,7 +41,9 @@ class CudaPlan {
   void step(int device, Address stream, Address table, Address workspace, Address reference_norms,
             Address grads, Address scalars, Address grad_scale, Address found_inf, bool verify,
             const StepOptions& options) const {
-    check_options(cut_, options);
+    StepOptions known = options;  // bounds on the device are unknown here
+    if (scalars != 0) known.lower = 0, known.upper = std::numeric_limits<double>::infinity();
+    check_options(cut_, known);
     CudaStep call;
     call.device = device;
     call.stream = pointer<void>(stream);
@@ -64,6 +66,12 @@ class CudaPlan {
 }  // namespace
 
 void bind_cuda(py::module_& m) {
+  m.def(
+      "cuda_write",
+      [](int device, Address stream, Address to, const std::vector<int64_t>& words) {
+        cuda_write(device, pointer<void>(stream), pointer<void>(to), words);
+      },
+      py::kw_only(), py::arg("device"), py::arg("stream"), py::arg("to"), py::arg("words"));
   py::class_<CudaPlan>(m, "CudaPlan")
       .def(py::init<const std::string&, const Addresses&, const std::vector<int64_t>&,
                     const Addresses&, const Addresses&, const Addresses&, bool>(),

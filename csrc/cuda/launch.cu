@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <sstream>
 #include <stdexcept>
 
@@ -21,20 +22,17 @@
 namespace d3 {
 namespace {
 
-// The statically linked runtime has a current device of its own, which torch does not set.
-class OnDevice {
- public:
-  explicit OnDevice(int device) {
-    D3_CUDA_CHECK(cudaGetDevice(&before_));
-    D3_CUDA_CHECK(cudaSetDevice(device));
-  }
-  ~OnDevice() { cudaSetDevice(before_); }
-  OnDevice(const OnDevice&) = delete;
-  OnDevice& operator=(const OnDevice&) = delete;
+constexpr int kWords = 480;  // with the other arguments below the 4 KiB a launch may carry
 
- private:
-  int before_ = 0;
+struct Words {
+  int64_t x[kWords];
 };
+
+// Arguments are copied when a launch is enqueued or captured: no host memory has to outlive it.
+__global__ void write_kernel(int64_t* to, const Words words, int count) {
+  const int i = static_cast<int>(threadIdx.x);
+  if (i < count) to[i] = words.x[i];
+}
 
 }  // namespace
 
@@ -43,12 +41,24 @@ int64_t cuda_chunk() { return kCudaChunk; }
 int64_t cuda_workspace_bytes(const Cut& cut) { return workspace_bytes(cut); }
 
 void cuda_step(const Cut& cut, const CudaStep& call) {
-  const OnDevice guard(call.device);
+  D3_CUDA_CHECK(cudaSetDevice(call.device));
   const auto stream = static_cast<cudaStream_t>(call.stream);
   enqueue(cut, call, [stream](Kernel kernel, unsigned blocks, const DeviceStep& step) {
     kernel<<<blocks, kThreads, 0, stream>>>(step);
     D3_CUDA_CHECK(cudaGetLastError());
   });
+}
+
+void cuda_write(int device, void* stream, void* to, const std::vector<int64_t>& words) {
+  D3_CUDA_CHECK(cudaSetDevice(device));
+  for (size_t at = 0; at < words.size(); at += kWords) {
+    Words piece = {};
+    const int count = static_cast<int>(std::min<size_t>(kWords, words.size() - at));
+    std::copy_n(words.data() + at, count, piece.x);
+    write_kernel<<<1, kWords, 0, static_cast<cudaStream_t>(stream)>>>(
+        static_cast<int64_t*>(to) + at, piece, count);
+    D3_CUDA_CHECK(cudaGetLastError());
+  }
 }
 
 }  // namespace d3

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "plan.h"
 
@@ -29,7 +30,13 @@ int64_t cuda_chunk();
 
 int64_t cuda_workspace_bytes(const Cut& cut);
 
-// Enqueues one step for a group cut by `cut`. Throws std::runtime_error if CUDA refuses.
+// Enqueues one step for a group cut by `cut`. Throws std::runtime_error if CUDA refuses. The device
+// is made the thread's current one and stays it: whoever calls has chosen it already, through a
+// runtime that is not the one linked here, whose idea of a device to go back to may be another.
 void cuda_step(const Cut& cut, const CudaStep& step);
+
+// Enqueues that `words` be written to device memory, also while a graph is captured; every replay
+// writes them again.
+void cuda_write(int device, void* stream, void* to, const std::vector<int64_t>& words);
 
 }  // namespace d3

@@ -2,8 +2,11 @@
 """Steps on a CUDA device: tables of addresses that lie on the device, and no waiting for it.
 
 Tables travel through pinned memory, which torch's allocator keeps until the copy is done; they are
-renewed only when a gradient moves. With ``capturable=True`` the kernels themselves read an lr or a
-radius that lies on the device.
+renewed only when a gradient moves. While a CUDA graph is captured they travel as arguments of a
+launch, which the graph keeps: host memory would be gone, or another's, when it is replayed. With
+``capturable=True`` the kernels themselves read an lr or a radius that lies on the device. A graph
+holds the addresses of the group's tables: it is good as long as the optimizer lives and its groups,
+state and set of gradients stay what they were.
 """
 
 import math
@@ -28,11 +31,21 @@ class CudaLauncher:
     Args:
         tensors: columns ``theta``, ``reference``, ``momentum``, ``distance`` of one group.
         joint: one norm over the group.
+
+    Raises:
+        RuntimeError: a CUDA graph is being captured; tables are made before that.
     """
 
     def __init__(self, tensors: Mapping[str, Sequence[Tensor]], joint: bool) -> None:
         theta = tensors["theta"]
         self._device = theta[0].device
+        with torch.cuda.device(self._device):
+            if torch.cuda.is_current_stream_capturing():
+                raise RuntimeError(
+                    "a CUDA graph cannot capture the first step of a param group; take one step "
+                    "with the same gradients present before capturing"
+                )
+            self._stream = torch.cuda.current_stream().cuda_stream
         self._native = _C.CudaPlan(
             dtype=str(theta[0].dtype).removeprefix("torch."),
             numel=[t.numel() for t in theta],
@@ -47,7 +60,6 @@ class CudaLauncher:
         norms = [torch.linalg.vector_norm(t, dtype=torch.float64) for t in tensors["reference"]]
         self._reference_norms = torch.stack(norms) if norms else None
         self._entries: list[int] = []
-        self._stream = 0
         self._grads: Tensor | None = None
         self._scalars: Tensor | None = None
 
@@ -62,23 +74,50 @@ class CudaLauncher:
     ) -> None:
         """Enqueue the step; what the tables point to must live until the stream has run it."""
         entries = [x for g, f in zip(grads, fresh, strict=True) for x in (g.data_ptr(), int(f))]
-        stream = torch.cuda.current_stream(self._device).cuda_stream
-        if self._grads is None or entries != self._entries or stream != self._stream:
-            self._entries, self._stream = entries, stream
+        # Named, so that what they point to lives until the launch is enqueued.
+        scale, overflow = self._as_float(grad_scale), self._as_float(found_inf)
+        with torch.cuda.device(self._device):
+            stream = torch.cuda.current_stream()
+            table = self._grad_table(entries, stream)
+            self._native.step(
+                device=self._device.index,
+                stream=stream.cuda_stream,
+                table=self._table.data_ptr(),
+                workspace=self._workspace.data_ptr(),
+                reference_norms=_address(self._reference_norms),
+                grads=table.data_ptr(),
+                scalars=self._device_scalars(group) if group["capturable"] else 0,
+                grad_scale=_address(scale),
+                found_inf=_address(overflow),
+                verify=verify,
+                options=native_options(group, 1.0, on_host=not group["capturable"]),
+            )
+
+    def _grad_table(self, entries: list[int], stream: torch.cuda.Stream) -> Tensor:
+        """Where the kernels find the gradients."""
+        if torch.cuda.is_current_stream_capturing():
+            # Of the graph alone: a step outside it must not change what a replay reads.
+            table = torch.empty(len(entries), dtype=torch.int64, device=self._device)
+            _C.cuda_write(
+                device=self._device.index,
+                stream=stream.cuda_stream,
+                to=table.data_ptr(),
+                words=entries,
+            )
+            return table
+        moved = stream.cuda_stream != self._stream
+        if moved:  # the memory must not be given away while this stream may still read it
+            for tensor in (self._table, self._workspace, self._reference_norms):
+                if tensor is not None:
+                    tensor.record_stream(stream)
+        if self._grads is None or moved or entries != self._entries:
             self._grads = _upload(torch.tensor(entries, dtype=torch.int64), self._device)
-        self._native.step(
-            device=self._device.index,
-            stream=stream,
-            table=self._table.data_ptr(),
-            workspace=self._workspace.data_ptr(),
-            reference_norms=_address(self._reference_norms),
-            grads=self._grads.data_ptr(),
-            scalars=self._device_scalars(group) if group["capturable"] else 0,
-            grad_scale=_address(_as_float(grad_scale)),
-            found_inf=_address(_as_float(found_inf)),
-            verify=verify,
-            options=native_options(group, 1.0, on_host=not group["capturable"]),
-        )
+        self._entries, self._stream = entries, stream.cuda_stream
+        return self._grads
+
+    def _as_float(self, value: Tensor | None) -> Tensor | None:
+        """What the kernels can read; a scaler may live on another device than the group."""
+        return None if value is None else value.to(self._device, torch.float32, non_blocking=True)
 
     def _device_scalars(self, group: Mapping[str, Any]) -> int:
         """Address of (lr, lower, upper) on the device, NaN where the value is a plain number."""
@@ -94,12 +133,6 @@ class CudaLauncher:
             else:
                 slot.fill_(math.nan)
         return self._scalars.data_ptr()
-
-
-def _as_float(value: Tensor | None) -> Tensor | None:
-    if value is not None and value.dtype != torch.float32:
-        raise ValueError(f"grad_scale and found_inf must be float32, got {value.dtype}")
-    return value
 
 
 def _address(tensor: Tensor | None) -> int:
