@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One command for a GPU machine, without network and within ten minutes: ``make gpu-check``.
+
+Builds the extension for the GPU that is there, tests it, lets compute-sanitizer look, reads what
+the compiler made of the kernels, asks ncu for the bytes they move, runs the benchmarks, and writes
+one JSON with a row per step. A step that fails or cannot run never keeps the next from running. The
+steps themselves are in ``gpu_steps``.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import gpu_steps, stand_ins
+from benchmarks.gpu_steps import Failed, Limits, Skipped
+
+RESULTS = Path(__file__).parent / "results"
+TOTAL_SECONDS = 570.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One part of the check.
+
+    Attributes:
+        name: what the JSON calls it.
+        seconds: the most it may take.
+        run: does it, and returns what it found as columns of a row.
+    """
+
+    name: str
+    seconds: float
+    run: Callable[[Limits], dict[str, Any]]
+
+
+STEPS = (
+    Step("build", 150, gpu_steps.build),
+    Step("resources", 60, gpu_steps.resources),
+    Step("tests", 150, gpu_steps.gpu_tests),
+    Step("memcheck", 75, gpu_steps.memcheck),
+    Step("racecheck", 75, gpu_steps.racecheck),
+    Step("dram bytes", 60, gpu_steps.dram_bytes),
+    Step("benchmarks", 360, gpu_steps.benchmarks),
+)
+
+
+def check(step: Step, seconds: float, out: Path) -> dict[str, Any]:
+    """Run one step and say what came of it, whatever happens inside.
+
+    Example:
+        >>> def absent(limits): raise Skipped("there is no such tool")
+        >>> row = check(Step("demo", 10, absent), 10, Path("."))
+        >>> row["outcome"], row["reason"]
+        ('skipped', 'there is no such tool')
+    """
+    started = time.monotonic()
+    row: dict[str, Any] = {"kind": "gpu-check", "step": step.name, "outcome": "passed"}
+    found: dict[str, Any] = {}
+    reason = None
+    try:
+        if seconds < 5:
+            raise Skipped("the ten minutes are over")
+        found = step.run(Limits(min(step.seconds, seconds), out))
+    except Skipped as error:
+        row["outcome"], reason = "skipped", str(error)
+    except Failed as error:
+        row["outcome"], reason, found = "failed", str(error), error.found
+    except Exception as error:  # a mistake in a step must not cost the others
+        row["outcome"], reason = "failed", f"{type(error).__name__}: {error}"
+    return {**row, "reason": reason, "seconds": round(time.monotonic() - started, 1), **found}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run all steps, print a line for each, write the JSON; 1 if any failed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_check", description=__doc__)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON")
+    parser.add_argument("--steps", help="only these, by name, separated by commas")
+    given = parser.parse_args(arguments)
+    wanted = set(given.steps.split(",")) if given.steps else {s.name for s in STEPS}
+    unknown = wanted - {s.name for s in STEPS}
+    if unknown:
+        parser.error(f"unknown step {', '.join(sorted(unknown))}")
+    missing = stand_ins.provide(gpu_steps.ROOT / "build" / "stand-ins")
+    from benchmarks.machine import machine_name  # these import d3fast
+    from d3fast.report.results import Results
+
+    given.out.mkdir(parents=True, exist_ok=True)
+    ends = time.monotonic() + TOTAL_SECONDS
+    rows = []
+    for step in (s for s in STEPS if s.name in wanted):
+        print(f"{step.name} ...", flush=True)
+        row = check(step, ends - time.monotonic(), given.out)
+        rows.append(row)
+        why = f": {row['reason']}" if row["reason"] else ""
+        print(f"{step.name}: {row['outcome']} in {row['seconds']} s{why}", flush=True)
+    gpu = machine_name(torch.device("cuda")) if torch.cuda.is_available() else "no-gpu"
+    path = given.out / f"gpu-check-{gpu}-{date.today().isoformat()}.json"
+    settings = {
+        "steps": [s.name for s in STEPS if s.name in wanted],
+        "cuda": torch.version.cuda,
+        "tools": gpu_steps.tools(),
+        "stand_ins": missing,
+    }
+    Results("python -m benchmarks.gpu_check", settings, rows).write(path)
+    print(f"results: {path}")
+    return int(any(row["outcome"] == "failed" for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

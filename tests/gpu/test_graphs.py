@@ -1,0 +1,159 @@
+"""Steps in CUDA graphs and on several streams."""
+
+import pytest
+import torch
+from torch import nn
+
+from d3fast import D3FusedSGD
+
+# Of an empty graph, and of gradients that a side stream accumulated first.
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+def on_a_side_stream(function, times):
+    """Warm up as torch's documentation of graphs asks for."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(times):
+            function()
+    torch.cuda.current_stream().wait_stream(stream)
+
+
+def new_gradients(params, step):
+    g = torch.Generator().manual_seed(step)
+    for p in params:
+        p.grad.copy_(torch.randn(p.shape, generator=g))
+
+
+SCALARS = {
+    "norm_sphere": {"radius": 0.9},
+    "distance_ball": {"radius": 0.8},
+    "distance_shell": {"radius": (0.1, 0.8)},
+}
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("constraint", SCALARS)
+def test_a_captured_step_is_the_eager_step(make, device, same_bits, constraint, nesterov):
+    results = []
+    for captured in (False, True):
+        lr = torch.tensor(0.01, device=device)
+        given = SCALARS[constraint]["radius"]
+        inner, outer = given if isinstance(given, tuple) else (None, given)
+        radius = torch.tensor(outer, device=device)
+        options = {"radius": radius if inner is None else (inner, radius), "nesterov": nesterov}
+        params, opt = make(capturable=True, lr=lr, constraint=constraint, **options)
+        on_a_side_stream(opt.step, 3)
+        step = opt.step
+        if captured:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                opt.step()
+            step = graph.replay
+        for t in range(6):
+            lr.fill_(0.01 / (t + 1))
+            radius.fill_(outer * (1 + 0.1 * t))
+            new_gradients(params, t)
+            step()
+        results.append(params)
+    assert same_bits(*results)
+
+
+def test_eager_steps_between_replays_do_not_disturb_them(make, same_bits):
+    results = []
+    for captured in (False, True):
+        params, opt = make(capturable=True)
+        on_a_side_stream(opt.step, 3)
+        static = [p.grad for p in params]
+        graph = torch.cuda.CUDAGraph()
+        if captured:
+            with torch.cuda.graph(graph):
+                opt.step()
+        for t in range(6):
+            for p, grad in zip(params, static, strict=True):
+                p.grad = grad
+            new_gradients(params, t)
+            if t % 2:  # from other addresses
+                for p in params:
+                    p.grad = p.grad.clone()
+                opt.step()
+            elif captured:
+                graph.replay()
+            else:
+                opt.step()
+        results.append(params)
+    assert same_bits(*results)
+
+
+def test_a_whole_training_step_is_one_graph(device, relative_error):
+    def train(captured):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 5)).to(device)
+        opt = D3FusedSGD(model.parameters(), lr=0.01, momentum=0.9, capturable=True)
+        opt.warm_start("far")
+        x = torch.randn(32, 20, device=device)
+        y = torch.randint(0, 5, (32,), device=device)
+
+        def step():
+            opt.zero_grad(set_to_none=True)
+            nn.functional.cross_entropy(model(x), y).backward()
+            opt.step()
+
+        on_a_side_stream(step, 3)
+        replay = step
+        if captured:
+            graph = torch.cuda.CUDAGraph()
+            opt.zero_grad(set_to_none=True)
+            with torch.cuda.graph(graph):  # gradients from the graph's own memory
+                nn.functional.cross_entropy(model(x), y).backward()
+                opt.step()
+            replay = graph.replay
+        for _ in range(10):
+            x.mul_(0.9).add_(0.05)
+            replay()
+        torch.cuda.synchronize()
+        return [p.detach().clone() for p in model.parameters()]
+
+    assert relative_error(train(True), train(False)) <= 1e-5
+
+
+def test_the_first_step_cannot_be_captured(make):
+    _, opt = make(capturable=True, momentum=0.0, distance_weight=0.0, constraint=None)
+    torch.cuda.synchronize()
+    with (
+        pytest.raises(RuntimeError, match="take one step with the same gradients"),
+        torch.cuda.graph(torch.cuda.CUDAGraph()),
+    ):
+        opt.step()
+
+
+def test_steps_on_several_streams_follow_one_another(make, same_bits):
+    results = []
+    for streams in (1, 3):
+        params, opt = make([(1_000_001,), (5000,)])
+        pool = [torch.cuda.Stream() for _ in range(streams)]
+        last = torch.cuda.current_stream()
+        for t in range(9):
+            stream = pool[t % streams]
+            stream.wait_stream(last)
+            with torch.cuda.stream(stream):
+                new_gradients(params, t)
+                opt.step()
+            last = stream
+        torch.cuda.current_stream().wait_stream(last)
+        results.append(params)
+    assert same_bits(*results)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_group_on_another_than_the_current_device(make):
+    p = nn.Parameter(torch.randn(9000, device="cuda:1"))
+    p.grad = torch.ones_like(p)
+    opt = D3FusedSGD([p], lr=0.1, momentum=0.9, backend="fused")
+    opt.grad_scale = torch.ones(1, device="cuda:0")
+    for _ in range(3):
+        opt.step()
+    assert torch.cuda.current_device() == 0
+    assert torch.isfinite(p).all()
+    assert (torch.ones(3, device="cuda:0") + 1).sum() == 6
