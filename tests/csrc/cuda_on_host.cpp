@@ -109,8 +109,11 @@ extern "C" int host_steps(int64_t tensors, void* const* theta, const int64_t* nu
   for (int64_t i = 0; i < tensors; ++i) {
     segments[i].theta = theta[i];
     segments[i].numel = numel[i];
-    segments[i].reference = reference ? reference[i] : nullptr;
-    segments[i].momentum = momentum ? momentum[i] : nullptr;
+    // As in bindings.cpp: null says that the group has no such array, not that a tensor is empty.
+    static double nothing = 0;
+    const auto storage = [&](void* p) { return numel[i] == 0 ? &nothing : p; };
+    segments[i].reference = reference ? storage(reference[i]) : nullptr;
+    segments[i].momentum = momentum ? storage(momentum[i]) : nullptr;
     segments[i].distance = distance ? distance[i] : nullptr;
   }
   const Cut plan = cut(std::move(segments), joint, chunk_length);
