@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format wheel bench readme clean
+.PHONY: help install demo test lint format wheel bench gpu-check readme clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ wheel: install ## sdist and wheel in dist/, the wheel imported from elsewhere
 bench: install ## step and repair benchmarks on a quiet machine; JSON in benchmarks/results
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m pytest benchmarks -q --benchmark-columns=median,iqr,rounds
+
+gpu-check: ## on a GPU machine: build, test, sanitize, measure, write the JSON; no network
+	$(PYTHON) -m benchmarks.gpu_check
 
 readme: install ## put the tables of benchmarks/results into README.md
 	$(BIN)/python -m benchmarks.readme
