@@ -10,15 +10,6 @@ from d3fast.training import check_weights, fit
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """On busy cores two threads wait for each other longer than tiny models compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def _batches(sizes=(6, 4), classes=3, seed=0):
     draw = torch.Generator().manual_seed(seed)
     return [

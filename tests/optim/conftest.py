@@ -13,15 +13,6 @@ def _set_gradients(params, step):
         p.grad = torch.randn(p.shape, generator=g, dtype=torch.float64).to(p)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny tensors gain nothing from a second thread, and on busy cores wait long for it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def set_gradients():
     """Gives every parameter a gradient that depends on the step alone."""
