@@ -18,8 +18,10 @@ from typing import Any
 
 import torch
 
-from benchmarks import gpu_steps, stand_ins
+from benchmarks import gpu_steps
 from benchmarks.gpu_steps import Failed, Limits, Skipped
+from benchmarks.machine import machine_name
+from d3fast.report.results import Results
 
 RESULTS = Path(__file__).parent / "results"
 TOTAL_SECONDS = 570.0
@@ -87,10 +89,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unknown = wanted - {s.name for s in STEPS}
     if unknown:
         parser.error(f"unknown step {', '.join(sorted(unknown))}")
-    missing = stand_ins.provide(gpu_steps.ROOT / "build" / "stand-ins")
-    from benchmarks.machine import machine_name  # these import d3fast
-    from d3fast.report.results import Results
-
     given.out.mkdir(parents=True, exist_ok=True)
     ends = time.monotonic() + TOTAL_SECONDS
     rows = []
@@ -106,7 +104,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "steps": [s.name for s in STEPS if s.name in wanted],
         "cuda": torch.version.cuda,
         "tools": gpu_steps.tools(),
-        "stand_ins": missing,
     }
     Results("python -m benchmarks.gpu_check", settings, rows).write(path)
     print(f"results: {path}")

@@ -6,7 +6,7 @@ file has them; nothing is computed here but their inverses and units.
 """
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchmarks.contenders import BALL_INSIDE, FREE, OURS, SPHERE, VARIANTS
@@ -14,6 +14,7 @@ from benchmarks.peers import AUTOGRAD, COMPILE, FOREACH, PEERS, SGD
 from benchmarks.plot import roofline
 from d3fast.report.plot import save_png
 from d3fast.report.results import Results, read_results
+from d3fast.report.table import markdown
 
 Row = Mapping[str, Any]
 NOTHING = "–"
@@ -31,20 +32,6 @@ def by_workload(results: Results) -> dict[str, dict[str, Row]]:
         if row["skipped"] is None:
             found.setdefault(row["workload"], {})[row["contender"]] = row
     return found
-
-
-def markdown(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A Markdown table, its first column to the left and the others to the right.
-
-    Example:
-        >>> print(markdown(["a", "b"], [["x", "1"]]))
-        | a | b |
-        |---|--:|
-        | x | 1 |
-    """
-    rule = ["---", *["--:"] * (len(headings) - 1)]
-    rows = [f"| {' | '.join(cells)} |" for cells in (headings, *lines)]
-    return "\n".join([rows[0], f"|{'|'.join(rule)}|", *rows[1:]])
 
 
 def number(value: float | None, unit: str = "") -> str:

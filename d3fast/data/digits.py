@@ -9,7 +9,6 @@ drawn from it by seed.
 from pathlib import Path
 
 import torch
-from sklearn.datasets import load_digits
 
 from d3fast.data.base import ImageData, Splits, stratified_split
 from d3fast.seeding import generator
@@ -20,6 +19,8 @@ TEST = 360
 
 def all_digits() -> ImageData:
     """All 1,797 images; counts 0..16 are stretched to 0..255."""
+    from sklearn.datasets import load_digits  # slow to import, and needed for this alone
+
     raw = load_digits()
     counts = torch.from_numpy(raw.images).unsqueeze(1)
     images = (counts * (255 / 16)).round().to(torch.uint8)
