@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line ``d3fast``: parses, calls, prints. Nothing is computed here.
 
-Exit codes: 0 done, 1 a defect in d3fast (with a traceback), 2 input that cannot be used (one line),
-130 interrupted.
+Exit codes: 0 done, 1 a defect in d3fast (with a traceback), 2 input that cannot be used (one line).
+Ctrl-C ends it by SIGINT, 130 to a shell.
 """
 
 import json
+import signal
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,7 +33,9 @@ class _OneLineErrors(TyperGroup):
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)
-            raise typer.Exit(130) from None
+            # Ended by the signal itself: a shell reports 130 and stops the loop around this.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGINT)
 
 
 app = typer.Typer(
@@ -77,7 +80,7 @@ def _demo(
 ) -> None:
     """Implant a backdoor, repair the model by D3 and by fine-tuning, print the table."""
     where = folder(out)
-    # Layers this small gain little from a second thread, and on busy cores wait for it forever.
+    # Layers this small gain little from a second thread, and on busy cores wait long for it.
     torch.set_num_threads(1)
     setup = demo.SETUPS[data.value]
     options = ["--data", data.value, "--seeds", str(seeds), "--first-seed", str(first_seed)]

@@ -9,14 +9,14 @@ samples only; test images and trigger are used by the measurements around them.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from d3fast.attacks import Attack, BadNets, TrainConfig, train_backdoored
 from d3fast.data import ImageData, Splits, load
@@ -27,6 +27,7 @@ from d3fast.devices import resolve_device, wait_for
 from d3fast.metrics import Metrics, der, evaluate
 from d3fast.models import MODELS
 from d3fast.optim import param_groups
+from d3fast.optim.reference import joint_norm
 from d3fast.seeding import generator, global_seed
 from d3fast.training import Epoch
 
@@ -149,11 +150,8 @@ def travelled(model: nn.Module, start: nn.Module, track: str) -> float:
     names = param_groups(start, track)[0]["param_names"]
     ours, theirs = dict(model.named_parameters()), dict(start.named_parameters())
 
-    def joint(tensors: list[Tensor]) -> Tensor:
-        return torch.linalg.vector_norm(torch.cat([t.flatten() for t in tensors]))
-
-    moved = joint([ours[name] - theirs[name] for name in names])
-    return float(moved / joint([theirs[name] for name in names]))
+    moved = joint_norm([ours[name] - theirs[name] for name in names], 2.0)
+    return float(moved / joint_norm([theirs[name] for name in names], 2.0))
 
 
 class _Observer:
@@ -250,13 +248,10 @@ def run_seed(
         _row(seed, BACKDOORED, before, suspect_seconds, floor, None, 0.0),
     ]
 
-    d3 = D3Config(**{**vars(setup.d3), "seed": seed})
-    tuning = vars(setup.fine_tuning)
+    d3, tuning = replace(setup.d3, seed=seed), setup.fine_tuning
     repairs: dict[str, Callable[[OnEpoch], Defense]] = {
-        FINE_TUNED: lambda watch: FineTuning(**{**tuning, "on_epoch": watch}),
-        FINE_TUNED_HOT: lambda watch: FineTuning(
-            **{**tuning, "lr": HOT * tuning["lr"], "on_epoch": watch}
-        ),
+        FINE_TUNED: lambda watch: replace(tuning, on_epoch=watch),
+        FINE_TUNED_HOT: lambda watch: replace(tuning, lr=HOT * tuning.lr, on_epoch=watch),
         REPAIRED: lambda watch: D3(d3, on_epoch=watch),
     }
     curves = {}

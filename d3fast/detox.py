@@ -11,7 +11,7 @@ pushed away from where they were, while the hinge on a few clean samples keeps t
 import copy
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from safetensors.torch import save_model
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
+from d3fast.checks import check_choice, check_integer
 from d3fast.devices import resolve_device, wait_for
 from d3fast.files import whole_file
 from d3fast.loss import CleanLoss, check_clean_loss
@@ -93,18 +94,11 @@ class D3Config:
 
     def __post_init__(self) -> None:
         check_clean_loss(self.epsilon, self.clean_weight, self.reduction, "clean_weight")
-        for name, choices in (
-            ("warm_start", tuple(WARM_STARTS)),
-            ("schedule", SCHEDULES),
-            ("precision", PRECISIONS),
-        ):
-            if getattr(self, name) not in choices:
-                listed = ", ".join(map(repr, choices))
-                raise ValueError(f"{name} must be one of {listed}, got {getattr(self, name)!r}")
-        for name, low in (("epochs", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise ValueError(f"{name} must be an integer >= {low}, got {value!r}")
+        check_choice("warm_start", self.warm_start, WARM_STARTS)
+        check_choice("schedule", self.schedule, SCHEDULES)
+        check_choice("precision", self.precision, PRECISIONS)
+        check_integer("epochs", self.epochs, 1)
+        check_integer("seed", self.seed, 0)
         untouched: dict[str, Any] = {
             "dampening": 0.0,
             "nesterov": False,
@@ -167,12 +161,10 @@ class DetoxResult:
 
         See ``save_weights``.
         """
-        save_weights(self.model, path, {"d3fast.config": json.dumps(asdict(self.config))})
+        save_weights(self.model, path, self.config)
 
 
-def save_weights(
-    model: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None
-) -> None:
+def save_weights(model: nn.Module, path: str | Path, config: D3Config | None = None) -> None:
     """Write a model's weights as safetensors, whole or not at all.
 
     Tensors that share memory (a tied head) are written once. Load the file with
@@ -181,13 +173,16 @@ def save_weights(
     Args:
         model: the model.
         path: the file to write.
-        metadata: texts for the file's header.
+        config: how it was repaired, for the file's header.
 
     Raises:
         ValueError: the folder does not exist.
     """
+    metadata = {"format": "pt"}
+    if config is not None:
+        metadata["d3fast.config"] = json.dumps(asdict(config))
     with whole_file(path) as temporary:
-        save_model(model, str(temporary), metadata={"format": "pt", **(metadata or {})})
+        save_model(model, str(temporary), metadata=metadata)
 
 
 def detoxify(

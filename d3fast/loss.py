@@ -8,11 +8,11 @@ Below epsilon its gradient is zero, and the distance alone moves the weights. Th
 part of this loss: ``D3FusedSGD`` adds its gradient inside the step.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from d3fast.checks import check_choice, check_number
 
 REDUCTIONS = ("per_sample", "batch_mean")
 
@@ -22,12 +22,8 @@ def check_clean_loss(
 ) -> None:
     """Check the options of ``CleanLoss``; raises ``ValueError`` naming option and value."""
     for name, value in (("epsilon", epsilon), (weight_name, weight)):
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not (number and math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name} must be finite and >= 0, got {value!r}")
-    if reduction not in REDUCTIONS:
-        choices = ", ".join(map(repr, REDUCTIONS))
-        raise ValueError(f"reduction must be one of {choices}, got {reduction!r}")
+        check_number(name, value)
+    check_choice("reduction", reduction, REDUCTIONS)
 
 
 class CleanLoss(nn.Module):

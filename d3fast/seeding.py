@@ -14,10 +14,11 @@ from contextlib import contextmanager
 
 import torch
 
+from d3fast.checks import check_integer
+
 
 def _stream_seed(seed: int, stream: str) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed must be an integer >= 0, got {seed!r}")
+    check_integer("seed", seed, 0)
     digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1  # torch takes 63 bits everywhere
 

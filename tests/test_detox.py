@@ -13,15 +13,6 @@ from d3fast import CleanLoss, D3Config, D3FusedSGD, detoxify, param_groups
 from d3fast.seeding import generator, global_seed
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """On busy cores two threads wait for each other longer than tiny models compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def _loader(sizes=(8, 8), classes=3, seed=0):
     draw = torch.Generator().manual_seed(seed)
     return [

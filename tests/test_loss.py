@@ -105,11 +105,11 @@ def test_epsilon_0_and_weight_1_are_plain_cross_entropy():
     [
         ({"epsilon": -0.1}, r"epsilon must be finite and >= 0, got -0\.1"),
         ({"epsilon": math.nan}, "epsilon must be finite and >= 0, got nan"),
-        ({"epsilon": "0.1"}, r"epsilon must be finite and >= 0, got '0\.1'"),
-        ({"epsilon": None}, "epsilon must be finite and >= 0, got None"),
+        ({"epsilon": "0.1"}, r"epsilon must be a number, got '0\.1'"),
+        ({"epsilon": None}, "epsilon must be a number, got None"),
         ({"weight": -1.0}, r"weight must be finite and >= 0, got -1\.0"),
         ({"weight": math.inf}, "weight must be finite and >= 0, got inf"),
-        ({"weight": True}, "weight must be finite and >= 0, got True"),
+        ({"weight": True}, "weight must be a number, got True"),
         ({"reduction": "mean"}, "reduction must be one of 'per_sample', 'batch_mean', got 'mean'"),
     ],
 )

@@ -12,6 +12,7 @@ from typing import Any
 from d3fast.attacks.badnets import BadNets
 from d3fast.attacks.base import Attack, Poisoned, read_attack, save_attack
 from d3fast.attacks.training import TrainConfig, train_backdoored
+from d3fast.checks import check_choice
 
 ATTACKS: Mapping[str, Callable[..., Any]] = MappingProxyType({"badnets": BadNets})
 
@@ -24,8 +25,7 @@ def load_attack(path: str | Path) -> Any:
         OSError: a file that cannot be opened.
     """
     name, options, tensors = read_attack(path)
-    if name not in ATTACKS:
-        raise ValueError(f"attack must be one of {', '.join(ATTACKS)}, got {name!r}")
+    check_choice("attack", name, ATTACKS)
     try:
         attack = ATTACKS[name](**options)
     except TypeError as error:  # an option too many or too few

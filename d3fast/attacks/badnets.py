@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from d3fast.attacks.base import Poisoned, check_target, choose_victims
+from d3fast.checks import check_integer
 from d3fast.data.base import ImageData
 
 
@@ -39,9 +40,7 @@ class BadNets:
 
     def __post_init__(self) -> None:
         for name, low in (("target", 0), ("size", 1), ("margin", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise ValueError(f"{name} must be an integer >= {low}, got {value!r}")
+            check_integer(name, getattr(self, name), low)
 
     def trigger(self, images: Tensor) -> Tensor:
         """Stamped copies of images (..., C, H, W), floats in [0, 1] or uint8.

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from d3fast.attacks.base import Attack
+from d3fast.checks import check_integer, check_number
 from d3fast.data.base import ImageData
 from d3fast.devices import resolve_device
 from d3fast.seeding import generator, global_seed
@@ -33,12 +34,10 @@ class TrainConfig:
     weight_decay: float = 5e-4
 
     def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("batch_size", 1)):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name} must be >= {low}, got {getattr(self, name)}")
+        for name in ("epochs", "batch_size"):
+            check_integer(name, getattr(self, name), 1)
         for name in ("lr", "momentum", "weight_decay"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be finite and >= 0, got {getattr(self, name)}")
+            check_number(name, getattr(self, name))
 
 
 def train_backdoored(

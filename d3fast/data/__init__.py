@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
+from d3fast.checks import check_choice
 from d3fast.data.base import Batches, ImageData, Splits, as_float, stratified_split
 from d3fast.data.digits import digits
 from d3fast.data.fashion_mnist import fashion_mnist
@@ -55,8 +56,7 @@ def load(
         >>> len(splits.train), len(splits.clean), len(splits.test)
         (1177, 260, 360)
     """
-    if name not in DATASETS:
-        raise ValueError(f"data must be one of {', '.join(DATASETS)}, got {name!r}")
+    check_choice("data", name, DATASETS)
     return DATASETS[name](seed, train=train, clean=clean, data_dir=data_dir)
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from d3fast.checks import check_integer
+
 
 def as_float(images: Tensor) -> Tensor:
     """Images as floats in [0, 1]; uint8 is divided by 255, floats are passed through."""
@@ -106,8 +108,7 @@ class Batches:
     def __init__(
         self, data: ImageData, batch_size: int, shuffle: torch.Generator | None = None
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be >= 1, got {batch_size}")
+        check_integer("batch_size", batch_size, 1)
         self.data = data
         self.batch_size = batch_size
         self.shuffle = shuffle

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from d3fast.checks import check_integer, check_number
 from d3fast.defenses.base import DefenseResult, OnEpoch
 from d3fast.devices import resolve_device, wait_for
 from d3fast.training import check_weights, fit
@@ -46,11 +47,9 @@ class FineTuning:
     on_epoch: OnEpoch | None = None
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise ValueError(f"epochs must be >= 1, got {self.epochs}")
+        check_integer("epochs", self.epochs, 1)
         for name in ("lr", "momentum", "weight_decay"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be finite and >= 0, got {getattr(self, name)}")
+            check_number(name, getattr(self, name))
 
     def __call__(
         self,

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from d3fast.checks import check_integer
+
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
@@ -77,8 +79,7 @@ class PreActResNet(nn.Module):
         sizes = {"num_classes": num_classes, "in_channels": in_channels, "width": width,
                  "stem_stride": stem_stride, "blocks": min(blocks, default=0)}  # fmt: skip
         for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
+            check_integer(name, value, 1)
         self.stem = _conv(in_channels, width, 3, stem_stride)
         stages = []
         inputs = width

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from d3fast.checks import check_choice
 from d3fast.optim import fused, reference
 from d3fast.optim.checkpoints import restore_state, with_own_options
 from d3fast.optim.options import check_group, check_options, is_tracked
@@ -233,8 +234,7 @@ class D3FusedSGD(Optimizer):
         Raises:
             ValueError: an unknown mode.
         """
-        if mode not in WARM_STARTS:
-            raise ValueError(f"mode must be one of {', '.join(WARM_STARTS)}, got {mode!r}")
+        check_choice("mode", mode, WARM_STARTS)
         for _, _, members in self._tracked():
             for _, p in members:
                 p.copy_(WARM_STARTS[mode](self.state[p]["reference"], generator))
@@ -328,11 +328,9 @@ class D3FusedSGD(Optimizer):
             state, buffer, first = self.state[p], None, False
             if group["momentum"] != 0:
                 first = "momentum_buffer" not in state
-                buffer = (
-                    state.setdefault("momentum_buffer", torch.zeros_like(p))
-                    if first
-                    else (state["momentum_buffer"])
-                )
+                if first:
+                    state["momentum_buffer"] = torch.zeros_like(p)
+                buffer = state["momentum_buffer"]
             assert p.grad is not None
             theta_0 = state["reference"] if tracked else None
             members.append(reference.Member(p, p.grad, buffer, first, theta_0))

@@ -8,12 +8,12 @@ wait for it.
 
 import math
 from collections.abc import Mapping
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from d3fast.checks import check_choice, check_number
 from d3fast.optim.constraints import resolve_bounds
 
 SCOPES = ("tensor", "group")
@@ -33,15 +33,7 @@ def _check_number(name: str, value: Any, minimum: float) -> None:
         if not value.is_cpu:
             return
         value = value.item()
-    elif type(value) is not float and (isinstance(value, bool) or not isinstance(value, Real)):
-        raise ValueError(f"{name} must be a number, got {value!r}")
-    if not minimum <= value < math.inf or value == -math.inf:
-        raise ValueError(f"{name} must be finite and >= {minimum:g}, got {value!r}")
-
-
-def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    check_number(name, value, minimum)
 
 
 def check_group(group: Mapping[str, Any]) -> None:
@@ -74,9 +66,9 @@ def check_options(group: Mapping[str, Any]) -> None:
             "nesterov needs momentum > 0 and dampening = 0, got "
             f"momentum={group['momentum']!r}, dampening={group['dampening']!r}"
         )
-    _check_choice("scope", group["scope"], SCOPES)
-    _check_choice("radius_unit", group["radius_unit"], RADIUS_UNITS)
-    _check_choice("backend", group["backend"], BACKENDS)
+    check_choice("scope", group["scope"], SCOPES)
+    check_choice("radius_unit", group["radius_unit"], RADIUS_UNITS)
+    check_choice("backend", group["backend"], BACKENDS)
     dtype = group["reference_dtype"]
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"reference_dtype must be a floating torch.dtype, got {dtype!r}")

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the demonstration prints and leaves behind: a table, a verdict, a picture, JSON, models."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -86,8 +85,7 @@ def write_report(
     """
     first = runs[0]
     save_weights(first.models[BACKDOORED], folder / "backdoored.safetensors")
-    config = {"d3fast.config": json.dumps(asdict(first.d3))}
-    save_weights(first.models[REPAIRED], folder / "repaired.safetensors", config)
+    save_weights(first.models[REPAIRED], folder / "repaired.safetensors", first.d3)
     settings: dict[str, Any] = {
         **asdict(setup), "attack": {"name": type(setup.attack).__name__, **vars(setup.attack)}
     }  # fmt: skip

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables for terminal and Markdown: means over seeds, with the smallest and largest value."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
@@ -95,17 +95,29 @@ def markdown_table(
 
     Example:
         >>> print(markdown_table([Column("acc", "ACC %", scale=100)], {"D3": [{"acc": 0.97}]}))
-        | | ACC % |
-        |---|---:|
+        |  | ACC % |
+        |---|--:|
         | D3 | 97.0 |
     """
-    lines = [["", *(column.heading for column in columns)]]
+    lines = []
     for name, rows in groups.items():
         cells = (cell.replace("\n", " (") + ")" * ("\n" in cell) for cell in _cells(columns, rows))
         lines.append([name, *cells])
-    texts = ["| " + " | ".join(line) + " |" for line in lines]
-    texts[0] = "|" + texts[0].removeprefix("| ")
-    return "\n".join([texts[0], "|---|" + "---:|" * len(columns), *texts[1:]])
+    return markdown(["", *(column.heading for column in columns)], lines)
+
+
+def markdown(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, its first column to the left and the others to the right.
+
+    Example:
+        >>> print(markdown(["a", "b"], [["x", "1"]]))
+        | a | b |
+        |---|--:|
+        | x | 1 |
+    """
+    rule = ["---", *["--:"] * (len(headings) - 1)]
+    rows = [f"| {' | '.join(cells)} |" for cells in (headings, *lines)]
+    return "\n".join([rows[0], f"|{'|'.join(rule)}|", *rows[1:]])
 
 
 def _cells(columns: Sequence[Column], rows: Sequence[Mapping[str, float | None]]) -> list[str]:

@@ -119,8 +119,8 @@ def test_every_epoch_is_reported(few):
 @pytest.mark.parametrize(
     ("option", "value", "complaint"),
     [
-        ("epochs", 0, "epochs must be >= 1, got 0"),
-        ("batch_size", 0, "batch_size must be >= 1, got 0"),
+        ("epochs", 0, "epochs must be an integer >= 1, got 0"),
+        ("batch_size", 0, "batch_size must be an integer >= 1, got 0"),
         ("lr", -0.1, r"lr must be finite and >= 0, got -0\.1"),
         ("momentum", float("nan"), "momentum must be finite and >= 0, got nan"),
         ("weight_decay", float("inf"), "weight_decay must be finite and >= 0, got inf"),

@@ -126,7 +126,7 @@ def test_batches_are_floats_between_0_and_1():
 
 @pytest.mark.parametrize("batch_size", [0, -1])
 def test_a_batch_size_below_1_is_refused(batch_size):
-    with pytest.raises(ValueError, match=f"batch_size must be >= 1, got {batch_size}"):
+    with pytest.raises(ValueError, match=f"batch_size must be an integer >= 1, got {batch_size}"):
         _numbered(3).batches(batch_size)
 
 

@@ -76,5 +76,7 @@ def test_more_images_than_there_are_and_negative_numbers_are_refused(train, clea
 
 
 def test_an_unknown_data_set_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="data must be one of digits, fashion-mnist, got 'mnist'"):
+    with pytest.raises(
+        ValueError, match="data must be one of 'digits', 'fashion-mnist', got 'mnist'"
+    ):
         load("mnist", 0, clean=1)

@@ -63,7 +63,7 @@ def test_no_distance_is_recorded():
 @pytest.mark.parametrize(
     ("option", "value", "complaint"),
     [
-        ("epochs", 0, "epochs must be >= 1, got 0"),
+        ("epochs", 0, "epochs must be an integer >= 1, got 0"),
         ("lr", -1.0, r"lr must be finite and >= 0, got -1\.0"),
         ("momentum", float("nan"), "momentum must be finite and >= 0, got nan"),
         ("weight_decay", float("inf"), "weight_decay must be finite and >= 0, got inf"),

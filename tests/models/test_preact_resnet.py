@@ -131,5 +131,5 @@ def test_a_copy_shares_nothing_with_the_original():
 )  # fmt: skip
 def test_sizes_below_1_are_refused_by_name(sizes):
     (name,) = sizes
-    with pytest.raises(ValueError, match=f"^{name} must be >= 1, got 0$"):
+    with pytest.raises(ValueError, match=f"^{name} must be an integer >= 1, got 0$"):
         PreActResNet(**{"num_classes": 2, **sizes})

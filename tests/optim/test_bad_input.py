@@ -112,7 +112,7 @@ def test_what_has_no_kernel_is_refused_by_the_fused_backend(options):
 
 def test_warm_start_mode():
     opt = D3FusedSGD([nn.Parameter(torch.ones(2))])
-    with pytest.raises(ValueError, match=r"mode must be one of near, .*, got 'hot'"):
+    with pytest.raises(ValueError, match=r"mode must be one of 'near', .*, got 'hot'"):
         opt.warm_start("hot")
 
 

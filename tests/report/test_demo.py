@@ -9,36 +9,22 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_model
 
-from d3fast import D3Config, demo
-from d3fast.attacks import BadNets, TrainConfig
-from d3fast.defenses import FineTuning
+from d3fast import demo
+from d3fast.attacks import BadNets
 from d3fast.models import MODELS
 from d3fast.report.demo import demo_markdown, print_table, write_report
 from d3fast.report.results import read_results
 
-SETUP = demo.Setup(
-    data="digits",
-    attack=BadNets(target=0, size=2, margin=0),
-    model="preact_resnet_tiny",
-    train=300,
-    clean=100,
-    batch_size=50,
-    ratio=0.1,
-    training=TrainConfig(epochs=1),
-    d3=D3Config(epochs=1),
-    fine_tuning=FineTuning(epochs=1),
-)
-
 
 @pytest.fixture(scope="module")
-def run():
-    return demo.run_seed(SETUP, 0, progress=False)
+def run(small_setup):
+    return demo.run_seed(small_setup, 0, progress=False)
 
 
 @pytest.fixture
-def written(run, tmp_path):
+def written(small_setup, run, tmp_path):
     out = io.StringIO()
-    write_report([run], SETUP, "d3fast demo --seeds 1", tmp_path, Console(file=out, width=80))
+    write_report([run], small_setup, "d3fast demo --seeds 1", tmp_path, Console(file=out, width=80))
     return tmp_path, out.getvalue()
 
 
@@ -47,13 +33,13 @@ def test_results_hold_rows_and_every_choice(run, written):
     assert results.rows == [json.loads(json.dumps(row)) for row in run.rows]
     assert results.command == "d3fast demo --seeds 1"
     assert results.settings["attack"] == {"name": "BadNets", "target": 0, "size": 2, "margin": 0}
-    assert results.settings["d3"]["epochs"] == 1
+    assert results.settings["d3"]["epochs"] == 2
 
 
 @pytest.mark.parametrize("name", [demo.BACKDOORED, demo.REPAIRED])
-def test_models_load_again(run, written, name):
+def test_models_load_again(small_setup, run, written, name):
     file = {demo.BACKDOORED: "backdoored", demo.REPAIRED: "repaired"}[name]
-    model = MODELS[SETUP.model](10, 1)
+    model = MODELS[small_setup.model](10, 1)
     load_model(model, written[0] / f"{file}.safetensors")
     for key, tensor in run.models[name].state_dict().items():
         assert torch.equal(model.state_dict()[key], tensor)
@@ -65,7 +51,7 @@ def test_the_picture_is_a_png_with_something_in_it(written):
     pixels = imread(written[0] / "demo.png")
     assert pixels.shape[0] > 300
     assert pixels.shape[1] > 1000
-    assert 0.05 < (pixels[..., :3] < 0.5).mean() + (pixels[..., :3] < 0.99).mean() < 1
+    assert 0.02 < (pixels[..., :3] < 0.9).mean() < 0.5
 
 
 def test_the_table_fits_80_columns(written):
@@ -91,17 +77,17 @@ def test_the_verdict_is_honest(run):
 
 def test_markdown_has_a_line_per_model(run):
     lines = demo_markdown(run.rows).splitlines()
-    assert lines[0].startswith("| | ACC % | ASR % | floor |")
+    assert lines[0].startswith("|  | ACC % | ASR % | floor |")
     assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {r['model']}" for r in run.rows]
 
 
-def test_nothing_is_written_where_the_folder_is_missing(run, tmp_path):
+def test_nothing_is_written_where_the_folder_is_missing(small_setup, run, tmp_path):
     with pytest.raises(ValueError, match="there is no folder"):
-        write_report([run], SETUP, "", tmp_path / "missing", Console(file=io.StringIO()))
+        write_report([run], small_setup, "", tmp_path / "missing", Console(file=io.StringIO()))
 
 
-def test_titles_name_the_patch_in_pixels(run):
+def test_titles_name_the_patch_in_pixels(small_setup, run):
     from d3fast.report.demo import _title
 
-    wide = replace(SETUP, attack=BadNets(target=0, size=3))
+    wide = replace(small_setup, attack=BadNets(target=0, size=3))
     assert _title(wide, "seed 0").startswith("digits, BadNets 3x3 patch, 10 % poisoned")
