@@ -1,6 +1,11 @@
 """Settings of the whole suite."""
 
+import ctypes
+import os
+import shutil
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -38,3 +43,21 @@ def small_setup():
         fine_tuning=FineTuning(epochs=2),
         curve_images=50,
     )
+
+
+@pytest.fixture(scope="session")
+def shared_library(tmp_path_factory):
+    """Compiles C++ sources, csrc on the include path, and loads the result."""
+    csrc = Path(__file__).parents[1] / "csrc"
+
+    def build(*sources, flags=()):
+        compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
+        if compiler is None:
+            pytest.skip("no C++ compiler to build the library under test with")
+        library = tmp_path_factory.mktemp("library") / "library.so"
+        always = ["-std=c++17", "-fPIC", "-shared", f"-I{csrc}"]
+        names = [str(csrc / source) for source in sources]  # an absolute path stays as it is
+        subprocess.run([compiler, *always, *flags, *names, "-o", str(library)], check=True)
+        return ctypes.CDLL(str(library))
+
+    return build

@@ -8,9 +8,6 @@ are as far back as one tensor is large.
 
 import ctypes
 import math
-import os
-import shutil
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +19,6 @@ from benchmarks.memory import allocations, storage_bytes
 from benchmarks.workloads import FULL, Workload, draw
 
 HERE = Path(__file__).parent
-CSRC = HERE.parents[1] / "csrc"
 KINDS = ("update", "mend", "verify", "rescale", "unscale", "reuse", "teams")
 ORIGIN, REFERENCE = 1, 2
 LARGE = [300_000, 300_000]  # shared by the cores one after the other
@@ -31,17 +27,10 @@ TINY = [500] * 20  # not worth waking a core
 
 
 @pytest.fixture(scope="session")
-def counters(tmp_path_factory):
-    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
-    if compiler is None:
-        pytest.skip("no C++ compiler to build the counters with")
-    library = tmp_path_factory.mktemp("traffic") / "libtraffic.so"
-    sources = [HERE / "traffic.cpp", CSRC / "plan.cpp"]
-    sources += [CSRC / "cpu" / name for name in ("step.cpp", "sweeps_impl.cpp")]
-    flags = ["-std=c++17", "-O2", "-fPIC", "-shared", "-Wno-psabi", f"-I{CSRC}"]
-    flags += ["-DD3_SIMD_LEVEL=baseline", "-Wno-ignored-attributes"]
-    subprocess.run([compiler, *flags, *map(str, sources), "-o", str(library)], check=True)
-    return ctypes.CDLL(str(library))
+def counters(shared_library):
+    sources = ("plan.cpp", "cpu/step.cpp", "cpu/sweeps_impl.cpp")
+    flags = ("-O2", "-Wno-psabi", "-DD3_SIMD_LEVEL=baseline", "-Wno-ignored-attributes")
+    return shared_library(HERE / "traffic.cpp", *sources, flags=flags)
 
 
 def addresses(tensors):

@@ -2,9 +2,6 @@
 
 import ctypes
 import math
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,7 +12,6 @@ from d3fast.optim.constraints import resolve_bounds
 from d3fast.optim.options import is_tracked
 
 HERE = Path(__file__).parent
-CSRC = HERE.parents[1] / "csrc"
 
 
 def _pointers(values, kind=ctypes.c_void_p):
@@ -27,15 +23,9 @@ def _address(tensor):
 
 
 @pytest.fixture(scope="session")
-def host_library(tmp_path_factory):
-    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
-    if compiler is None:
-        pytest.skip("no C++ compiler to build the kernels for the host with")
-    library = tmp_path_factory.mktemp("cuda_on_host") / "libkernels.so"
-    sources = [HERE / "cuda_on_host.cpp", CSRC / "plan.cpp"]
-    flags = ["-std=c++17", "-O1", "-fPIC", "-shared", "-Wno-unknown-pragmas", f"-I{CSRC}"]
-    subprocess.run([compiler, *flags, *map(str, sources), "-o", str(library)], check=True)
-    return ctypes.CDLL(str(library))
+def host_library(shared_library):
+    flags = ("-O1", "-Wno-unknown-pragmas")
+    return shared_library(HERE / "cuda_on_host.cpp", "plan.cpp", flags=flags)
 
 
 class HostLauncher:
