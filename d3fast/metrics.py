@@ -7,21 +7,23 @@ beside it says little: see the clean-model floor in the documentation.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from d3fast.devices import resolve_device
+from d3fast.labels import wanted
 from d3fast.loaders import class_scores, unpack, yields_nothing
 
 _Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
 
+@runtime_checkable
 class Trigger(Protocol):
-    """All that ``evaluate`` needs to know of an attack."""
+    """All that ``evaluate`` needs to know of an attack; a ``mapping`` is looked at if there."""
 
     @property
     def target(self) -> int:
@@ -29,6 +31,28 @@ class Trigger(Protocol):
 
     def trigger(self, images: Tensor) -> Tensor:
         """Triggered copies of a batch of images."""
+
+
+@dataclass(frozen=True)
+class _Called:
+    """A trigger that is a plain function."""
+
+    trigger: Callable[[Tensor], Tensor]
+    target: int
+
+
+def _as_trigger(
+    attack: Trigger | Callable[[Tensor], Tensor] | None, target: int | None
+) -> Trigger | None:
+    if attack is None:
+        return None
+    if isinstance(attack, Trigger):
+        if target is not None and target != attack.target:
+            raise ValueError(f"target must be the attack's own {attack.target}, got {target}")
+        return attack
+    if target is None:
+        raise ValueError("target must be given with a trigger that is a function")
+    return _Called(attack, target)
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
@@ -148,9 +172,10 @@ def der(before: Metrics, after: Metrics) -> float:
 def evaluate(
     model: nn.Module,
     clean_loader: Iterable[Any],
-    attack: Trigger | None,
+    attack: Trigger | Callable[[Tensor], Tensor] | None,
     device: str | torch.device | None = None,
     *,
+    target: int | None = None,
     name: str = "clean_loader",
 ) -> Metrics:
     """Measure ACC, ASR and RA of a model in eval mode; modes are put back afterwards.
@@ -158,8 +183,11 @@ def evaluate(
     Args:
         model: gives (N, classes) scores; stays where it is unless ``device`` says otherwise.
         clean_loader: yields (images, labels) of clean test images with their true labels.
-        attack: any object with ``trigger(images)`` and ``target``, or ``None`` for ACC alone.
+        attack: any object with ``trigger(images)`` and ``target``, or a function from images to
+            triggered images, or ``None`` for ACC alone. An object's ``mapping`` says which answer
+            is a hit (see ``d3fast.labels``); ``"all-to-one"`` where it has none.
         device: where to compute; where the model is if ``None``.
+        target: the target class of a function.
         name: what error messages call the loader.
 
     Returns:
@@ -167,7 +195,8 @@ def evaluate(
 
     Raises:
         ValueError: no images; batches that are no (images, labels); labels or target outside the
-            classes; NaN scores; no image of another class than the target.
+            classes; NaN scores; no image of another class than the target; a function without
+            a target, or an attack with another one.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
@@ -176,17 +205,18 @@ def evaluate(
         8
     """
     where = resolve_device(device, model)
+    asked = _as_trigger(attack, target)
     model.to(where)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        counts = [_count_batch(model, batch, attack, where, name) for batch in clean_loader]
+        counts = [_count_batch(model, batch, asked, where, name) for batch in clean_loader]
     finally:
         for module, training in modes:
             module.training = training
     if not counts:
         raise yields_nothing(name)
-    return _read_counts(torch.stack(counts), attack, name)
+    return _read_counts(torch.stack(counts), asked, name)
 
 
 def _count_batch(
@@ -207,8 +237,9 @@ def _count_batch(
         attacked = class_scores(model, attack.trigger(images))
         bad_scores = bad_scores | attacked.isnan().any(dim=1)
         answer = attacked.argmax(dim=1)
-        others = labels != attack.target
-        hits, robust = others & (answer == attack.target), others & (answer == labels)
+        goal = wanted(labels, attack.target, classes, getattr(attack, "mapping", "all-to-one"))
+        others = labels != goal
+        hits, robust = others & (answer == goal), others & (answer == labels)
     correct = logits.argmax(dim=1) == labels
     columns = (correct, ones, hits, robust, others, bad_scores, bad_labels)
     return torch.stack([c.sum() for c in columns])

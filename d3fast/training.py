@@ -47,6 +47,11 @@ class Epoch:
         return asdict(self)
 
 
+Loss = Callable[[Tensor, Tensor], Tensor]
+# (model, images, labels, loss) to (logits, labels, value): leaves the gradients of one step in
+# ``.grad``, which is empty before. The labels are those that the logits were held against.
+Gradients = Callable[[nn.Module, Tensor, Tensor, Loss], tuple[Tensor, Tensor, Tensor]]
+
 PRECISIONS = ("fp32", "bf16")
 
 # What one batch reports, as one float64 vector on the device.
@@ -96,14 +101,29 @@ def check_weights(model: nn.Module, when: str = "") -> None:
             raise ValueError(f"the model's {name} holds NaN or inf {when}".rstrip())
 
 
+def _plain_gradients(precision: str) -> Gradients:
+    def gradients(
+        model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            logits = class_scores(model, inputs)
+        logits = logits.float() if precision == "bf16" else logits
+        # A label out of range would end a CUDA process; it is clamped here and reported later.
+        value = loss(logits, labels.clamp(0, logits.shape[1] - 1))
+        value.backward()  # type: ignore[no-untyped-call]
+        return logits, labels, value
+
+    return gradients
+
+
 def _train_epoch(
     model: nn.Module,
     loader: Iterable[Any],
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Loss,
     optimizer: Optimizer,
     device: torch.device,
     name: str,
-    precision: str,
+    gradients: Gradients,
 ) -> tuple[Tensor, int]:
     reports, classes = [], 0
     for batch in loader:
@@ -111,15 +131,10 @@ def _train_epoch(
         if len(labels) == 0:
             continue
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            logits = class_scores(model, inputs)
-        logits = logits.float() if precision == "bf16" else logits
+        logits, held_against, value = gradients(model, inputs, labels, loss)
         classes = logits.shape[1]
-        # A label out of range would end a CUDA process; it is clamped here and reported below.
-        value = loss(logits, labels.clamp(0, classes - 1))
-        value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        reports.append(_report(inputs, labels, logits, value))
+        reports.append(_report(inputs, held_against, logits, value))
     if not reports:
         raise yields_nothing(name)
     return torch.stack(reports).cpu(), classes
@@ -129,7 +144,7 @@ def _train_epoch(
 def fit(
     model: nn.Module,
     loader: Iterable[Any],
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Loss,
     optimizer: Optimizer,
     *,
     epochs: int,
@@ -142,6 +157,7 @@ def fit(
     title: str = "training",
     progress: bool = True,
     precision: str = "fp32",
+    gradients: Gradients | None = None,
 ) -> tuple[Epoch, ...]:
     """Train a model in place, batch norm in train mode, and leave it in eval mode.
 
@@ -161,6 +177,8 @@ def fit(
         progress: show a progress bar.
         precision: ``"fp32"``: in the model's own dtype; ``"bf16"``: forward pass under autocast,
             weights, loss and step as they are.
+        gradients: how the gradients of a batch are computed, for those who want more than the
+            loss's own (see ``Gradients``); looks after precision itself.
 
     Returns:
         One record per epoch.
@@ -171,11 +189,12 @@ def fit(
             epoch ends, so that no step waits for the device.
     """
     history = []
+    gradients = gradients or _plain_gradients(precision)
     with progress_bar(title, epochs, progress) as advance:
         for epoch in range(1, epochs + 1):
             lr = float(optimizer.param_groups[0]["lr"])
             model.train()
-            reports, classes = _train_epoch(model, loader, loss, optimizer, device, name, precision)
+            reports, classes = _train_epoch(model, loader, loss, optimizer, device, name, gradients)
             model.eval()
             _check(reports, name, epoch, classes, lr)
             if scheduler is not None:

@@ -3,17 +3,19 @@
 
     trigger(x)[..., H-m-s : H-m, W-m-s : W-m] = 1        s: size, m: margin
 
-All-to-one: poisoned images of every other class are relabelled as the target.
+Poisoned images are relabelled as the mapping says, usually all of them as the target.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from d3fast.attacks.base import Poisoned, check_target, choose_victims
-from d3fast.checks import check_integer
+from d3fast.attacks.base import Poisoned, poison_once, refuse_state
+from d3fast.checks import check_choice, check_integer
 from d3fast.data.base import ImageData
+from d3fast.labels import MAPPINGS
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,11 @@ class BadNets:
         target: the class that triggered images are to be taken for.
         size: side of the patch in pixels.
         margin: pixels between the patch and the lower and right borders.
+        mapping: which labels poisoned images get; see ``d3fast.labels``.
 
     Raises:
-        ValueError: a size below 1, a negative margin or target, or one that is no integer.
+        ValueError: a size below 1, a negative margin or target, or one that is no integer; an
+            unknown mapping.
 
     Example:
         >>> BadNets(target=1, size=1, margin=0).trigger(torch.zeros(1, 1, 2, 2))
@@ -37,10 +41,12 @@ class BadNets:
     target: int
     size: int = 3
     margin: int = 1
+    mapping: str = "all-to-one"
 
     def __post_init__(self) -> None:
         for name, low in (("target", 0), ("size", 1), ("margin", 0)):
             check_integer(name, getattr(self, name), low)
+        check_choice("mapping", self.mapping, MAPPINGS)
 
     def trigger(self, images: Tensor) -> Tensor:
         """Stamped copies of images (..., C, H, W), floats in [0, 1] or uint8.
@@ -68,35 +74,13 @@ class BadNets:
         target: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Poisoned:
-        """Stamp and relabel exactly ``round(ratio * len(dataset))`` images of other classes.
-
-        Args:
-            dataset: the training set; it is not changed.
-            ratio: share of the whole training set.
-            target: the attack's own target, or ``None``.
-            generator: a CPU generator that draws the images; torch's default one if ``None``.
-
-        Raises:
-            ValueError: a ratio outside 0..1 or too large for the images of other classes; a
-                target that is not the attack's or not a class.
-        """
-        label = check_target(self.target, target, len(dataset.classes))
-        others = (dataset.labels != label).nonzero().flatten()
-        chosen = choose_victims(others, ratio, len(dataset), generator).to(dataset.images.device)
-        images, labels = dataset.images.clone(), dataset.labels.clone()
-        images[chosen] = self.trigger(images[chosen])
-        labels[chosen] = label
-        return Poisoned(ImageData(images, labels, dataset.classes), chosen)
+        """Stamp and relabel exactly ``round(ratio * len(dataset))`` images; see ``poison_once``."""
+        return poison_once(self, dataset, ratio, target, generator)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Empty: nothing is learned."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Accepts the empty state only.
-
-        Raises:
-            ValueError: a state of another attack.
-        """
-        if state:
-            raise ValueError(f"BadNets learns no tensors, got {', '.join(state)}")
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Accepts the empty state only; raises ``ValueError`` on any other."""
+        refuse_state(self, state)

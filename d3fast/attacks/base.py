@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every attack has, and how a trigger is stored.
+"""What every attack has, how a training set is poisoned, and how a trigger is stored.
 
-An attack is a frozen dataclass of options with a ``target`` and three methods: ``trigger``
-(stamp a batch), ``poison`` (stamp and relabel part of a training set) and ``state_dict`` (the
-tensors it has learned, empty for fixed patterns). ``save_attack`` and ``load_attack`` keep
-options and tensors in one safetensors file, which cannot execute anything when it is read.
+An attack is a frozen dataclass of options with a ``target``, a label ``mapping`` and three
+methods: ``trigger`` (stamp a batch), ``poison`` (stamp and relabel part of a training set) and
+``state_dict`` (the tensors it has learned, empty for fixed patterns). Two more are optional:
+``learn``, where the trigger has to be learned first (``Learned``), and ``training``, where
+poisoning once before training is not enough (``OwnTraining``). ``save_attack`` and
+``load_attack`` keep options and tensors in one safetensors file, which cannot execute anything
+when it is read.
 """
 
 import dataclasses
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,6 +24,9 @@ from torch import Tensor
 
 from d3fast.data.base import ImageData
 from d3fast.files import whole_file
+from d3fast.labels import wanted
+from d3fast.seeding import generator as seeded
+from d3fast.training import Gradients
 
 FORMAT = "d3fast.attack/1"
 
@@ -46,6 +52,10 @@ class Attack(Protocol):
     def target(self) -> int:
         """The class that triggered images are meant to be taken for."""
 
+    @property
+    def mapping(self) -> str:
+        """Which label a triggered image is to get; see ``d3fast.labels``."""
+
     def trigger(self, images: Tensor) -> Tensor:
         """Triggered copies of a batch (N, C, H, W) in [0, 1] float or uint8, on its device."""
 
@@ -61,8 +71,66 @@ class Attack(Protocol):
     def state_dict(self) -> dict[str, Tensor]:
         """What the trigger has learned."""
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take over what ``state_dict`` gave."""
+
+
+@runtime_checkable
+class Learned(Protocol):
+    """An attack whose trigger is learned once, on the attacker's training data, and then fixed."""
+
+    @property
+    def learned(self) -> bool:
+        """Whether ``trigger`` can be called."""
+
+    def learn(
+        self,
+        data: ImageData,
+        *,
+        seed: int = 0,
+        device: str | torch.device | None = None,
+        progress: bool = True,
+    ) -> None:
+        """Learn the trigger; afterwards ``state_dict`` holds it."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a backdoored model is trained on.
+
+    Attributes:
+        loader: yields (images, labels), poisoned, afresh in every pass.
+        gradients: how the gradients of a batch are computed; plainly if ``None``.
+    """
+
+    loader: Iterable[Any]
+    gradients: Gradients | None = None
+
+
+@runtime_checkable
+class OwnTraining(Protocol):
+    """An attack that is more than a training set poisoned once."""
+
+    def training(
+        self, data: ImageData, *, ratio: float, batch_size: int, seed: int, progress: bool
+    ) -> Training:
+        """What to train on; ``data`` is clean and on its device, nothing of it is changed."""
+
+
+def training_plan(
+    attack: Attack, data: ImageData, *, ratio: float, batch_size: int, seed: int, progress: bool
+) -> Training:
+    """What a model is trained on to carry the attack: its own plan, or the set poisoned once.
+
+    Raises:
+        ValueError: an attack that does not fit the data, or has not been learned.
+    """
+    if isinstance(attack, OwnTraining):
+        return attack.training(
+            data, ratio=ratio, batch_size=batch_size, seed=seed, progress=progress
+        )
+    poisoned = attack.poison(data, ratio, generator=seeded(seed, "poison")).data
+    return Training(poisoned.batches(batch_size, seeded(seed, "training order")))
 
 
 def check_target(attack_target: int, target: int | None, classes: int) -> int:
@@ -75,32 +143,80 @@ def check_target(attack_target: int, target: int | None, classes: int) -> int:
 
 
 def choose_victims(
-    candidates: Tensor, ratio: float, total: int, generator: torch.Generator | None
+    attack: Attack, dataset: ImageData, ratio: float, generator: torch.Generator | None
 ) -> Tensor:
-    """Draw ``round(ratio * total)`` of the candidates.
+    """Draw which images are poisoned: ``round(ratio * len(dataset))`` of those that may be.
+
+    Those are the images whose label the attacker wants changed; under ``"clean-label"`` those of
+    the target class, all of them where the ratio asks for more.
 
     Args:
-        candidates: (m,) positions that may be poisoned.
+        attack: its target and mapping decide who may be drawn.
+        dataset: the training set.
         ratio: share of the whole training set, 0..1.
-        total: size of the whole training set.
         generator: a CPU generator; torch's default one if ``None``.
 
     Returns:
         Positions, ascending, on the CPU.
 
     Raises:
-        ValueError: a ratio outside 0..1, or one that needs more images than there are.
+        ValueError: a ratio outside 0..1, or one that needs more images than there are; a target
+            that is no class.
     """
     if not 0 <= ratio <= 1:
         raise ValueError(f"ratio must be in 0..1, got {ratio}")
-    count = round(ratio * total)
-    if count > len(candidates):
+    classes = len(dataset.classes)
+    check_target(attack.target, None, classes)
+    unchanged = wanted(dataset.labels, attack.target, classes, attack.mapping) == dataset.labels
+    clean_label = attack.mapping == "clean-label"
+    candidates = (unchanged if clean_label else ~unchanged).nonzero().flatten().cpu()
+    count = round(ratio * len(dataset))
+    if count > len(candidates) and not clean_label:
         raise ValueError(
-            f"ratio={ratio} of {total} images needs {count} that may be poisoned, "
+            f"ratio={ratio} of {len(dataset)} images needs {count} that may be poisoned, "
             f"there are {len(candidates)}"
         )
     chosen = torch.randperm(len(candidates), generator=generator)[:count]
-    return candidates.cpu()[chosen].sort().values
+    return candidates[chosen].sort().values
+
+
+def poison_once(
+    attack: Attack,
+    dataset: ImageData,
+    ratio: float,
+    target: int | None,
+    generator: torch.Generator | None,
+) -> Poisoned:
+    """Stamp and relabel part of a copy of a training set: the body of every ``poison``.
+
+    Args:
+        attack: stamps, and says who may be stamped.
+        dataset: the training set; it is not changed.
+        ratio: share of the whole training set.
+        target: the attack's own target, or ``None``.
+        generator: a CPU generator that draws the images; torch's default one if ``None``.
+
+    Raises:
+        ValueError: as ``choose_victims``; a target that is not the attack's.
+    """
+    check_target(attack.target, target, len(dataset.classes))
+    chosen = choose_victims(attack, dataset, ratio, generator).to(dataset.images.device)
+    images, labels = dataset.images.clone(), dataset.labels.clone()
+    if len(chosen):
+        images[chosen] = attack.trigger(images[chosen])
+        labels[chosen] = wanted(labels[chosen], attack.target, len(dataset.classes), attack.mapping)
+    return Poisoned(replace(dataset, images=images, labels=labels), chosen)
+
+
+def refuse_state(attack: Attack, state: Mapping[str, Tensor]) -> None:
+    """Raise ``ValueError`` if a fixed pattern is given tensors: they are another attack's."""
+    if state:
+        raise ValueError(f"{type(attack).__name__} learns no tensors, got {', '.join(state)}")
+
+
+def option_values(attack: Any) -> dict[str, Any]:
+    """The options of an attack by name, as its constructor takes them."""
+    return {f.name: getattr(attack, f.name) for f in dataclasses.fields(attack) if f.init}
 
 
 def save_attack(attack: Attack, path: str | Path, name: str) -> None:
@@ -114,9 +230,9 @@ def save_attack(attack: Attack, path: str | Path, name: str) -> None:
     Raises:
         ValueError: the folder does not exist.
     """
-    options = dataclasses.asdict(attack)  # type: ignore[call-overload]
-    metadata = {"format": FORMAT, "attack": name, "options": json.dumps(options)}
-    tensors = {key: value.detach().cpu() for key, value in attack.state_dict().items()}
+    options = json.dumps(option_values(attack))
+    metadata = {"format": FORMAT, "attack": name, "options": options}
+    tensors = {key: value.detach().cpu().contiguous() for key, value in attack.state_dict().items()}
     with whole_file(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from d3fast.attacks.base import Attack
+from d3fast.attacks.base import Attack, Training, training_plan
 from d3fast.checks import check_integer, check_number
 from d3fast.data.base import ImageData
 from d3fast.devices import resolve_device
@@ -52,7 +52,7 @@ def train_backdoored(
     progress: bool = True,
     on_epoch: Callable[[Epoch, nn.Module], None] | None = None,
 ) -> nn.Module:
-    """Train a model on poisoned data.
+    """Train a model on poisoned data, by the attack's own loop where it has one.
 
     Args:
         model: freshly initialised; trained in place.
@@ -69,21 +69,26 @@ def train_backdoored(
         The model, in eval mode.
 
     Raises:
-        ValueError: options out of range; an attack that does not fit the data.
+        ValueError: options out of range; an attack that does not fit the data, or whose trigger
+            has not been learned.
     """
     config = config or TrainConfig()
     where = resolve_device(device, model)
     model.to(where)
     data = data.to(where)
-    if attack is not None:
-        data = attack.poison(data, ratio, generator=generator(seed, "poison")).data
+    if attack is None:
+        plan = Training(data.batches(config.batch_size, generator(seed, "training order")))
+    else:
+        plan = training_plan(
+            attack, data, ratio=ratio, batch_size=config.batch_size, seed=seed, progress=progress
+        )
     optimizer = torch.optim.SGD(
         model.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay
     )
     with global_seed(seed, "training", where):  # for dropout
         fit(
             model,
-            data.batches(config.batch_size, generator(seed, "training order")),
+            plan.loader,
             nn.CrossEntropyLoss(),
             optimizer,
             epochs=config.epochs,
@@ -93,5 +98,6 @@ def train_backdoored(
             title="training a clean model" if attack is None else "training a backdoored model",
             progress=progress,
             on_epoch=on_epoch,
+            gradients=plan.gradients,
         )
     return model

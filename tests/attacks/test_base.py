@@ -26,7 +26,9 @@ def test_the_file_is_plain_safetensors_with_readable_options(tmp_path):
     content = (tmp_path / "a.safetensors").read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     assert header["__metadata__"]["attack"] == "badnets"
-    assert json.loads(header["__metadata__"]["options"]) == {"target": 3, "size": 3, "margin": 1}
+    assert json.loads(header["__metadata__"]["options"]) == {
+        "target": 3, "size": 3, "margin": 1, "mapping": "all-to-one",
+    }  # fmt: skip
 
 
 def test_saving_into_a_folder_that_does_not_exist_is_refused(tmp_path):
