@@ -22,9 +22,9 @@ def test_all_to_all_shifts_every_class_by_one():
 
 
 def test_an_unknown_mapping_is_refused():
-    with pytest.raises(ValueError, match="mapping must be one of .*, got 'all'"):
+    with pytest.raises(ValueError, match=r"mapping must be one of .*, got 'all'"):
         wanted(LABELS, 1, 3, "all")
-    with pytest.raises(ValueError, match="mapping must be one of .*, got 'all'"):
+    with pytest.raises(ValueError, match=r"mapping must be one of .*, got 'all'"):
         attack("all")
 
 
