@@ -101,19 +101,28 @@ def check_weights(model: nn.Module, when: str = "") -> None:
             raise ValueError(f"the model's {name} holds NaN or inf {when}".rstrip())
 
 
-def _plain_gradients(precision: str) -> Gradients:
-    def gradients(
-        model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            logits = class_scores(model, inputs)
-        logits = logits.float() if precision == "bf16" else logits
-        # A label out of range would end a CUDA process; it is clamped here and reported later.
-        value = loss(logits, labels.clamp(0, logits.shape[1] - 1))
-        value.backward()  # type: ignore[no-untyped-call]
-        return logits, labels, value
+class _Autocast(nn.Module):
+    """A model whose forward pass runs under bf16 autocast and answers in float32."""
 
-    return gradients
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        with torch.autocast(inputs.device.type, torch.bfloat16):
+            scores = class_scores(self.model, inputs)
+        return scores.float()
+
+
+def plain_gradients(
+    model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of the loss itself, a ``Gradients``."""
+    logits = class_scores(model, inputs)
+    # A label out of range would end a CUDA process; it is clamped here and reported later.
+    value = loss(logits, labels.clamp(0, logits.shape[1] - 1))
+    value.backward()  # type: ignore[no-untyped-call]
+    return logits, labels, value
 
 
 def _train_epoch(
@@ -157,7 +166,7 @@ def fit(
     title: str = "training",
     progress: bool = True,
     precision: str = "fp32",
-    gradients: Gradients | None = None,
+    gradients: Gradients = plain_gradients,
 ) -> tuple[Epoch, ...]:
     """Train a model in place, batch norm in train mode, and leave it in eval mode.
 
@@ -178,7 +187,7 @@ def fit(
         precision: ``"fp32"``: in the model's own dtype; ``"bf16"``: forward pass under autocast,
             weights, loss and step as they are.
         gradients: how the gradients of a batch are computed, for those who want more than the
-            loss's own (see ``Gradients``); looks after precision itself.
+            loss's own; see ``Gradients``.
 
     Returns:
         One record per epoch.
@@ -189,12 +198,12 @@ def fit(
             epoch ends, so that no step waits for the device.
     """
     history = []
-    gradients = gradients or _plain_gradients(precision)
+    cast = _Autocast(model) if precision == "bf16" else model
     with progress_bar(title, epochs, progress) as advance:
         for epoch in range(1, epochs + 1):
             lr = float(optimizer.param_groups[0]["lr"])
             model.train()
-            reports, classes = _train_epoch(model, loader, loss, optimizer, device, name, gradients)
+            reports, classes = _train_epoch(cast, loader, loss, optimizer, device, name, gradients)
             model.eval()
             _check(reports, name, epoch, classes, lr)
             if scheduler is not None:

@@ -26,7 +26,7 @@ from d3fast.data.base import ImageData
 from d3fast.files import whole_file
 from d3fast.labels import wanted
 from d3fast.seeding import generator as seeded
-from d3fast.training import Gradients
+from d3fast.training import Gradients, plain_gradients
 
 FORMAT = "d3fast.attack/1"
 
@@ -100,11 +100,11 @@ class Training:
 
     Attributes:
         loader: yields (images, labels), poisoned, afresh in every pass.
-        gradients: how the gradients of a batch are computed; plainly if ``None``.
+        gradients: how the gradients of a batch are computed.
     """
 
     loader: Iterable[Any]
-    gradients: Gradients | None = None
+    gradients: Gradients = plain_gradients
 
 
 @runtime_checkable

@@ -12,19 +12,28 @@ import torch
 from torch import nn
 
 from d3fast.attacks.base import Attack, Training, training_plan
-from d3fast.checks import check_integer, check_number
+from d3fast.checks import check_choice, check_integer, check_number
 from d3fast.data.base import ImageData
 from d3fast.devices import resolve_device
 from d3fast.seeding import generator, global_seed
-from d3fast.training import Epoch, fit
+from d3fast.training import PRECISIONS, Epoch, fit
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Recipe of a training run: SGD with momentum under a cosine schedule.
 
+    Attributes:
+        epochs: passes over the training set.
+        batch_size: images per batch, at most.
+        lr: learning rate at the start.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        precision: ``"fp32"``, or ``"bf16"`` for a forward pass under autocast.
+        channels_last: keep convolution weights channels last meanwhile.
+
     Raises:
-        ValueError: a number out of range.
+        ValueError: a number out of range; an unknown precision.
     """
 
     epochs: int = 30
@@ -32,12 +41,15 @@ class TrainConfig:
     lr: float = 0.05
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    precision: str = "fp32"
+    channels_last: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
             check_integer(name, getattr(self, name), 1)
         for name in ("lr", "momentum", "weight_decay"):
             check_number(name, getattr(self, name))
+        check_choice("precision", self.precision, PRECISIONS)
 
 
 def train_backdoored(
@@ -75,6 +87,8 @@ def train_backdoored(
     config = config or TrainConfig()
     where = resolve_device(device, model)
     model.to(where)
+    if config.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     data = data.to(where)
     if attack is None:
         plan = Training(data.batches(config.batch_size, generator(seed, "training order")))
@@ -99,5 +113,8 @@ def train_backdoored(
             progress=progress,
             on_epoch=on_epoch,
             gradients=plan.gradients,
+            precision=config.precision,
         )
+    if config.channels_last:
+        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return model
