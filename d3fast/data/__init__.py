@@ -12,8 +12,8 @@ from typing import Protocol
 
 from d3fast.checks import check_choice
 from d3fast.data.base import Batches, ImageData, Splits, as_float, stratified_split
-from d3fast.data.digits import digits
-from d3fast.data.fashion_mnist import fashion_mnist
+from d3fast.data.sklearn_digits import digits
+from d3fast.data.fashion import fashion_mnist
 
 
 class Dataset(Protocol):

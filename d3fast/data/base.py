@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from d3fast.checks import check_integer
+from d3fast.seeding import generator as seeded
 
 
 def as_float(images: Tensor) -> Tensor:
@@ -164,6 +165,38 @@ def stratified_split(
         parts.append(left[taken][torch.randperm(size, generator=generator)])
         left = left[keep]
     return parts
+
+
+def draw_parts(
+    labels: Tensor, seed: int, stream: str, *, train: int | None, clean: int, test: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Stratified train, clean and test parts by seed.
+
+    The test part is drawn first, so that it does not depend on the sizes of the others.
+
+    Args:
+        labels: (N,) class indices.
+        seed: decides which image goes where.
+        stream: name of the stream of random numbers.
+        train: number of training images; all that are left if ``None``.
+        clean: number of the defender's images.
+        test: number of test images to draw.
+
+    Returns:
+        Indices of the train, the clean and the test part.
+
+    Raises:
+        ValueError: negative numbers, or more images asked for than there are.
+
+    Example:
+        >>> parts = draw_parts(torch.arange(10) % 2, 0, "split", train=None, clean=2, test=4)
+        >>> [len(part) for part in parts]
+        [4, 2, 4]
+    """
+    if train is None:
+        train = max(len(labels) - test - clean, 0)
+    parts = stratified_split(labels, [test, clean, train], seeded(seed, stream))
+    return parts[2], parts[1], parts[0]
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,15 @@
 """Fashion-MNIST: where its files are found, and what is refused. The files are made here."""
 
 import gzip
-import importlib
 import struct
 
 import pytest
 import torch
 
+from d3fast.data import fashion
 from d3fast.data import fashion_mnist as entry
-from d3fast.data.fashion_mnist import CLASSES, DEBIAN, cache_dir, find_files
+from d3fast.data.fashion import CLASSES, DEBIAN, find_files
+from d3fast.data.places import cache_dir
 
 STEMS = (
     "train-images-idx3-ubyte", "train-labels-idx1-ubyte",
@@ -47,9 +48,7 @@ def _write(folder, zipped=True, **changes):
 @pytest.fixture
 def nowhere(tmp_path, monkeypatch):
     """No Debian package and an empty cache folder, which is returned."""
-    # The package shows the function of the same name in the module's place.
-    module = importlib.import_module("d3fast.data.fashion_mnist")
-    monkeypatch.setattr(module, "DEBIAN", tmp_path / "debian")
+    monkeypatch.setattr(fashion, "DEBIAN", tmp_path / "debian")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "d3fast" / "fashion-mnist"
 
@@ -93,7 +92,7 @@ def test_the_folder_may_be_text(tmp_path):
 
 def test_the_cache_folder_is_searched_without_data_dir(nowhere):
     _write(nowhere)
-    assert cache_dir() == nowhere
+    assert cache_dir("fashion-mnist") == nowhere
     assert {path.parent for path in find_files().values()} == {nowhere}
     assert len(entry(0, train=None, clean=10).test) == 20
 
@@ -114,7 +113,7 @@ def test_a_folder_given_is_the_only_one_searched(tmp_path, nowhere):
 def test_without_xdg_cache_home_the_cache_is_in_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_dir() == tmp_path / ".cache" / "d3fast" / "fashion-mnist"
+    assert cache_dir("fashion-mnist") == tmp_path / ".cache" / "d3fast" / "fashion-mnist"
 
 
 def test_missing_files_are_reported_with_where_it_looked_and_how_to_get_them(tmp_path, nowhere):

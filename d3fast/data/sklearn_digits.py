@@ -10,8 +10,7 @@ from pathlib import Path
 
 import torch
 
-from d3fast.data.base import ImageData, Splits, stratified_split
-from d3fast.seeding import generator
+from d3fast.data.base import ImageData, Splits, draw_parts
 
 CLASSES = tuple("0123456789")
 TEST = 360
@@ -42,8 +41,5 @@ def digits(
         ValueError: more images asked for than there are.
     """
     data = all_digits()
-    if train is None:
-        train = max(len(data) - TEST - clean, 0)
-    parts = stratified_split(data.labels, [TEST, clean, train], generator(seed, "digits split"))
-    test, clean_part, train_part = (data.subset(part) for part in parts)
-    return Splits(train_part, clean_part, test)
+    parts = draw_parts(data.labels, seed, "digits split", train=train, clean=clean, test=TEST)
+    return Splits(*(data.subset(part) for part in parts))

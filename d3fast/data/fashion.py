@@ -6,12 +6,11 @@ The official test images are the test set; train and clean parts are drawn from 
 training images by seed.
 """
 
-import os
 from pathlib import Path
 
-from d3fast.data.base import ImageData, Splits, stratified_split
+from d3fast.data.base import ImageData, Splits, draw_parts
 from d3fast.data.idx import read_idx
-from d3fast.seeding import generator
+from d3fast.data.places import cache_dir
 
 CLASSES = (
     "T-shirt", "trouser", "pullover", "dress", "coat",
@@ -22,12 +21,6 @@ HOW_TO_GET_IT = (
     "install Debian's package dataset-fashion-mnist, or put the four .gz files of "
     "github.com/zalandoresearch/fashion-mnist into a folder and say --data-dir FOLDER"
 )
-
-
-def cache_dir() -> Path:
-    """Where a user may keep the files: ``${XDG_CACHE_HOME:-~/.cache}/d3fast/fashion-mnist``."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "d3fast" / "fashion-mnist"
 
 
 def _locate(folder: Path, stem: str) -> Path | None:
@@ -51,7 +44,7 @@ def find_files(data_dir: str | Path | None = None) -> dict[str, Path]:
         for part in ("train", "t10k")
         for what in ("images-idx3", "labels-idx1")
     ]
-    folders = [Path(data_dir)] if data_dir is not None else [DEBIAN, cache_dir()]
+    folders = [Path(data_dir)] if data_dir is not None else [DEBIAN, cache_dir("fashion-mnist")]
     for folder in folders:
         found = {stem: path for stem in stems if (path := _locate(folder, stem)) is not None}
         if len(found) == len(stems):
@@ -99,8 +92,5 @@ def fashion_mnist(
     """
     files = find_files(data_dir)
     data, test = _load_part(files, "train"), _load_part(files, "t10k")
-    if train is None:
-        train = max(len(data) - clean, 0)
-    parts = stratified_split(data.labels, [clean, train], generator(seed, "fashion-mnist split"))
-    clean_part, train_part = (data.subset(part) for part in parts)
-    return Splits(train_part, clean_part, test)
+    parts = draw_parts(data.labels, seed, "fashion-mnist split", train=train, clean=clean)
+    return Splits(data.subset(parts[0]), data.subset(parts[1]), test)

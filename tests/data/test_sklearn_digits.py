@@ -5,7 +5,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from d3fast.data import load
-from d3fast.data.digits import all_digits, digits
+from d3fast.data.sklearn_digits import all_digits, digits
 
 
 def _rows(data):
