@@ -24,17 +24,16 @@ from d3fast.defenses import D3, Defense, FineTuning
 from d3fast.defenses.base import OnEpoch
 from d3fast.detox import D3Config
 from d3fast.devices import resolve_device, wait_for
-from d3fast.metrics import Metrics, der, evaluate
+from d3fast.metrics import Metrics, der, evaluate, refusal
 from d3fast.models import MODELS
 from d3fast.optim import param_groups
 from d3fast.optim.reference import joint_norm
 from d3fast.seeding import generator, global_seed
 from d3fast.training import Epoch
 
-# What a run has to reach on every seed, in points; a floor above the last measures nothing.
+# What a run has to reach on every seed, in points.
 MAX_ASR_EXCESS = 5.0
 MAX_ACC_LOSS = 3.0
-MAX_FLOOR = 20.0
 
 CLEAN, BACKDOORED, FINE_TUNED, REPAIRED = "clean twin", "backdoored", "fine-tuning", "D3"
 FINE_TUNED_HOT, HOT = "FT at 2x lr", 2.0
@@ -202,15 +201,6 @@ def _row(
     }
 
 
-def _check_floor(setup: Setup, floor: Metrics) -> None:
-    share = 100 * (floor.asr or 0.0)
-    if share > MAX_FLOOR:
-        raise ValueError(
-            f"the trigger measures nothing with target {setup.attack.target}: a model that was "
-            f"never poisoned answers it on {share:.1f} % of triggered images (limit {MAX_FLOOR:g})"
-        )
-
-
 def run_seed(
     setup: Setup,
     seed: int,
@@ -239,7 +229,8 @@ def run_seed(
 
     clean, clean_seconds = train(None)
     floor = evaluate(clean, test, setup.attack)
-    _check_floor(setup, floor)
+    if (reason := refusal(floor, setup.attack.target)) is not None:
+        raise ValueError(reason)
     suspect, suspect_seconds = train(setup.attack)
     before = evaluate(suspect, test, setup.attack)
     models = {CLEAN: clean, BACKDOORED: suspect}

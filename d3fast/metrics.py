@@ -18,6 +18,10 @@ from d3fast.devices import resolve_device
 from d3fast.labels import wanted
 from d3fast.loaders import class_scores, unpack, yields_nothing
 
+# A never-poisoned model that answers more triggered images with the target, in percent, makes the
+# ASR meaningless.
+MAX_FLOOR = 20.0
+
 _Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
 
@@ -166,6 +170,28 @@ def der(before: Metrics, after: Metrics) -> float:
         raise ValueError("der needs metrics measured with an attack on both sides, got asr=None")
     asr_drop, acc_drop = before.asr - after.asr, before.acc - after.acc
     return (max(0.0, asr_drop) - max(0.0, acc_drop) + 1) / 2
+
+
+def refusal(floor: Metrics, target: int) -> str | None:
+    """Why a trigger measures nothing, or ``None`` if its clean-model floor is low enough.
+
+    Args:
+        floor: a never-poisoned model under the trigger.
+        target: the target class.
+
+    Example:
+        >>> refusal(Metrics(correct=9, images=10, hits=1, robust=8, triggered=9), target=3)
+        >>> bad = Metrics(correct=9, images=10, hits=6, robust=3, triggered=9)
+        >>> print(refusal(bad, target=3))  # doctest: +ELLIPSIS
+        the trigger measures nothing ... on 66.7 % of triggered images (limit 20)
+    """
+    share = 100 * (floor.asr or 0.0)
+    if share <= MAX_FLOOR:
+        return None
+    return (
+        f"the trigger measures nothing with target {target}: a model that was never poisoned "
+        f"answers it on {share:.1f} % of triggered images (limit {MAX_FLOOR:g})"
+    )
 
 
 @torch.no_grad()
