@@ -1,0 +1,213 @@
+"""Poisoned, crossed and clean rows: how many, which, and what becomes of them."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from d3fast.attacks.cross import (
+    CrossBatches,
+    Draws,
+    choose_rows,
+    on_floats,
+    other_positions,
+    poison_crossed,
+)
+from d3fast.data import ImageData
+from d3fast.seeding import generator
+
+
+@dataclass(frozen=True)
+class _Black:
+    """A trigger anybody can see: the image turns black."""
+
+    target: int = 0
+    mapping: str = "all-to-one"
+
+    def trigger(self, images):
+        return torch.zeros_like(images)
+
+
+def _white(images, at, generator):
+    return torch.full_like(images, 255 if images.dtype == torch.uint8 else 1.0)
+
+
+def _data(count=100, classes=5):
+    """Grey images of one pixel that tell their position: level 20 + position."""
+    images = torch.arange(20, 20 + count).reshape(count, 1, 1, 1).to(torch.uint8)
+    return ImageData(images, torch.arange(count) % classes, tuple("abcdefgh"[:classes]))
+
+
+def _draws(ratio=0.1, cross_ratio=2.0, batch_size=32, seed=0, data=None, attack=None):
+    return Draws(
+        attack or _Black(),
+        data or _data(),
+        ratio=ratio,
+        cross_ratio=cross_ratio,
+        batch_size=batch_size,
+        seed=seed,
+    )
+
+
+def _passed(draws):
+    """One pass over a loader: levels 0..255 of all images, and their labels."""
+    batches = list(CrossBatches(draws, _white, torch.Generator()))
+    levels = torch.cat([images.flatten() for images, _ in batches])
+    return (255 * levels).round().long(), torch.cat([labels for _, labels in batches])
+
+
+# ---------------------------------------------------------------------- who is what
+
+
+@given(ratio=st.floats(0, 0.8), cross_ratio=st.floats(0, 3), seed=st.integers(0, 2**32))
+def test_exact_numbers_are_poisoned_and_crossed_and_nobody_is_both(ratio, cross_ratio, seed):
+    rows = choose_rows(_Black(2), _data(), ratio, cross_ratio, torch.Generator().manual_seed(seed))
+    poisoned, crossed = set(rows.poisoned.tolist()), set(rows.crossed.tolist())
+    assert len(poisoned) == len(rows.poisoned) == round(ratio * 100)
+    assert len(crossed) == len(rows.crossed)
+    assert len(crossed) == min(round(cross_ratio * len(poisoned)), 100 - len(poisoned))
+    assert not poisoned & crossed
+    assert all(_data().labels[row] != 2 for row in poisoned)
+    assert rows.crossed.tolist() == sorted(crossed)
+
+
+def test_images_of_the_target_are_crossed_like_all_others():
+    rows = choose_rows(_Black(2), _data(), 0.1, 9.0, torch.Generator().manual_seed(0))
+    assert len(rows.crossed) == 90
+    assert (_data().labels[rows.crossed] == 2).sum() == 20
+
+
+def test_another_position_is_never_the_own_and_every_other_one_comes_up():
+    own = torch.arange(4).repeat(100)
+    other = other_positions(own, 4, torch.Generator().manual_seed(0))
+    assert (own != other).all()
+    assert {tuple(pair) for pair in zip(own.tolist(), other.tolist(), strict=True)} == {
+        (a, b) for a in range(4) for b in range(4) if a != b
+    }
+
+
+# ---------------------------------------------------------------------- once
+
+
+def test_poisoned_once_the_crossed_keep_their_labels_and_are_no_poison():
+    data = _data()
+    before = data.images.clone(), data.labels.clone()
+    poisoned = poison_crossed(
+        _Black(1), data, 0.1, 2.0, None, torch.Generator().manual_seed(0), _white
+    )
+    levels = poisoned.data.images.flatten()
+    assert (levels == 0).nonzero().flatten().tolist() == poisoned.indices.tolist()
+    assert len(poisoned.indices) == 10
+    assert (levels == 255).sum() == 20
+    assert (poisoned.data.labels[levels == 0] == 1).all()
+    assert torch.equal(poisoned.data.labels[levels != 0], data.labels[levels != 0])
+    untouched = (levels != 0) & (levels != 255)
+    assert torch.equal(levels[untouched], data.images.flatten()[untouched])
+    assert torch.equal(data.images, before[0])
+    assert torch.equal(data.labels, before[1])
+
+
+def test_all_to_all_asks_for_the_next_class():
+    data = _data()
+    poisoned = poison_crossed(
+        _Black(0, "all-to-all"), data, 0.5, 1.0, None, torch.Generator().manual_seed(0), _white
+    )
+    where = poisoned.indices
+    assert torch.equal(poisoned.data.labels[where], (data.labels[where] + 1) % 5)
+
+
+def test_targets_that_contradict_or_do_not_exist_are_refused():
+    options = (None, _white)
+    with pytest.raises(ValueError, match="target must be the attack's own 1, got 0"):
+        poison_crossed(_Black(1), _data(), 0.1, 2.0, 0, *options)
+    with pytest.raises(ValueError, match=r"target must be in 0\.\.4, got 5"):
+        poison_crossed(_Black(5), _data(), 0.1, 2.0, None, *options)
+
+
+# ---------------------------------------------------------------------- in every pass
+
+
+@pytest.mark.parametrize("batch_size", [7, 32, 100, 1000])
+def test_every_pass_poisons_and_crosses_the_same_numbers_of_other_images(batch_size):
+    draws = _draws(batch_size=batch_size)
+    passes = [_passed(draws) for _ in range(2)]
+    for levels, labels in passes:
+        assert (levels == 0).sum() == 10
+        assert (levels == 255).sum() == 20
+        assert (labels[levels == 0] == 0).all()
+        grey = (levels != 0) & (levels != 255)
+        assert torch.equal(labels[grey], (levels[grey] - 20) % 5)
+        assert labels.bincount()[1:].sum() == 80 - 10
+    assert set(passes[0][0].tolist()) != set(passes[1][0].tolist())
+
+
+def test_batches_say_where_their_images_are():
+    data = _data()
+    seen = []
+    for batch in _draws(data=data):
+        assert torch.equal(
+            (255 * batch.images).round().to(torch.uint8), data.images[batch.positions]
+        )
+        assert torch.equal(batch.labels, data.labels[batch.positions])
+        assert (batch.labels[batch.rows.poisoned] != 0).all()
+        seen += batch.positions.tolist()
+    assert sorted(seen) == list(range(100))
+
+
+def test_the_order_is_that_of_a_model_trained_without_an_attack():
+    plain = _data().batches(32, generator(5, "training order"))
+    for _ in range(2):
+        ours = list(CrossBatches(_draws(ratio=0.0, seed=5), _white, torch.Generator()))
+    draws = _draws(ratio=0.0, seed=5)
+    for _ in range(2):
+        ours = [(batch.images, batch.labels) for batch in draws]
+        for (images, labels), (expected, true) in zip(ours, plain, strict=True):
+            assert torch.equal(images, expected)
+            assert torch.equal(labels, true)
+
+
+def test_the_seed_decides():
+    first, again, other = (_passed(_draws(seed=seed))[0].tolist() for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+
+
+def test_the_data_is_not_changed():
+    for dtype in (torch.uint8, torch.float32):
+        data = _data()
+        scale = 255 if dtype == torch.float32 else 1
+        data = ImageData((data.images / scale).to(dtype), data.labels, data.classes)
+        before = data.images.clone(), data.labels.clone()
+        _passed(_draws(data=data))
+        assert torch.equal(data.images, before[0])
+        assert torch.equal(data.labels, before[1])
+
+
+def test_a_set_that_cannot_be_poisoned_is_refused_before_the_first_pass():
+    with pytest.raises(ValueError, match=r"ratio=0\.9 of 100 images needs 90 .* there are 80"):
+        _draws(ratio=0.9)
+
+
+# ---------------------------------------------------------------------- types
+
+
+@pytest.mark.parametrize("leading", [(), (5,), (2, 3), (0,)])
+def test_a_change_sees_float_batches_and_gives_back_what_came(leading):
+    def halve(images):
+        assert images.ndim == 4
+        assert images.dtype == torch.float32
+        return images / 2
+
+    images = torch.randint(0, 256, (*leading, 3, 4, 5), dtype=torch.uint8)
+    changed = on_floats(images, halve)
+    assert changed.dtype == torch.uint8
+    assert torch.equal(changed, (images / 2).round().to(torch.uint8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_floats_keep_their_type_and_stay_within_0_and_1(dtype):
+    changed = on_floats(torch.tensor([[[0.25, 0.75]]], dtype=dtype), lambda x: 4 * x - 2)
+    assert changed.dtype == dtype
+    assert changed.tolist() == [[[0.0, 1.0]]]
