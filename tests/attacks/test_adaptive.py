@@ -1,0 +1,170 @@
+"""Adaptive attackers: what they add to an attack, by hand, and what they leave as it is."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import nn
+
+from d3fast.attacks import (
+    BadNets,
+    DistanceAwareAttacker,
+    SAMAttacker,
+    TrainConfig,
+    train_backdoored,
+)
+from d3fast.attacks.base import Training, training_plan
+from d3fast.data import digits
+from d3fast.seeding import generator, global_seed
+from d3fast.training import plain_gradients
+
+BASE = BadNets(target=8, size=2, margin=0)
+WRAPPERS = [SAMAttacker(BASE, budget=1.0), DistanceAwareAttacker(BASE)]
+IDS = ["SAM", "distance-aware"]
+
+
+@pytest.fixture(scope="module")
+def few():
+    return digits(0, train=256, clean=100).train
+
+
+def _model():
+    with global_seed(0):
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+
+
+@pytest.mark.parametrize("attack", WRAPPERS, ids=IDS)
+def test_trigger_target_and_poisoned_set_are_those_of_the_base_attack(attack, few):
+    assert (attack.target, attack.mapping) == (8, "all-to-one")
+    assert torch.equal(attack.trigger(few.images[:4]), BASE.trigger(few.images[:4]))
+    ours = attack.poison(few, 0.1, generator=generator(0, "poison"))
+    theirs = BASE.poison(few, 0.1, generator=generator(0, "poison"))
+    assert torch.equal(ours.data.images, theirs.data.images)
+    assert torch.equal(ours.indices, theirs.indices)
+
+
+@pytest.mark.parametrize("attack", WRAPPERS, ids=IDS)
+def test_it_trains_on_the_batches_of_the_base_attack(attack, few):
+    options = {"ratio": 0.1, "batch_size": 64, "seed": 3, "progress": False}
+    ours, theirs = (training_plan(a, few, **options) for a in (attack, BASE))
+    for (images, labels), (same, also) in zip(ours.loader, theirs.loader, strict=True):
+        assert torch.equal(images, same)
+        assert torch.equal(labels, also)
+    assert ours.gradients is not plain_gradients
+
+
+@pytest.mark.parametrize("attack", WRAPPERS, ids=IDS)
+def test_the_same_seed_gives_the_same_bits(attack, few):
+    config = TrainConfig(epochs=1, batch_size=64)
+    first, again, plain = (
+        train_backdoored(_model(), few, a, seed=1, config=config, progress=False)[-1].weight
+        for a in (attack, attack, BASE)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, plain)
+
+
+def _gradient(attack, few, model):
+    plan = training_plan(attack, few, ratio=0.1, batch_size=128, seed=0, progress=False)
+    images, labels = next(iter(plan.loader))
+    model.zero_grad(set_to_none=True)
+    plan.gradients(model, images, labels, nn.CrossEntropyLoss())
+    return model[-1].weight.grad.clone(), images, labels
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [SAMAttacker(BASE, budget=0.0), DistanceAwareAttacker(BASE, strength=0.0)],
+    ids=IDS,
+)
+def test_at_zero_strength_the_gradient_is_the_plain_one(attack, few):
+    model = _model()
+    adaptive, images, labels = _gradient(attack, few, model)
+    model.zero_grad(set_to_none=True)
+    nn.CrossEntropyLoss()(model(images), labels).backward()
+    torch.testing.assert_close(adaptive, model[-1].weight.grad)
+
+
+def test_the_distance_term_is_zero_where_triggered_images_look_like_the_wanted_class():
+    head = nn.Linear(2, 3)
+    labels, rows, goals = torch.tensor([0, 1, 1]), torch.tensor([1, 2]), torch.tensor([0, 0])
+    same = torch.tensor([[1.0, 2.0], [5.0, 0.0], [0.0, 5.0], [1.0, 2.0], [1.0, 2.0]])
+    unmoved = torch.tensor([[1.0, 2.0], [5.0, 0.0], [0.0, 5.0], [5.0, 0.0], [0.0, 5.0]])
+    attack = DistanceAwareAttacker(BASE)
+    term = [
+        attack._apart(head, features, labels, rows, goals, generator(0, "heads")).item()
+        for features in (same, unmoved)
+    ]
+    assert term == pytest.approx([0.0, 1.0])
+
+
+def test_the_distance_term_ignores_images_whose_wanted_class_is_not_in_the_batch():
+    head = nn.Linear(2, 3)
+    labels, rows = torch.tensor([0, 1, 1]), torch.tensor([1, 2])
+    features = torch.tensor([[1.0, 2.0], [5.0, 0.0], [0.0, 5.0], [5.0, 0.0], [0.0, 5.0]])
+    term = DistanceAwareAttacker(BASE)._apart(
+        head, features, labels, rows, torch.tensor([2, 2]), generator(0, "heads")
+    )
+    assert term.item() == 0.0
+
+
+def test_the_head_is_found_where_it_is_a_convolution(few):
+    with global_seed(0):
+        model = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(8, 10, 1), nn.Flatten(),
+        )  # fmt: skip
+    config = TrainConfig(epochs=1, batch_size=64)
+    train_backdoored(model, few, DistanceAwareAttacker(BASE), config=config, progress=False)
+    assert all(bool(p.isfinite().all()) for p in model.parameters())
+
+
+def test_with_the_term_triggered_features_move_to_the_target(few):
+    config = TrainConfig(epochs=15, batch_size=64, lr=0.1)
+
+    def apart(attack):
+        model = train_backdoored(_model(), few, attack, config=config, progress=False)
+        others = few.subset((few.labels != BASE.target).nonzero().flatten())
+        target = few.subset((few.labels == BASE.target).nonzero().flatten())
+        with torch.no_grad():
+            body = model[:-1]
+            centre = body(target.images / 255).mean(dim=0)
+            stamped, clean = body(BASE.trigger(others.images) / 255), body(others.images / 255)
+        moved = (stamped - centre).square().sum() / (clean - centre).square().sum()
+        return moved.item()
+
+    assert apart(DistanceAwareAttacker(BASE)) < 0.7 * apart(BASE)
+
+
+@dataclass(frozen=True)
+class TrainsItself(BadNets):
+    """An attack whose trigger is trained together with the model."""
+
+    def training(self, data, *, ratio, batch_size, seed, progress):
+        def gradients(*args):
+            return plain_gradients(*args)
+
+        return Training(data.batches(batch_size), gradients)
+
+
+@pytest.mark.parametrize("attack", WRAPPERS, ids=IDS)
+def test_a_trigger_that_is_still_being_trained_is_refused(attack, few):
+    joint = replace(attack, base=TrainsItself(target=8))
+    with pytest.raises(ValueError, match="TrainsItself trains its trigger together with"):
+        training_plan(joint, few, ratio=0.1, batch_size=64, seed=0, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda: SAMAttacker(BASE, budget=-1.0), "budget must be finite and >= 0, got -1.0"),
+        (lambda: DistanceAwareAttacker(BASE, strength=-1.0), "strength must be finite and >= 0"),
+        (lambda: DistanceAwareAttacker(BASE, draws=0), "draws must be an integer >= 1, got 0"),
+        (lambda: DistanceAwareAttacker(BASE, share=0.0), r"share must be in \(0, 1\], got 0.0"),
+        (lambda: DistanceAwareAttacker(BASE, share=1.5), r"share must be in \(0, 1\], got 1.5"),
+    ],
+    ids=["budget", "strength", "draws", "no share", "share"],
+)
+def test_bad_options_are_named(make, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        make()
