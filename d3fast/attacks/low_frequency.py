@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Low-frequency trigger: one smooth pattern added to every image (Zeng, Park, Mao, Jia 2021).
+
+    trigger(x) = clamp(x + delta, 0, 1)        |delta| <= limit, delta smooth, of mean zero
+
+The paper ("Rethinking the backdoor attacks' triggers: a frequency perspective", ICCV 2021) finds
+delta by gradient descent on a clean model and passes it through a Gaussian filter after every
+step. Its objective, the loss towards the target class (``objective="targeted"``), makes delta a
+universal adversarial perturbation: a model that was never poisoned gets images wrong with it, and
+answers the target on some. What such a model does anyway is no backdoor. ``objective="quiet"``
+minimises the loss of the true labels instead, among patterns of a given energy: the smooth
+pattern that a clean model minds least, so that what is measured is what poisoning taught.
+
+One step, with G_n the n x n matrix of Gaussian weights whose rows sum to one:
+
+    delta <- delta - step * limit * g / rms(g)         g: gradient of the mean loss of a batch
+    delta <- G_H delta G_W^T                           each channel
+    delta <- delta - mean(delta)                       each channel
+    delta <- clamp(delta * max(1, energy * limit / rms(delta)), -limit, limit)
+
+The mean is taken off because the filter weakens every frequency but that one: after many steps
+little else would be left, and the trigger would be a change of brightness.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from d3fast.attacks.base import Poisoned, check_target, poison_once
+from d3fast.attacks.cross import on_floats
+from d3fast.attacks.training import TrainConfig, train_backdoored
+from d3fast.checks import check_choice, check_integer, check_number
+from d3fast.data.base import ImageData, as_float
+from d3fast.devices import resolve_device
+from d3fast.labels import MAPPINGS, wanted
+from d3fast.models import MODELS
+from d3fast.progress import progress_bar
+from d3fast.seeding import generator as seeded
+from d3fast.seeding import global_seed
+
+OBJECTIVES = ("quiet", "targeted")
+
+
+def smoothing_matrix(size: int, sigma: float) -> Tensor:
+    """Gaussian weights (size, size) that smooth a row of pixels; every row sums to one.
+
+    Weights that would fall outside the image are shared out among those inside, so a constant
+    stays constant.
+
+    Args:
+        size: pixels in a row.
+        sigma: standard deviation in pixels, > 0.
+
+    Example:
+        >>> smoothing_matrix(3, 1.0).sum(dim=1)
+        tensor([1., 1., 1.])
+    """
+    place = torch.arange(size, dtype=torch.float32)
+    return torch.softmax(-((place[:, None] - place) ** 2) / (2 * sigma**2), dim=1)
+
+
+def _rms(values: Tensor) -> Tensor:
+    return values.square().mean().sqrt().clamp_min(1e-12)  # not 0: it is divided by
+
+
+@dataclass(frozen=True)
+class LowFrequency:
+    """Smooth additive pattern, learned once on a clean model.
+
+    Args:
+        target: the class that triggered images are to be taken for.
+        objective: ``"quiet"``: what a clean model minds least; ``"targeted"``: the paper's.
+        limit: bound on every value of the pattern, images being in [0, 1].
+        energy: least root mean square of the pattern, as a share of ``limit``.
+        sigma: standard deviation of the Gaussian filter, as a share of the image's shorter side.
+        steps: gradient steps on the pattern.
+        step: length of a step, as a share of ``limit``.
+        batch_size: images per step.
+        surrogate: architecture of the clean model, where ``learn`` is given none.
+        surrogate_epochs: how long that one is trained.
+        mapping: which labels poisoned images get; see ``d3fast.labels``.
+
+    Raises:
+        ValueError: an option out of range, or an unknown name.
+
+    Example:
+        >>> attack = LowFrequency(target=1, limit=0.25)
+        >>> attack.load_state_dict({"pattern": torch.tensor([[[0.25, -0.25]]])})
+        >>> attack.trigger(torch.tensor([[[[0.5, 0.5]]], [[[1.0, 0.0]]]])).squeeze()
+        tensor([[0.7500, 0.2500],
+                [1.0000, 0.0000]])
+    """
+
+    target: int
+    objective: str = "quiet"
+    limit: float = 0.2
+    energy: float = 0.5
+    sigma: float = 0.05
+    steps: int = 80
+    step: float = 0.1
+    batch_size: int = 128
+    surrogate: str = "preact_resnet_tiny"
+    surrogate_epochs: int = 4
+    mapping: str = "all-to-one"
+    _learned: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, low in (("target", 0), ("steps", 1), ("batch_size", 1), ("surrogate_epochs", 1)):
+            check_integer(name, getattr(self, name), low)
+        for name, least in (("limit", 0.0), ("energy", 0.0), ("sigma", 0.01), ("step", 0.0)):
+            check_number(name, getattr(self, name), least)
+        for name in ("limit", "energy"):
+            if getattr(self, name) > 1:
+                raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)}")
+        check_choice("objective", self.objective, OBJECTIVES)
+        check_choice("surrogate", self.surrogate, MODELS)
+        check_choice("mapping", self.mapping, MAPPINGS)
+
+    @property
+    def learned(self) -> bool:
+        """Whether ``trigger`` can be called."""
+        return bool(self._learned)
+
+    def learn(
+        self,
+        data: ImageData,
+        *,
+        model: nn.Module | None = None,
+        seed: int = 0,
+        device: str | torch.device | None = None,
+        progress: bool = True,
+    ) -> None:
+        """Learn the pattern on the attacker's clean training data.
+
+        Args:
+            data: clean training images; nothing of them is changed.
+            model: a clean model, if there is one already; it is not changed. It should not be
+                the one that the clean-model floor is measured with.
+            seed: draws the first pattern, the batches and the weights of the clean model.
+            device: where to compute; where the data is if ``None``.
+            progress: show progress bars.
+
+        Raises:
+            ValueError: a target that is no class of the data; no image to be attacked.
+        """
+        where = resolve_device(data.images.device if device is None else device)
+        data = data.to(where)
+        check_target(self.target, None, len(data.classes))
+        goals = wanted(data.labels, self.target, len(data.classes), self.mapping)
+        victims = (goals != data.labels).nonzero().flatten()
+        if not len(victims):
+            raise ValueError(f"every image has the target class {self.target}: nothing to attack")
+        if model is None:
+            model = self._clean_model(data, seed, where, progress)
+        else:
+            model = copy.deepcopy(model).to(where)
+        model.eval().requires_grad_(False)
+        held_against = data.labels if self.objective == "quiet" else goals
+        draws = seeded(seed, "low-frequency pattern")
+        smooth = self._smoother(data.shape, where)
+        delta = smooth(torch.randn(data.shape, generator=draws).to(where))
+        with progress_bar("learning a low-frequency pattern", self.steps, progress) as advance:
+            for _ in range(self.steps):
+                chosen = torch.randint(len(victims), (self.batch_size,), generator=draws)
+                rows = victims[chosen.to(where)]
+                images = as_float(data.images[rows])
+                slope = _slope(model, images, held_against[rows], delta)
+                delta = smooth(delta - self.step * self.limit * slope / _rms(slope))
+                advance("")
+        self._learned["pattern"] = delta
+
+    def _smoother(self, shape: tuple[int, int, int], device: torch.device) -> "_Smoother":
+        _, height, width = shape
+        sigma = self.sigma * min(height, width)
+        return _Smoother(
+            smoothing_matrix(height, sigma).to(device),
+            smoothing_matrix(width, sigma).to(device),
+            self.limit,
+            self.energy,
+        )
+
+    def _clean_model(
+        self, data: ImageData, seed: int, device: torch.device, progress: bool
+    ) -> nn.Module:
+        # A seed of its own: the run's seed would give the model that the floor is measured with.
+        own = int(torch.randint(2**62, (), generator=seeded(seed, "low-frequency surrogate")))
+        with global_seed(own):
+            model = MODELS[self.surrogate](len(data.classes), data.shape[0])
+        config = TrainConfig(epochs=self.surrogate_epochs)
+        return train_backdoored(
+            model, data, None, seed=own, config=config, device=device, progress=progress
+        )
+
+    def trigger(self, images: Tensor) -> Tensor:
+        """Stamped copies of images (..., C, H, W), floats in [0, 1] or uint8.
+
+        The pattern is resized where the images are of another size than it was learned on.
+
+        Raises:
+            ValueError: nothing was learned yet; images of other channels than were learned on.
+        """
+        if not self.learned:
+            raise ValueError("LowFrequency has no pattern yet: call learn(data) first")
+        pattern = self._learned["pattern"].to(images.device)
+        channels, size = images.shape[-3], images.shape[-2:]
+        if channels != len(pattern):
+            raise ValueError(
+                f"the pattern was learned on images of {len(pattern)} channels, got {channels}"
+            )
+        if size != pattern.shape[-2:]:
+            pattern = functional.interpolate(
+                pattern[None], size, mode="bilinear", antialias=True
+            ).squeeze(0)
+        return on_floats(images, lambda floats: floats + pattern)
+
+    def poison(
+        self,
+        dataset: ImageData,
+        ratio: float,
+        target: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Poisoned:
+        """Stamp and relabel exactly ``round(ratio * len(dataset))`` images; see ``poison_once``."""
+        return poison_once(self, dataset, ratio, target, generator)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """``pattern``, (C, H, W) float32; empty before it is learned."""
+        return dict(self._learned)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what ``state_dict`` gave.
+
+        Raises:
+            ValueError: other tensors than a pattern within the limit; nothing is changed then.
+        """
+        if state:
+            self._check_state(state)
+        self._learned.clear()
+        self._learned.update(state)
+
+    def _check_state(self, state: Mapping[str, Tensor]) -> None:
+        if set(state) != {"pattern"}:
+            raise ValueError(f"LowFrequency learns the tensor pattern, got {', '.join(state)}")
+        pattern = state["pattern"]
+        if pattern.dtype != torch.float32 or pattern.ndim != 3 or pattern.numel() == 0:
+            raise ValueError(
+                "pattern must be (C, H, W) of float32, got shape "
+                f"{tuple(pattern.shape)} of {pattern.dtype}"
+            )
+        if not bool((pattern.abs() <= self.limit * (1 + 1e-6)).all()):  # NaN is not <= either
+            raise ValueError(
+                f"pattern must be within limit={self.limit}, got {float(pattern.abs().max()):g}"
+            )
+
+
+@dataclass(frozen=True)
+class _Smoother:
+    """The last three lines of a step; see the head of this file."""
+
+    rows: Tensor
+    columns: Tensor
+    limit: float
+    energy: float
+
+    def __call__(self, delta: Tensor) -> Tensor:
+        delta = self.rows @ delta @ self.columns.T
+        delta = delta - delta.mean(dim=(-2, -1), keepdim=True)
+        delta = delta * (self.energy * self.limit / _rms(delta)).clamp_min(1)
+        return delta.clamp(-self.limit, self.limit)
+
+
+@torch.enable_grad()
+def _slope(model: nn.Module, images: Tensor, labels: Tensor, delta: Tensor) -> Tensor:
+    """Gradient of the mean loss of the stamped images with respect to the pattern."""
+    delta = delta.detach().requires_grad_()
+    loss = functional.cross_entropy(model((images + delta).clamp(0, 1)), labels)
+    return torch.autograd.grad(loss, delta)[0]
