@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets that need no download, in one registry.
+"""Data sets in one registry, and a user's own images. Nothing is downloaded.
 
 Every entry is a function ``(seed, *, train, clean, data_dir) -> Splits``. To add one, add a file
-with such a function and a row to ``DATASETS``.
+with such a function and a row to ``DATASETS``, or to ``RESIZABLE`` if it takes a ``size`` too.
 """
 
 from collections.abc import Mapping
@@ -10,10 +10,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
-from d3fast.checks import check_choice
+from d3fast.checks import check_choice, check_integer
+from d3fast.data.augment import AUGMENTATIONS, Augment
 from d3fast.data.base import Batches, ImageData, Splits, as_float, stratified_split
-from d3fast.data.sklearn_digits import digits
+from d3fast.data.cifar import cifar10, cifar100
 from d3fast.data.fashion import fashion_mnist
+from d3fast.data.folders import folder
+from d3fast.data.npz_file import npz
+from d3fast.data.sklearn_digits import digits
+from d3fast.data.tinyimagenet import tiny_imagenet
+from d3fast.data.traffic_signs import gtsrb
 
 
 class Dataset(Protocol):
@@ -25,8 +31,33 @@ class Dataset(Protocol):
         """Cut the data set into train, clean and test parts."""
 
 
+class ResizableDataset(Protocol):
+    """A data set of image files, which can be stretched to any size."""
+
+    def __call__(
+        self,
+        seed: int,
+        *,
+        train: int | None,
+        clean: int,
+        data_dir: str | Path | None = None,
+        size: int = ...,
+    ) -> Splits:
+        """Cut the data set into train, clean and test parts of images of ``size`` x ``size``."""
+
+
+RESIZABLE: Mapping[str, ResizableDataset] = MappingProxyType(
+    {"gtsrb": gtsrb, "tiny-imagenet": tiny_imagenet, "folder": folder}
+)
 DATASETS: Mapping[str, Dataset] = MappingProxyType(
-    {"digits": digits, "fashion-mnist": fashion_mnist}
+    {
+        "digits": digits,
+        "fashion-mnist": fashion_mnist,
+        "cifar10": cifar10,
+        "cifar100": cifar100,
+        **RESIZABLE,
+        "npz": npz,
+    }
 )
 
 
@@ -37,19 +68,24 @@ def load(
     train: int | None = None,
     clean: int,
     data_dir: str | Path | None = None,
+    size: int | None = None,
 ) -> Splits:
     """Load a data set of the registry.
 
     Args:
-        name: ``"digits"`` or ``"fashion-mnist"``.
+        name: a key of ``DATASETS``.
         seed: decides which image goes where.
         train: number of training images; all that are left if ``None``.
         clean: number of the defender's images.
-        data_dir: where its files are, for data sets that have files.
+        data_dir: where its files are, for data sets that have files; the folder or file itself
+            for ``"folder"`` and ``"npz"``.
+        size: height and width to stretch images to, for those of ``RESIZABLE``; their own if
+            ``None`` (GTSRB: 32).
 
     Raises:
         ValueError: an unknown name; files missing or damaged; more images asked for than there
-            are.
+            are; a size below 1, or one for another data set.
+        OSError: a file that cannot be opened.
 
     Example:
         >>> splits = load("digits", seed=0, clean=260)
@@ -57,10 +93,16 @@ def load(
         (1177, 260, 360)
     """
     check_choice("data", name, DATASETS)
-    return DATASETS[name](seed, train=train, clean=clean, data_dir=data_dir)
+    if size is None:
+        return DATASETS[name](seed, train=train, clean=clean, data_dir=data_dir)
+    check_integer("size", size, 1)
+    if name not in RESIZABLE:
+        raise ValueError(f"size is for {', '.join(RESIZABLE)}, got {size} for {name}")
+    return RESIZABLE[name](seed, train=train, clean=clean, data_dir=data_dir, size=size)
 
 
 __all__ = [
-    "DATASETS", "Batches", "Dataset", "ImageData", "Splits", "as_float", "digits",
-    "fashion_mnist", "load", "stratified_split",
+    "AUGMENTATIONS", "DATASETS", "RESIZABLE", "Augment", "Batches", "Dataset", "ImageData",
+    "ResizableDataset", "Splits", "as_float", "cifar10", "cifar100", "digits", "fashion_mnist",
+    "folder", "gtsrb", "load", "npz", "stratified_split", "tiny_imagenet",
 ]  # fmt: skip

@@ -6,7 +6,7 @@ they are moved to, once. ``Batches`` indexes them there and hands out floats in 
 no worker processes and no copies from host to device while training.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from d3fast.checks import check_integer
 from d3fast.seeding import generator as seeded
+
+Augmentation = Callable[[Tensor, torch.Generator], Tensor]  # images of a batch to changed ones
 
 
 def as_float(images: Tensor) -> Tensor:
@@ -80,9 +82,21 @@ class ImageData:
         where = indices.to(self.images.device)
         return replace(self, images=self.images[where], labels=self.labels[where])
 
-    def batches(self, batch_size: int, shuffle: torch.Generator | None = None) -> "Batches":
+    def batches(
+        self,
+        batch_size: int,
+        shuffle: torch.Generator | None = None,
+        augment: Augmentation | None = None,
+    ) -> "Batches":
         """A loader; see ``Batches``."""
-        return Batches(self, batch_size, shuffle)
+        return Batches(self, batch_size, shuffle, augment)
+
+
+def _side_stream(generator: torch.Generator) -> torch.Generator:
+    """A generator that follows from another one's state and leaves it as it is."""
+    peek = torch.Generator()
+    peek.set_state(generator.get_state())
+    return seeded(int(torch.randint(2**62, (), generator=peek)), "augmentation")
 
 
 class Batches:
@@ -93,9 +107,12 @@ class Batches:
         batch_size: at most so many images per batch. The images are spread evenly over as few
             batches as that allows: a last batch of a few images would upset batch norm.
         shuffle: a CPU generator that orders every pass anew; in order if ``None``.
+        augment: changes every batch at random (``d3fast.data.Augment``), anew in every pass. Its
+            draws come from a stream of their own, which the state of ``shuffle`` at the start
+            decides: the order of the images is the same with and without.
 
     Raises:
-        ValueError: a batch size below 1.
+        ValueError: a batch size below 1; ``augment`` without ``shuffle``.
 
     Example:
         >>> data = ImageData(torch.zeros(5, 1, 2, 2, dtype=torch.uint8),
@@ -107,12 +124,20 @@ class Batches:
     """
 
     def __init__(
-        self, data: ImageData, batch_size: int, shuffle: torch.Generator | None = None
+        self,
+        data: ImageData,
+        batch_size: int,
+        shuffle: torch.Generator | None = None,
+        augment: Augmentation | None = None,
     ) -> None:
         check_integer("batch_size", batch_size, 1)
+        if augment is not None and shuffle is None:
+            raise ValueError("shuffle must be given with augment: it decides the draws")
         self.data = data
         self.batch_size = batch_size
         self.shuffle = shuffle
+        self.augment = augment
+        self._draws = None if shuffle is None or augment is None else _side_stream(shuffle)
 
     def __len__(self) -> int:
         return -(-len(self.data) // self.batch_size)
@@ -123,7 +148,10 @@ class Batches:
             data = data.subset(torch.randperm(len(data), generator=self.shuffle))
         for batch in range(len(self)):
             start, end = (len(data) * edge // len(self) for edge in (batch, batch + 1))
-            yield as_float(data.images[start:end]), data.labels[start:end]
+            images = data.images[start:end]
+            if self.augment is not None and self._draws is not None:
+                images = self.augment(images, self._draws)
+            yield as_float(images), data.labels[start:end]
 
 
 def stratified_split(

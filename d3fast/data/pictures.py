@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from d3fast.data.base import ImageData, Splits, draw_parts
@@ -70,7 +70,7 @@ def read_picture(
             warnings.simplefilter("ignore")  # about odd metadata; what matters is an error
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             return _decode(content, size, channels, box)
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise ValueError(f"{path} is no image of a known format") from None
     except Exception as error:  # Pillow lets out whatever its parsers run into
         raise ValueError(f"{path} cannot be used: {str(error) or type(error).__name__}") from None
@@ -198,6 +198,8 @@ def split_pictures(
     lengths = [len(part) for part in parts]
     data = [
         ImageData(some, which, classes)
-        for some, which in zip(images.split(lengths), labels.split(lengths), strict=True)
+        for some, which in zip(
+            torch.split(images, lengths), torch.split(labels, lengths), strict=True
+        )
     ]
     return Splits(*data)

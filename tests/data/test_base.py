@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d3fast.data import ImageData, as_float, stratified_split
+from d3fast.data import Augment, ImageData, as_float, stratified_split
 
 
 def _numbered(count, classes=3):
@@ -128,6 +128,50 @@ def test_batches_are_floats_between_0_and_1():
 def test_a_batch_size_below_1_is_refused(batch_size):
     with pytest.raises(ValueError, match=f"batch_size must be an integer >= 1, got {batch_size}"):
         _numbered(3).batches(batch_size)
+
+
+def _passes(augment, seed=0, passes=3):
+    images = torch.randint(256, (40, 1, 6, 6), dtype=torch.uint8, generator=_seeded(1))
+    loader = ImageData(images, torch.arange(40), ("x",) * 40).batches(16, _seeded(seed), augment)
+    batches = [list(loader) for _ in range(passes)]
+    return (
+        [torch.cat([labels for _, labels in batch]) for batch in batches],
+        [torch.cat([images for images, _ in batch]) for batch in batches],
+    )
+
+
+def _seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_augmentation_leaves_the_order_of_the_images_as_it_is():
+    plain, augmented = _passes(None), _passes(Augment(crop=2))
+    assert all(torch.equal(a, b) for a, b in zip(plain[0], augmented[0], strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(plain[1], augmented[1], strict=True))
+    assert augmented[1][0].dtype == torch.float32
+    assert augmented[1][0].max() <= 1
+
+
+def test_every_pass_is_augmented_anew_and_the_seed_decides_how():
+    orders, passes = _passes(Augment(crop=2))
+    by_label = [images[order.argsort()] for order, images in zip(orders, passes, strict=True)]
+    assert not torch.equal(by_label[0], by_label[1])
+    assert not torch.equal(by_label[1], by_label[2])
+    again, other = _passes(Augment(crop=2)), _passes(Augment(crop=2), seed=9)
+    assert all(torch.equal(a, b) for a, b in zip(passes, again[1], strict=True))
+    assert not torch.equal(by_label[0], other[1][0][other[0][0].argsort()])
+
+
+def test_a_single_image_is_augmented_anew_too():
+    data = ImageData(torch.full((1, 1, 9, 9), 255, dtype=torch.uint8), torch.tensor([0]), ("a",))
+    loader = data.batches(4, _seeded(0), Augment(crop=4))
+    seen = {tuple(images.flatten().tolist()) for _ in range(8) for images, _ in loader}
+    assert len(seen) > 4
+
+
+def test_augmentation_without_a_generator_is_refused():
+    with pytest.raises(ValueError, match="shuffle must be given with augment"):
+        _numbered(3).batches(2, augment=Augment())
 
 
 # ---------------------------------------------------------------------- stratified parts

@@ -4,7 +4,6 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from d3fast.data import load
 from d3fast.data.sklearn_digits import all_digits, digits
 
 
@@ -73,10 +72,3 @@ def test_the_defender_may_have_all_that_the_test_part_leaves():
 def test_more_images_than_there_are_and_negative_numbers_are_refused(train, clean):
     with pytest.raises(ValueError, match="sizes must be >= 0 and sum to <= 1797"):
         digits(0, train=train, clean=clean)
-
-
-def test_an_unknown_data_set_is_refused_with_the_known_ones():
-    with pytest.raises(
-        ValueError, match="data must be one of 'digits', 'fashion-mnist', got 'mnist'"
-    ):
-        load("mnist", 0, clean=1)

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random crops, flips and rotations of a batch, on the batch's device.
+
+Every image gets its own draw: first a rotation by an angle from -r to r, then a shift by up to
+``crop`` pixels in each direction (a crop of the size of the image from the image with a border
+around it), then with probability 1/2 a flip from left to right. Draws come from a CPU generator,
+so that they are the same on every device; the work is two gathers and one ``grid_sample``.
+
+``AUGMENTATIONS`` holds what is usual for the data sets of the registry (padding, flips: He et al.
+2016 for CIFAR; no flips where a mirror image means something else, as for digits and road signs).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from d3fast.checks import check_choice, check_integer, check_number
+
+PADDINGS = ("zeros", "reflect")
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Rotate, shift and flip every image of a batch by its own draw.
+
+    Args:
+        crop: greatest shift in pixels; 0 for none.
+        flip: flip every second image, on average, from left to right.
+        rotation: greatest angle in degrees; 0 for none.
+        padding: what comes in from outside: ``"zeros"`` (black) or ``"reflect"`` (the image
+            mirrored at its border pixels).
+
+    Raises:
+        ValueError: a number out of range, an unknown padding.
+
+    Example:
+        >>> images = torch.arange(4.0).reshape(1, 1, 1, 4) / 4
+        >>> Augment(crop=0)(images, torch.Generator().manual_seed(0))
+        tensor([[[[0.7500, 0.5000, 0.2500, 0.0000]]]])
+    """
+
+    crop: int = 4
+    flip: bool = True
+    rotation: float = 0.0
+    padding: str = "zeros"
+
+    def __post_init__(self) -> None:
+        check_integer("crop", self.crop, 0)
+        check_number("rotation", self.rotation)
+        if self.rotation > 180:
+            raise ValueError(f"rotation must be <= 180, got {self.rotation}")
+        check_choice("padding", self.padding, PADDINGS)
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Augmented copies of a batch.
+
+        Args:
+            images: (N, C, H, W), float in [0, 1] or uint8.
+            generator: a CPU generator.
+
+        Returns:
+            Of the same shape, type and device. Without rotation every value is one of the
+            image's own, or 0; the batch itself where nothing is switched on.
+
+        Raises:
+            ValueError: no batch of images, or one too small to be mirrored that far; a generator
+                of another device.
+        """
+        if images.ndim != 4 or not (images.is_floating_point() or images.dtype == torch.uint8):
+            raise ValueError(
+                "images must be (N, C, H, W) of float or uint8, got shape "
+                f"{tuple(images.shape)} of {images.dtype}"
+            )
+        if generator.device.type != "cpu":
+            raise ValueError(f"generator must be one of the CPU, got one of {generator.device}")
+        if self.padding == "reflect" and self.crop >= min(images.shape[2:]):
+            height, width = images.shape[2:]
+            raise ValueError(f"crop={self.crop} cannot be mirrored in {height}x{width} images")
+        count = len(images)
+        if not count:
+            return images
+        if self.rotation:
+            draws = torch.rand(count, generator=generator) * 2 - 1
+            images = rotate(images, draws * self.rotation, self.padding)
+        down = right = torch.zeros(count, dtype=torch.long)
+        if self.crop:
+            span = 2 * self.crop + 1
+            down, right = torch.randint(span, (2, count), generator=generator) - self.crop
+        flipped = torch.zeros(count, dtype=torch.bool)
+        if self.flip:
+            flipped = torch.rand(count, generator=generator) < 0.5
+        if not (self.crop or self.flip):
+            return images
+        return shift_and_flip(images, down, right, flipped, self.padding)
+
+
+def shift_and_flip(
+    images: Tensor, down: Tensor, right: Tensor, flipped: Tensor, padding: str = "zeros"
+) -> Tensor:
+    """Move every image by its own number of pixels, then flip some from left to right.
+
+    Args:
+        images: (N, C, H, W).
+        down: (N,) int64, rows to move by; negative moves up.
+        right: (N,) int64, columns to move by; negative moves to the left.
+        flipped: (N,) bool, which to flip.
+        padding: as for ``Augment``.
+
+    Returns:
+        A new tensor like ``images``.
+
+    Example:
+        >>> one, no = torch.tensor([1]), torch.tensor([False])
+        >>> shift_and_flip(torch.tensor([[[[1.0, 2.0, 3.0]]]]), one * 0, one, no)
+        tensor([[[[0., 1., 2.]]]])
+    """
+    channels, height, width = images.shape[1:]
+    device = images.device
+    rows = torch.arange(height) - down[:, None]  # (N, H): the row that each row comes from
+    columns = torch.arange(width) - right[:, None]
+    columns = torch.where(flipped[:, None], columns.flip(1), columns)
+    rows, row_inside = _inside(rows.to(device), height, padding)
+    columns, column_inside = _inside(columns.to(device), width, padding)
+    moved = images.gather(2, rows[:, None, :, None].expand(-1, channels, -1, width))
+    moved = moved.gather(3, columns[:, None, None, :].expand(-1, channels, height, -1))
+    if padding == "zeros":
+        moved *= (row_inside[:, None, :, None] & column_inside[:, None, None, :]).to(moved.dtype)
+    return moved
+
+
+def _inside(index: Tensor, size: int, padding: str) -> tuple[Tensor, Tensor]:
+    """An index that may be taken, and where it was inside the image to begin with."""
+    inside = (index >= 0) & (index < size)
+    if padding == "reflect":
+        return (size - 1) - ((size - 1) - index.abs()).abs(), inside
+    return index.clamp(0, size - 1), inside
+
+
+def rotate(images: Tensor, degrees: Tensor, padding: str = "zeros") -> Tensor:
+    """Turn every image by its own angle around its middle, counter-clockwise, bilinearly.
+
+    Args:
+        images: (N, C, H, W), float in [0, 1] or uint8.
+        degrees: (N,) floats.
+        padding: as for ``Augment``.
+
+    Returns:
+        A new tensor like ``images``; uint8 is rounded.
+
+    Example:
+        >>> images = torch.tensor([[[[1, 2], [3, 4]]]], dtype=torch.uint8)
+        >>> rotate(images, torch.tensor([90.0]))
+        tensor([[[[2, 4],
+                  [1, 3]]]], dtype=torch.uint8)
+    """
+    height, width = images.shape[2:]
+    angle = degrees.to(torch.float64) * (math.pi / 180)
+    cos, sin, none = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    # Coordinates run from -1 to 1 on both sides, whatever their lengths.
+    theta = torch.stack(
+        (cos, -sin * height / width, none, sin * width / height, cos, none), dim=1
+    ).reshape(-1, 2, 3)
+    values = images if images.is_floating_point() else images.float()
+    theta = theta.to(values.device, values.dtype)
+    grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
+    border = "zeros" if padding == "zeros" else "reflection"
+    turned = functional.grid_sample(values, grid, "bilinear", border, align_corners=False)
+    if images.is_floating_point():
+        return turned.clamp_(0, 1)  # sums of weights are off by a rounding
+    return turned.round_().clamp_(0, 255).to(torch.uint8)
+
+
+AUGMENTATIONS: Mapping[str, Augment] = MappingProxyType(
+    {
+        "digits": Augment(crop=1, flip=False),
+        "fashion-mnist": Augment(crop=2),
+        "cifar10": Augment(crop=4),
+        "cifar100": Augment(crop=4),
+        "gtsrb": Augment(crop=4, flip=False, rotation=10.0),
+        "tiny-imagenet": Augment(crop=8),
+    }
+)

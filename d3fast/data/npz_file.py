@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A user's own arrays in one .npz file, as numpy, Keras and MedMNIST write them.
+
+    images, labels                                            test images are drawn: one in five
+    x_train, y_train, x_test, y_test                          Keras
+    train_images, train_labels, test_images, test_labels      MedMNIST
+
+Images are (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3, uint8 or float in [0, 1];
+labels (N,) or (N, 1), integers from 0 without gaps. An optional ``classes`` holds the names. A
+file may be hostile: what it declares is checked before it is unpacked, and nothing is unpickled.
+"""
+
+import math
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from numpy.lib import format as npy
+from torch import Tensor
+
+from d3fast.data.base import ImageData, Splits, draw_parts
+
+TEST_SHARE = 0.2
+_MAX_BYTES = 2**32  # of one array, unpacked
+_MAX_CLASSES = 2**16
+_KEYS = (
+    ("images", "labels", "", ""),
+    ("x_train", "y_train", "x_test", "y_test"),
+    ("train_images", "train_labels", "test_images", "test_labels"),
+)
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about headers that Python 2 wrote
+        version = npy.read_magic(file)
+        if version != (1, 0):  # the others are for headers of more than 64 KiB
+            raise ValueError(f"its version {version} is not one of plain arrays")
+        return npy.read_array_header_1_0(file)
+
+
+def _member(archive: zipfile.ZipFile, key: str) -> np.ndarray[Any, Any]:
+    info = archive.getinfo(f"{key}.npy")
+    if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError("it is encrypted, or packed in a way that numpy does not use")
+    if info.file_size > _MAX_BYTES:
+        raise ValueError(f"it claims {info.file_size} bytes, more than {_MAX_BYTES}")
+    with archive.open(info) as file:
+        shape, fortran, dtype = _header(file)
+        if dtype.kind not in "uifU":
+            raise ValueError(f"its type is {dtype}, not numbers or text")
+        if not all(type(n) is int and n > 0 for n in shape) or dtype.itemsize == 0:
+            raise ValueError(f"its shape is {shape}, it holds nothing")
+        expected = math.prod(shape) * dtype.itemsize
+        if expected != info.file_size - file.tell():
+            raise ValueError(
+                f"it must hold {expected} bytes of data for shape {shape}, has "
+                f"{info.file_size - file.tell()}"
+            )
+        content = bytearray(file.read(expected))  # the archive's reader ends at file_size
+    if len(content) != expected:
+        raise ValueError(f"it is truncated: {expected} bytes expected, {len(content)} found")
+    flat = np.frombuffer(content, dtype=dtype)
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _images(array: np.ndarray[Any, Any]) -> Tensor:
+    if array.dtype != np.uint8 and array.dtype.kind != "f":
+        raise ValueError(f"images must be uint8 or float, its type is {array.dtype}")
+    if array.ndim == 3:
+        array = array[:, None]
+    elif array.ndim == 4:
+        first, last = array.shape[1] in (1, 3), array.shape[3] in (1, 3)
+        if first == last:
+            why = "could be either" if first else "has neither 1 nor 3 channels"
+            raise ValueError(
+                f"images must be (N, H, W, C) or (N, C, H, W), shape {array.shape} {why}"
+            )
+        array = array.transpose(0, 3, 1, 2) if last else array
+    else:
+        raise ValueError(
+            f"images must be (N, H, W), (N, H, W, C) or (N, C, H, W), shape {array.shape} is not"
+        )
+    if array.dtype == np.uint8:
+        return torch.from_numpy(np.ascontiguousarray(array))
+    if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+        raise ValueError("float images must be in [0, 1]")
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+
+
+def _labels(array: np.ndarray[Any, Any], images: Tensor) -> Tensor:
+    if array.dtype.kind not in "ui" or array.shape not in ((len(images),), (len(images), 1)):
+        raise ValueError(
+            f"labels must be ({len(images)},) integers, it is {array.shape} of {array.dtype}"
+        )
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high >= _MAX_CLASSES:
+        raise ValueError(f"labels must be in 0..{_MAX_CLASSES - 1}, got {low if low < 0 else high}")
+    return torch.from_numpy(array.reshape(-1).astype(np.int64))
+
+
+def _names(array: np.ndarray[Any, Any] | None, labels: Tensor) -> tuple[str, ...]:
+    """Names of the classes; their numbers where the file has none."""
+    counts = labels.bincount()
+    gaps = (counts == 0).nonzero().flatten().tolist()
+    if array is None:
+        if gaps:
+            raise ValueError(
+                f"labels must count from 0 without gaps: none of the training images has {gaps[0]}"
+            )
+        return tuple(str(number) for number in range(len(counts)))
+    if array.dtype.kind != "U" or array.ndim != 1 or not len(counts) <= len(array) <= _MAX_CLASSES:
+        raise ValueError(
+            f"classes must be names, one for each of at least {len(counts)} labels, it is "
+            f"{array.shape} of {array.dtype}"
+        )
+    return tuple(array.tolist())
+
+
+@contextmanager
+def _naming(key: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # zipfile and numpy let out whatever bad bytes lead to
+        what = str(error) or type(error).__name__
+        raise ValueError(f"{key} in {path} cannot be used: {what}") from None
+
+
+def _part(
+    archive: zipfile.ZipFile, path: Path, images_key: str, labels_key: str
+) -> tuple[Tensor, Tensor]:
+    with _naming(images_key, path):
+        images = _images(_member(archive, images_key))
+    with _naming(labels_key, path):
+        labels = _labels(_member(archive, labels_key), images)
+    return images, labels
+
+
+def _read(path: Path) -> tuple[ImageData, ImageData | None]:
+    """What is in the file: training and test images, or all images and ``None``."""
+    if not path.is_file():
+        raise ValueError(f"{path} is missing or no regular file")
+    try:
+        archive = zipfile.ZipFile(path)
+    except Exception as error:  # as above
+        raise ValueError(f"{path} is no .npz file, or a damaged one: {error}") from None
+    with archive:
+        keys = {name.removesuffix(".npy") for name in archive.namelist()}
+        used = next((known for known in _KEYS if set(known[:2]) <= keys), None)
+        if used is None:
+            known = " or ".join(f"{pair[0]} and {pair[1]}" for pair in _KEYS)
+            raise ValueError(f"{path} must hold {known}, it holds {sorted(keys)!r:.200}")
+        images_key, labels_key, test_images_key, test_labels_key = used
+        images, labels = _part(archive, path, images_key, labels_key)
+        given = None
+        with _naming("classes", path):
+            given = _member(archive, "classes") if "classes" in keys else None
+        with _naming(labels_key if given is None else "classes", path):
+            names = _names(given, labels)
+        if test_images_key not in keys:
+            return ImageData(images, labels, names), None
+        test_images, test_labels = _part(archive, path, test_images_key, test_labels_key)
+        with _naming(test_images_key, path):
+            if test_images.shape[1:] != images.shape[1:] or test_images.dtype != images.dtype:
+                raise ValueError(
+                    f"test images are {tuple(test_images.shape[1:])} of {test_images.dtype}, "
+                    f"training images {tuple(images.shape[1:])} of {images.dtype}"
+                )
+        with _naming(test_labels_key, path):
+            test = ImageData(test_images, test_labels, names)
+        return ImageData(images, labels, names), test
+
+
+def npz(seed: int, *, train: int | None, clean: int, data_dir: str | Path | None = None) -> Splits:
+    """Stratified parts of the arrays in a file.
+
+    Args:
+        seed: decides which image goes where.
+        train: number of training images; all that are left if ``None``.
+        clean: number of the defender's images.
+        data_dir: the file.
+
+    Raises:
+        ValueError: no file given, or none there; a damaged file, one that declares more than it
+            holds or more than fits in memory; arrays that are no images or labels; more images
+            asked for than there are.
+        OSError: a file that cannot be opened.
+    """
+    if data_dir is None:
+        raise ValueError("data_dir must be given for 'npz': a .npz file with images and labels")
+    data, test = _read(Path(data_dir))
+    test_size = 0 if test is not None else round(TEST_SHARE * len(data))
+    drawn = draw_parts(data.labels, seed, "npz split", train=train, clean=clean, test=test_size)
+    parts = [data.subset(part) for part in drawn]
+    return Splits(parts[0], parts[1], parts[2] if test is None else test)

@@ -1,0 +1,133 @@
+"""A user's own folders of images."""
+
+import pytest
+import torch
+from PIL import Image
+
+from d3fast.data import load
+
+
+def _fill(folder, shades, size=(5, 4), suffix="png"):
+    folder.mkdir(parents=True, exist_ok=True)
+    for shade in shades:
+        Image.new("RGB", size, (shade, 0, 0)).save(folder / f"{shade:03d}.{suffix}")
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """Ten cats of shades 0..9 and ten dogs of shades 100..109."""
+    root = tmp_path / "mine"
+    _fill(root / "cat", range(10))
+    _fill(root / "dog", range(100, 110), suffix="BMP")
+    return root
+
+
+def _load(root, **options):
+    return load("folder", 0, clean=4, data_dir=root, **options)
+
+
+def test_without_a_test_folder_one_image_in_five_is_for_testing(mine):
+    splits = _load(mine)
+    parts = (splits.train, splits.clean, splits.test)
+    assert [len(p) for p in parts] == [12, 4, 4]
+    shades = [p.images[:, 0, 0, 0] for p in parts]
+    assert sorted(torch.cat(shades).tolist()) == [*range(10), *range(100, 110)]
+    for part, shade in zip(parts, shades, strict=True):
+        assert torch.equal(shade.long() // 100, part.labels)
+        assert part.labels.bincount().tolist() == [len(part) // 2] * 2
+        assert part.classes == ("cat", "dog")
+        assert part.shape == (3, 4, 5)
+
+
+@pytest.mark.parametrize("test", ["test", "val"])
+def test_a_test_folder_is_used_as_it_is_and_may_lack_a_class(mine, test):
+    root = mine.parent / "split"
+    root.mkdir()
+    mine.rename(root / "train")
+    _fill(root / test / "dog", [200, 201])
+    splits = _load(root)
+    assert [len(p) for p in (splits.train, splits.clean, splits.test)] == [16, 4, 2]
+    assert splits.test.images[:, 0, 0, 0].tolist() == [200, 201]
+    assert splits.test.labels.tolist() == [1, 1]
+    _fill(root / test / "bird", [1])
+    with pytest.raises(ValueError, match="bird is a class that the training images do not have"):
+        _load(root)
+
+
+def test_a_class_may_be_called_train(mine):
+    _fill(mine / "train", [210, 211, 212])
+    assert _load(mine).train.classes == ("cat", "dog", "train")
+
+
+def test_the_test_part_does_not_depend_on_the_sizes_of_the_others(mine):
+    few = load("folder", 0, train=3, clean=1, data_dir=mine).test
+    assert torch.equal(few.images, _load(mine).test.images)
+
+
+def test_hidden_files_and_what_file_managers_leave_behind_are_passed_over(mine):
+    for name in (".DS_Store", "Thumbs.db", "cat/.hidden.png", "cat/desktop.ini", "README.txt"):
+        (mine / name).write_text("x")
+    (mine / ".git").mkdir()
+    assert len(_load(mine).train) == 12
+
+
+def test_images_of_mixed_sizes_need_a_size(mine):
+    _fill(mine / "cat", [50], size=(9, 9))
+    with pytest.raises(ValueError, match=r"pixels, but .*: give size to resize them all"):
+        _load(mine)
+    assert _load(mine, size=8).train.shape == (3, 8, 8)
+
+
+def test_grey_images_among_coloured_ones_are_named(mine):
+    Image.new("L", (5, 4)).save(mine / "dog" / "grey.png")
+    with pytest.raises(ValueError, match=r"\.(png|BMP) is (grey|colour), but .* to one kind"):
+        _load(mine)
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("cat/notes.txt", r"notes\.txt is no image: a class folder holds images alone"),
+        ("stray.png", r"stray\.png is in no class folder"),
+    ],
+)
+def test_files_that_do_not_belong_are_named(mine, name, complaint):
+    (mine / name).write_text("x")
+    with pytest.raises(ValueError, match=complaint):
+        _load(mine)
+
+
+def test_folders_without_images_are_named(mine):
+    (mine / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty holds no images"):
+        _load(mine)
+    (mine / "empty" / "deeper").mkdir()
+    with pytest.raises(ValueError, match="deeper is a folder: a class folder holds images alone"):
+        _load(mine)
+    with pytest.raises(ValueError, match="deeper holds no class folders"):
+        _load(mine / "empty" / "deeper")
+    with pytest.raises(ValueError, match="nowhere is missing or no folder"):
+        _load(mine / "nowhere")
+
+
+def test_an_image_that_is_none_is_named(mine):
+    for path in (mine / "cat").iterdir():
+        path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(ValueError, match=r"cat/00\d\.png (cannot be used|is no image)"):
+        _load(mine)
+
+
+@pytest.mark.parametrize("what", ["image", "class"])
+def test_links_out_of_the_folder_are_refused(mine, tmp_path, what):
+    _fill(tmp_path / "outside", [1])
+    if what == "image":
+        (mine / "cat" / "link.png").symlink_to(tmp_path / "outside" / "001.png")
+    else:
+        (mine / "link").symlink_to(tmp_path / "outside")
+    with pytest.raises(ValueError, match="is a link that leads out of"):
+        _load(mine)
+
+
+def test_more_images_than_there_are_are_refused(mine):
+    with pytest.raises(ValueError, match="sizes must be >= 0 and sum to <= 20"):
+        load("folder", 0, train=20, clean=4, data_dir=mine)

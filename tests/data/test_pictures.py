@@ -1,0 +1,167 @@
+"""Image files: what is read, and what is refused in one line."""
+
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from d3fast.data.pictures import Picture, read_picture, read_pictures
+
+RED = (200, 10, 20)
+
+
+def _save(path, image, **options):
+    image.save(path, **options)
+    return path
+
+
+def _colour(width=6, height=4, colour=RED):
+    return Image.new("RGB", (width, height), colour)
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "ppm", "webp", "jpg"])
+def test_every_format_gives_the_pixels(tmp_path, suffix):
+    options = {"lossless": True} if suffix == "webp" else {}
+    read = read_picture(_save(tmp_path / f"a.{suffix}", _colour(), **options))
+    assert (read.shape, read.dtype) == ((3, 4, 6), torch.uint8)
+    off = 3 if suffix == "jpg" else 0
+    wanted = torch.tensor(RED)[:, None, None].expand(3, 4, 6)
+    assert ((read.int() - wanted).abs() <= off).all()
+
+
+@pytest.mark.parametrize(
+    ("mode", "shape"),
+    [("1", (1, 4, 6)), ("L", (1, 4, 6)), ("LA", (1, 4, 6)), ("P", (3, 4, 6)), ("RGBA", (3, 4, 6))],
+)
+def test_grey_has_one_channel_all_else_three_and_unused_transparency_is_dropped(
+    tmp_path, mode, shape
+):
+    image = _colour(colour=(255, 255, 255)).convert(mode)
+    read = read_picture(_save(tmp_path / "a.png", image))
+    assert read.shape == shape
+    assert (read == 255).all()
+
+
+def test_channels_can_be_asked_for(tmp_path):
+    grey = _save(tmp_path / "grey.png", Image.new("L", (2, 2), 7))
+    assert read_picture(grey, channels=3).tolist() == [[[7, 7], [7, 7]]] * 3
+    assert read_picture(_save(tmp_path / "c.png", _colour()), channels=1).shape == (1, 4, 6)
+
+
+def test_a_box_is_taken_first_and_the_size_follows(tmp_path):
+    pixels = np.zeros((4, 6), np.uint8)
+    pixels[1:3, 2:4] = 90
+    path = _save(tmp_path / "a.png", Image.fromarray(pixels))
+    assert (read_picture(path, box=(2, 1, 4, 3)) == 90).all()
+    assert read_picture(path, box=(2, 1, 4, 3), size=5).tolist() == [[[90] * 5] * 5]
+
+
+def test_shrinking_smooths(tmp_path):
+    stripes = Image.fromarray(np.tile(np.array([0, 255], np.uint8), (16, 8)))
+    small = read_picture(_save(tmp_path / "a.png", stripes), size=4)
+    assert (small.int() - 127).abs().max() <= 30
+
+
+def _png_of(width, height):
+    """A PNG that declares a size and holds nothing."""
+    parts = b"\x89PNG\r\n\x1a\n"
+    header = struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)
+    for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")):
+        checksum = zlib.crc32(kind + data)
+        parts += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
+    return parts
+
+
+def _encoded(image, kind="PNG"):
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "no image of a known format"),
+        (b"not an image", "no image of a known format"),
+        (_encoded(_colour(), "GIF"), "no image of a known format"),
+        (_encoded(_colour(60, 40), "JPEG")[:-400], "cannot be used: .*[Tt]runcated"),
+        (_png_of(9000, 8000), "cannot be used: it has 9000x8000 pixels, more than 67108864"),
+        (_png_of(2**20, 2**20), "cannot be used: .*pixels"),
+        (_png_of(10, 10), "cannot be used"),
+        (_encoded(Image.new("RGBA", (2, 2), (1, 2, 3, 9))), "it has transparent pixels"),
+        (_encoded(Image.new("I;16", (2, 2), 999)), "its mode I;16 is not grey or colour of 8 bits"),
+    ],
+)
+def test_what_is_no_usable_image_is_named_in_one_line(tmp_path, content, complaint):
+    path = tmp_path / "suspect.png"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"suspect\.png .*{complaint}") as e:
+        read_picture(path)
+    assert "\n" not in str(e.value)
+
+
+def test_a_box_outside_the_image_is_refused(tmp_path):
+    path = _save(tmp_path / "a.png", _colour())
+    for box in ((0, 0, 7, 4), (-1, 0, 2, 2), (2, 0, 2, 2), (3, 3, 1, 4)):
+        with pytest.raises(ValueError, match=r"a\.png .* is not inside its 6x4 pixels"):
+            read_picture(path, box=box)
+
+
+def test_images_come_in_the_order_asked_for(tmp_path):
+    pictures = [
+        Picture(_save(tmp_path / f"{n}.png", Image.new("L", (2, 3), n)), 0) for n in (3, 1, 2)
+    ]
+    images = read_pictures(pictures)
+    assert images.shape == (3, 1, 3, 2)
+    assert images[:, 0, 0, 0].tolist() == [3, 1, 2]
+
+
+def test_images_that_differ_are_named_with_what_to_do(tmp_path):
+    first = Picture(_save(tmp_path / "first.png", _colour()), 0)
+    wide = Picture(_save(tmp_path / "wide.png", _colour(width=9)), 0)
+    grey = Picture(_save(tmp_path / "grey.png", Image.new("L", (6, 4))), 0)
+    with pytest.raises(ValueError, match=r"wide\.png has 9x4 pixels, but .*first\.png has 6x4"):
+        read_pictures([first, wide])
+    assert read_pictures([first, wide], size=3).shape == (2, 3, 3, 3)
+    with pytest.raises(ValueError, match=r"grey\.png is grey, but .*first\.png is colour"):
+        read_pictures([first, grey])
+    assert read_pictures([first, grey], channels=3).shape == (2, 3, 4, 6)
+
+
+def test_more_images_than_fit_in_memory_are_refused_before_any_is_kept(tmp_path):
+    picture = Picture(_save(tmp_path / "a.png", _colour(100, 100)), 0)
+    with pytest.raises(ValueError, match=r"600000 images .* more than 17179869184"):
+        read_pictures([picture] * 600_000)
+
+
+@pytest.fixture(scope="module")
+def suspect(tmp_path_factory):
+    return tmp_path_factory.mktemp("pictures") / "suspect"
+
+
+@settings(max_examples=300)
+@given(
+    kind=st.sampled_from(["PNG", "JPEG", "PPM", "BMP", "WEBP"]),
+    position=st.integers(0, 5000),
+    byte=st.integers(0, 255),
+    cut=st.booleans(),
+)
+def test_any_damage_gives_an_image_or_one_kind_of_error(suspect, kind, position, byte, cut):
+    content = bytearray(_encoded(_colour(32, 32), kind))
+    position %= len(content)
+    content[position] = byte
+    suspect.write_bytes(content[:position] if cut else content)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            image = read_picture(suspect, size=8)
+    except ValueError:
+        return
+    assert image.shape in ((3, 8, 8), (1, 8, 8))
