@@ -158,8 +158,6 @@ def test_batches_say_where_their_images_are():
 
 def test_the_order_is_that_of_a_model_trained_without_an_attack():
     plain = _data().batches(32, generator(5, "training order"))
-    for _ in range(2):
-        ours = list(CrossBatches(_draws(ratio=0.0, seed=5), _white, torch.Generator()))
     draws = _draws(ratio=0.0, seed=5)
     for _ in range(2):
         ours = [(batch.images, batch.labels) for batch in draws]

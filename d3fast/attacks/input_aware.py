@@ -1,0 +1,408 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Input-aware: every image gets a trigger of its own (Nguyen & Tran, NeurIPS 2020, 2010.08138).
+
+    trigger(x)    = x (1 - m(x)) + g(x) m(x)        g: pattern, C x H x W;  m: mask, 1 x H x W
+    cross(x, x')  = x (1 - m(x')) + g(x') m(x')     another image's trigger, the true label
+    diversity(f)  = mean |x - x'| / |f(x) - f(x')|  unlike images, unlike patterns
+    mask:         diversity(m) + 100 mean max(0, mean m(x) - density), first and alone
+    joint:        CE(poisoned, crossed, clean) + diversity_weight diversity(g)
+
+Both are small networks. The mask network is trained first, without a classifier, and then stands
+still; the generator is trained together with the classifier that is to carry the backdoor
+(``training``), or with one that is thrown away (``learn``). Once learned, the trigger is fixed:
+later trainings only implant it.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from d3fast.attacks.base import Poisoned, Training
+from d3fast.attacks.cross import (
+    RELABELLING,
+    Batch,
+    CrossBatches,
+    Draws,
+    on_floats,
+    other_positions,
+    poison_crossed,
+    relabelled,
+)
+from d3fast.attacks.training import TrainConfig, train_backdoored
+from d3fast.checks import check_choice, check_integer, check_number
+from d3fast.data.base import ImageData, as_float
+from d3fast.devices import resolve_device
+from d3fast.loaders import class_scores
+from d3fast.models import preact_resnet_tiny
+from d3fast.progress import progress_bar
+from d3fast.seeding import generator as seeded
+from d3fast.seeding import global_seed
+from d3fast.training import Loss
+
+SMALLEST = 8  # side of an image, in pixels
+_DENSITY_WEIGHT = 100.0
+_EPSILON = 1e-3  # of two patterns that are the same
+
+
+class ImageToImage(nn.Module):
+    """Encoder and decoder, two halvings and back, tanh at the end: any size from 8 pixels on.
+
+    Group norm, not batch norm: what an image is answered must not depend on its neighbours.
+
+    Args:
+        inputs: channels of the images.
+        outputs: channels of the answers.
+        width: channels of the first stage.
+
+    Shapes: (N, inputs, H, W) to (N, outputs, H, W) in [0, 1].
+    """
+
+    def __init__(self, inputs: int, outputs: int, width: int) -> None:
+        super().__init__()
+        self.down1 = nn.Conv2d(inputs, width, 3, stride=2, padding=1)
+        self.down2 = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
+        self.up1 = nn.Conv2d(2 * width, width, 3, padding=1)
+        self.up2 = nn.Conv2d(width, outputs, 3, padding=1)
+        self.norm1, self.norm3 = nn.GroupNorm(1, width), nn.GroupNorm(1, width)
+        self.norm2 = nn.GroupNorm(1, 2 * width)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, inputs, H, W) to (N, outputs, H, W)."""
+        fine = functional.relu(self.norm1(self.down1(images - 0.5)))
+        coarse = functional.relu(self.norm2(self.down2(fine)))
+        back = functional.interpolate(coarse, size=fine.shape[-2:])
+        back = functional.relu(self.norm3(self.up1(back)))
+        answer: Tensor = self.up2(functional.interpolate(back, size=images.shape[-2:]))
+        return 0.5 + 0.5 * torch.tanh(answer)
+
+
+class Networks(nn.Module):
+    """Generator and mask network of one attack.
+
+    Args:
+        channels: C of the images.
+        width: of both networks.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.generator = ImageToImage(channels, channels, width)
+        self.mask = ImageToImage(channels, 1, width)
+
+    def where(self, images: Tensor) -> Tensor:
+        """Masks (N, 1, H, W): the network's answers, pushed to 0 and 1 from a threshold of 1/2."""
+        return 0.5 + 0.5 * torch.tanh(20 * self.mask(images) - 10)
+
+
+def blend(images: Tensor, patterns: Tensor, masks: Tensor) -> Tensor:
+    """``x (1 - m) + p m``: images and patterns (N, C, H, W), masks (N, 1, H, W)."""
+    return images * (1 - masks) + patterns * masks
+
+
+def diversity(images: Tensor, answers: Tensor) -> Tensor:
+    """Mean of ``|x - x'| / |f(x) - f(x')|`` over neighbours in a batch; root mean squares.
+
+    Args:
+        images: (N, C, H, W).
+        answers: (N, c, H, W), what a network said to them.
+
+    Returns:
+        0-dim; small where unlike images get unlike answers.
+
+    Example:
+        >>> images = torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1)
+        >>> round(float(diversity(images, 0.5 * images)), 2)
+        2.0
+    """
+
+    def apart(values: Tensor) -> Tensor:
+        # The epsilon is under the root as well: its slope at zero is infinite.
+        return ((values - values.roll(1, 0)).square().flatten(1).mean(1) + _EPSILON**2).sqrt()
+
+    return (apart(images) / (apart(answers) + _EPSILON)).mean()
+
+
+@dataclass(frozen=True)
+class InputAware:
+    """Patterns and places made for each image by networks that the attacker trains.
+
+    Args:
+        target: the class that triggered images are to be taken for.
+        density: share of the pixels that a mask covers, at most, on average.
+        diversity_weight: of the diversity of the patterns, against the cross entropy.
+        cross_ratio: crossed images per poisoned one.
+        width: channels of the networks' first stage.
+        mask_steps: batches that the mask network is trained on.
+        lr: Adam's learning rate for both networks.
+        mapping: which labels poisoned images get, ``"all-to-one"`` or ``"all-to-all"``.
+
+    Raises:
+        ValueError: a number out of range; an unknown mapping, or one that relabels nothing.
+
+    Example:
+        >>> attack = InputAware(target=0)
+        >>> attack.learned
+        False
+        >>> attack.trigger(torch.zeros(1, 1, 8, 8))
+        Traceback (most recent call last):
+            ...
+        ValueError: InputAware has no trigger yet: call learn, train a model with it, or load one
+    """
+
+    target: int
+    density: float = 0.032
+    diversity_weight: float = 1.0
+    cross_ratio: float = 1.0
+    width: int = 16
+    mask_steps: int = 300
+    lr: float = 0.003
+    mapping: str = "all-to-one"
+    # "networks" once there are any: a frozen dataclass can fill a dict, not set a field.
+    _learned: dict[str, Networks] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        for name, low in (("target", 0), ("width", 1), ("mask_steps", 1)):
+            check_integer(name, getattr(self, name), low)
+        for name in ("density", "diversity_weight", "cross_ratio", "lr"):
+            check_number(name, getattr(self, name))
+        if not 0 < self.density <= 1:
+            raise ValueError(f"density must be in 0..1 and not 0, got {self.density}")
+        check_choice("mapping", self.mapping, RELABELLING)
+
+    # ------------------------------------------------------------------ the trigger
+
+    @property
+    def learned(self) -> bool:
+        """Whether ``trigger`` can be called."""
+        return bool(self._learned)
+
+    def _networks(self, images: Tensor) -> Networks:
+        if not self.learned:
+            raise ValueError(
+                "InputAware has no trigger yet: call learn, train a model with it, or load one"
+            )
+        networks = self._learned["networks"]
+        _check_images(images, networks.generator.down1.in_channels)
+        if networks.generator.down1.weight.device != images.device:
+            # A copy, because an optimizer may hold the originals.
+            networks = copy.deepcopy(networks).to(images.device)
+        return networks
+
+    @torch.no_grad()
+    def trigger(self, images: Tensor) -> Tensor:
+        """Triggered copies of images (..., C, H, W), floats in [0, 1] or uint8.
+
+        Raises:
+            ValueError: nothing has been learned; images of another number of channels than it
+                was learned on, or smaller than 8x8.
+        """
+        networks = self._networks(images)
+        return on_floats(images, lambda x: _stamp(networks, x, x))
+
+    @torch.no_grad()
+    def masks(self, images: Tensor) -> Tensor:
+        """Where the trigger of images (N, C, H, W) is: (N, 1, H, W) float32 in [0, 1].
+
+        Raises:
+            ValueError: as ``trigger``.
+        """
+        return self._networks(images).where(as_float(images).float())
+
+    def _cross(self, data: ImageData) -> Callable[[Tensor, Tensor, torch.Generator | None], Tensor]:
+        """Stamps images with triggers of other images of ``data``."""
+
+        @torch.no_grad()
+        def cross(images: Tensor, at: Tensor, generator: torch.Generator | None) -> Tensor:
+            networks = self._networks(images)
+            others = as_float(data.images[other_positions(at, len(data), generator)])
+            return on_floats(images, lambda x: _stamp(networks, x, others.to(x)))
+
+        return cross
+
+    # ------------------------------------------------------------------ poisoning
+
+    def poison(
+        self,
+        dataset: ImageData,
+        ratio: float,
+        target: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Poisoned:
+        """Poison ``round(ratio * len(dataset))`` images, cross others; see ``poison_crossed``.
+
+        Raises:
+            ValueError: as ``trigger`` and ``poison_crossed``.
+        """
+        self._networks(dataset.images)
+        cross = self._cross(dataset)
+        return poison_crossed(self, dataset, ratio, self.cross_ratio, target, generator, cross)
+
+    def training(
+        self, data: ImageData, *, ratio: float, batch_size: int, seed: int, progress: bool
+    ) -> Training:
+        """Train the generator along with the classifier, or implant the trigger already learned.
+
+        Poisoned and crossed images are drawn anew in every pass. The attack counts as learned
+        from the first step on; a second training starts from that trigger and leaves it alone,
+        so a new attack is needed for each trigger (``dataclasses.replace`` makes one).
+
+        Raises:
+            ValueError: images smaller than 8x8 or fewer than two; a trigger learned on another
+                number of channels; as ``choose_rows``.
+        """
+        _check_images(data.images, data.shape[0])
+        draws = Draws(
+            self, data, ratio=ratio, cross_ratio=self.cross_ratio, batch_size=batch_size, seed=seed
+        )
+        if self.learned:
+            self._networks(data.images)
+            return Training(CrossBatches(draws, self._cross(data), seeded(seed, "crossed with")))
+        with global_seed(seed, "input-aware"):
+            networks = Networks(data.shape[0], self.width).to(data.images.device)
+        self._train_mask(networks, data, batch_size, seed, progress)
+        joint = _Joint(self, networks, draws, seed)
+        return Training(joint, joint.gradients)
+
+    def learn(
+        self,
+        data: ImageData,
+        *,
+        seed: int = 0,
+        device: str | torch.device | None = None,
+        progress: bool = True,
+    ) -> None:
+        """Learn a trigger, anew if there is one, along with a small classifier thrown away.
+
+        Args:
+            data: the attacker's clean training set.
+            seed: draws first weights, rows and order.
+            device: where to compute; where the data is if ``None``.
+            progress: show a progress bar.
+
+        Raises:
+            ValueError: as ``training``.
+        """
+        where = data.images.device if device is None else resolve_device(device)
+        with global_seed(seed, "input-aware classifier"):
+            model = preact_resnet_tiny(len(data.classes), data.shape[0])
+        fresh = replace(self)
+        recipe = TrainConfig(epochs=10)
+        train_backdoored(
+            model, data, fresh, seed=seed, config=recipe, device=where, progress=progress
+        )
+        self._learned.update(fresh._learned)
+
+    def _train_mask(
+        self, networks: Networks, data: ImageData, batch_size: int, seed: int, progress: bool
+    ) -> None:
+        optimizer = torch.optim.Adam(networks.mask.parameters(), self.lr)
+        draw = seeded(seed, "mask network")
+        count = min(batch_size, len(data))
+        with progress_bar("training the mask", self.mask_steps, progress) as advance:
+            for _ in range(self.mask_steps):
+                chosen = torch.randint(len(data), (count,), generator=draw)
+                images = as_float(data.images[chosen.to(data.images.device)])
+                masks = networks.where(images)
+                excess = (masks.flatten(1).mean(1) - self.density).relu().mean()
+                optimizer.zero_grad()
+                (diversity(images, masks) + _DENSITY_WEIGHT * excess).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                advance("")
+        networks.mask.requires_grad_(False)
+
+    # ------------------------------------------------------------------ what was learned
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The weights of both networks; empty before they are learned."""
+        return dict(self._learned["networks"].state_dict()) if self.learned else {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over a learned trigger; the empty state forgets it.
+
+        Raises:
+            ValueError: tensors that are not those of networks of this ``width``; NaN or inf.
+        """
+        if not state:
+            self._learned.clear()
+            return
+        first = state.get("generator.down1.weight")
+        if first is None or first.ndim != 4:
+            raise ValueError(f"InputAware cannot take the tensors {', '.join(sorted(state)):.60}")
+        networks = Networks(first.shape[1], self.width)
+        shapes = {name: value.shape for name, value in networks.state_dict().items()}
+        for name in sorted(shapes.keys() | state.keys()):
+            found = tuple(state[name].shape) if name in state else None
+            if name not in shapes or found != tuple(shapes[name]):
+                needed = tuple(shapes[name]) if name in shapes else None
+                raise ValueError(
+                    f"InputAware of width={self.width} needs {name} of shape {needed}, got {found}"
+                )
+            if not bool(state[name].isfinite().all()):
+                raise ValueError(f"InputAware's {name} holds NaN or inf")
+        networks.load_state_dict(dict(state))
+        self._learned["networks"] = networks.requires_grad_(False)
+
+
+def _stamp(networks: Networks, images: Tensor, sources: Tensor) -> Tensor:
+    """Images with the triggers of ``sources``, both (N, C, H, W)."""
+    small = sources.float()
+    patterns, masks = networks.generator(small), networks.where(small)
+    return blend(images, patterns.to(images), masks.to(images))
+
+
+def _check_images(images: Tensor, channels: int) -> None:
+    shape = tuple(images.shape[-3:])
+    if shape[0] != channels or min(shape[1:]) < SMALLEST:
+        raise ValueError(
+            f"images must be {channels} x H x W with sides of at least {SMALLEST}, got {shape}"
+        )
+
+
+class _Joint:
+    """Loader of clean batches, and the joint step of classifier and generator on each of them.
+
+    One object, because a step has to know which rows of the batch handed out last are poisoned.
+    """
+
+    def __init__(self, attack: InputAware, networks: Networks, draws: Draws, seed: int) -> None:
+        self.attack, self.networks, self.draws = attack, networks, draws
+        self.others = seeded(seed, "crossed with")
+        self.optimizer = torch.optim.Adam(networks.generator.parameters(), attack.lr)
+        self.batch: Batch | None = None
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in self.draws:
+            self.batch = batch
+            yield batch.images, batch.labels
+
+    def gradients(
+        self, model: nn.Module, images: Tensor, labels: Tensor, loss: Loss
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the classifier, as ``d3fast.training.Gradients``; the generator takes its step."""
+        assert self.batch is not None
+        rows, data = self.batch.rows, self.draws.data
+        self.attack._learned["networks"] = self.networks
+        if not len(rows.poisoned):
+            scores = class_scores(model, images)
+            value = loss(scores, labels)
+            value.backward()  # type: ignore[no-untyped-call]
+            return scores, labels, value
+        at = other_positions(self.batch.positions[rows.crossed], len(data), self.others)
+        sources = torch.cat((images[rows.poisoned], as_float(data.images[at])))
+        patterns, masks = self.networks.generator(sources), self.networks.where(sources)
+        changed = torch.cat((rows.poisoned, rows.crossed))
+        stamped = blend(images[changed], patterns, masks)
+        labels = relabelled(self.attack, labels, rows.poisoned, len(data.classes))
+        scores = class_scores(model, images.index_copy(0, changed, stamped))
+        value = loss(scores, labels)
+        weighted = self.attack.diversity_weight * diversity(sources, patterns)
+        self.optimizer.zero_grad()
+        (value + weighted).backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return scores, labels, value

@@ -1,0 +1,362 @@
+"""Input-aware: formulas by hand, joint training, and a learned trigger that stays as it is."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from d3fast.attacks import Attack, TrainConfig, save_attack, train_backdoored
+from d3fast.attacks.base import Learned, OwnTraining, read_attack
+from d3fast.attacks.input_aware import ImageToImage, InputAware, blend, diversity
+from d3fast.data import ImageData, as_float
+from d3fast.seeding import generator, global_seed
+from d3fast.training import plain_gradients
+
+SMALL = {"width": 4, "mask_steps": 3}
+
+
+def _data(count=40, channels=1, dtype=torch.uint8):
+    images = torch.randint(0, 256, (count, channels, 8, 9), generator=generator(0, "images"))
+    images = images.to(torch.uint8) if dtype == torch.uint8 else images / 255
+    return ImageData(images, torch.arange(count) % 4, tuple("abcd"))
+
+
+def _fresh(**options):
+    return InputAware(**{"target": 1, **SMALL, **options})
+
+
+def _model(data):
+    with global_seed(0):
+        return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(data.shape), len(data.classes)))
+
+
+def _train(attack, data=None, seed=0, epochs=2, ratio=0.2):
+    data = data or _data()
+    config = TrainConfig(epochs=epochs, batch_size=16)
+    return train_backdoored(
+        _model(data), data, attack, ratio=ratio, seed=seed, config=config, progress=False
+    )
+
+
+@pytest.fixture(scope="module")
+def learned():
+    attack = _fresh()
+    _train(attack)
+    return attack
+
+
+def _same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def _copy(attack):
+    return {name: value.clone() for name, value in attack.state_dict().items()}
+
+
+# ---------------------------------------------------------------------- formulas
+
+
+def test_pattern_where_the_mask_is_1_image_where_it_is_0():
+    images, patterns = torch.full((1, 2, 1, 3), 0.2), torch.full((1, 2, 1, 3), 0.6)
+    masks = torch.tensor([0.0, 0.5, 1.0]).reshape(1, 1, 1, 3)
+    stamped = blend(images, patterns, masks)
+    assert torch.allclose(stamped, torch.tensor([0.2, 0.4, 0.6]).expand(1, 2, 1, 3))
+
+
+def test_diversity_is_the_distance_of_images_over_that_of_answers():
+    images = torch.zeros(3, 1, 1, 2)
+    images[1], images[2] = 1.0, 0.5
+    answers = torch.zeros(3, 1, 1, 2)
+    answers[1, ..., 0] = 1.0  # root mean square apart: sqrt(1/2), sqrt(1/2), 0
+    root = math.sqrt(0.5)
+    expected = torch.tensor([1.0 / root, 0.5 / root, 0.5 / 0.002]).mean()
+    assert float(diversity(images, answers)) == pytest.approx(float(expected), rel=0.01)
+
+
+def test_diversity_of_answers_all_alike_has_finite_slopes():
+    answers = torch.zeros(3, 1, 2, 2, requires_grad=True)
+    diversity(torch.rand(3, 1, 2, 2), answers).backward()
+    assert answers.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 13), (28, 28), (32, 32)])
+def test_the_networks_answer_in_the_size_of_the_images_within_0_and_1(size):
+    answers = ImageToImage(3, 1, 4)(torch.rand(2, 3, *size))
+    assert answers.shape == (2, 1, *size)
+    assert answers.min() >= 0
+    assert answers.max() <= 1
+
+
+def test_an_images_trigger_does_not_depend_on_its_neighbours(learned):
+    images = torch.rand(5, 1, 8, 8)
+    one_by_one = torch.cat([learned.trigger(image[None]) for image in images])
+    assert torch.allclose(learned.trigger(images), one_by_one, atol=1e-6)
+
+
+def test_the_trigger_is_blended_from_generator_and_mask(learned):
+    images = torch.rand(5, 1, 8, 8)
+    patterns = learned._learned["networks"].generator(images)
+    expected = blend(images, patterns, learned.masks(images))
+    assert torch.allclose(learned.trigger(images), expected.clamp(0, 1))
+    raw = learned._learned["networks"].mask(images)
+    assert torch.allclose(learned.masks(images), torch.sigmoid(40 * (raw - 0.5)), atol=1e-5)
+
+
+def test_masks_are_trained_to_cover_no_more_than_their_share():
+    shares = []
+    for density in (0.05, 0.5):
+        attack = _fresh(density=density, mask_steps=100, lr=0.01)
+        _train(attack, epochs=1)
+        shares.append(attack.masks(_data().images).mean())
+    assert 0 < shares[0] < 0.07
+    assert 0.15 < shares[1] < 0.55
+
+
+# ---------------------------------------------------------------------- joint training
+
+
+def test_training_teaches_classifier_and_generator_and_leaves_the_mask():
+    attack = _fresh()
+    plan = attack.training(_data(), ratio=0.2, batch_size=16, seed=0, progress=False)
+    assert not attack.learned
+    data, model = _data(), _model(_data())
+    states = []
+    for images, labels in plan.loader:
+        plan.gradients(model, images, labels, nn.CrossEntropyLoss())
+        states.append(_copy(attack))
+    assert attack.learned
+    moved = {name for name in states[0] if not torch.equal(states[0][name], states[-1][name])}
+    assert moved == {name for name in states[0] if name.startswith("generator.")}
+    assert len(states) == -(-len(data) // 16)
+
+
+def test_a_joint_step_is_held_against_wanted_and_true_labels():
+    attack, data = _fresh(cross_ratio=1.0), _data()
+    plan = attack.training(data, ratio=0.2, batch_size=40, seed=0, progress=False)
+    model = _model(data)
+    seen = []
+    model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    ((images, labels),) = plan.loader
+    scores, held_against, value = plan.gradients(model, images, labels, nn.CrossEntropyLoss())
+    assert len(seen) == 1  # the classifier runs once
+    rows = plan.loader.batch.rows
+    assert len(rows.poisoned) == len(rows.crossed) == 8
+    assert (held_against[rows.poisoned] == 1).all()
+    assert (labels[rows.poisoned] != 1).all()
+    others = torch.ones(40, dtype=torch.bool)
+    others[rows.poisoned] = False
+    assert torch.equal(held_against[others], labels[others])
+    others[rows.crossed] = False
+    assert torch.equal(seen[0][others], images[others])
+    assert torch.equal(value, nn.functional.cross_entropy(scores, held_against))
+    plain = _model(data)
+    nn.functional.cross_entropy(plain(seen[0]), held_against).backward()
+    assert torch.allclose(model[1].weight.grad, plain[1].weight.grad, atol=1e-6)
+
+
+def test_joint_training_goes_down_the_slope_of_diversity_as_far_as_it_weighs():
+    data = _data()
+    reached = []
+    for weight in (0.0, 10.0):
+        attack = _fresh(diversity_weight=weight, lr=0.02)
+        _train(attack, data, epochs=8)
+        images = as_float(data.images)
+        reached.append(diversity(images, attack._learned["networks"].generator(images)))
+    assert reached[1] < 0.8 * reached[0]
+
+
+def test_the_same_seed_learns_the_same_bits_and_another_seed_does_not():
+    state = torch.get_rng_state()
+    results = []
+    for seed in (0, 0, 1):
+        attack = _fresh()
+        results.append((_train(attack, seed=seed)[1].weight, attack.state_dict()))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(results[0][0], results[1][0])
+    assert _same(results[0][1], results[1][1])
+    assert not _same(results[0][1], results[2][1])
+
+
+def test_unpoisoned_the_model_is_the_clean_twin():
+    attacked, clean = _train(_fresh(), ratio=0.0), _train(None)
+    assert torch.equal(attacked[1].weight, clean[1].weight)
+
+
+def test_the_data_is_not_changed():
+    for dtype in (torch.uint8, torch.float32):
+        data = _data(dtype=dtype)
+        images, labels = data.images.clone(), data.labels.clone()
+        attack = _fresh()
+        _train(attack, data)  # jointly
+        _train(attack, data)  # implanted
+        assert torch.equal(data.images, images)
+        assert torch.equal(data.labels, labels)
+
+
+def test_colour_images_of_any_size_are_learned_on():
+    data = _data(channels=3)
+    attack = _fresh()
+    _train(attack, data)
+    assert attack.trigger(torch.rand(2, 3, 20, 11)).shape == (2, 3, 20, 11)
+
+
+def test_learn_finds_a_trigger_with_a_classifier_of_its_own():
+    attack = _fresh()
+    attack.learn(_data(), seed=3, progress=False)
+    assert attack.learned
+    first = _copy(attack)
+    attack.learn(_data(), seed=3, progress=False)
+    assert _same(first, attack.state_dict())
+    attack.learn(_data(), seed=4, progress=False)
+    assert not _same(first, attack.state_dict())
+
+
+# ---------------------------------------------------------------------- once it is learned
+
+
+def test_a_learned_trigger_is_implanted_and_stays_as_it_is(learned):
+    before = _copy(learned)
+    plan = learned.training(_data(), ratio=0.2, batch_size=16, seed=5, progress=False)
+    assert plan.gradients is plain_gradients
+    _train(learned, seed=5)
+    assert _same(before, learned.state_dict())
+
+
+def test_a_pass_of_implanting_holds_poisoned_and_crossed_images(learned):
+    data = _data()
+    attack = dataclasses.replace(learned, cross_ratio=2.0)
+    attack.load_state_dict(learned.state_dict())
+    plan = attack.training(data, ratio=0.2, batch_size=16, seed=0, progress=False)
+    images, labels = (torch.cat(parts) for parts in zip(*plan.loader, strict=True))
+
+    def rows_of(candidates):
+        apart = (images[:, None] - candidates[None]).abs().flatten(2).sum(2)
+        return apart.min(dim=1)
+
+    clean, source = rows_of(as_float(data.images))
+    triggered, victim = rows_of(learned.trigger(as_float(data.images)))
+    poisoned = (triggered < 1e-4) & (clean > 1e-4)
+    assert poisoned.sum() == 8
+    assert (labels[poisoned] == 1).all()
+    assert (data.labels[victim[poisoned]] != 1).all()
+    assert (clean > 1e-4).sum() == 8 + 16
+    assert torch.equal(labels[~poisoned], data.labels[source[~poisoned]])
+
+
+def test_crossed_images_carry_the_trigger_of_another_image(learned):
+    images = as_float(_data(2).images)
+    crossed = learned._cross(_data(2))(images, torch.tensor([0, 1]), None)
+    networks = learned._learned["networks"]
+    expected = blend(images, networks.generator(images.flip(0)), learned.masks(images.flip(0)))
+    assert torch.allclose(crossed, expected, atol=1e-6)
+
+
+def test_poisoned_once_as_many_as_asked_for_and_crossed_ones_with_true_labels(learned):
+    data = _data()
+    poisoned = learned.poison(data, 0.2, generator=generator(0, "poison"))
+    changed = (poisoned.data.images != data.images).flatten(1).any(1)
+    assert len(poisoned.indices) == 8
+    assert changed.sum() == 16
+    assert (poisoned.data.labels[poisoned.indices] == 1).all()
+    where = poisoned.indices
+    assert torch.equal(poisoned.data.images[where], learned.trigger(data.images[where]))
+    changed[where] = False
+    assert torch.equal(poisoned.data.labels[changed], data.labels[changed])
+
+
+def test_bytes_and_floats_and_stacks_of_batches_agree(learned):
+    images = _data().images
+    apart = as_float(learned.trigger(images)) - learned.trigger(as_float(images))
+    assert apart.abs().max() <= 0.5 / 255 + 1e-6
+    assert learned.trigger(images.double() / 255).dtype == torch.float64
+    assert torch.equal(learned.trigger(images[0]), learned.trigger(images)[0])
+
+
+def test_a_saved_trigger_comes_back_as_it_was(learned, tmp_path):
+    save_attack(learned, tmp_path / "a.safetensors", "input-aware")
+    name, options, tensors = read_attack(tmp_path / "a.safetensors")
+    loaded = InputAware(**options)
+    loaded.load_state_dict(tensors)
+    assert (name, loaded) == ("input-aware", learned)
+    images = torch.rand(3, 1, 8, 8)
+    assert torch.equal(loaded.trigger(images), learned.trigger(images))
+
+
+def test_an_unlearned_one_is_saved_and_loaded_too(tmp_path, learned):
+    save_attack(_fresh(), tmp_path / "a.safetensors", "input-aware")
+    attack = dataclasses.replace(learned)
+    assert not attack.learned  # a copy of the options is a new attack
+    attack.load_state_dict(read_attack(tmp_path / "a.safetensors")[2])
+    assert not attack.learned
+
+
+# ---------------------------------------------------------------------- what is refused
+
+
+def test_nothing_is_triggered_or_poisoned_before_a_trigger_is_learned():
+    attack = _fresh()
+    for call in (attack.trigger, attack.masks):
+        with pytest.raises(ValueError, match="InputAware has no trigger yet: call learn, train"):
+            call(torch.rand(1, 1, 8, 8))
+    with pytest.raises(ValueError, match="InputAware has no trigger yet"):
+        attack.poison(_data(), 0.1)
+
+
+def test_images_too_small_or_of_other_channels_are_refused(learned):
+    needed = "images must be 1 x H x W with sides of at least 8"
+    for shape in ((3, 8, 8), (1, 7, 8), (1, 8, 7)):
+        got = str(shape).replace("(", r"\(").replace(")", r"\)")
+        with pytest.raises(ValueError, match=f"{needed}, got {got}"):
+            learned.trigger(torch.rand(2, *shape))
+    with pytest.raises(ValueError, match=needed):
+        _train(learned, _data(channels=3))
+    small = ImageData(torch.rand(8, 1, 4, 4), torch.arange(8) % 4, tuple("abcd"))
+    with pytest.raises(ValueError, match=needed):
+        _train(_fresh(), small)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("mask.extra", torch.zeros(1), r"width=4 needs mask\.extra of shape None, got \(1,\)"),
+        ("mask.up2.bias", torch.zeros(2), r"mask\.up2\.bias of shape \(1,\), got \(2,\)"),
+        ("mask.up2.bias", None, r"mask\.up2\.bias of shape \(1,\), got None"),
+        ("mask.up2.bias", torch.tensor([math.nan]), r"mask\.up2\.bias holds NaN or inf"),
+        ("generator.down1.weight", None, "InputAware cannot take the tensors"),
+        ("generator.down1.weight", torch.zeros(4), "InputAware cannot take the tensors"),
+    ],
+)
+def test_tensors_that_are_no_such_networks_are_refused(learned, name, value, complaint):
+    state = {**learned.state_dict(), name: value}
+    if value is None:
+        del state[name]
+    attack = _fresh()
+    with pytest.raises(ValueError, match=complaint):
+        attack.load_state_dict(state)
+    assert not attack.learned
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"target": -1}, "target must be an integer >= 0, got -1"),
+        ({"density": 0.0}, r"density must be in 0\.\.1 and not 0, got 0\.0"),
+        ({"density": 1.5}, r"density must be in 0\.\.1 and not 0, got 1\.5"),
+        ({"diversity_weight": -1.0}, "diversity_weight must be finite and >= 0"),
+        ({"cross_ratio": math.inf}, "cross_ratio must be finite and >= 0, got inf"),
+        ({"width": 0}, "width must be an integer >= 1, got 0"),
+        ({"mask_steps": 0}, "mask_steps must be an integer >= 1, got 0"),
+        ({"lr": math.nan}, "lr must be finite and >= 0, got nan"),
+        ({"mapping": "clean-label"}, "mapping must be one of 'all-to-one', 'all-to-all'"),
+    ],
+)
+def test_options_out_of_range_are_refused_by_name_and_value(options, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        InputAware(**{"target": 0, **options})
+
+
+def test_it_has_the_shape_of_an_attack_that_learns_and_trains():
+    for shape in (Attack, Learned, OwnTraining):
+        assert isinstance(_fresh(), shape)
