@@ -3,7 +3,8 @@
 
 from d3fast.optim.constraints import CONSTRAINTS
 from d3fast.optim.d3_sgd import D3FusedSGD
-from d3fast.optim.groups import find_head, param_groups
+from d3fast.optim.groups import param_groups
+from d3fast.optim.heads import find_head
 from d3fast.optim.warm_start import WARM_STARTS
 
 __all__ = ["CONSTRAINTS", "WARM_STARTS", "D3FusedSGD", "find_head", "param_groups"]

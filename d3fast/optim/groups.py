@@ -2,8 +2,8 @@
 """Which weights are tracked: param groups for ``D3FusedSGD`` from a model.
 
 ``param_groups`` splits a model's parameters into a tracked group (pushed and projected) and a
-plain one (ordinary SGD); ``find_head`` names the layer that maps features to class scores,
-whose weights D3 tracks by default (arXiv 2411.09585, section 4).
+plain one (ordinary SGD). By default the head's weights are tracked (arXiv 2411.09585, section 4);
+``d3fast.optim.heads`` says which layer that is.
 """
 
 import re
@@ -11,60 +11,24 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from d3fast.optim.heads import find_head
 
 Track = str | Callable[[str, nn.Module, Tensor], bool]
 
-# Names that classifiers give their last layer, as torchvision, timm and transformers use them.
-_HEAD_NAMES = ("head", "heads", "fc", "classifier", "linear", "score", "last_linear", "logits")
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _LAYERS = {"linear": (nn.Linear,), "conv+linear": (nn.Linear, *_CONVOLUTIONS)}
 
 
-def _scores_classes(module: nn.Module) -> bool:
-    if isinstance(module, nn.Linear):
-        return True
-    return isinstance(module, _CONVOLUTIONS) and all(k == 1 for k in module.kernel_size)
-
-
-def find_head(model: nn.Module) -> tuple[str, nn.Module]:
-    """The classification head: the linear layer or 1x1 convolution that scores the classes.
-
-    Looks, in this order, at what the model itself names (``get_classifier``, as timm models
-    have), at the last such layer under a child with a conventional name (``head``, ``fc``,
-    ``classifier``, ...), and at the last such layer of the model.
-
-    Args:
-        model: any module.
-
-    Returns:
-        The head's qualified name and the head.
-
-    Raises:
-        ValueError: the model has no linear layer and no 1x1 convolution.
-
-    Example:
-        >>> from torch import nn
-        >>> find_head(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)))
-        ('2', Linear(in_features=8, out_features=2, bias=True))
-    """
-    named = {id(m): name for name, m in model.named_modules()}
-    own = getattr(model, "get_classifier", None)
-    declared = own() if callable(own) else None
-    if isinstance(declared, nn.Module) and id(declared) in named and _scores_classes(declared):
-        return named[id(declared)], declared
-    layers = [(name, m) for name, m in model.named_modules() if _scores_classes(m)]
-    if not layers:
-        raise ValueError(
-            f"{type(model).__name__} has no linear layer and no 1x1 convolution that could be its "
-            "head; say what to track with a regex over parameter names"
-        )
-    conventional = [(n, m) for n, m in layers if n.split(".")[0] in _HEAD_NAMES]
-    return (conventional or layers)[-1]
+def _is_weight(name: str) -> bool:
+    # What a weight is made of counts as the weight: weight norm's two tensors, a pruned one's.
+    return name.startswith(("weight_", "parametrizations.weight.")) or name == "weight"
 
 
 def _weights_of(modules: Sequence[nn.Module]) -> Callable[[str, nn.Module, Tensor], bool]:
     # By identity: a tied weight goes by the name of the module that holds it first.
-    weights = {id(m.weight) for m in modules}
+    weights = {id(p) for m in modules for name, p in m.named_parameters() if _is_weight(name)}
     return lambda name, module, param: id(param) in weights
 
 
@@ -93,6 +57,7 @@ def param_groups(model: nn.Module, track: Track = "head") -> list[dict[str, Any]
             of all linear layers), ``"conv+linear"`` (those of convolutions too), ``"all"``
             (every parameter), a regular expression searched for in parameter names, or a
             callable ``(name, module, param) -> bool``, ``module`` being the parameter's owner.
+            The weights of a parametrized layer (weight norm) are the tensors they are made of.
 
     Returns:
         One or two dicts with ``params`` and ``param_names``. The plain one carries
@@ -100,7 +65,7 @@ def param_groups(model: nn.Module, track: Track = "head") -> list[dict[str, Any]
 
     Raises:
         ValueError: no trainable parameter is selected; the head cannot be found; an invalid
-            regular expression.
+            regular expression; a lazy parameter that has no shape yet.
 
     Example:
         >>> from torch import nn
@@ -113,6 +78,8 @@ def param_groups(model: nn.Module, track: Track = "head") -> list[dict[str, Any]
     tracked: dict[str, Tensor] = {}
     plain: dict[str, Tensor] = {}
     for name, param in model.named_parameters():
+        if is_lazy(param):
+            raise ValueError(f"{name} has no shape yet: run the model on a batch first")
         if param.requires_grad:
             owner = owners[name.rpartition(".")[0]]
             (tracked if rule(name, owner, param) else plain)[name] = param

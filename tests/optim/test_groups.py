@@ -1,10 +1,10 @@
-"""Which layer is the head, and which weights are tracked."""
+"""Which weights are tracked."""
 
 import pytest
 import torch
 from torch import nn
 
-from d3fast import D3FusedSGD, find_head, param_groups
+from d3fast import D3FusedSGD, param_groups
 
 
 def mlp():
@@ -22,13 +22,6 @@ class Named(nn.Module):
             self.add_module(name, child)
 
 
-class Timm(Named):
-    """As timm: the model itself says what its classifier is."""
-
-    def get_classifier(self):
-        return self.scorer
-
-
 def cnn():
     return Named(
         stem=nn.Conv2d(1, 4, 3), norm=nn.BatchNorm2d(4), pool=nn.AvgPool2d(2), fc=nn.Linear(4, 3)
@@ -44,62 +37,6 @@ def tied():
 
 def names(model, track="head"):
     return [g["param_names"] for g in param_groups(model, track)]
-
-
-HEADS = {
-    "last_linear": (mlp, "2"),
-    "the_model_itself": (lambda: nn.Linear(4, 2), ""),
-    "conventional_name_before_position": (
-        lambda: Named(fc=nn.Linear(4, 3), projector=nn.Linear(4, 8)),
-        "fc",
-    ),
-    "conventional_name_of_a_sequence": (
-        lambda: Named(
-            features=nn.Conv2d(1, 4, 3),
-            classifier=nn.Sequential(nn.Dropout(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)),
-            auxiliary=nn.Linear(4, 3),
-        ),
-        "classifier.3",
-    ),
-    "squeezenet_scores_by_a_1x1_convolution": (
-        lambda: Named(
-            features=nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1)),
-            classifier=nn.Sequential(nn.Dropout(), nn.Conv2d(8, 5, 1), nn.ReLU()),
-        ),
-        "classifier.1",
-    ),
-    "transformers_classifier_beside_its_backbone": (
-        lambda: Named(
-            bert=Named(encoder=nn.Linear(4, 4), pooler=nn.Linear(4, 4)), classifier=nn.Linear(4, 2)
-        ),
-        "classifier",
-    ),
-    "transformers_score": (
-        lambda: Named(model=Named(layers=nn.Linear(4, 4)), score=nn.Linear(4, 2, bias=False)),
-        "score",
-    ),
-    "timm_asks_the_model": (
-        lambda: Timm(scorer=nn.Linear(4, 3), fc=nn.Linear(3, 3)),
-        "scorer",
-    ),
-    "timm_without_classifier": (
-        lambda: Timm(scorer=nn.Identity(), stem=nn.Conv2d(1, 2, 3), fc=nn.Linear(3, 3)),
-        "fc",
-    ),
-    "a_3x3_convolution_scores_nothing": (
-        lambda: Named(fc=nn.Conv2d(4, 4, 3), other=nn.Linear(3, 3)),
-        "other",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", HEADS)
-def test_find_head(case):
-    make, want = HEADS[case]
-    model = make()
-    name, head = find_head(model)
-    assert name == want
-    assert model.get_submodule(name) is head
 
 
 def test_a_model_without_linear_layer_has_no_head():

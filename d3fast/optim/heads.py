@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which layer is the classification head, the one whose weights D3 tracks by default.
+
+``find_head`` sees a model's modules and their names, never a forward pass: it takes the model's
+own word, then the names that classifiers use, then the order in which layers were made. What it
+chose and why goes to the log ``d3fast`` at level INFO; a second layer that may be a head just as
+well is a ``UserWarning``, because a backdoor could stay in it.
+"""
+
+import logging
+import re
+import warnings
+
+from torch import nn
+
+Named = tuple[str, nn.Module]
+
+# What torchvision, timm and transformers call the last layer, or the block that it ends.
+_NAMES = (
+    "head", "heads", "fc", "classifier", "linear", "score", "last_linear", "logits", "logits_proj",
+)  # fmt: skip
+# Words that speak for a head ("cls_head") and beginnings of words that speak against one:
+# auxiliary and distillation outputs, projections, what comes before the classifier.
+_FOR = re.compile(r"(^|_)(heads?|classifiers?|classification|cls|clf|scores?|logits)(_|$)")
+_AGAINST = re.compile(r"(^|_)(aux|dist|proj|embed|pre(_|$))")
+_REASONS = (
+    "the last layer, for want of a better one",
+    "the last layer",
+    "the last layer under a name that says so",
+    "the last layer under a conventional name",
+)
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_LISTS = (nn.ModuleList, nn.ModuleDict)
+
+_log = logging.getLogger("d3fast")
+
+
+def _scores_classes(module: nn.Module) -> bool:
+    if isinstance(module, nn.Linear):
+        return True
+    return isinstance(module, _CONVOLUTIONS) and all(k == 1 for k in module.kernel_size)
+
+
+def _layers(module: nn.Module, name: str) -> list[Named]:
+    """Layers that could score classes, by qualified name; not those inside a parametrization."""
+    return [
+        (at, m)
+        for at, m in module.named_modules(prefix=name)
+        if _scores_classes(m) and "parametrizations" not in at.split(".")
+    ]
+
+
+def _classes(layer: nn.Module) -> object:
+    return getattr(layer, "out_features" if isinstance(layer, nn.Linear) else "out_channels")
+
+
+def _declared(module: nn.Module, name: str) -> list[Named]:
+    """What ``get_classifier`` names: a layer, the last one of a block, or several of either."""
+    own = getattr(module, "get_classifier", None)
+    given = own() if callable(own) else None
+    names = {id(m): at for at, m in module.named_modules(prefix=name)}
+    found = []
+    for part in given if isinstance(given, tuple | list) else (given,):
+        if isinstance(part, nn.Module) and id(part) in names:
+            found += _layers(part, names[id(part)])[-1:]
+    return found
+
+
+def _wrapped(module: nn.Module) -> Named | None:
+    """The only child with parameters, if the module is no more than a wrapper around it."""
+    children = [c for c in module.named_children() if next(c[1].parameters(), None) is not None]
+    if len(children) != 1 or _scores_classes(module):
+        return None
+    only = children[0]
+    return None if isinstance(only[1], _LISTS) or _scores_classes(only[1]) else only
+
+
+def _join(*names: str) -> str:
+    return ".".join(name for name in names if name)
+
+
+def _last_layers(module: nn.Module, name: str) -> list[tuple[str, Named]]:
+    """(child's name, its last layer) for every child, and for every entry of a list of modules."""
+    found = []
+    for child, m in module.named_children():
+        for entry, part in m.named_children() if isinstance(m, _LISTS) else [("", m)]:
+            layers = _layers(part, _join(name, child, entry))
+            found += [(child, layers[-1])] if layers else []
+    return found
+
+
+def _plain_words(child: str) -> str:
+    """A name in lower case, words apart: aux_logits for AuxLogits."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", child).lower()
+
+
+def _rank(child: str) -> int:
+    """How much a child's name speaks for a head; index of ``_REASONS``."""
+    words = _plain_words(child)
+    if child in _NAMES:
+        return 3
+    if _AGAINST.search(words):
+        return 0
+    return 2 if _FOR.search(words) else 1
+
+
+def _heads(module: nn.Module, name: str) -> tuple[list[Named], str]:
+    """The head, after it others that may be heads too, and the reason."""
+    declared = _declared(module, name)
+    if declared:
+        return declared, "named by get_classifier"
+    inner = _wrapped(module)
+    if inner is not None:
+        return _heads(inner[1], _join(name, inner[0]))
+    candidates = _last_layers(module, name)
+    if not candidates:
+        return [(name, module)], "the whole model"
+    rank = max(_rank(child) for child, _ in candidates)
+    head = [layer for child, layer in candidates if _rank(child) == rank][-1]
+    rivals = [
+        layer
+        for child, layer in candidates
+        if layer[1] is not head[1]
+        and _classes(layer[1]) == _classes(head[1])
+        and (_rank(child) == 3 or _FOR.search(_plain_words(child)))
+        and "aux" not in child.lower()  # seen in training only
+    ]
+    return [head, *rivals], _REASONS[rank]
+
+
+def find_head(model: nn.Module) -> tuple[str, nn.Module]:
+    """The classification head: the linear layer or 1x1 convolution that scores the classes.
+
+    A module that only wraps another (``DataParallel``, a normalisation in front) is looked
+    through. What decides, in this order: what the model itself names (``get_classifier``, as timm
+    models have); the last such layer under a child with a conventional name (``head``, ``fc``,
+    ``classifier``, ...), then under one whose name says so (``cls_head``); the last such layer of
+    the model. Auxiliary, distillation and projection layers come last, going by their names. The
+    choice and its reason are logged by ``logging.getLogger("d3fast")`` at level INFO.
+
+    Args:
+        model: any module.
+
+    Returns:
+        The head's qualified name and the head.
+
+    Warns:
+        UserWarning: another layer, named like a head too, gives as many classes (distillation,
+            early exits).
+
+    Raises:
+        ValueError: the model has no linear layer and no 1x1 convolution.
+
+    Example:
+        >>> from torch import nn
+        >>> find_head(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)))
+        ('2', Linear(in_features=8, out_features=2, bias=True))
+    """
+    if not _layers(model, ""):
+        raise ValueError(
+            f"{type(model).__name__} has no linear layer and no 1x1 convolution that could be its "
+            "head; say what to track with a regex over parameter names"
+        )
+    heads, reason = _heads(model, "")
+    name, head = heads[0]
+    _log.info("head: %r (%s), %s", name, type(head).__name__, reason)
+    if len(heads) > 1:
+        names = [at for at, _ in heads]
+        pattern = "|".join(re.escape(at) for at in names)
+        warnings.warn(
+            f"{', '.join(names)} may all be heads, {name!r} is taken; "
+            f"track=r'^({pattern})\\.weight' tracks them all",
+            stacklevel=2,
+        )
+    return name, head
