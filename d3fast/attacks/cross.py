@@ -234,11 +234,12 @@ def on_floats(images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
 def other_positions(
     positions: Tensor, count: int, generator: torch.Generator | None = None
 ) -> Tensor:
-    """For each image of a set of ``count >= 2`` the position of another one, drawn uniformly.
+    """For each of the images of a set of ``count`` the position of another one, drawn uniformly.
 
     Example:
         >>> other_positions(torch.tensor([0, 1, 1]), count=2).tolist()
         [1, 0, 0]
     """
-    step = torch.randint(1, count, (len(positions),), generator=generator)
+    # No set of one image has any to be crossed: torch wants a range all the same.
+    step = torch.randint(1, max(count, 2), (len(positions),), generator=generator)
     return (positions + step.to(positions.device)) % count

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from d3fast.attacks.base import Poisoned, Training
 from d3fast.attacks.cross import (
@@ -32,98 +31,18 @@ from d3fast.attacks.cross import (
     poison_crossed,
     relabelled,
 )
+from d3fast.attacks.input_aware_networks import Networks, blend, diversity, stamp, train_mask
 from d3fast.attacks.training import TrainConfig, train_backdoored
 from d3fast.checks import check_choice, check_integer, check_number
 from d3fast.data.base import ImageData, as_float
 from d3fast.devices import resolve_device
 from d3fast.loaders import class_scores
 from d3fast.models import preact_resnet_tiny
-from d3fast.progress import progress_bar
 from d3fast.seeding import generator as seeded
 from d3fast.seeding import global_seed
-from d3fast.training import Loss
+from d3fast.training import Loss, plain_gradients
 
 SMALLEST = 8  # side of an image, in pixels
-_DENSITY_WEIGHT = 100.0
-_EPSILON = 1e-3  # of two patterns that are the same
-
-
-class ImageToImage(nn.Module):
-    """Encoder and decoder, two halvings and back, tanh at the end: any size from 8 pixels on.
-
-    Group norm, not batch norm: what an image is answered must not depend on its neighbours.
-
-    Args:
-        inputs: channels of the images.
-        outputs: channels of the answers.
-        width: channels of the first stage.
-
-    Shapes: (N, inputs, H, W) to (N, outputs, H, W) in [0, 1].
-    """
-
-    def __init__(self, inputs: int, outputs: int, width: int) -> None:
-        super().__init__()
-        self.down1 = nn.Conv2d(inputs, width, 3, stride=2, padding=1)
-        self.down2 = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
-        self.up1 = nn.Conv2d(2 * width, width, 3, padding=1)
-        self.up2 = nn.Conv2d(width, outputs, 3, padding=1)
-        self.norm1, self.norm3 = nn.GroupNorm(1, width), nn.GroupNorm(1, width)
-        self.norm2 = nn.GroupNorm(1, 2 * width)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, inputs, H, W) to (N, outputs, H, W)."""
-        fine = functional.relu(self.norm1(self.down1(images - 0.5)))
-        coarse = functional.relu(self.norm2(self.down2(fine)))
-        back = functional.interpolate(coarse, size=fine.shape[-2:])
-        back = functional.relu(self.norm3(self.up1(back)))
-        answer: Tensor = self.up2(functional.interpolate(back, size=images.shape[-2:]))
-        return 0.5 + 0.5 * torch.tanh(answer)
-
-
-class Networks(nn.Module):
-    """Generator and mask network of one attack.
-
-    Args:
-        channels: C of the images.
-        width: of both networks.
-    """
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.generator = ImageToImage(channels, channels, width)
-        self.mask = ImageToImage(channels, 1, width)
-
-    def where(self, images: Tensor) -> Tensor:
-        """Masks (N, 1, H, W): the network's answers, pushed to 0 and 1 from a threshold of 1/2."""
-        return 0.5 + 0.5 * torch.tanh(20 * self.mask(images) - 10)
-
-
-def blend(images: Tensor, patterns: Tensor, masks: Tensor) -> Tensor:
-    """``x (1 - m) + p m``: images and patterns (N, C, H, W), masks (N, 1, H, W)."""
-    return images * (1 - masks) + patterns * masks
-
-
-def diversity(images: Tensor, answers: Tensor) -> Tensor:
-    """Mean of ``|x - x'| / |f(x) - f(x')|`` over neighbours in a batch; root mean squares.
-
-    Args:
-        images: (N, C, H, W).
-        answers: (N, c, H, W), what a network said to them.
-
-    Returns:
-        0-dim; small where unlike images get unlike answers.
-
-    Example:
-        >>> images = torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1)
-        >>> round(float(diversity(images, 0.5 * images)), 2)
-        2.0
-    """
-
-    def apart(values: Tensor) -> Tensor:
-        # The epsilon is under the root as well: its slope at zero is infinite.
-        return ((values - values.roll(1, 0)).square().flatten(1).mean(1) + _EPSILON**2).sqrt()
-
-    return (apart(images) / (apart(answers) + _EPSILON)).mean()
 
 
 @dataclass(frozen=True)
@@ -203,7 +122,7 @@ class InputAware:
                 was learned on, or smaller than 8x8.
         """
         networks = self._networks(images)
-        return on_floats(images, lambda x: _stamp(networks, x, x))
+        return on_floats(images, lambda x: stamp(networks, x, x))
 
     @torch.no_grad()
     def masks(self, images: Tensor) -> Tensor:
@@ -221,7 +140,7 @@ class InputAware:
         def cross(images: Tensor, at: Tensor, generator: torch.Generator | None) -> Tensor:
             networks = self._networks(images)
             others = as_float(data.images[other_positions(at, len(data), generator)])
-            return on_floats(images, lambda x: _stamp(networks, x, others.to(x)))
+            return on_floats(images, lambda x: stamp(networks, x, others.to(x)))
 
         return cross
 
@@ -253,8 +172,8 @@ class InputAware:
         so a new attack is needed for each trigger (``dataclasses.replace`` makes one).
 
         Raises:
-            ValueError: images smaller than 8x8 or fewer than two; a trigger learned on another
-                number of channels; as ``choose_rows``.
+            ValueError: images smaller than 8x8; a trigger learned on another number of channels;
+                as ``choose_rows``.
         """
         _check_images(data.images, data.shape[0])
         draws = Draws(
@@ -265,7 +184,16 @@ class InputAware:
             return Training(CrossBatches(draws, self._cross(data), seeded(seed, "crossed with")))
         with global_seed(seed, "input-aware"):
             networks = Networks(data.shape[0], self.width).to(data.images.device)
-        self._train_mask(networks, data, batch_size, seed, progress)
+        train_mask(
+            networks,
+            data,
+            density=self.density,
+            steps=self.mask_steps,
+            lr=self.lr,
+            batch_size=batch_size,
+            seed=seed,
+            progress=progress,
+        )
         joint = _Joint(self, networks, draws, seed)
         return Training(joint, joint.gradients)
 
@@ -297,24 +225,6 @@ class InputAware:
             model, data, fresh, seed=seed, config=recipe, device=where, progress=progress
         )
         self._learned.update(fresh._learned)
-
-    def _train_mask(
-        self, networks: Networks, data: ImageData, batch_size: int, seed: int, progress: bool
-    ) -> None:
-        optimizer = torch.optim.Adam(networks.mask.parameters(), self.lr)
-        draw = seeded(seed, "mask network")
-        count = min(batch_size, len(data))
-        with progress_bar("training the mask", self.mask_steps, progress) as advance:
-            for _ in range(self.mask_steps):
-                chosen = torch.randint(len(data), (count,), generator=draw)
-                images = as_float(data.images[chosen.to(data.images.device)])
-                masks = networks.where(images)
-                excess = (masks.flatten(1).mean(1) - self.density).relu().mean()
-                optimizer.zero_grad()
-                (diversity(images, masks) + _DENSITY_WEIGHT * excess).backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                advance("")
-        networks.mask.requires_grad_(False)
 
     # ------------------------------------------------------------------ what was learned
 
@@ -349,13 +259,6 @@ class InputAware:
         self._learned["networks"] = networks.requires_grad_(False)
 
 
-def _stamp(networks: Networks, images: Tensor, sources: Tensor) -> Tensor:
-    """Images with the triggers of ``sources``, both (N, C, H, W)."""
-    small = sources.float()
-    patterns, masks = networks.generator(small), networks.where(small)
-    return blend(images, patterns.to(images), masks.to(images))
-
-
 def _check_images(images: Tensor, channels: int) -> None:
     shape = tuple(images.shape[-3:])
     if shape[0] != channels or min(shape[1:]) < SMALLEST:
@@ -388,18 +291,15 @@ class _Joint:
         assert self.batch is not None
         rows, data = self.batch.rows, self.draws.data
         self.attack._learned["networks"] = self.networks
-        if not len(rows.poisoned):
-            scores = class_scores(model, images)
-            value = loss(scores, labels)
-            value.backward()  # type: ignore[no-untyped-call]
-            return scores, labels, value
+        changed = torch.cat((rows.poisoned, rows.crossed))
+        if not len(changed):
+            return plain_gradients(model, images, labels, loss)
         at = other_positions(self.batch.positions[rows.crossed], len(data), self.others)
         sources = torch.cat((images[rows.poisoned], as_float(data.images[at])))
         patterns, masks = self.networks.generator(sources), self.networks.where(sources)
-        changed = torch.cat((rows.poisoned, rows.crossed))
-        stamped = blend(images[changed], patterns, masks)
+        mixed = images.index_copy(0, changed, blend(images[changed], patterns, masks))
         labels = relabelled(self.attack, labels, rows.poisoned, len(data.classes))
-        scores = class_scores(model, images.index_copy(0, changed, stamped))
+        scores = class_scores(model, mixed)
         value = loss(scores, labels)
         weighted = self.attack.diversity_weight * diversity(sources, patterns)
         self.optimizer.zero_grad()

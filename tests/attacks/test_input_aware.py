@@ -9,7 +9,8 @@ from torch import nn
 
 from d3fast.attacks import Attack, TrainConfig, save_attack, train_backdoored
 from d3fast.attacks.base import Learned, OwnTraining, read_attack
-from d3fast.attacks.input_aware import ImageToImage, InputAware, blend, diversity
+from d3fast.attacks.input_aware import InputAware
+from d3fast.attacks.input_aware_networks import blend, diversity
 from d3fast.data import ImageData, as_float
 from d3fast.seeding import generator, global_seed
 from d3fast.training import plain_gradients
@@ -58,37 +59,6 @@ def _copy(attack):
 # ---------------------------------------------------------------------- formulas
 
 
-def test_pattern_where_the_mask_is_1_image_where_it_is_0():
-    images, patterns = torch.full((1, 2, 1, 3), 0.2), torch.full((1, 2, 1, 3), 0.6)
-    masks = torch.tensor([0.0, 0.5, 1.0]).reshape(1, 1, 1, 3)
-    stamped = blend(images, patterns, masks)
-    assert torch.allclose(stamped, torch.tensor([0.2, 0.4, 0.6]).expand(1, 2, 1, 3))
-
-
-def test_diversity_is_the_distance_of_images_over_that_of_answers():
-    images = torch.zeros(3, 1, 1, 2)
-    images[1], images[2] = 1.0, 0.5
-    answers = torch.zeros(3, 1, 1, 2)
-    answers[1, ..., 0] = 1.0  # root mean square apart: sqrt(1/2), sqrt(1/2), 0
-    root = math.sqrt(0.5)
-    expected = torch.tensor([1.0 / root, 0.5 / root, 0.5 / 0.002]).mean()
-    assert float(diversity(images, answers)) == pytest.approx(float(expected), rel=0.01)
-
-
-def test_diversity_of_answers_all_alike_has_finite_slopes():
-    answers = torch.zeros(3, 1, 2, 2, requires_grad=True)
-    diversity(torch.rand(3, 1, 2, 2), answers).backward()
-    assert answers.grad.isfinite().all()
-
-
-@pytest.mark.parametrize("size", [(8, 8), (9, 13), (28, 28), (32, 32)])
-def test_the_networks_answer_in_the_size_of_the_images_within_0_and_1(size):
-    answers = ImageToImage(3, 1, 4)(torch.rand(2, 3, *size))
-    assert answers.shape == (2, 1, *size)
-    assert answers.min() >= 0
-    assert answers.max() <= 1
-
-
 def test_an_images_trigger_does_not_depend_on_its_neighbours(learned):
     images = torch.rand(5, 1, 8, 8)
     one_by_one = torch.cat([learned.trigger(image[None]) for image in images])
@@ -102,16 +72,6 @@ def test_the_trigger_is_blended_from_generator_and_mask(learned):
     assert torch.allclose(learned.trigger(images), expected.clamp(0, 1))
     raw = learned._learned["networks"].mask(images)
     assert torch.allclose(learned.masks(images), torch.sigmoid(40 * (raw - 0.5)), atol=1e-5)
-
-
-def test_masks_are_trained_to_cover_no_more_than_their_share():
-    shares = []
-    for density in (0.05, 0.5):
-        attack = _fresh(density=density, mask_steps=100, lr=0.01)
-        _train(attack, epochs=1)
-        shares.append(attack.masks(_data().images).mean())
-    assert 0 < shares[0] < 0.07
-    assert 0.15 < shares[1] < 0.55
 
 
 # ---------------------------------------------------------------------- joint training
