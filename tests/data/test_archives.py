@@ -63,6 +63,18 @@ def test_an_archive_longer_than_the_limit_is_refused_before_it_fills_the_memory(
             tracemalloc.stop()
 
 
+def test_a_sparse_member_is_refused_whatever_length_it_claims(tmp_path):
+    path = tmp_path / "a.tar.gz"
+    info = tarfile.TarInfo("one")
+    info.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[483:495] = b"77777777777\0"  # the length that the holes fill up to
+    header[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(header))[0]
+    path.write_bytes(gzip.compress(bytes(header) + bytes(1024)))
+    with pytest.raises(ValueError, match="its member one is sparse"):
+        read_tar_gz(path, {"one"}, 2**20)
+
+
 @pytest.mark.parametrize("content", [b"", b"no archive", GOOD[:60], GOOD[:-4], gzip.compress(b"x")])
 def test_what_is_no_archive_or_cut_off_is_refused_by_name(tmp_path, content):
     path = tmp_path / "a.tar.gz"

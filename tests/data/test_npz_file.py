@@ -174,6 +174,23 @@ def test_a_member_that_claims_to_be_huge_takes_no_memory(path):
     _refused_in_little_memory(path, "images in .*")
 
 
+def test_an_array_longer_than_the_limit_is_refused_before_it_is_unpacked(path, monkeypatch):
+    bomb = _bomb(path, (2**24,))
+    monkeypatch.setattr("d3fast.data.npz_file._MAX_BYTES", 2**24)
+    _refused_in_little_memory(bomb, r"images in .* it claims 16777344 bytes, more than 16777216")
+
+
+def test_packing_that_numpy_does_not_use_is_refused(path):
+    _save(path, images=IMAGES, labels=LABELS)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(ValueError, match="packed in a way that numpy does not use"):
+        _load(path)
+
+
 @pytest.fixture(scope="module")
 def suspect(tmp_path_factory):
     return tmp_path_factory.mktemp("npz") / "suspect.npz"
