@@ -99,7 +99,7 @@ class LowFrequency:
     objective: str = "quiet"
     limit: float = 0.2
     energy: float = 0.5
-    sigma: float = 0.05
+    sigma: float = 0.1
     steps: int = 80
     step: float = 0.1
     batch_size: int = 128
