@@ -9,10 +9,10 @@
 U is a small U-Net, so the residual may differ from image to image (nothing forces it to: on
 Fashion-MNIST 0.6 of its energy is the same on all images, on 8x8 digits 0.8); R reads the message.
 The message is one bit, 1 for the stamped image and 0 for the image left alone: just what a
-backdoored model has to tell apart. Both networks are trained together, once, on the attacker's images, as in
-"Invisible backdoor attack with sample-specific triggers" (ICCV 2021); the classifier never meets
-R. The image's term grows from nothing to its full weight over the first half of the steps: from
-the start at full weight it would put out the residual before R has learned to read.
+backdoored model has to tell apart. Both networks are trained together, once, on the attacker's
+images, as in "Invisible backdoor attack with sample-specific triggers" (ICCV 2021); the classifier
+never meets R. The image's term grows from nothing to its full weight over the first half of the
+steps: from the start at full weight it would put out the residual before R has learned to read.
 """
 
 from collections.abc import Mapping
