@@ -169,6 +169,12 @@ def test_a_single_image_is_augmented_anew_too():
     assert len(seen) > 4
 
 
+def test_the_seed_decides_the_draws_and_not_the_order_alone():
+    data = ImageData(torch.full((1, 1, 9, 9), 255, dtype=torch.uint8), torch.tensor([0]), ("a",))
+    firsts = [next(iter(data.batches(1, _seeded(s), Augment(crop=4))))[0] for s in range(4)]
+    assert len({tuple(images.flatten().tolist()) for images in firsts}) > 1
+
+
 def test_augmentation_without_a_generator_is_refused():
     with pytest.raises(ValueError, match="shuffle must be given with augment"):
         _numbered(3).batches(2, augment=Augment())
