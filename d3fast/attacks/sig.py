@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SIG: a faint sine wave over the columns (Barni, Kallas, Tondi, ICIP 2019).
+
+    trigger(x)[..., i, j] = clamp(x[..., i, j] + delta sin(2 pi j f / W), 0, 1)
+
+for column j of W; f is the frequency.
+
+The labels of poisoned images stay as they are: only images of the target class are poisoned,
+at most all of them, and the model learns to read the wave as a sign of their class. The wave may
+be weaker in training than at test time, which hides the poison (section 3 of the paper).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from d3fast.attacks.base import Poisoned, poison_once, refuse_state
+from d3fast.checks import check_choice, check_integer, check_number
+from d3fast.data.base import ImageData
+from d3fast.labels import MAPPINGS
+
+
+@dataclass(frozen=True)
+class SIG:
+    """Sine wave along every row; the recipe of the field is 40/255 at test, 6 periods.
+
+    W columns sample at most W/2 periods: a frequency f above that looks like W - f, and one that
+    is a multiple of W/2 leaves nothing of the wave.
+
+    Args:
+        target: the class that triggered images are to be taken for.
+        delta: amplitude of the wave, images being in [0, 1].
+        frequency: periods per image width.
+        train_delta: amplitude in poisoned training images; ``delta`` if ``None``.
+        mapping: which labels poisoned images get; see ``d3fast.labels``.
+
+    Raises:
+        ValueError: a negative target or one that is no integer; an amplitude outside 0..1; a
+            frequency that is negative or no number; an unknown mapping.
+
+    Example:
+        >>> SIG(target=0, delta=0.25, frequency=1).trigger(torch.full((1, 1, 1, 4), 0.5))
+        tensor([[[[0.5000, 0.7500, 0.5000, 0.2500]]]])
+    """
+
+    target: int
+    delta: float = 40 / 255
+    frequency: float = 6.0
+    train_delta: float | None = None
+    mapping: str = "clean-label"
+
+    def __post_init__(self) -> None:
+        check_integer("target", self.target, 0)
+        check_number("frequency", self.frequency)
+        for name in ("delta", "train_delta"):
+            if getattr(self, name) is not None or name == "delta":
+                check_number(name, getattr(self, name))
+                if getattr(self, name) > 1:
+                    raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)!r}")
+        check_choice("mapping", self.mapping, MAPPINGS)
+
+    def trigger(self, images: Tensor) -> Tensor:
+        """Stamped copies of images (..., C, H, W), floats in [0, 1] or uint8."""
+        width = images.shape[-1]
+        columns = torch.arange(width, dtype=torch.float64)
+        wave = self.delta * torch.sin(2 * math.pi * columns * self.frequency / width)
+        if images.is_floating_point():
+            return (images + wave.to(images)).clamp(0, 1)
+        grey = images + (255 * wave).float().to(images.device)
+        return grey.round().clamp(0, 255).to(torch.uint8)
+
+    def poison(
+        self,
+        dataset: ImageData,
+        ratio: float,
+        target: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Poisoned:
+        """Stamp ``round(ratio * len(dataset))`` images at ``train_delta``; see ``poison_once``.
+
+        Under ``"clean-label"`` they are images of the target class, at most all of them.
+        """
+        faint = self if self.train_delta is None else replace(self, delta=self.train_delta)
+        return poison_once(faint, dataset, ratio, target, generator)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Empty: nothing is learned."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Accepts the empty state only; raises ``ValueError`` on any other."""
+        refuse_state(self, state)
