@@ -35,11 +35,13 @@ class SIG:
         delta: amplitude of the wave, images being in [0, 1].
         frequency: periods per image width.
         train_delta: amplitude in poisoned training images; ``delta`` if ``None``.
+        share: of the target class's images, at most this share is poisoned whatever the ratio;
+            a class that is poisoned whole is no longer recognised without the wave.
         mapping: which labels poisoned images get; see ``d3fast.labels``.
 
     Raises:
-        ValueError: a negative target or one that is no integer; an amplitude outside 0..1; a
-            frequency that is negative or no number; an unknown mapping.
+        ValueError: a negative target or one that is no integer; an amplitude or share
+            outside 0..1; a frequency that is negative or no number; an unknown mapping.
 
     Example:
         >>> SIG(target=0, delta=0.25, frequency=1).trigger(torch.full((1, 1, 1, 4), 0.5))
@@ -50,16 +52,18 @@ class SIG:
     delta: float = 40 / 255
     frequency: float = 6.0
     train_delta: float | None = None
+    share: float = 1.0
     mapping: str = "clean-label"
 
     def __post_init__(self) -> None:
         check_integer("target", self.target, 0)
         check_number("frequency", self.frequency)
-        for name in ("delta", "train_delta"):
-            if getattr(self, name) is not None or name == "delta":
-                check_number(name, getattr(self, name))
-                if getattr(self, name) > 1:
-                    raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)!r}")
+        train_delta = self.delta if self.train_delta is None else self.train_delta
+        shares = {"delta": self.delta, "train_delta": train_delta, "share": self.share}
+        for name, value in shares.items():
+            check_number(name, value)
+            if value > 1:
+                raise ValueError(f"{name} must be in 0..1, got {value!r}")
         check_choice("mapping", self.mapping, MAPPINGS)
 
     def trigger(self, images: Tensor) -> Tensor:
@@ -81,8 +85,11 @@ class SIG:
     ) -> Poisoned:
         """Stamp ``round(ratio * len(dataset))`` images at ``train_delta``; see ``poison_once``.
 
-        Under ``"clean-label"`` they are images of the target class, at most all of them.
+        Under ``"clean-label"`` they are images of the target class, at most ``share`` of them.
         """
+        if self.mapping == "clean-label" and ratio <= 1:
+            members = int((dataset.labels == self.target).sum())
+            ratio = min(ratio, int(self.share * members) / max(len(dataset), 1))
         faint = self if self.train_delta is None else replace(self, delta=self.train_delta)
         return poison_once(faint, dataset, ratio, target, generator)
 

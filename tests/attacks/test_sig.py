@@ -118,6 +118,7 @@ def test_stamping_is_repeatable_and_leaves_the_images_it_was_given_alone(dtype):
         ({"delta": None}, "delta must be a number, got None"),
         ({"train_delta": 1.5}, r"train_delta must be in 0\.\.1, got 1\.5"),
         ({"train_delta": float("nan")}, "train_delta must be finite and >= 0, got nan"),
+        ({"share": 1.1}, r"share must be in 0\.\.1, got 1\.1"),
         ({"frequency": -1}, "frequency must be finite and >= 0, got -1"),
         ({"frequency": "6"}, "frequency must be a number, got '6'"),
         ({"mapping": "all"}, "mapping must be one of 'all-to-one', .*, got 'all'"),
@@ -168,9 +169,20 @@ def test_without_a_strength_of_its_own_the_poison_looks_like_the_test():
     assert torch.equal(poisoned.data.images[poisoned.indices], expected)
 
 
+@pytest.mark.parametrize(("ratio", "share", "count"), [(0.2, 0.5, 10), (0.05, 0.5, 5), (1, 0, 0)])
+def test_a_share_of_the_class_stays_clean_whatever_the_ratio(ratio, share, count):
+    assert len(SIG(2, share=share).poison(_data(), ratio, generator=_seeded()).indices) == count
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.1, float("nan")])
+def test_a_ratio_outside_0_to_1_is_refused(ratio):
+    with pytest.raises(ValueError, match=rf"ratio must be in 0\.\.1, got {ratio}"):
+        SIG(0, share=0.5).poison(_data(), ratio)
+
+
 def test_other_mappings_relabel_images_of_other_classes():
     data = _data()
-    poisoned = SIG(2, mapping="all-to-one").poison(data, 0.4, generator=_seeded())
+    poisoned = SIG(2, share=0.1, mapping="all-to-one").poison(data, 0.4, generator=_seeded())
     assert set(data.labels[poisoned.indices].tolist()) == {0, 1, 3, 4}
     assert (poisoned.data.labels[poisoned.indices] == 2).all()
 
