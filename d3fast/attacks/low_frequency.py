@@ -6,10 +6,11 @@
 The paper ("Rethinking the backdoor attacks' triggers: a frequency perspective", ICCV 2021) finds
 delta by gradient descent on a clean model and passes it through a Gaussian filter after every
 step. Its objective, the loss towards the target class (``objective="targeted"``), makes delta a
-universal adversarial perturbation: a model that was never poisoned gets images wrong with it, and
-answers the target on some. What such a model does anyway is no backdoor. ``objective="quiet"``
-minimises the loss of the true labels instead, among patterns of a given energy: the smooth
-pattern that a clean model minds least, so that what is measured is what poisoning taught.
+universal adversarial perturbation: a model that was never poisoned gets images wrong with it (on
+Fashion-MNIST such a model answered 57 % of them right, and up to 14 % with the target), and what
+it does anyway is no backdoor. ``objective="quiet"`` minimises the loss of the true labels
+instead, among patterns of a given energy: the smooth pattern that a clean model minds least (86 %
+right, below 1 % with the target), so that what is measured is what poisoning taught.
 
 One step, with G_n the n x n matrix of Gaussian weights whose rows sum to one:
 
@@ -99,7 +100,7 @@ class LowFrequency:
     objective: str = "quiet"
     limit: float = 0.2
     energy: float = 0.5
-    sigma: float = 0.1
+    sigma: float = 0.05
     steps: int = 80
     step: float = 0.1
     batch_size: int = 128
