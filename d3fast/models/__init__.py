@@ -1,31 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models for trials and tests, in one registry.
+"""Models: those with a name, those of a user's own, and the weights for either.
 
-Every entry is a function ``(num_classes, in_channels) -> nn.Module`` whose result takes images
-in [0, 1] and has its classification head at ``model.head``. To add one, add a file with such a
-function and a row to ``MODELS``.
+``make_model`` builds one from a name of ``MODELS`` or from ``package.module:factory``;
+``load_weights`` fills it from a file that is not trusted.
 """
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-
-from torch import nn
-
+from d3fast.models.checkpoints import load_weights
+from d3fast.models.factory import make_model
 from d3fast.models.preact_resnet import (
     PreActResNet,
     preact_resnet18,
     preact_resnet_narrow,
     preact_resnet_tiny,
 )
-
-MODELS: Mapping[str, Callable[[int, int], nn.Module]] = MappingProxyType(
-    {f.__name__: f for f in (preact_resnet_tiny, preact_resnet_narrow, preact_resnet18)}
-)
+from d3fast.models.registry import MODELS
+from d3fast.models.vgg import VGG, vgg19_bn
+from d3fast.models.vit import VisionTransformer, vit_b_16, vit_tiny
 
 __all__ = [
-    "MODELS",
-    "PreActResNet",
-    "preact_resnet18",
-    "preact_resnet_narrow",
-    "preact_resnet_tiny",
-]
+    "MODELS", "VGG", "PreActResNet", "VisionTransformer", "load_weights", "make_model",
+    "preact_resnet18", "preact_resnet_narrow", "preact_resnet_tiny", "vgg19_bn", "vit_b_16",
+    "vit_tiny",
+]  # fmt: skip
