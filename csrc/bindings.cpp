@@ -16,6 +16,7 @@
 #include "cpu/sweeps.h"
 #include "plan.h"
 #include "step_math.h"
+#include "watch.h"
 
 #if defined(D3_WITH_CUDA)
 #include "cuda/step.h"
@@ -90,7 +91,8 @@ class CpuPlan {
             const StepOptions& options) const {
     const size_t n = cut_.segments.size();
     D3_CHECK(grads.size() == n, "grads must have " << n << " entries, got " << grads.size());
-    D3_CHECK(fresh.size() == n, "fresh must have " << n << " entries, got " << fresh.size());
+    D3_CHECK(fresh.empty() || fresh.size() == n,
+             "fresh must have " << n << " entries or none, got " << fresh.size());
     D3_CHECK(threads >= 1, "threads must be >= 1, got " << threads);
     check_options(cut_, options);
     std::vector<void*> pointers(n);
@@ -98,7 +100,7 @@ class CpuPlan {
     for (size_t i = 0; i < n; ++i) {
       D3_CHECK(grads[i] != 0 || cut_.segments[i].numel == 0, "gradient " << i << " has no storage");
       pointers[i] = pointer<void>(grads[i]);
-      first[i] = fresh[i];
+      first[i] = !fresh.empty() && fresh[i];
     }
     CpuStep call;
     call.cut = &cut_;
@@ -182,6 +184,7 @@ PYBIND11_MODULE(_C, m) {
            py::arg("reference_norms"), py::arg("joint"))
       .def("step", &CpuPlan::step, py::arg("grads"), py::arg("fresh"), py::arg("verify"),
            py::arg("threads"), py::arg("options"));
+  bind_watch(m);
 #if defined(D3_WITH_CUDA)
   bind_cuda(m);
 #endif

@@ -1,5 +1,8 @@
 # Types of the extension built from csrc/bindings.cpp. Addresses cross as integers.
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
 
 class StepOptions:
     def __init__(
@@ -41,6 +44,26 @@ class CpuPlan:
         threads: int,
         options: StepOptions,
     ) -> None: ...
+
+class Watch:
+    def __init__(
+        self,
+        *,
+        params: Sequence[Tensor],
+        state: Mapping[Tensor, dict[str, Any]],
+        columns: Sequence[str],
+        exchange: object,
+    ) -> None: ...
+    def look(
+        self, params: Sequence[Tensor], state: Mapping[Tensor, dict[str, Any]]
+    ) -> list[Tensor] | None: ...
+    def settle(self) -> None: ...
+    @property
+    def addresses(self) -> list[int] | None: ...
+    @property
+    def edited(self) -> bool: ...
+    @property
+    def versions(self) -> list[int]: ...
 
 def build_info() -> dict[str, object]: ...
 def cut(

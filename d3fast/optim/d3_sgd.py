@@ -267,26 +267,47 @@ class D3FusedSGD(Optimizer):
                 loss = closure()
         grad_scale: Tensor | None = getattr(self, "grad_scale", None)
         found_inf: Tensor | None = getattr(self, "found_inf", None)
-        taking_part = [
-            (index, group, params)
-            for index, group in enumerate(self.param_groups)
-            if (params := [p for p in group["params"] if p.grad is not None])
-        ]
-        for index, group, params in taking_part:  # all of them before anything moves
-            self._check_step(index, group, params)
-        for index, group, params in taking_part:
-            if found_inf is not None and self._must_read(index, params) and bool(found_inf != 0):
+        taking_part = []
+        for index, group in enumerate(self.param_groups):  # all of them before anything moves
+            plan = self._plans.get(index)
+            grads = plan.gradients(group, self.state) if plan is not None else None
+            if grads is None:
+                params = [p for p in group["params"] if p.grad is not None]
+                if not params:
+                    continue
+                self._check_step(index, group, params)
+                self._plans.pop(index, None)
+            taking_part.append((index, group, grads))
+        for index, group, grads in taking_part:
+            if found_inf is not None and self._must_read(index) and bool(found_inf != 0):
                 continue  # before any state is made: on overflow nothing changes
-            plan = self._plan(index, group, params)
-            if plan is not None:
-                plan.step(params, group, grad_scale, found_inf)
+            if grads is None:
+                self._step_anew(index, group, grad_scale, found_inf)
             else:
-                members = self._members(params, group)
-                reference.step_group(members, group, grad_scale=grad_scale)
+                self._plans[index].step(grads, group, grad_scale, found_inf)
         return loss
 
-    def _must_read(self, index: int, params: list[Tensor]) -> bool:
+    def _step_anew(
+        self,
+        index: int,
+        group: dict[str, Any],
+        grad_scale: Tensor | None,
+        found_inf: Tensor | None,
+    ) -> None:
+        """Take the step of a group that has no plan, or none that is still good."""
+        if self._choose_backend(index) == "reference":
+            members = self._members(group)
+            reference.step_group(members, group, grad_scale=grad_scale)
+            return
+        plan = self._plans[index] = fused.Plan(group, self.state)
+        grads = plan.gradients(group, self.state)
+        if grads is None:  # a gradient of a kind that only torch knows
+            grads = [p.grad for p in plan.params if p.grad is not None]
+        plan.step(grads, group, grad_scale, found_inf)
+
+    def _must_read(self, index: int) -> bool:
         """Whether the host has to know ``found_inf`` before this group's step."""
+        params = [p for p in self.param_groups[index]["params"] if p.grad is not None]
         if params[0].is_cpu or self._choose_backend(index) == "reference":
             return True
         # The kernels skip by themselves, but whether this is a buffer's first step, which is not
@@ -294,15 +315,6 @@ class D3FusedSGD(Optimizer):
         return self.param_groups[index]["dampening"] != 0 and any(
             "momentum_buffer" not in self.state[p] for p in params
         )
-
-    def _plan(self, index: int, group: dict[str, Any], params: list[Tensor]) -> fused.Plan | None:
-        plan = self._plans.get(index)
-        if plan is None or not plan.holds(params, self.state, group):
-            self._plans.pop(index, None)
-            plan = None
-            if self._choose_backend(index) == "fused":
-                plan = self._plans[index] = fused.Plan(params, self.state, group)
-        return plan
 
     def _check_step(self, index: int, group: dict[str, Any], params: list[Tensor]) -> None:
         check_options(group)
@@ -321,17 +333,18 @@ class D3FusedSGD(Optimizer):
         if is_tracked(group):
             self._need_references(index, group, params)
 
-    def _members(self, params: list[Tensor], group: dict[str, Any]) -> list[reference.Member]:
+    def _members(self, group: dict[str, Any]) -> list[reference.Member]:
         tracked = is_tracked(group)
         members = []
-        for p in params:
+        for p in group["params"]:
+            if p.grad is None:
+                continue
             state, buffer, first = self.state[p], None, False
             if group["momentum"] != 0:
                 first = "momentum_buffer" not in state
                 if first:
                     state["momentum_buffer"] = torch.zeros_like(p)
                 buffer = state["momentum_buffer"]
-            assert p.grad is not None
             theta_0 = state["reference"] if tracked else None
             members.append(reference.Member(p, p.grad, buffer, first, theta_0))
         return members

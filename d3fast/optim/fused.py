@@ -2,20 +2,23 @@
 """The bridge to the kernels: the only place in Python that handles addresses.
 
 A ``Plan`` holds the addresses of one param group's tensors and is good as long as none of them
-moves. Norms travel from step to step in ``state["distance"]``; after anything that may have moved
-a weight behind the optimizer's back the plan asks the kernels to verify them first, and the kernels
-notice what cannot be seen from here (edits through ``.data``) by themselves.
+moves. Every step asks that of every tensor, which for small tensors is most of what a step costs:
+``_C.Watch`` asks it in one call. Norms travel from step to step in ``state["distance"]``; after
+anything that may have moved a weight behind the optimizer's back the plan asks the kernels to
+verify them first, and the kernels notice what cannot be seen from here (edits through ``.data``)
+by themselves.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from operator import is_, itemgetter
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from d3fast.optim.constraints import resolve_bounds
-from d3fast.optim.options import is_tracked
+from d3fast.optim.options import check_options, is_tracked
 from d3fast.optim.references import is_dense, match_layout, same_layout
 
 _IMPORT_ERROR: str | None = None
@@ -27,20 +30,52 @@ except ImportError as error:  # a source tree that was never built
 _CENTERS = {"origin": 1, "reference": 2}
 State = Mapping[Tensor, dict[str, Any]]
 
+# How an extension asks torch where a tensor lies, without its headers; an older torch has no way.
+_EXCHANGE = getattr(Tensor, "__dlpack_c_exchange_api__", None)
+
+# Every option that a step reads.
+read_options = itemgetter(
+    *("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize"),
+    *("distance_weight", "distance_p", "scope", "constraint", "radius", "radius_unit"),
+    *("reference_dtype", "capturable", "backend"),
+)
+
+
+def _increments_many() -> bool:
+    try:
+        torch.autograd.graph.increment_version([torch.zeros(())])
+    except (TypeError, RuntimeError, AttributeError):  # older torch takes one tensor only
+        return False
+    return True
+
+
+_INCREMENTS_MANY = _increments_many()
+
 
 class Launcher(Protocol):
     """What a device has to offer: one step over the tensors it was built for."""
 
     def step(
         self,
-        grads: Sequence[Tensor],
+        grads: Sequence[int],
         fresh: Sequence[bool],
         verify: bool,
         group: Mapping[str, Any],
+        options: Any | None,
         grad_scale: Tensor | None,
         found_inf: Tensor | None,
     ) -> None:
-        """Take one step with these gradients, laid out like their parameters."""
+        """Take one step.
+
+        Args:
+            grads: addresses of gradients laid out like their parameters.
+            fresh: where the momentum buffer holds no step yet; empty where all hold one.
+            verify: carried norms may be wrong.
+            group: the param group.
+            options: ``native_options(group, 1.0)`` where no option is a tensor, else ``None``.
+            grad_scale: 1-element tensor the gradients are divided by, in place.
+            found_inf: 1-element tensor; where it is not 0 nothing moves.
+        """
 
 
 def why_not(group: Mapping[str, Any]) -> str | None:
@@ -107,6 +142,12 @@ def native_options(group: Mapping[str, Any], grad_scale: float, on_host: bool) -
     )
 
 
+def grad_entries(grads: Sequence[int], fresh: Sequence[bool]) -> list[int]:
+    """The CUDA kernels' table of gradients: pairs of an address and whether its buffer is fresh."""
+    flags = fresh or [False] * len(grads)
+    return [x for g, f in zip(grads, flags, strict=True) for x in (g, int(f))]
+
+
 def _norm(tensor: Tensor) -> float:
     # Piece by piece: torch would first copy the whole tensor to float64.
     flat = tensor.detach().as_strided((tensor.numel(),), (1,))
@@ -130,56 +171,95 @@ class CpuLauncher:
 
     def step(
         self,
-        grads: Sequence[Tensor],
+        grads: Sequence[int],
         fresh: Sequence[bool],
         verify: bool,
         group: Mapping[str, Any],
+        options: Any | None,
         grad_scale: Tensor | None,
         found_inf: Tensor | None,
     ) -> None:
         """Take the step; ``found_inf`` is on the host, so it is simply read."""
         if found_inf is not None and bool(found_inf != 0):
             return
-        self._native.step(
-            [g.data_ptr() for g in grads],
-            list(fresh),
-            verify,
-            torch.get_num_threads(),
-            native_options(group, 1.0 if grad_scale is None else float(grad_scale), on_host=True),
-        )
+        if options is None or grad_scale is not None:
+            scale = 1.0 if grad_scale is None else float(grad_scale)
+            options = native_options(group, scale, on_host=True)
+        self._native.step(grads, fresh, verify, torch.get_num_threads(), options)
+
+
+class _Settings:
+    """The options of a group when last checked, and the kernels' view of them."""
+
+    def __init__(self, group: Mapping[str, Any]) -> None:
+        check_options(group)
+        self._values = read_options(group)
+        # A tensor, or what is in a list, may change in place.
+        constant = all(map(_is_constant, self._values))
+        self.native = native_options(group, 1.0, on_host=True) if constant else None
+
+    def hold(self, group: Mapping[str, Any]) -> bool:
+        """Whether the options are still the very same objects, and such as cannot change."""
+        return self.native is not None and all(map(is_, read_options(group), self._values))
+
+
+def _is_constant(value: Any) -> bool:
+    if type(value) is tuple:
+        return all(map(_is_constant, value))
+    return value is None or isinstance(value, (int, float, str, torch.dtype))
 
 
 class Plan:
     """One param group's tensors as the kernels see them.
 
     Args:
-        params: the parameters that have a gradient.
+        group: the param group, its options checked.
         state: the optimizer's state; buffers that are missing are made here.
-        group: the param group.
     """
 
-    def __init__(self, params: Sequence[Tensor], state: State, group: Mapping[str, Any]) -> None:
-        self._fresh = [_prepare_state(p, state[p], group) for p in params]
-        self._key = _key(params, state, group)
-        self._versions: list[int] = []
-        self._positions = {id(p): i for i, p in enumerate(params)}
-        tensors = {"theta": list(params)}
-        for column, name in _columns(group).items():
-            tensors[column] = [state[p][name] for p in params] if name else []
-        if params[0].is_cuda:
+    def __init__(self, group: Mapping[str, Any], state: State) -> None:
+        self.params = [p for p in group["params"] if p.grad is not None]
+        self._fresh = [_prepare_state(p, state[p], group) for p in self.params]
+        self._settings = _Settings(group)
+        self._key = _key(group)
+        self._positions = {id(p): i for i, p in enumerate(self.params)}
+        columns = {column: name for column, name in _columns(group).items() if name}
+        tensors = {
+            column: [state[p][name] for p in self.params] for column, name in columns.items()
+        }
+        self._watch = _C.Watch(
+            params=group["params"], state=state, columns=list(columns.values()), exchange=_EXCHANGE
+        )
+        self._watched = (list(group["params"]), tensors)  # the watch itself keeps nothing alive
+        joint = group["scope"] == "group"
+        every = {"theta": self.params, **{column: tensors.get(column, []) for column in _COLUMNS}}
+        if self.params[0].is_cuda:
             from d3fast.optim.fused_cuda import CudaLauncher
 
-            self._launcher: Launcher = CudaLauncher(tensors, group["scope"] == "group")
+            self._launcher: Launcher = CudaLauncher(every, joint)
         else:
-            self._launcher = CpuLauncher(tensors, group["scope"] == "group")
+            self._launcher = CpuLauncher(every, joint)
 
-    def holds(self, params: Sequence[Tensor], state: State, group: Mapping[str, Any]) -> bool:
-        """Whether these are still the tensors the plan was made for, at the same addresses."""
-        return self._key == _key(params, state, group)
+    def gradients(self, group: Mapping[str, Any], state: State) -> list[Tensor] | None:
+        """What the coming step descends along, or ``None`` where the plan is no longer good.
+
+        It is good while the same parameters have gradients, all tensors are where they were and
+        the options ask for the same kernels; other options are checked and taken over.
+
+        Raises:
+            ValueError: an option out of its range.
+        """
+        grads: list[Tensor] | None = self._watch.look(group["params"], state)
+        if grads is not None and not self._settings.hold(group):
+            settings = _Settings(group)
+            if _key(group) != self._key:
+                return None
+            self._settings = settings
+        return grads
 
     def step(
         self,
-        params: Sequence[Tensor],
+        grads: Sequence[Tensor],
         group: Mapping[str, Any],
         grad_scale: Tensor | None,
         found_inf: Tensor | None,
@@ -187,35 +267,50 @@ class Plan:
         """Take one step in place.
 
         Args:
-            params: the parameters the plan was made for.
-            group: their param group.
+            grads: what ``gradients`` just returned.
+            group: the param group.
             grad_scale: 1-element tensor the gradients are divided by, in place.
             found_inf: 1-element tensor; where it is not 0 nothing moves.
         """
-        given = [p.grad for p in params if p.grad is not None]
-        grads = [
-            g if same_layout(g, p) and g.dtype == p.dtype else match_layout(g.to(p.dtype), p)
-            for g, p in zip(given, params, strict=True)
-        ]
-        verify = [p._version for p in params] != self._versions
-        self._launcher.step(grads, self._fresh, verify, group, grad_scale, found_inf)
+        addresses, fitted = self._watch.addresses, grads
+        if addresses is None:
+            fitted = [_fit(g, p) for g, p in zip(grads, self.params, strict=True)]
+            addresses = [g.data_ptr() for g in fitted]
+        options, verify = self._settings.native, self._watch.edited
+        self._launcher.step(addresses, self._fresh, verify, group, options, grad_scale, found_inf)
         if grad_scale is not None:
-            for theirs, ours in zip(given, grads, strict=True):
+            for theirs, ours in zip(grads, fitted, strict=True):
                 if theirs is not ours:
                     theirs.copy_(ours)
-        for p in params:
-            # The kernels wrote past autograd: a backward through the old values must still raise.
-            torch.autograd.graph.increment_version(p)
-        self._versions = [p._version for p in params]
-        self._fresh = [False] * len(params)
+        _increment_versions(self.params)
+        self._watch.settle()
+        self._fresh = []
 
     def carried(self, p: Tensor, state: State) -> Tensor | None:
         """The norm the last step left for ``p`` (0-dim float64), ``None`` if ``p`` moved since."""
-        position = self._positions.get(id(p))
-        if position is None or not self._versions or p._version != self._versions[position]:
+        position, versions = self._positions.get(id(p)), self._watch.versions
+        if position is None or not versions or p._version != versions[position]:
             return None
         distance: Tensor | None = state[p].get("distance")
         return None if distance is None else distance.clone()
+
+
+def _increment_versions(params: Sequence[Tensor]) -> None:
+    # The kernels wrote past autograd: a backward through the old values must still raise.
+    if _INCREMENTS_MANY:
+        torch.autograd.graph.increment_version(params)
+        return
+    for p in params:
+        torch.autograd.graph.increment_version(p)
+
+
+def _fit(grad: Tensor, p: Tensor) -> Tensor:
+    if same_layout(grad, p) and grad.dtype == p.dtype:
+        return grad
+    return match_layout(grad.to(p.dtype), p)
+
+
+_COLUMNS = ("reference", "momentum", "distance")
 
 
 def _columns(group: Mapping[str, Any]) -> dict[str, str | None]:
@@ -246,25 +341,7 @@ def _prepare_state(p: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -
     return fresh
 
 
-def _key(params: Sequence[Tensor], state: State, group: Mapping[str, Any]) -> tuple[Any, ...]:
-    names = [name for name in _columns(group).values() if name]
-    return (
-        group["scope"],
-        group["backend"],
-        group["distance_p"],
-        *names,
-        *(_place(p, state[p], names) for p in params),
-    )
-
-
-def _place(p: Tensor, state: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
-    """Where ``p`` and its state lie, and how; the norm of a reference is kept with its plan."""
-    theta_0 = state.get("reference")
-    return (
-        p.data_ptr(),
-        p.dtype,
-        p.shape,
-        p.stride(),
-        theta_0._version if theta_0 is not None else 0,
-        *(state[n].data_ptr() if n in state else 0 for n in names),
-    )
+def _key(group: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The options that a plan is made for; the others it takes over."""
+    asked = (group["scope"], group["backend"], group["distance_p"], group["reference_dtype"])
+    return (*asked, *_columns(group).values())

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from d3fast import _C
 from d3fast.optim.constraints import resolve_bounds
-from d3fast.optim.fused import native_options, stays_on_device
+from d3fast.optim.fused import grad_entries, native_options, stays_on_device
 
 
 def _upload(host: Tensor, device: torch.device) -> Tensor:
@@ -59,26 +59,30 @@ class CudaLauncher:
         )
         norms = [torch.linalg.vector_norm(t, dtype=torch.float64) for t in tensors["reference"]]
         self._reference_norms = torch.stack(norms) if norms else None
-        self._entries: list[int] = []
+        self._given: tuple[Sequence[int], Sequence[bool]] | None = None
         self._grads: Tensor | None = None
         self._scalars: Tensor | None = None
 
     def step(
         self,
-        grads: Sequence[Tensor],
+        grads: Sequence[int],
         fresh: Sequence[bool],
         verify: bool,
         group: Mapping[str, Any],
+        options: Any | None,
         grad_scale: Tensor | None,
         found_inf: Tensor | None,
     ) -> None:
         """Enqueue the step; what the tables point to must live until the stream has run it."""
-        entries = [x for g, f in zip(grads, fresh, strict=True) for x in (g.data_ptr(), int(f))]
+        scalars = 0
+        if options is None:
+            options = native_options(group, 1.0, on_host=not group["capturable"])
+            scalars = self._device_scalars(group) if group["capturable"] else 0
         # Named, so that what they point to lives until the launch is enqueued.
         scale, overflow = self._as_float(grad_scale), self._as_float(found_inf)
         with torch.cuda.device(self._device):
             stream = torch.cuda.current_stream()
-            table = self._grad_table(entries, stream)
+            table = self._grad_table((grads, fresh), stream)
             self._native.step(
                 device=self._device.index,
                 stream=stream.cuda_stream,
@@ -86,17 +90,20 @@ class CudaLauncher:
                 workspace=self._workspace.data_ptr(),
                 reference_norms=_address(self._reference_norms),
                 grads=table.data_ptr(),
-                scalars=self._device_scalars(group) if group["capturable"] else 0,
+                scalars=scalars,
                 grad_scale=_address(scale),
                 found_inf=_address(overflow),
                 verify=verify,
-                options=native_options(group, 1.0, on_host=not group["capturable"]),
+                options=options,
             )
 
-    def _grad_table(self, entries: list[int], stream: torch.cuda.Stream) -> Tensor:
-        """Where the kernels find the gradients."""
+    def _grad_table(
+        self, given: tuple[Sequence[int], Sequence[bool]], stream: torch.cuda.Stream
+    ) -> Tensor:
+        """Where the kernels find the gradients, given their addresses and which are fresh."""
         if torch.cuda.is_current_stream_capturing():
             # Of the graph alone: a step outside it must not change what a replay reads.
+            entries = grad_entries(*given)
             table = torch.empty(len(entries), dtype=torch.int64, device=self._device)
             _C.cuda_write(
                 device=self._device.index,
@@ -110,9 +117,10 @@ class CudaLauncher:
             for tensor in (self._table, self._workspace, self._reference_norms):
                 if tensor is not None:
                     tensor.record_stream(stream)
-        if self._grads is None or moved or entries != self._entries:
-            self._grads = _upload(torch.tensor(entries, dtype=torch.int64), self._device)
-        self._entries, self._stream = entries, stream.cuda_stream
+        if self._grads is None or moved or given != self._given:
+            fresh_table = torch.tensor(grad_entries(*given), dtype=torch.int64)
+            self._grads = _upload(fresh_table, self._device)
+        self._given, self._stream = given, stream.cuda_stream
         return self._grads
 
     def _as_float(self, value: Tensor | None) -> Tensor | None:

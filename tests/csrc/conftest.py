@@ -9,6 +9,7 @@ import torch
 
 from d3fast.optim import fused
 from d3fast.optim.constraints import resolve_bounds
+from d3fast.optim.fused import grad_entries
 from d3fast.optim.options import is_tracked
 
 HERE = Path(__file__).parent
@@ -45,8 +46,8 @@ class HostLauncher:
         chunks = sum(math.ceil(t.numel() / self.chunk_length) for t in tensors["theta"])
         self.workspace = torch.zeros(64 * (chunks + len(norms) + 1), dtype=torch.uint8)
 
-    def step(self, grads, fresh, verify, group, grad_scale, found_inf):
-        entries = [x for g, f in zip(grads, fresh, strict=True) for x in (g.data_ptr(), int(f))]
+    def step(self, grads, fresh, verify, group, options, grad_scale, found_inf):
+        entries = grad_entries(grads, fresh)
         bounds = resolve_bounds(group)
         scalars = None
         values = (group["lr"], *((bounds.lower, bounds.upper) if bounds else (0.0, math.inf)))
