@@ -16,14 +16,16 @@ from benchmarks.report import (
     repair_table,
     step_table,
 )
+from d3fast.report.attacks import attacks_markdown
 from d3fast.report.demo import demo_markdown
 from d3fast.report.results import Results, read_results
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md", ROOT / "docs" / "attacks.md")
 PARTS: Mapping[str, Callable[[Results], str]] = {
     "demo": lambda results: demo_markdown(results.rows),
+    "attacks": lambda results: attacks_markdown(results.rows),
     "step": step_table,
     "constraints": constraint_table,
     "cost": cost_table,

@@ -7,6 +7,7 @@ Ctrl-C ends it by SIGINT, 130 to a shell.
 
 import json
 import signal
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,15 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from d3fast import __version__, demo, environment
+from d3fast.attacks import ADAPTIVE, ATTACKS, TrainConfig
+from d3fast.benchmark.attacks import PRESETS, parse_attacks, run_attacks
+from d3fast.benchmark.cells import Place
+from d3fast.checks import check_choice
+from d3fast.data import DATASETS
+from d3fast.devices import resolve_device
 from d3fast.files import folder
+from d3fast.implant import Implant, implant, measure
+from d3fast.report.attacks import write_attacks, write_card
 from d3fast.report.demo import write_report
 
 
@@ -89,6 +98,100 @@ def _demo(
         for seed in range(first_seed, first_seed + seeds)
     ]
     write_report(runs, setup, "d3fast demo " + " ".join(options), where, Console())
+
+
+@app.command("attack")
+def _attack(
+    attack: Annotated[str, typer.Option(help=f"One of {', '.join(ATTACKS)}.")],
+    data: Annotated[str, typer.Option(help=f"One of {', '.join(DATASETS)}.")] = "digits",
+    model: Annotated[
+        str, typer.Option(help="A model of d3fast (see docs/attacks.md) or package.module:factory.")
+    ] = "preact_resnet_narrow",
+    out: Annotated[Path, typer.Option(help="Folder for model, trigger and card.")] = Path(
+        "runs/attack"
+    ),
+    adaptive: Annotated[
+        str | None, typer.Option(help=f"Adaptive attacker around it: {', '.join(ADAPTIVE)}.")
+    ] = None,
+    target: Annotated[
+        int | None, typer.Option(min=0, help="Target class; chosen per data set by default.")
+    ] = None,
+    ratio: Annotated[float, typer.Option(help="Share of the training set to poison.")] = 0.1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training set.")] = 20,
+    train: Annotated[
+        int | None, typer.Option(min=1, help="Training images; all that are left by default.")
+    ] = None,
+    clean: Annotated[int, typer.Option(min=0, help="Images kept aside for a defender.")] = 260,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Side that image files are stretched to.")
+    ] = None,
+    twin: Annotated[
+        bool, typer.Option(help="Train a clean twin too, for the floor of the ASR.")
+    ] = True,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder or file of the data set, where it has any.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+) -> None:
+    """Make a backdoored checkpoint with its trigger and a card that says how good it is."""
+    spec = Implant(
+        data=data, model=model, attack=attack, adaptive=adaptive, target=target, ratio=ratio,
+        seed=seed, train=train, clean=clean, size=size,
+        training=TrainConfig(epochs=epochs),
+    )  # fmt: skip
+    place, on = folder(out), resolve_device(device)
+    splits = spec.splits(data_dir).to(on)
+    alone = replace(spec, attack=None, adaptive=None, target=None)
+    clean_twin = implant(alone, splits, None, device=on, progress=progress)[0] if twin else None
+    made = measure(spec, splits, clean_twin, device=on, progress=progress)
+    write_card(*made, spec, place, Console())
+
+
+benchmark = typer.Typer(no_args_is_help=True, help="Benchmarks of many cells, resumable.")
+app.add_typer(benchmark, name="benchmark")
+
+
+@benchmark.command("attacks")
+def _benchmark_attacks(
+    preset: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")] = "cpu",
+    out: Annotated[Path, typer.Option(help="Folder of the cells; a second run goes on.")] = Path(
+        "runs/attacks"
+    ),
+    attacks: Annotated[
+        str | None,
+        typer.Option(help="Some attacks only, comma-separated, each NAME or NAME+ADAPTIVE."),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds.")] = None,
+    first_seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; the number of cores on a CPU, else 1.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder or file of the data set, where it has any.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+) -> None:
+    """Train every attack beside its clean twin: ACC, ASR, RA, floor and pictures."""
+    check_choice("preset", preset, PRESETS)
+    chosen = PRESETS[preset]
+    if attacks is not None:
+        chosen = replace(chosen, attacks=parse_attacks(attacks))
+    where = resolve_device(device)
+    beside = workers or (environment.cores() if where.type == "cpu" else 1)
+    place = Place(folder(out), str(where), data_dir)
+    count = seeds or chosen.seeds
+    torch.set_num_threads(1 if where.type == "cpu" else torch.get_num_threads())
+    rows = run_attacks(
+        chosen, place, seeds=range(first_seed, first_seed + count), workers=beside,
+        progress=progress,
+    )  # fmt: skip
+    command = f"d3fast benchmark attacks --preset {preset} --seeds {count}"
+    command += f" --first-seed {first_seed}" if first_seed else ""
+    command += f" --attacks {attacks}" if attacks else ""
+    write_attacks(rows, chosen, command, place, Console())
 
 
 @app.command("env")

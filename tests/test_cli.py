@@ -12,6 +12,9 @@ from typer.testing import CliRunner
 
 import d3fast
 from d3fast import cli, demo, environment
+from d3fast.attacks import TrainConfig
+from d3fast.benchmark.attacks import Preset
+from d3fast.implant import Implant
 
 
 @pytest.fixture
@@ -119,3 +122,59 @@ def test_ctrl_c_ends_with_one_line_and_leaves_nothing_half_written(tmp_path):
     assert process.returncode == -signal.SIGINT
     assert stderr == "interrupted\n"
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_attack_writes_model_trigger_and_card(call, tmp_path):
+    out = tmp_path / "made"
+    result = call("attack", "--attack", "badnets", "--model", "preact_resnet_tiny", "--train", "64",
+                  "--epochs", "1", "--seed", "2", "--out", str(out), "--device", "cpu")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    files = {"backdoored.safetensors", "backdoored.trigger.safetensors", "card.json"}
+    assert {p.name for p in out.iterdir()} == files
+    card = json.loads((out / "card.json").read_text())
+    (row,) = card["rows"]
+    assert {"attack": "badnets", "target": 0, "ratio": 0.1, "seed": 2}.items() <= row.items()
+    assert {"acc", "asr", "ra", "floor"} <= row.keys()
+    assert str(tmp_path) not in json.dumps(card)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--attack", "bad"), "attack must be one of 'badnets'"),
+        (("--attack", "badnets", "--data", "mnist"), "data must be one of 'digits'"),
+        (("--attack", "badnets", "--model", "resnet"), "resnet"),
+        (("--attack", "badnets", "--model", "no_such_module:make"), "no_such_module"),
+        (("--attack", "badnets", "--target", "10"), "target must be in 0..9, got 10"),
+        (("--attack", "badnets", "--ratio", "1.5"), "ratio must be in 0..1, got 1.5"),
+        (("--attack", "badnets", "--adaptive", "sam"), "adaptive must be one of 'sam-1'"),
+    ],
+)
+def test_attack_says_in_one_line_what_it_cannot_use(call, tmp_path, arguments, complaint):
+    out = tmp_path / "made"
+    result = call("attack", *arguments, "--train", "32", "--epochs", "1", "--no-twin", "--out",
+                  str(out), "--device", "cpu")  # fmt: skip
+    assert result.exit_code == 2
+    (line,) = result.output.strip().splitlines()
+    assert line.startswith("error: ")
+    assert complaint in line
+    assert not out.exists() or not list(out.iterdir())
+
+
+def test_benchmark_attacks_goes_on_where_it_stopped(call, tmp_path, monkeypatch):
+    twin = Implant(data="digits", model="preact_resnet_tiny", attack=None, train=64, clean=0,
+                   training=TrainConfig(epochs=1))  # fmt: skip
+    monkeypatch.setattr(cli, "PRESETS", {"small": Preset(twin, (("badnets", None),), seeds=1)})
+    arguments = ("benchmark", "attacks", "--preset", "small", "--out", str(tmp_path),
+                 "--workers", "1", "--device", "cpu")  # fmt: skip
+    assert call(*arguments).exit_code == 0
+    cells = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
+    assert len(cells) == 2
+    assert call(*arguments).exit_code == 0
+    assert cells == {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
+    document = json.loads((tmp_path / "attacks.json").read_text())
+    assert document["command"] == "d3fast benchmark attacks --preset small --seeds 1"
+    result = call("benchmark", "attacks", "--preset", "large", "--out", str(tmp_path))
+    assert (result.exit_code, result.output) == (
+        2, "error: preset must be one of 'small', got 'large'\n",
+    )  # fmt: skip

@@ -4,11 +4,19 @@
 from d3fast.attacks.adaptive import DistanceAwareAttacker, SAMAttacker
 from d3fast.attacks.badnets import BadNets
 from d3fast.attacks.base import Attack, Learned, OwnTraining, Poisoned, save_attack
+from d3fast.attacks.blended import Blended
+from d3fast.attacks.cache import ensure_learned
+from d3fast.attacks.input_aware import InputAware
+from d3fast.attacks.low_frequency import LowFrequency
 from d3fast.attacks.registry import ADAPTIVE, ATTACKS, load_attack, recipe
+from d3fast.attacks.sig import SIG
+from d3fast.attacks.ssba import SSBA
 from d3fast.attacks.training import TrainConfig, train_backdoored
+from d3fast.attacks.wanet import WaNet
 
 __all__ = [
-    "ADAPTIVE", "ATTACKS", "Attack", "BadNets", "DistanceAwareAttacker", "Learned", "OwnTraining",
-    "Poisoned", "SAMAttacker", "TrainConfig", "load_attack", "recipe", "save_attack",
+    "ADAPTIVE", "ATTACKS", "SIG", "SSBA", "Attack", "BadNets", "Blended", "DistanceAwareAttacker",
+    "InputAware", "Learned", "LowFrequency", "OwnTraining", "Poisoned", "SAMAttacker",
+    "TrainConfig", "WaNet", "ensure_learned", "load_attack", "recipe", "save_attack",
     "train_backdoored",
 ]  # fmt: skip

@@ -17,6 +17,14 @@ RECIPES: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
         "digits": {"badnets": {"target": 0, "size": 2, "margin": 0}},
         "fashion-mnist": {"badnets": {"target": 1}},
-        COLOUR: {"badnets": {"target": 0}},
+        COLOUR: {
+            "badnets": {"target": 0},
+            "blended": {"target": 0},
+            "sig": {"target": 0},
+            "wanet": {"target": 0},
+            "low-frequency": {"target": 0},
+            "input-aware": {"target": 0},
+            "ssba": {"target": 0},
+        },
     }
 )

@@ -13,10 +13,26 @@ from typing import Any
 from d3fast.attacks.adaptive import DistanceAwareAttacker, SAMAttacker
 from d3fast.attacks.badnets import BadNets
 from d3fast.attacks.base import Attack, read_attack
+from d3fast.attacks.blended import Blended
+from d3fast.attacks.input_aware import InputAware
+from d3fast.attacks.low_frequency import LowFrequency
 from d3fast.attacks.recipes import COLOUR, RECIPES
+from d3fast.attacks.sig import SIG
+from d3fast.attacks.ssba import SSBA
+from d3fast.attacks.wanet import WaNet
 from d3fast.checks import check_choice
 
-ATTACKS: Mapping[str, Callable[..., Any]] = MappingProxyType({"badnets": BadNets})
+ATTACKS: Mapping[str, Callable[..., Any]] = MappingProxyType(
+    {
+        "badnets": BadNets,
+        "blended": Blended,
+        "sig": SIG,
+        "wanet": WaNet,
+        "low-frequency": LowFrequency,
+        "input-aware": InputAware,
+        "ssba": SSBA,
+    }
+)
 
 ADAPTIVE: Mapping[str, Callable[[Attack], Attack]] = MappingProxyType(
     {

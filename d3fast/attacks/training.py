@@ -5,14 +5,16 @@ Both take the same recipe and the same streams of random numbers; without an att
 poisoned, and the result is the clean-model floor for the ASR and its ceiling for the RA.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from d3fast.attacks.base import Attack, Training, training_plan
 from d3fast.checks import check_choice, check_integer, check_number
+from d3fast.data.augment import Augment
 from d3fast.data.base import ImageData
 from d3fast.devices import resolve_device
 from d3fast.seeding import generator, global_seed
@@ -31,6 +33,7 @@ class TrainConfig:
         weight_decay: of SGD.
         precision: ``"fp32"``, or ``"bf16"`` for a forward pass under autocast.
         channels_last: keep convolution weights channels last meanwhile.
+        augment: what is done to every batch, the poisoned images in it included.
 
     Raises:
         ValueError: a number out of range; an unknown precision.
@@ -43,6 +46,7 @@ class TrainConfig:
     weight_decay: float = 5e-4
     precision: str = "fp32"
     channels_last: bool = False
+    augment: Augment | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -50,6 +54,19 @@ class TrainConfig:
         for name in ("lr", "momentum", "weight_decay"):
             check_number(name, getattr(self, name))
         check_choice("precision", self.precision, PRECISIONS)
+
+
+@dataclass(frozen=True, eq=False)
+class _Augmented:
+    """A loader whose images are augmented after the attack has stamped them."""
+
+    loader: Iterable[Any]
+    augment: Augment
+    draws: torch.Generator
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for images, labels in self.loader:
+            yield self.augment(images, self.draws), labels
 
 
 def train_backdoored(
@@ -96,13 +113,16 @@ def train_backdoored(
         plan = training_plan(
             attack, data, ratio=ratio, batch_size=config.batch_size, seed=seed, progress=progress
         )
+    loader = plan.loader
+    if config.augment is not None:
+        loader = _Augmented(loader, config.augment, generator(seed, "augmentation"))
     optimizer = torch.optim.SGD(
         model.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay
     )
     with global_seed(seed, "training", where):  # for dropout
         fit(
             model,
-            plan.loader,
+            loader,
             nn.CrossEntropyLoss(),
             optimizer,
             epochs=config.epochs,

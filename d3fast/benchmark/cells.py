@@ -80,7 +80,7 @@ def _work(cell: Cell, place: Place, progress: bool) -> Row:
     text = json.dumps({"settings": settings_of(cell), "row": row}, indent=2, allow_nan=False)
     with whole_file(place.folder / "cells" / f"{key_of(cell)}.json") as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
-    return row
+    return json.loads(text)["row"]  # as the next run will read it
 
 
 def run_cells(

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
 
-from d3fast.data import as_float
+from d3fast.data import ImageData, as_float
 from d3fast.demo import BACKDOORED, CLEAN, FINE_TUNED, FINE_TUNED_HOT, REPAIRED, Curve, SeedRun
 from d3fast.files import whole_file
 
@@ -61,10 +61,7 @@ def _draw_example(clean: Axes, triggered: Axes, run: SeedRun) -> None:
     stamped = run.attack.trigger(image)
     suspect, repaired = run.models[BACKDOORED], run.models[REPAIRED]
     for axes, shown, title in ((clean, image, "clean image"), (triggered, stamped, "with trigger")):
-        pixels = as_float(shown[0]).permute(1, 2, 0).cpu()
-        axes.imshow(pixels.squeeze(-1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set(visible=True, color=GREY)
+        _show_image(axes, as_float(shown[0]))
         said = (
             f"backdoored: {_answers(suspect, shown, run.test.classes)}\n"
             f"after D3: {_answers(repaired, shown, run.test.classes)}"
@@ -93,6 +90,46 @@ def demo_figure(run: SeedRun, title: str) -> Figure:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
         handles, labels = axes["c"].get_legend_handles_labels()
         figure.legend(handles, labels, loc="upper right", ncols=len(labels), frameon=False)
+    return figure
+
+
+def _show_image(axes: Axes, pixels: torch.Tensor) -> None:
+    shown = pixels.permute(1, 2, 0).cpu()
+    axes.imshow(shown.squeeze(-1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(visible=True, color=GREY)
+
+
+def trigger_figure(triggers: Mapping[str, Any], data: ImageData, images: int = 3) -> Figure:
+    """One strip per attack: clean, triggered and their difference, times five, around grey.
+
+    Args:
+        triggers: attacks by name.
+        data: where the images come from: the first of different classes that an attack may want
+            to change.
+        images: how many of them stand in each strip.
+    """
+    targets = {attack.target for attack in triggers.values()}
+    free = [
+        c for c in range(len(data.classes)) if c not in targets and bool((data.labels == c).any())
+    ]
+    chosen = [int((data.labels == label).nonzero()[0]) for label in free[:images]]
+    clean = as_float(data.images[chosen])
+    columns = 3 * len(chosen)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(columns * 1.05 + 1, 1.12 * len(triggers) + 0.4),
+                        layout="constrained")  # fmt: skip
+        grid = figure.subplots(len(triggers), columns, squeeze=False)
+        for row, (name, attack) in enumerate(triggers.items()):
+            stamped = as_float(attack.trigger(data.images[chosen]))
+            difference = (0.5 + 5 * (stamped - clean)).clamp(0, 1)
+            for place in range(len(chosen)):
+                for offset, kind in enumerate((clean, stamped, difference)):
+                    axes = grid[row, 3 * place + offset]
+                    _show_image(axes, kind[place])
+                    if row == 0:
+                        axes.set_title(("clean", "triggered", "diff. × 5")[offset], fontsize=9)
+            grid[row, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
     return figure
 
 

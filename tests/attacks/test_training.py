@@ -6,7 +6,7 @@ from torch import nn
 
 from d3fast import evaluate
 from d3fast.attacks import BadNets, TrainConfig, train_backdoored
-from d3fast.data import digits
+from d3fast.data import Augment, digits
 from d3fast.seeding import generator, global_seed
 
 ATTACK = BadNets(target=8, size=2, margin=0)
@@ -141,3 +141,25 @@ def test_an_attack_that_does_not_fit_the_data_is_refused(few):
         _trained(few, BadNets(0, size=9, margin=0))
     with pytest.raises(ValueError, match=r"target must be in 0\.\.9, got 10"):
         _trained(few, BadNets(10, size=2, margin=0))
+
+
+def test_poisoned_images_are_augmented_with_the_others(few):
+    seen = []
+
+    class Sees(nn.Linear):
+        def forward(self, images):
+            seen.append(images.detach())
+            return super().forward(images.flatten(1))
+
+    def images(augment):
+        seen.clear()
+        config = TrainConfig(epochs=1, batch_size=256, augment=augment)
+        train_backdoored(Sees(64, 10), few, ATTACK, config=config, progress=False)
+        return seen[0]
+
+    plain, mirrored = images(None), images(Augment(crop=0))
+    flipped = (mirrored == plain.flip(-1)).flatten(1).all(dim=1)
+    same = (mirrored == plain).flatten(1).all(dim=1)
+    assert bool((flipped | same).all())
+    stamped = (plain[:, 0, 6:, 6:] == 1).flatten(1).all(dim=1)
+    assert 5 < int((stamped & flipped).sum()) < int(stamped.sum())
