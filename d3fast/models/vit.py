@@ -33,6 +33,9 @@ class VisionTransformer(nn.Module):
     Shapes: images (N, in_channels, H, W) in [0, 1], float, H and W multiples of ``patch``;
     scores (N, num_classes).
 
+    Derivatives of gradients need ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`` around the
+    forward pass: torch's fast attention has none.
+
     Raises:
         ValueError: a size below 1, or one that is no multiple of what it must be.
 
