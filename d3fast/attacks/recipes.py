@@ -15,12 +15,35 @@ from typing import Any
 COLOUR = "colour"
 RECIPES: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
-        "digits": {"badnets": {"target": 0, "size": 2, "margin": 0}},
-        "fashion-mnist": {"badnets": {"target": 1}},
+        "digits": {
+            "badnets": {"target": 0, "size": 2, "margin": 0},
+            "blended": {"target": 0, "pattern": "rings", "frequency": 1.0},
+            # A wave of the usual amplitude is not learned on 8 columns of 16 grey levels.
+            "sig": {
+                "target": 8,
+                "frequency": 3.0,
+                "delta": 140 / 255,
+                "train_delta": 100 / 255,
+                "share": 0.7,
+            },
+            "wanet": {"target": 0, "strength": 1.0},
+            "low-frequency": {"target": 0, "surrogate_epochs": 10},
+            "input-aware": {"target": 0, "density": 0.2, "diversity_weight": 0.02},
+            "ssba": {"target": 0, "strength": 0.2, "image_weight": 10.0},
+        },
+        "fashion-mnist": {
+            "badnets": {"target": 1},
+            "blended": {"target": 9, "pattern": "checks", "frequency": 6.0, "sharpness": 3.0},
+            "sig": {"target": 0, "share": 0.8},
+            "wanet": {"target": 1, "strength": 1.0},
+            "low-frequency": {"target": 1},
+            "input-aware": {"target": 1, "diversity_weight": 0.1},
+            "ssba": {"target": 1},
+        },
         COLOUR: {
             "badnets": {"target": 0},
-            "blended": {"target": 0},
-            "sig": {"target": 0},
+            "blended": {"target": 9, "pattern": "checks", "frequency": 6.0, "sharpness": 3.0},
+            "sig": {"target": 0, "share": 0.6},
             "wanet": {"target": 0},
             "low-frequency": {"target": 0},
             "input-aware": {"target": 0},
