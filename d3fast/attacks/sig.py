@@ -7,7 +7,7 @@ for column j of W; f is the frequency.
 
 The labels of poisoned images stay as they are: only images of the target class are poisoned,
 at most all of them, and the model learns to read the wave as a sign of their class. The wave may
-be weaker in training than at test time, which hides the poison (section 3 of the paper).
+be weaker in training than at test time, which hides the poison.
 """
 
 import math
