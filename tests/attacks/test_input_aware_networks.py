@@ -68,6 +68,13 @@ def test_masks_are_trained_to_cover_no_more_than_their_share(sparse):
     assert 0.15 < _masks(0.5)[1].mean() < 0.55
 
 
+def test_masks_are_the_networks_answers_pushed_to_0_and_1_from_a_half():
+    with global_seed(0):
+        networks, images = Networks(1, 4), torch.rand(5, 1, 8, 8)
+    steep = torch.sigmoid(40 * (networks.mask(images) - 0.5))
+    assert torch.allclose(networks.where(images), steep, atol=1e-5)
+
+
 def test_a_trained_mask_is_frozen_and_the_generator_is_not(sparse):
     assert not any(p.requires_grad for p in sparse[0].mask.parameters())
     assert all(p.requires_grad for p in sparse[0].generator.parameters())
