@@ -60,7 +60,7 @@ def ensure_learned(
     if folder is None:
         attack.learn(data, seed=seed, device=device, progress=progress)
         return
-    path = make_folder(folder) / f"{name}-{_fingerprint(attack, name, data, seed)}.safetensors"
+    path = make_folder(folder) / f"{name}-{_fingerprint(attack, data, seed)}.safetensors"
     if not _read(attack, name, path):
         attack.learn(data, seed=seed, device=device, progress=progress)
         save_attack(attack, path, name)
@@ -82,11 +82,10 @@ def _as_json(options: dict[str, object]) -> object:
     return json.loads(json.dumps(options))
 
 
-def _fingerprint(attack: Attack, name: str, data: ImageData, seed: int) -> str:
+def _fingerprint(attack: Attack, data: ImageData, seed: int) -> str:
     """16 hexadecimal digits that differ where anything differs that learning depends on."""
     learned_from = {
         "format": FORMAT,
-        "attack": name,
         "options": option_values(attack),
         "seed": seed,
         "classes": len(data.classes),
