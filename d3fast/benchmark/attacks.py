@@ -6,11 +6,13 @@ is refused before a model is trained on it, and the table says so.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from d3fast.attacks import ADAPTIVE, ATTACKS, TrainConfig
+from d3fast.attacks.base import option_values
 from d3fast.benchmark.cells import Place, Row, key_of, run_cells
 from d3fast.checks import check_choice
 from d3fast.data import AUGMENTATIONS
@@ -143,9 +145,16 @@ class AttackCell:
 
     Attributes:
         spec: what is implanted.
+        options: of the attack, as its recipe has them; another recipe is another cell.
     """
 
     spec: Implant
+    options: Mapping[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        attack = self.spec.make_attack()
+        base = getattr(attack, "base", attack)
+        object.__setattr__(self, "options", option_values(base))
 
     @property
     def name(self) -> str:

@@ -9,7 +9,7 @@ from d3fast import evaluate
 from d3fast.attacks import ADAPTIVE, ATTACKS, TrainConfig, load_attack
 from d3fast.attacks.recipes import COLOUR, RECIPES
 from d3fast.benchmark.attacks import PRESETS, AttackCell, Preset, parse_attacks, run_attacks
-from d3fast.benchmark.cells import Place
+from d3fast.benchmark.cells import Place, key_of
 from d3fast.implant import Implant
 from d3fast.models import load_weights
 
@@ -88,6 +88,14 @@ def test_a_trigger_that_a_clean_model_answers_is_refused_before_training(done, m
     assert row["floor"] == 1.0
     assert "acc" not in row
     assert not cell.stem(folder).with_suffix(".safetensors").exists()
+
+
+def test_another_recipe_is_another_cell(monkeypatch):
+    spec = SMALL.cell(0, "badnets", None)
+    before = key_of(AttackCell(spec))
+    larger = {**RECIPES["digits"], "badnets": {"target": 0, "size": 3, "margin": 0}}
+    monkeypatch.setattr("d3fast.attacks.registry.RECIPES", {**RECIPES, "digits": larger})
+    assert key_of(AttackCell(spec)) != before
 
 
 def test_every_preset_and_every_recipe_can_be_made():
