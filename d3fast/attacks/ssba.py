@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """SSBA: the trigger is a message that a network hides in the image (Li, Li, Wu, Li, He, Lyu 2021).
 
-    trigger(x) = clamp(x + strength * tanh(U(x)), 0, 1)
+    trigger(x) = clamp(x + strength * tanh(U(x) - mean(U(x))), 0, 1)      mean of each channel
 
     min over U, R   message_weight * [BCE(R(trigger(x)), 1) + BCE(R(x), 0)] / 2
                     + image_weight * mean((trigger(x) - x)^2)
@@ -38,7 +38,10 @@ def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 
 
 class UNet(nn.Module):
-    """Residual before its limit, of any number of images of any size, at three resolutions.
+    """Residual before its limit, for images of any size, at three resolutions.
+
+    The mean of every channel is taken off: a change of brightness is the first thing that the
+    reader understands, and tanh would hold on to it at its bound, where no gradient is left.
 
     Args:
         channels: channels of the images and of the residual.
@@ -63,7 +66,7 @@ class UNet(nn.Module):
         coarse = functional.relu(self.coarse(middle))
         middle = functional.relu(self.to_middle(_stacked(coarse, middle)))
         residual: Tensor = self.out(functional.relu(self.to_fine(_stacked(middle, fine))))
-        return residual
+        return residual - residual.mean(dim=(2, 3), keepdim=True)
 
 
 def _stacked(coarse: Tensor, fine: Tensor) -> Tensor:

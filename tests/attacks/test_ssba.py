@@ -91,6 +91,12 @@ def test_the_network_takes_images_of_any_size_and_any_channels(channels, size):
     assert UNet(channels, 2)(torch.rand(2, channels, *size)).shape == (2, channels, *size)
 
 
+def test_the_residual_is_no_change_of_brightness():
+    residual = UNet(3, 2)(torch.rand(4, 3, 8, 8))
+    assert residual.mean(dim=(2, 3)).abs().max() < 1e-6
+    assert residual.abs().max() > 1e-3
+
+
 def test_images_of_another_size_than_learned_on_are_stamped(trained):
     assert trained.trigger(torch.rand(2, 1, 13, 9)).shape == (2, 1, 13, 9)
 
