@@ -10,6 +10,8 @@ import dataclasses
 import hashlib
 import json
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
@@ -128,6 +130,19 @@ def run_cells(
     return [rows[index] for index in range(len(cells))]
 
 
+def _begin_work() -> None:
+    """Prepare a worker: one thread of torch, and no life of its own."""
+    torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def outlive() -> None:
+        parent.join()  # returns when it is gone, however it went
+        os._exit(1)
+
+    threading.Thread(target=outlive, daemon=True).start()
+
+
 def _run_beside(
     cells: Sequence[Cell],
     left: Sequence[int],
@@ -137,7 +152,7 @@ def _run_beside(
 ) -> None:
     # Spawned, not forked: torch's thread pools do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,))
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin_work)
     try:
         running: dict[Future[Row], int] = {
             pool.submit(_work, cells[index], place, False): index for index in left

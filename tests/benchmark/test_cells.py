@@ -1,6 +1,11 @@
 """Cells: run once, side by side, and gone on with after a cut."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,3 +93,52 @@ def test_every_row_is_reported_once(tmp_path):
     values(tmp_path, CELLS[:2])
     values(tmp_path, CELLS, on_row=lambda cell, row: seen.append((cell.number, row["value"])))
     assert seen == [(0, 0), (1, 2), (2, 4), (3, 6)]
+
+
+SLEEPS = """
+import os, time
+from dataclasses import dataclass
+from pathlib import Path
+from d3fast.benchmark.cells import Place, run_cells
+
+@dataclass(frozen=True)
+class Sleeps:
+    name: str
+
+    def run(self, place, progress):
+        (place.folder / f"{self.name}.pid").write_text(str(os.getpid()))
+        time.sleep(60)
+        return {}
+
+if __name__ == "__main__":
+    run_cells([Sleeps("a"), Sleeps("b")], Place(Path.cwd()), workers=2, progress=False)
+"""
+
+
+def _alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes through /proc")
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_the_process_that_began_them(tmp_path, ending):
+    script = tmp_path / "sleeps.py"
+    script.write_text(SLEEPS)
+    process = subprocess.Popen([sys.executable, str(script)], cwd=tmp_path)
+    try:
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.glob("*.pid"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(0.2)  # a name is there before the number is in it
+        pids = [int(path.read_text()) for path in tmp_path.glob("*.pid")]
+        assert len(pids) == 2
+    finally:
+        process.send_signal(ending)
+        process.wait()
+    while any(map(_alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(_alive, pids))
