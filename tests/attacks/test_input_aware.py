@@ -10,7 +10,7 @@ from torch import nn
 from d3fast.attacks import Attack, TrainConfig, save_attack, train_backdoored
 from d3fast.attacks.base import Learned, OwnTraining, read_attack
 from d3fast.attacks.input_aware import InputAware
-from d3fast.attacks.input_aware_networks import blend, diversity
+from d3fast.attacks.input_aware_networks import blend, diversity, stamp
 from d3fast.data import ImageData, as_float
 from d3fast.seeding import generator, global_seed
 from d3fast.training import plain_gradients
@@ -117,6 +117,22 @@ def test_a_joint_step_is_held_against_wanted_and_true_labels():
     plain = _model(data)
     nn.functional.cross_entropy(plain(seen[0]), held_against).backward()
     assert torch.allclose(model[1].weight.grad, plain[1].weight.grad, atol=1e-6)
+
+
+def test_in_a_joint_step_poisoned_rows_carry_their_own_trigger_and_crossed_ones_anothers():
+    attack, data = _fresh(cross_ratio=1.0, lr=0.0), _data()
+    plan = attack.training(data, ratio=0.2, batch_size=40, seed=0, progress=False)
+    model = _model(data)
+    seen = []
+    model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    ((images, labels),) = plan.loader
+    plan.gradients(model, images, labels, nn.CrossEntropyLoss())
+    rows, networks = plan.loader.batch.rows, plan.loader.networks
+    for row in (*rows.poisoned.tolist(), *rows.crossed.tolist()):
+        stamped = stamp(networks, images[row : row + 1], images)  # by the trigger of each image
+        nearest = (stamped - seen[0][row]).abs().flatten(1).amax(1)
+        assert nearest.min() < 1e-5
+        assert (int(nearest.argmin()) == row) == (row in rows.poisoned.tolist())
 
 
 def test_steps_do_not_add_up_the_gradients_of_the_generator():
