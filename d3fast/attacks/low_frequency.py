@@ -10,7 +10,7 @@ universal adversarial perturbation: a model that was never poisoned gets images 
 Fashion-MNIST such a model answered 57 % of them right, and up to 14 % with the target), and what
 it does anyway is no backdoor. ``objective="quiet"`` minimises the loss of the true labels
 instead, among patterns of a given energy: the smooth pattern that a clean model minds least (86 %
-right, below 1 % with the target), so that what is measured is what poisoning taught.
+right, about 1 % with the target), so that what is measured is what poisoning taught.
 
 One step, with G_n the n x n matrix of Gaussian weights whose rows sum to one:
 

@@ -7,7 +7,7 @@
                     + image_weight * mean((trigger(x) - x)^2)
 
 U is a small U-Net, so the residual may differ from image to image (nothing forces it to: on
-Fashion-MNIST 0.6 of its energy is the same on all images, on 8x8 digits 0.8); R reads the message.
+Fashion-MNIST 0.7 of its energy is the same on all images, on 8x8 digits 0.8); R reads the message.
 The message is one bit, 1 for the stamped image and 0 for the image left alone: just what a
 backdoored model has to tell apart. Both networks are trained together, once, on the attacker's
 images, as in "Invisible backdoor attack with sample-specific triggers" (ICCV 2021); the classifier
