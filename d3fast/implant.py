@@ -182,6 +182,7 @@ def measure(
         "seed": spec.seed, "attack": spec.attack, "adaptive": spec.adaptive, "ratio": spec.ratio,
         "target": attack.target, "mapping": attack.mapping, "learning_seconds": learning,
     }  # fmt: skip
+    floor = None
     if clean is not None and getattr(attack, "learned", True):
         floor = evaluate(clean, test, attack)
         if (reason := refusal(floor, attack.target)) is not None:
@@ -190,7 +191,7 @@ def measure(
     model, seconds = implant(spec, splits, attack, device=device, progress=progress)
     row |= {**evaluate(model, test, attack).as_dict(), "seconds": seconds, "refused": None}
     if clean is not None:
-        floor = evaluate(clean, test, attack)  # of the trigger as it is now
+        floor = floor or evaluate(clean, test, attack)  # of a trigger that is known only now
         assert floor.asr is not None
         row |= {
             "floor": floor.asr, "asr_excess": row["asr"] - floor.asr, "ra_ceiling": floor.ra,
