@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include <limits>
+#include <utility>
 
 #include "bindings.h"
 #include "check.h"
@@ -16,6 +17,13 @@ namespace {
 template <class T>
 void append(std::string& bytes, const std::vector<T>& items) {
   bytes.append(reinterpret_cast<const char*>(items.data()), items.size() * sizeof(T));
+}
+
+// Address of a number on the device, 0 where it is among the options, and whether it is a double.
+using Scalar = std::pair<Address, bool>;
+
+DeviceScalar on_device(const Scalar& scalar) {
+  return {pointer<void>(scalar.first), scalar.second};
 }
 
 class CudaPlan {
@@ -39,10 +47,11 @@ class CudaPlan {
   int64_t workspace_bytes() const { return cuda_workspace_bytes(cut_); }
 
   void step(int device, Address stream, Address table, Address workspace, Address reference_norms,
-            Address grads, Address scalars, Address grad_scale, Address found_inf, bool verify,
-            const StepOptions& options) const {
-    StepOptions known = options;  // bounds on the device are unknown here
-    if (scalars != 0) known.lower = 0, known.upper = std::numeric_limits<double>::infinity();
+            Address grads, const Scalar& lr, const Scalar& lower, const Scalar& upper,
+            Address grad_scale, Address found_inf, bool verify, const StepOptions& options) const {
+    StepOptions known = options;  // a bound on the device is unknown here
+    if (lower.first != 0) known.lower = 0;
+    if (upper.first != 0) known.upper = std::numeric_limits<double>::infinity();
     check_options(cut_, known);
     CudaStep call;
     call.device = device;
@@ -51,7 +60,9 @@ class CudaPlan {
     call.workspace = pointer<void>(workspace);
     call.reference_norms = pointer<double>(reference_norms);
     call.grads = pointer<void>(grads);
-    call.scalars = pointer<double>(scalars);
+    call.lr = on_device(lr);
+    call.lower = on_device(lower);
+    call.upper = on_device(upper);
     call.grad_scale = pointer<float>(grad_scale);
     call.found_inf = pointer<float>(found_inf);
     call.verify = verify;
@@ -81,8 +92,8 @@ void bind_cuda(py::module_& m) {
       .def_property_readonly("workspace_bytes", &CudaPlan::workspace_bytes)
       .def("step", &CudaPlan::step, py::kw_only(), py::arg("device"), py::arg("stream"),
            py::arg("table"), py::arg("workspace"), py::arg("reference_norms"), py::arg("grads"),
-           py::arg("scalars"), py::arg("grad_scale"), py::arg("found_inf"), py::arg("verify"),
-           py::arg("options"));
+           py::arg("lr"), py::arg("lower"), py::arg("upper"), py::arg("grad_scale"),
+           py::arg("found_inf"), py::arg("verify"), py::arg("options"));
 }
 
 }  // namespace d3

@@ -7,6 +7,7 @@
 // can run it on the host, thread by thread.
 #pragma once
 
+#include "cuda/launch.h"
 #include "plan.h"
 #include "step_math.h"
 
@@ -47,16 +48,16 @@ struct DeviceStep {
   const double* reference_norms;  // [segments], null where untracked
   Sums* partial;                  // [chunks]
   UnitState* states;              // [units]
-  const double* scalars;          // [3] lr, lower, upper; null where all are in options
-  const float* grad_scale;        // [1] or null
-  const float* found_inf;         // [1] or null
+  DeviceScalar lr, lower, upper;
+  const float* grad_scale;  // [1] or null
+  const float* found_inf;   // [1] or null
   StepOptions options;
 };
 
-__device__ inline double option(const DeviceStep& step, int index, double given) {
-  if (step.scalars == nullptr) return given;
-  const double value = step.scalars[index];
-  return value == value ? value : given;  // NaN: this one is in the options
+__device__ inline double option(const DeviceScalar& scalar, double given) {
+  if (scalar.at == nullptr) return given;
+  if (scalar.wide) return *static_cast<const double*>(scalar.at);
+  return *static_cast<const float*>(scalar.at);
 }
 
 __device__ inline bool skipped(const DeviceStep& step) {
@@ -65,7 +66,7 @@ __device__ inline bool skipped(const DeviceStep& step) {
 
 __device__ inline Scalars<float> scalars_of(const DeviceStep& step) {
   const StepOptions& o = step.options;
-  return {static_cast<float>(option(step, 0, o.lr)), static_cast<float>(o.momentum),
+  return {static_cast<float>(option(step.lr, o.lr)), static_cast<float>(o.momentum),
           static_cast<float>(o.weight_decay), o.maximize ? -1.0f : 1.0f,
           static_cast<float>(o.distance_weight)};
 }
@@ -295,8 +296,8 @@ __device__ inline Shell shell_of(const DeviceStep& step, const Unit& unit) {
   if (shell.center == Center::none) return shell;
   const double scale =
       o.relative ? segment_norm(unit, [&](int64_t i) { return step.reference_norms[i]; }) : 1.0;
-  const double upper = option(step, 2, o.upper);
-  shell.lower = option(step, 1, o.lower) * scale;
+  const double upper = option(step.upper, o.upper);
+  shell.lower = option(step.lower, o.lower) * scale;
   if (upper * 0 == 0) shell.upper = upper * scale;
   return shell;
 }
@@ -309,7 +310,7 @@ __device__ void finish_unit(const DeviceStep& step, int64_t unit_index) {
   Sums sums = unit_total(step, unit);
   if constexpr (K == Tracking::pushed_p2) {
     const double handed = state.handed, actual = sqrt(sums.before);
-    const double lr = option(step, 0, step.options.lr);
+    const double lr = option(step.lr, step.options.lr);
     // Where the update cannot be undone the norm was checked beforehand; what differs is rounding.
     if (!needs_verification(M, lr, step.options.weight_decay) &&
         is_stale<float>(handed, actual, sqrt(sums.weight))) {

@@ -10,6 +10,12 @@
 
 namespace d3 {
 
+// A number of one step that may lie on the device, where the host does not know it.
+struct DeviceScalar {
+  const void* at = nullptr;  // float, or double where wide; null: it is among the options
+  bool wide = false;
+};
+
 // Where a group's tables and buffers lie on the device; all are device addresses.
 struct CudaStep {
   int device = 0;
@@ -18,10 +24,10 @@ struct CudaStep {
   void* workspace = nullptr;                // cuda_workspace_bytes, zero before the first step
   const double* reference_norms = nullptr;  // [segments], null where untracked
   const void* grads = nullptr;              // [segments] pairs (address, fresh) of int64
-  const double* scalars = nullptr;          // [3] lr, lower, upper or NaN; null: all in options
-  const float* grad_scale = nullptr;        // [1] or null
-  const float* found_inf = nullptr;         // [1] or null
-  bool verify = false;                      // carried norms may be wrong: check before use
+  DeviceScalar lr, lower, upper;
+  const float* grad_scale = nullptr;  // [1] or null
+  const float* found_inf = nullptr;   // [1] or null
+  bool verify = false;                // carried norms may be wrong: check before use
   StepOptions options;
 };
 

@@ -25,7 +25,9 @@ inline DeviceStep device_step(const Cut& cut, const CudaStep& call) {
   s.reference_norms = call.reference_norms;
   s.partial = static_cast<Sums*>(call.workspace);
   s.states = reinterpret_cast<UnitState*>(s.partial + cut.chunks.size());
-  s.scalars = call.scalars;
+  s.lr = call.lr;
+  s.lower = call.lower;
+  s.upper = call.upper;
   s.grad_scale = call.grad_scale;
   s.found_inf = call.found_inf;
   s.options = call.options;
@@ -69,7 +71,7 @@ void enqueue(const Cut& cut, const CudaStep& call, const Launch& launch) {
   const Tracking tracking =
       tracking_of(cut.segments[0].reference != nullptr, o.distance_weight, o.p);
   // A learning rate on the device is unknown here: assume the worst.
-  const double lr = call.scalars == nullptr ? o.lr : std::numeric_limits<double>::infinity();
+  const double lr = call.lr.at == nullptr ? o.lr : std::numeric_limits<double>::infinity();
   const bool verify =
       call.verify || (o.weight_decay > 0 && needs_verification(momentum, lr, o.weight_decay));
   if (tracking != Tracking::none && o.p == 2 && verify) launch(verify_kernel, blocks, step);

@@ -215,10 +215,17 @@ class Plan:
     Args:
         group: the param group, its options checked.
         state: the optimizer's state; buffers that are missing are made here.
+
+    Raises:
+        RuntimeError: a CUDA graph is being captured; nothing has been made then.
     """
 
     def __init__(self, group: Mapping[str, Any], state: State) -> None:
         self.params = [p for p in group["params"] if p.grad is not None]
+        if self.params[0].is_cuda:
+            from d3fast.optim.fused_cuda import refuse_capture
+
+            refuse_capture(self.params[0].device)
         self._fresh = [_prepare_state(p, state[p], group) for p in self.params]
         self._settings = _Settings(group)
         self._key = _key(group)

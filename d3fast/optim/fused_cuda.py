@@ -4,12 +4,11 @@
 Tables travel through pinned memory, which torch's allocator keeps until the copy is done; they are
 renewed only when a gradient moves. While a CUDA graph is captured they travel as arguments of a
 launch, which the graph keeps: host memory would be gone, or another's, when it is replayed. With
-``capturable=True`` the kernels themselves read an lr or a radius that lies on the device. A graph
-holds the addresses of the group's tables: it is good as long as the optimizer lives and its groups,
-state and set of gradients stay what they were.
+``capturable=True`` the kernels themselves read an lr or a radius that lies on the device, where it
+lies. A graph holds the addresses of the group's tables and of such numbers: it is good as long as
+the optimizer lives and its groups, state and set of gradients stay what they were.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,27 +24,31 @@ def _upload(host: Tensor, device: torch.device) -> Tensor:
     return host.pin_memory().to(device, non_blocking=True)
 
 
+IN_OPTIONS = (0, False)
+
+
+def refuse_capture(device: torch.device) -> None:
+    """Raise ``RuntimeError`` while a CUDA graph is captured: tables and state are made before."""
+    with torch.cuda.device(device):
+        if torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                "a CUDA graph cannot capture the first step of a param group; take one step "
+                "with the same gradients present before capturing"
+            )
+
+
 class CudaLauncher:
     """Steps through ``_C.CudaPlan`` on the current stream.
 
     Args:
         tensors: columns ``theta``, ``reference``, ``momentum``, ``distance`` of one group.
         joint: one norm over the group.
-
-    Raises:
-        RuntimeError: a CUDA graph is being captured; tables are made before that.
     """
 
     def __init__(self, tensors: Mapping[str, Sequence[Tensor]], joint: bool) -> None:
         theta = tensors["theta"]
         self._device = theta[0].device
-        with torch.cuda.device(self._device):
-            if torch.cuda.is_current_stream_capturing():
-                raise RuntimeError(
-                    "a CUDA graph cannot capture the first step of a param group; take one step "
-                    "with the same gradients present before capturing"
-                )
-            self._stream = torch.cuda.current_stream().cuda_stream
+        self._stream = torch.cuda.current_stream(self._device).cuda_stream
         self._native = _C.CudaPlan(
             dtype=str(theta[0].dtype).removeprefix("torch."),
             numel=[t.numel() for t in theta],
@@ -61,7 +64,7 @@ class CudaLauncher:
         self._reference_norms = torch.stack(norms) if norms else None
         self._given: tuple[Sequence[int], Sequence[bool]] | None = None
         self._grads: Tensor | None = None
-        self._scalars: Tensor | None = None
+        self._copies: dict[str, Tensor] = {}
 
     def step(
         self,
@@ -74,10 +77,11 @@ class CudaLauncher:
         found_inf: Tensor | None,
     ) -> None:
         """Enqueue the step; what the tables point to must live until the stream has run it."""
-        scalars = 0
+        scalars = {"lr": IN_OPTIONS, "lower": IN_OPTIONS, "upper": IN_OPTIONS}
         if options is None:
             options = native_options(group, 1.0, on_host=not group["capturable"])
-            scalars = self._device_scalars(group) if group["capturable"] else 0
+            if group["capturable"]:
+                scalars |= self._on_device(group)
         # Named, so that what they point to lives until the launch is enqueued.
         scale, overflow = self._as_float(grad_scale), self._as_float(found_inf)
         with torch.cuda.device(self._device):
@@ -90,7 +94,7 @@ class CudaLauncher:
                 workspace=self._workspace.data_ptr(),
                 reference_norms=_address(self._reference_norms),
                 grads=table.data_ptr(),
-                scalars=scalars,
+                **scalars,
                 grad_scale=_address(scale),
                 found_inf=_address(overflow),
                 verify=verify,
@@ -127,20 +131,23 @@ class CudaLauncher:
         """What the kernels can read; a scaler may live on another device than the group."""
         return None if value is None else value.to(self._device, torch.float32, non_blocking=True)
 
-    def _device_scalars(self, group: Mapping[str, Any]) -> int:
-        """Address of (lr, lower, upper) on the device, NaN where the value is a plain number."""
+    def _on_device(self, group: Mapping[str, Any]) -> dict[str, tuple[int, bool]]:
+        """Where the kernels find lr and bounds that the host does not read."""
         bounds = resolve_bounds(group)
-        values = (group["lr"], *((bounds.lower, bounds.upper) if bounds else (math.nan, math.nan)))
-        if not any(stays_on_device(v) for v in values):
-            return 0
-        if self._scalars is None:
-            self._scalars = torch.full((3,), math.nan, dtype=torch.float64, device=self._device)
-        for slot, value in zip(self._scalars, values, strict=True):
-            if stays_on_device(value):
-                slot.copy_(value.reshape(()))
-            else:
-                slot.fill_(math.nan)
-        return self._scalars.data_ptr()
+        values = {"lr": group["lr"]}
+        if bounds is not None:
+            values |= {"lower": bounds.lower, "upper": bounds.upper}
+        return {name: self._scalar(name, value) for name, value in values.items()}
+
+    def _scalar(self, name: str, value: float | Tensor) -> tuple[int, bool]:
+        """Address of a number on the device, 0 for one on the host, and whether it is float64."""
+        if not isinstance(value, Tensor) or not stays_on_device(value):
+            return IN_OPTIONS
+        if value.device != self._device or value.dtype not in (torch.float32, torch.float64):
+            if name not in self._copies:  # one for good: a graph goes on reading it
+                self._copies[name] = torch.empty((), dtype=torch.float64, device=self._device)
+            value = self._copies[name].copy_(value.detach().reshape(()))
+        return value.data_ptr(), value.dtype == torch.float64
 
 
 def _address(tensor: Tensor | None) -> int:

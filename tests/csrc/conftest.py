@@ -49,14 +49,11 @@ class HostLauncher:
     def step(self, grads, fresh, verify, group, options, grad_scale, found_inf):
         entries = grad_entries(grads, fresh)
         bounds = resolve_bounds(group)
-        scalars = None
         values = (group["lr"], *((bounds.lower, bounds.upper) if bounds else (0.0, math.inf)))
-        if any(isinstance(v, torch.Tensor) for v in values):
-            scalars = torch.tensor(
-                [float(v) if isinstance(v, torch.Tensor) else math.nan for v in values],
-                dtype=torch.float64,
-            )
-            values = tuple(0.0 if isinstance(v, torch.Tensor) else v for v in values)
+        # As on a device: what lies in a tensor is for the kernels alone to read.
+        scalars = [v.data_ptr() if isinstance(v, torch.Tensor) else None for v in values]
+        wide = [isinstance(v, torch.Tensor) and v.dtype == torch.float64 for v in values]
+        values = tuple(math.nan if isinstance(v, torch.Tensor) else v for v in values)
         center = {"origin": 1, "reference": 2}[bounds.center] if bounds else 0
         options = [
             values[0],
@@ -85,7 +82,8 @@ class HostLauncher:
             ctypes.c_bool(verify),
             _address(grad_scale),
             _address(found_inf),
-            _address(scalars),
+            _pointers(scalars),
+            _pointers(wide, ctypes.c_bool),
             _pointers([float(o) for o in options], ctypes.c_double),
             _address(self.workspace),
             ctypes.c_int64(self.workspace.numel()),

@@ -98,13 +98,14 @@ int64_t cuda_chunk() { return kCudaChunk; }
 using namespace d3;
 
 // Steps of one group on host memory. Columns are arrays of addresses, null where the group has
-// none.
+// none; scalars: lr, lower, upper, null where they are among the options.
 extern "C" int host_steps(int64_t tensors, void* const* theta, const int64_t* numel,
                           void* const* reference, void* const* momentum, double* const* distance,
                           const double* reference_norms, const int64_t* grads, bool joint,
                           int64_t chunk_length, bool verify, const float* grad_scale,
-                          const float* found_inf, const double* scalars, const double* options,
-                          char* workspace, int64_t workspace_size, unsigned shuffle) {
+                          const float* found_inf, const void* const* scalars, const bool* wide,
+                          const double* options, char* workspace, int64_t workspace_size,
+                          unsigned shuffle) {
   std::vector<Segment> segments(tensors);
   for (int64_t i = 0; i < tensors; ++i) {
     segments[i].theta = theta[i];
@@ -132,7 +133,9 @@ extern "C" int host_steps(int64_t tensors, void* const* theta, const int64_t* nu
   call.workspace = workspace;
   call.reference_norms = reference_norms;
   call.grads = grads;
-  call.scalars = scalars;
+  call.lr = {scalars[0], wide[0]};
+  call.lower = {scalars[1], wide[1]};
+  call.upper = {scalars[2], wide[2]};
   call.grad_scale = grad_scale;
   call.found_inf = found_inf;
   call.verify = verify;

@@ -153,8 +153,48 @@ def test_gradients_are_unscaled_in_place(cuda_on_host, scale):
     assert all(torch.equal(p.grad, grad) for p, grad in zip(params, grads, strict=True))
 
 
-def test_options_as_tensors_are_read_by_the_kernels(cuda_on_host):
-    plain = run(*problem(torch.float32, lr=0.05, momentum=0.9, radius=0.75))
-    lr, radius = torch.tensor(0.05, dtype=torch.float64), torch.tensor(0.75)
-    tensors = run(*problem(torch.float32, lr=lr, momentum=0.9, radius=radius))
-    assert all(torch.equal(a, b) for a, b in zip(plain, tensors, strict=True))
+SCALARS = {
+    "lr": {"lr": 0.0625},
+    "radius": {"radius": 0.75},
+    "both": {"lr": 0.0625, "radius": 0.75},
+    "distance": {"constraint": "distance_ball", "radius": 1.25},
+    "shell": {"constraint": "distance_shell", "radius": (0.5, 1.25)},
+    "lower": {"constraint": "distance_floor", "radius": 1.5},
+    "free": {"lr": 0.0625, "constraint": None},
+}
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64], ids=["f32", "f64"])
+@pytest.mark.parametrize("name", SCALARS)
+def test_options_as_tensors_are_read_by_the_kernels(cuda_on_host, name, kind):
+    # With Nesterov momentum and weight decay what has to be verified depends on lr.
+    numbers = {"lr": 0.05, "weight_decay": 0.01, **MOMENTA["nesterov"], **SCALARS[name]}
+    tensors = dict(numbers)
+    for key in SCALARS[name].keys() - {"constraint"}:
+        value = numbers[key]
+        if isinstance(value, tuple):  # one bound stays a number
+            tensors[key] = (value[0], torch.tensor(value[1], dtype=kind))
+        else:
+            tensors[key] = torch.tensor(value, dtype=kind)
+    plain, read = (run(*problem(torch.float32, **o)) for o in (numbers, tensors))
+    assert all(torch.equal(a, b) for a, b in zip(plain, read, strict=True))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64], ids=["f32", "f64"])
+def test_options_in_tensors_may_change_without_the_host(cuda_on_host, kind):
+    results = []
+    for tensors in (True, False):
+        values = {"lr": 0.25, "radius": 0.5}
+        if tensors:
+            values = {name: torch.tensor(x, dtype=kind) for name, x in values.items()}
+        params, opt = problem(torch.float32, momentum=0.9, **values)
+
+        def halve(t, params, values=values, group=opt.param_groups[0]):
+            for name, value in values.items():
+                if isinstance(value, torch.Tensor):
+                    value.mul_(0.5)
+                else:
+                    group[name] *= 0.5
+
+        results.append(run(params, opt, between=halve))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))

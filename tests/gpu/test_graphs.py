@@ -119,13 +119,25 @@ def test_a_whole_training_step_is_one_graph(device, relative_error):
 
 
 def test_the_first_step_cannot_be_captured(make):
-    _, opt = make(capturable=True, momentum=0.0, distance_weight=0.0, constraint=None)
+    params, opt = make(capturable=True)
     torch.cuda.synchronize()
     with (
         pytest.raises(RuntimeError, match="take one step with the same gradients"),
         torch.cuda.graph(torch.cuda.CUDAGraph()),
     ):
         opt.step()
+    assert all(set(opt.state[p]) == {"reference"} for p in params)  # none made in the graph
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_an_lr_on_the_device_may_have_any_floating_dtype(make, device, same_bits, kind):
+    results = []
+    for lr in (torch.tensor([0.0625], dtype=kind, device=device), 0.0625):
+        params, opt = make(capturable=True, lr=lr)
+        for _ in range(3):
+            opt.step()
+        results.append(params)
+    assert same_bits(*results)
 
 
 def test_steps_on_several_streams_follow_one_another(make, same_bits):

@@ -31,6 +31,15 @@ def test_a_steady_step_launches_at_most_two_kernels(make, scope, constraint, exp
     assert len(names) == 10 * expected, sorted(set(names))
 
 
+def test_an_lr_and_a_radius_on_the_device_cost_no_launch(make, device):
+    lr, radius = torch.tensor(0.01, device=device), torch.tensor(0.9, device=device)
+    _, opt = make(SHAPES, capturable=True, lr=lr, radius=radius)
+    for _ in range(3):
+        opt.step()
+    names = launches(opt, 10)
+    assert len(names) == 20, sorted(set(names))
+
+
 def test_a_steady_step_allocates_nothing(make):
     _, opt = make(SHAPES)
     for _ in range(3):
