@@ -35,12 +35,13 @@ class CudaPlan {
     D3_CHECK(dtype == "float32", "dtype must be float32, got " << dtype);
   }
 
-  // What has to lie on the device: segments, units and chunks, one after the other.
+  // What has to lie on the device: segments, units, chunks and order, one after the other.
   py::bytes table() const {
     std::string bytes;
     append(bytes, cut_.segments);
     append(bytes, cut_.units);
     append(bytes, cut_.chunks);
+    append(bytes, cuda_order(cut_));
     return bytes;
   }
 

@@ -1,23 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The kernels of the CUDA backend. One block takes one chunk. Sums go through a shared-memory tree
-// in a fixed order; the block that finishes a unit last (a ticket counts them) adds the chunks'
-// sums in chunk order, mends the step if the norm it was given proves stale, and decides the
-// projection. Nothing is read back by the host. The file needs no CUDA header, so that the tests
-// can run it on the host, thread by thread.
+// The update of the CUDA backend. A block takes one chunk at a time. Sums go through a
+// shared-memory tree in a fixed order; the block that finishes a unit last (a ticket counts them)
+// adds the chunks' sums in chunk order, mends the step if the norm it was given proves stale, and
+// decides the projection, which `persistent.cuh` carries out in the same launch. Nothing is read
+// back by the host. The files need no CUDA header, so that the tests can run them on the host.
 #pragma once
 
+#include "cuda/access.cuh"
 #include "cuda/launch.h"
 #include "plan.h"
 #include "step_math.h"
-
-// An address out of a table could lead anywhere, for all the compiler knows. Told that it leads to
-// global memory, it emits global instead of generic accesses.
-#if defined(__CUDACC__)
-#define D3_ASSUME_GLOBAL(p) __builtin_assume(__isGlobal(p))
-#else
-#define D3_ASSUME_GLOBAL(p) static_cast<void>(p)
-#endif
 
 namespace d3 {
 
@@ -27,10 +20,18 @@ constexpr int64_t kFewChunks = 32;    // so many one thread adds faster than a b
 
 // What a unit keeps between kernels and steps; zero before the first step.
 struct UnitState {
-  double handed;  // D before the coming step
-  double c;       // projection coefficient of this step
-  unsigned finished;
+  double handed;       // D before the coming step
+  double c;            // projection coefficient of this step
+  unsigned finished;   // updated chunks, back to zero with the last
+  unsigned ready;      // c is that of this step
+  unsigned projected;  // chunks that have read c; the last one takes `ready` back
   unsigned padding;
+};
+
+// Which item of the order is taken next, and how many blocks found none left; zero between steps.
+struct Queue {
+  unsigned next;
+  unsigned done;
 };
 
 // One entry per segment, renewed when a gradient moves.
@@ -48,6 +49,9 @@ struct DeviceStep {
   const double* reference_norms;  // [segments], null where untracked
   Sums* partial;                  // [chunks]
   UnitState* states;              // [units]
+  const int64_t* order;           // [items], see `order.h`
+  int64_t items;
+  Queue* queue;
   DeviceScalar lr, lower, upper;
   const float* grad_scale;  // [1] or null
   const float* found_inf;   // [1] or null
@@ -71,12 +75,6 @@ __device__ inline Scalars<float> scalars_of(const DeviceStep& step) {
           static_cast<float>(o.distance_weight)};
 }
 
-// Four elements a thread handles together; one 16-byte access where the arrays allow it. The
-// assignment of elements to threads is the same either way, and so are the sums' bits.
-struct alignas(16) Four {
-  float x[4];
-};
-
 struct Arrays {
   float* theta;
   const float* reference;
@@ -85,10 +83,6 @@ struct Arrays {
   int64_t n;
   bool aligned;
 };
-
-__device__ inline bool aligned16(const void* p) {
-  return (reinterpret_cast<uintptr_t>(p) & 15) == 0;
-}
 
 __device__ inline Arrays arrays_of(const DeviceStep& step, const Chunk& chunk) {
   const Segment& s = step.segments[chunk.segment];
@@ -102,27 +96,6 @@ __device__ inline Arrays arrays_of(const DeviceStep& step, const Chunk& chunk) {
   a.aligned =
       aligned16(a.theta) && aligned16(a.reference) && aligned16(a.momentum) && aligned16(a.grad);
   return a;
-}
-
-__device__ inline Four load4(const float* p, int64_t at, int64_t n, bool aligned) {
-  D3_ASSUME_GLOBAL(p);
-  if (aligned && at + 4 <= n) return *reinterpret_cast<const Four*>(p + at);
-  Four r = {{0, 0, 0, 0}};
-  for (int k = 0; k < 4; ++k) {
-    if (at + k < n) r.x[k] = p[at + k];
-  }
-  return r;
-}
-
-__device__ inline void store4(float* p, int64_t at, int64_t n, bool aligned, const Four& v) {
-  D3_ASSUME_GLOBAL(p);
-  if (aligned && at + 4 <= n) {
-    *reinterpret_cast<Four*>(p + at) = v;
-    return;
-  }
-  for (int k = 0; k < 4; ++k) {
-    if (at + k < n) p[at + k] = v.x[k];
-  }
 }
 
 // Adds the threads' sums in a fixed tree; every thread gets the result.
@@ -237,8 +210,8 @@ __global__ void __launch_bounds__(kThreads) verify_kernel(const DeviceStep step)
   const Arrays a = arrays_of(step, step.chunks[index]);
   Sums mine;
   for (int64_t at = 4 * static_cast<int64_t>(threadIdx.x); at < a.n; at += 4 * kThreads) {
-    const Four theta = load4(a.theta, at, a.n, a.aligned);
-    const Four reference = load4(a.reference, at, a.n, a.aligned);
+    const Four theta = load4<Read::stays>(a.theta, at, a.n, a.aligned);
+    const Four reference = load4<Read::stays>(a.reference, at, a.n, a.aligned);
     for (int k = 0; k < 4; ++k) {
       const double delta = static_cast<double>(theta.x[k]) - static_cast<double>(reference.x[k]);
       mine.before += delta * delta;
@@ -332,19 +305,20 @@ __device__ void finish_unit(const DeviceStep& step, int64_t unit_index) {
   if (threadIdx.x == 0) {
     state.handed = handed_on;
     state.c = c;
+    if (shell.center != Center::none) {
+      __threadfence();  // c, and with it all that the other blocks wrote, before the sign
+      atomicExch(&state.ready, 1u);
+    }
   }
 }
 
-// One step without projection. Two blocks per SM are enough of a promise to leave the compiler the
-// registers it needs, 80, of which three blocks fit: without it, it spills.
+// The step of one chunk without its projection, by a whole block.
 template <Tracking K, Momentum M>
-__global__ void __launch_bounds__(kThreads, 2) update_kernel(const DeviceStep step) {
-  if (skipped(step)) return;
+__device__ inline void update_chunk(const DeviceStep& step, int64_t index) {
   constexpr bool kTracked = K != Tracking::none;
   constexpr Push P = K == Tracking::pushed_p1   ? Push::p1
                      : K == Tracking::pushed_p2 ? Push::p2
                                                 : Push::none;
-  const int64_t index = blockIdx.x;
   const Chunk& chunk = step.chunks[index];
   const Arrays a = arrays_of(step, chunk);
   const Scalars<float> s = scalars_of(step);
@@ -355,11 +329,11 @@ __global__ void __launch_bounds__(kThreads, 2) update_kernel(const DeviceStep st
   Sums mine;
 #pragma unroll 2
   for (int64_t at = 4 * static_cast<int64_t>(threadIdx.x); at < a.n; at += 4 * kThreads) {
-    Four theta = load4(a.theta, at, a.n, a.aligned);
-    Four grad = load4(a.grad, at, a.n, a.aligned);
+    Four theta = load4<Read::stays>(a.theta, at, a.n, a.aligned);
+    Four grad = load4<Read::passes>(a.grad, at, a.n, a.aligned);
     Four reference = {{0, 0, 0, 0}}, v = {{0, 0, 0, 0}};
-    if constexpr (kTracked) reference = load4(a.reference, at, a.n, a.aligned);
-    if constexpr (M != Momentum::none) v = load4(a.momentum, at, a.n, a.aligned);
+    if constexpr (kTracked) reference = load4<Read::passes>(a.reference, at, a.n, a.aligned);
+    if constexpr (M != Momentum::none) v = load4<Read::passes>(a.momentum, at, a.n, a.aligned);
     for (int k = 0; k < 4; ++k) {
       const float was = theta.x[k];
       if (scale != 1.0f) grad.x[k] /= scale;
@@ -374,30 +348,17 @@ __global__ void __launch_bounds__(kThreads, 2) update_kernel(const DeviceStep st
     if (scale != 1.0f) store4(a.grad, at, a.n, a.aligned, grad);
   }
   if constexpr (kTracked) {
-    __threadfence();  // whoever mends must see what this thread wrote
+    __threadfence();  // whoever mends or projects must see what this thread wrote
     if (completes_unit(step, index, block_total(mine))) finish_unit<K, M>(step, chunk.unit);
   }
 }
 
-// The second sweep of a projection; chunks in reverse, what was written last is still in cache.
-__global__ void __launch_bounds__(kThreads) project_kernel(const DeviceStep step) {
+// A step without projection, one block per chunk. Two blocks per SM are enough of a promise to
+// leave the compiler the registers it needs, 80, of which three blocks fit: without it, it spills.
+template <Tracking K, Momentum M>
+__global__ void __launch_bounds__(kThreads, 2) update_kernel(const DeviceStep step) {
   if (skipped(step)) return;
-  const Chunk& chunk = step.chunks[gridDim.x - 1 - blockIdx.x];
-  const double coefficient = step.states[chunk.unit].c;
-  if (coefficient == 1) return;
-  const Arrays a = arrays_of(step, chunk);
-  const float c = static_cast<float>(coefficient);
-  const bool around_origin = step.options.center == static_cast<int>(Center::origin);
-  for (int64_t at = 4 * static_cast<int64_t>(threadIdx.x); at < a.n; at += 4 * kThreads) {
-    Four theta = load4(a.theta, at, a.n, a.aligned);
-    Four reference = {{0, 0, 0, 0}};
-    if (!around_origin) reference = load4(a.reference, at, a.n, a.aligned);
-    for (int k = 0; k < 4; ++k) {
-      theta.x[k] =
-          around_origin ? theta.x[k] * c : reference.x[k] + c * (theta.x[k] - reference.x[k]);
-    }
-    store4(a.theta, at, a.n, a.aligned, theta);
-  }
+  update_chunk<K, M>(step, blockIdx.x);
 }
 
 }  // namespace d3

@@ -5,8 +5,8 @@
 #include <sstream>
 #include <stdexcept>
 
-#include "cuda/kernels.cuh"
 #include "cuda/launch.h"
+#include "cuda/persistent.cuh"
 #include "cuda/sequence.h"
 
 #define D3_CUDA_CHECK(call)                                                                 \
@@ -37,6 +37,8 @@ __global__ void write_kernel(int64_t* to, const Words words, int count) {
 }  // namespace
 
 int64_t cuda_chunk() { return kCudaChunk; }
+
+std::vector<int64_t> cuda_order(const Cut& cut) { return order_of(cut, kResident); }
 
 int64_t cuda_workspace_bytes(const Cut& cut) { return workspace_bytes(cut); }
 

@@ -20,7 +20,7 @@ struct DeviceScalar {
 struct CudaStep {
   int device = 0;
   void* stream = nullptr;                   // cudaStream_t
-  const void* table = nullptr;              // segments, units, chunks: `cuda_table`
+  const void* table = nullptr;              // segments, units, chunks, order
   void* workspace = nullptr;                // cuda_workspace_bytes, zero before the first step
   const double* reference_norms = nullptr;  // [segments], null where untracked
   const void* grads = nullptr;              // [segments] pairs (address, fresh) of int64
@@ -33,6 +33,9 @@ struct CudaStep {
 
 // Elements per chunk of the CUDA backend.
 int64_t cuda_chunk();
+
+// The order in which a step with projection takes its work; part of the table.
+std::vector<int64_t> cuda_order(const Cut& cut);
 
 int64_t cuda_workspace_bytes(const Cut& cut);
 

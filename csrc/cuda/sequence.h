@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Which kernels make up a step, and in which order. `launch(kernel, blocks, step)` starts one; on a
-// GPU that is a launch, in the host tests a loop. Include after kernels.cuh.
+// GPU that is a launch, in the host tests a loop. Include after persistent.cuh.
 #pragma once
 
+#include <algorithm>
+
 #include "cuda/launch.h"
+#include "cuda/order.h"
 
 namespace d3 {
 
 inline int64_t workspace_bytes(const Cut& cut) {
   return static_cast<int64_t>(cut.chunks.size() * sizeof(Sums) +
-                              cut.units.size() * sizeof(UnitState));
+                              cut.units.size() * sizeof(UnitState) + sizeof(Queue));
 }
 
 inline DeviceStep device_step(const Cut& cut, const CudaStep& call) {
@@ -21,10 +24,14 @@ inline DeviceStep device_step(const Cut& cut, const CudaStep& call) {
   s.units = reinterpret_cast<const Unit*>(table);
   table += cut.units.size() * sizeof(Unit);
   s.chunks = reinterpret_cast<const Chunk*>(table);
+  table += cut.chunks.size() * sizeof(Chunk);
+  s.order = reinterpret_cast<const int64_t*>(table);
+  s.items = static_cast<int64_t>(2 * cut.chunks.size());
   s.grads = static_cast<const GradEntry*>(call.grads);
   s.reference_norms = call.reference_norms;
   s.partial = static_cast<Sums*>(call.workspace);
   s.states = reinterpret_cast<UnitState*>(s.partial + cut.chunks.size());
+  s.queue = reinterpret_cast<Queue*>(s.states + cut.units.size());
   s.lr = call.lr;
   s.lower = call.lower;
   s.upper = call.upper;
@@ -36,28 +43,33 @@ inline DeviceStep device_step(const Cut& cut, const CudaStep& call) {
 
 using Kernel = void (*)(const DeviceStep);
 
+template <Tracking K, Momentum M>
+Kernel kernel_for(bool projects) {
+  return projects ? step_kernel<K, M> : update_kernel<K, M>;
+}
+
 template <Tracking K>
-Kernel update_for(Momentum momentum) {
+Kernel kernel_for(Momentum momentum, bool projects) {
   switch (momentum) {
     case Momentum::heavy_ball:
-      return update_kernel<K, Momentum::heavy_ball>;
+      return kernel_for<K, Momentum::heavy_ball>(projects);
     case Momentum::nesterov:
-      return update_kernel<K, Momentum::nesterov>;
+      return kernel_for<K, Momentum::nesterov>(projects);
     default:
-      return update_kernel<K, Momentum::none>;
+      return kernel_for<K, Momentum::none>(projects);
   }
 }
 
-inline Kernel update_for(Tracking tracking, Momentum momentum) {
+inline Kernel kernel_for(Tracking tracking, Momentum momentum, bool projects) {
   switch (tracking) {
     case Tracking::measured:
-      return update_for<Tracking::measured>(momentum);
+      return kernel_for<Tracking::measured>(momentum, projects);
     case Tracking::pushed_p1:
-      return update_for<Tracking::pushed_p1>(momentum);
+      return kernel_for<Tracking::pushed_p1>(momentum, projects);
     case Tracking::pushed_p2:
-      return update_for<Tracking::pushed_p2>(momentum);
+      return kernel_for<Tracking::pushed_p2>(momentum, projects);
     default:
-      return update_for<Tracking::none>(momentum);
+      return kernel_for<Tracking::none>(momentum, projects);
   }
 }
 
@@ -75,8 +87,9 @@ void enqueue(const Cut& cut, const CudaStep& call, const Launch& launch) {
   const bool verify =
       call.verify || (o.weight_decay > 0 && needs_verification(momentum, lr, o.weight_decay));
   if (tracking != Tracking::none && o.p == 2 && verify) launch(verify_kernel, blocks, step);
-  launch(update_for(tracking, momentum), blocks, step);
-  if (static_cast<Center>(o.center) != Center::none) launch(project_kernel, blocks, step);
+  const bool projects = static_cast<Center>(o.center) != Center::none;
+  const auto resident = std::min(blocks, static_cast<unsigned>(kResident));
+  launch(kernel_for(tracking, momentum, projects), projects ? resident : blocks, step);
 }
 
 }  // namespace d3

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One optimizer step on a CUDA device: at most two launches whatever the number of tensors, a third
-// where carried norms have to be verified first. Nothing waits for the device.
+// One optimizer step on a CUDA device: one launch whatever the number of tensors, a second where
+// carried norms have to be verified first. Nothing waits for the device.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -25,7 +25,7 @@ def _address(tensor):
 
 @pytest.fixture(scope="session")
 def host_library(shared_library):
-    flags = ("-O1", "-Wno-unknown-pragmas")
+    flags = ("-O1", "-pthread", "-Wno-unknown-pragmas")
     return shared_library(HERE / "cuda_on_host.cpp", "plan.cpp", flags=flags)
 
 
@@ -34,6 +34,8 @@ class HostLauncher:
 
     library = None
     chunk_length = 1000
+    lag = 2
+    host_threads = 3
     launches = 0
     shuffle = 0
 
@@ -79,6 +81,8 @@ class HostLauncher:
             _pointers(entries, ctypes.c_int64),
             ctypes.c_bool(self.joint),
             ctypes.c_int64(self.chunk_length),
+            ctypes.c_int64(self.lag),
+            ctypes.c_uint(self.host_threads),
             ctypes.c_bool(verify),
             _address(grad_scale),
             _address(found_inf),

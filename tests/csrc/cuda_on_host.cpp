@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Runs the CUDA kernels on the host, so that they are tested where there is no GPU: a block's
-// threads are coroutines that __syncthreads() switches between, blocks run one after the other in a
-// shuffled order. It shows what the kernels compute and that the order of blocks does not matter;
-// it shows nothing about memory ordering or speed.
+// threads are coroutines that __syncthreads() switches between, blocks run on several host threads at
+// once, in a shuffled order. It shows what the kernels compute, that the order of blocks does not
+// matter and that none waits for ever, however few run at a time; it shows nothing about a GPU's
+// memory ordering or speed.
 #include <ucontext.h>
 
+#include <sched.h>
+
 #include <algorithm>
+#include <atomic>
+#include <cstring>
 #include <numeric>
 #include <random>
+#include <thread>
 #include <vector>
 
 #include "plan.h"
@@ -17,7 +23,12 @@
 struct Index {
   unsigned x;
 };
-static Index threadIdx, blockIdx, gridDim;
+static thread_local Index threadIdx, blockIdx;
+static Index gridDim;
+
+struct float4 {
+  float x, y, z, w;
+};
 
 namespace {
 
@@ -28,7 +39,7 @@ class Block {
  public:
   template <class Body>
   static void run(unsigned threads, const Body& body) {
-    static std::vector<char> stacks;
+    static thread_local std::vector<char> stacks;
     stacks.resize(threads * kStack);
     contexts_.assign(threads, {});
     alive_.assign(threads, true);
@@ -61,34 +72,44 @@ class Block {
     alive_[threadIdx.x] = false;
   }
 
-  static inline ucontext_t main_;
-  static inline std::vector<ucontext_t> contexts_;
-  static inline std::vector<bool> alive_;
-  static inline void (*body_)(void*);
-  static inline void* argument_;
+  static inline thread_local ucontext_t main_;
+  static inline thread_local std::vector<ucontext_t> contexts_;
+  static inline thread_local std::vector<bool> alive_;
+  static inline thread_local void (*body_)(void*);
+  static inline thread_local void* argument_;
 };
 
 template <class T>
 T __ldcg(const T* p) {
-  return *p;
+  T value;
+  std::memcpy(&value, p, sizeof(T));  // float4 of floats: not what the type system expects there
+  return value;
+}
+
+template <class T>
+T __ldcs(const T* p) {
+  return __ldcg(p);
 }
 
 unsigned atomicAdd(unsigned* at, unsigned value) {
-  const unsigned before = *at;
-  *at += value;
-  return before;
+  return __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST);
 }
 
-void __threadfence() {}
+unsigned atomicExch(unsigned* at, unsigned value) {
+  return __atomic_exchange_n(at, value, __ATOMIC_SEQ_CST);
+}
+
+void __nanosleep(unsigned) { sched_yield(); }
+void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 void __syncthreads() { Block::wait(); }
 
 }  // namespace
 
 #define __device__
 #define __global__ static
-#define __shared__ static
+#define __shared__ static thread_local  // a host thread runs one block at a time
 #define __launch_bounds__(...)
-#include "cuda/kernels.cuh"
+#include "cuda/persistent.cuh"
 #include "cuda/sequence.h"
 
 namespace d3 {
@@ -102,7 +123,7 @@ using namespace d3;
 extern "C" int host_steps(int64_t tensors, void* const* theta, const int64_t* numel,
                           void* const* reference, void* const* momentum, double* const* distance,
                           const double* reference_norms, const int64_t* grads, bool joint,
-                          int64_t chunk_length, bool verify, const float* grad_scale,
+                          int64_t chunk_length, int64_t lag, unsigned host_threads, bool verify, const float* grad_scale,
                           const float* found_inf, const void* const* scalars, const bool* wide,
                           const double* options, char* workspace, int64_t workspace_size,
                           unsigned shuffle) {
@@ -127,6 +148,7 @@ extern "C" int host_steps(int64_t tensors, void* const* theta, const int64_t* nu
   append(plan.segments);
   append(plan.units);
   append(plan.chunks);
+  append(order_of(plan, lag));
 
   CudaStep call;
   call.table = table.data();
@@ -160,10 +182,17 @@ extern "C" int host_steps(int64_t tensors, void* const* theta, const int64_t* nu
     std::iota(order.begin(), order.end(), 0u);
     std::shuffle(order.begin(), order.end(), random);
     gridDim.x = blocks;
-    for (const unsigned block : order) {
-      blockIdx.x = block;
-      Block::run(kThreads, [&] { kernel(step); });
+    std::atomic<unsigned> next{0};
+    std::vector<std::thread> workers;
+    for (unsigned w = 0; w < host_threads; ++w) {
+      workers.emplace_back([&] {
+        for (unsigned i = next++; i < blocks; i = next++) {
+          blockIdx.x = order[i];
+          Block::run(kThreads, [&] { kernel(step); });
+        }
+      });
     }
+    for (std::thread& worker : workers) worker.join();
     ++launches;
   });
   return launches;

@@ -128,12 +128,28 @@ def test_unaligned_storage_gives_the_bits_of_aligned_storage(cuda_on_host):
     assert torch.equal(run(*with_offset(0))[0], run(*with_offset(1))[0])
 
 
-def test_at_most_two_launches_whatever_the_number_of_tensors(cuda_on_host):
+@pytest.mark.parametrize("scope", ["tensor", "group"])
+@pytest.mark.parametrize("lag", [1, 3, 1000])
+@pytest.mark.parametrize("host_threads", [1, 2, 6])
+def test_projections_wait_for_their_unit_alone(cuda_on_host, monkeypatch, lag, host_threads, scope):
+    """With one block at a time as with six, behind any number of updates: the same bits."""
+    monkeypatch.setattr(cuda_on_host, "chunk_length", 100)
+    options = {"lr": 0.05, "scope": scope, **MOMENTA["heavy_ball"], **SETS["distance_ball"]}
+    usual = run(*problem(torch.float32, **options))
+    monkeypatch.setattr(cuda_on_host, "lag", lag)
+    monkeypatch.setattr(cuda_on_host, "host_threads", host_threads)
+    other = run(*problem(torch.float32, **options))
+    assert all(torch.equal(a, b) for a, b in zip(usual, other, strict=True))
+    want = run(*problem(torch.float64, **options))
+    assert relative_error(usual, want) <= 1e-5
+
+
+def test_one_launch_whatever_the_number_of_tensors(cuda_on_host):
     params, opt = problem(torch.float32, lr=0.05, momentum=0.9)
     run(params, opt, steps=1)
-    assert cuda_on_host.launches == 3  # the first step verifies the norms
+    assert cuda_on_host.launches == 2  # the first step verifies the norms
     run(params, opt, steps=1)
-    assert cuda_on_host.launches == 2
+    assert cuda_on_host.launches == 1
     free, opt = problem(torch.float32, lr=0.05, momentum=0.9, constraint=None)
     run(free, opt, steps=2)
     assert cuda_on_host.launches == 1
