@@ -11,10 +11,10 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from d3fast.data.base import ImageData, Splits, draw_parts
@@ -64,12 +64,13 @@ def read_picture(
             than 8 bits per channel, a box outside the image.
         OSError: a file that cannot be opened.
     """
+    from PIL import UnidentifiedImageError  # for image files alone, as in ``_decode``
+
     content = read_bytes(path, _MAX_FILE)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # about odd metadata, and sizes that ``_decode`` refuses
+            # About odd metadata, and sizes that ``_decode`` refuses.
+            warnings.simplefilter("ignore")
             return _decode(content, size, channels, box)
     except UnidentifiedImageError:
         raise ValueError(f"{path} is no image of a known format") from None
@@ -78,6 +79,8 @@ def read_picture(
 
 
 def _decode(content: bytes, size: int | None, channels: int | None, box: Box | None) -> Tensor:
+    from PIL import Image
+
     with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
         width, height = image.size
         if width * height > MAX_PIXELS:
@@ -98,7 +101,7 @@ def _decode(content: bytes, size: int | None, channels: int | None, box: Box | N
     return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 
-def _without_transparency(image: Image.Image) -> Image.Image:
+def _without_transparency(image: Any) -> Any:
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):
         raise ValueError(f"its mode {image.mode} is not grey or colour of 8 bits")
     grey = image.mode in ("1", "L", "LA")
