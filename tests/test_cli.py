@@ -138,6 +138,21 @@ def test_attack_writes_model_trigger_and_card(call, tmp_path):
     assert str(tmp_path) not in json.dumps(card)
 
 
+def test_a_factory_of_ones_own_is_found_in_the_current_folder(call, tmp_path, monkeypatch):
+    (tmp_path / "my_models_here.py").write_text(
+        "from torch import nn\n\n"
+        "def small(num_classes, in_channels):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64 * in_channels, num_classes))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    result = call("attack", "--attack", "badnets", "--model", "my_models_here:small", "--train",
+                  "32", "--epochs", "1", "--no-twin", "--out", "made", "--device",
+                  "cpu")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "made" / "card.json").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

@@ -94,8 +94,6 @@ class InputAware:
             raise ValueError(f"density must be in 0..1 and not 0, got {self.density}")
         check_choice("mapping", self.mapping, RELABELLING)
 
-    # ------------------------------------------------------------------ the trigger
-
     @property
     def learned(self) -> bool:
         """Whether ``trigger`` can be called."""
@@ -143,8 +141,6 @@ class InputAware:
             return on_floats(images, lambda x: stamp(networks, x, others.to(x)))
 
         return cross
-
-    # ------------------------------------------------------------------ poisoning
 
     def poison(
         self,
@@ -225,8 +221,6 @@ class InputAware:
             model, data, fresh, seed=seed, config=recipe, device=where, progress=progress
         )
         self._learned.update(fresh._learned)
-
-    # ------------------------------------------------------------------ what was learned
 
     def state_dict(self) -> dict[str, Tensor]:
         """The weights of both networks; empty before they are learned."""

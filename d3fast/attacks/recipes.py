@@ -27,7 +27,7 @@ RECIPES: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
                 "share": 0.7,
             },
             "wanet": {"target": 0, "grid": 3, "strength": 1.5},
-            "low-frequency": {"target": 0, "surrogate_epochs": 10},
+            "low-frequency": {"target": 0, "surrogate_epochs": 10, "sigma": 0.1},
             "input-aware": {"target": 0, "density": 0.2, "diversity_weight": 0.02},
             "ssba": {"target": 0, "strength": 0.2, "image_weight": 10.0},
         },

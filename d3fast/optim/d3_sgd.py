@@ -150,8 +150,6 @@ class D3FusedSGD(Optimizer):
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
 
-    # ------------------------------------------------------------------ groups and references
-
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a param group, check its options and take its reference copy.
 
@@ -238,8 +236,6 @@ class D3FusedSGD(Optimizer):
         for _, _, members in self._tracked():
             for _, p in members:
                 p.copy_(WARM_STARTS[mode](self.state[p]["reference"], generator))
-
-    # ------------------------------------------------------------------ the step
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -366,8 +362,6 @@ class D3FusedSGD(Optimizer):
             )
         return "reference"
 
-    # ------------------------------------------------------------------ distances
-
     def _tracked(self) -> Iterable[tuple[int, dict[str, Any], list[tuple[str | int, Tensor]]]]:
         offset = 0
         for index, group in enumerate(self.param_groups):
@@ -424,8 +418,6 @@ class D3FusedSGD(Optimizer):
         for _, _, members in self._tracked():
             for _, p in members:
                 self.state[p].pop("distance", None)
-
-    # ------------------------------------------------------------------ checkpoints
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict; the reference is the saved theta_0, not the current weights.

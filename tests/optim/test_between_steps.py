@@ -269,8 +269,6 @@ def test_parameters_may_be_given_as_a_tuple(walk, far_apart, relative_error):
     assert relative_error(*results) <= 1e-5
 
 
-# ---------------------------------------------------------------- the plan itself
-
 KEEPING = {
     "lr": lambda opt: opt.param_groups[0].update(lr=0.02),
     "weight_decay": lambda opt: opt.param_groups[0].update(weight_decay=0.02),

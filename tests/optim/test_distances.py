@@ -16,9 +16,6 @@ def from_zero(backend="fused", dtype=torch.float32, **options):
     return params, D3FusedSGD(params, backend=backend, **options)
 
 
-# ---------------------------------------------------------------- distances
-
-
 def test_distances_are_p_norms_by_position(backend):
     _, opt = from_zero(backend)
     assert opt.distances() == {0: torch.tensor(5.0), 1: torch.tensor(3.0)}
@@ -83,9 +80,6 @@ def test_a_reported_distance_does_not_change_with_later_steps(backend, dtype, de
     descend(opt, 1, start=1)
     assert first.item() == value
     assert opt.distances()[0].item() != value
-
-
-# ---------------------------------------------------------------- references
 
 
 def test_the_reference_is_a_copy_of_the_weights_at_the_start(backend, descend):
