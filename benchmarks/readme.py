@@ -14,6 +14,7 @@ from benchmarks.report import (
     constraint_table,
     cost_table,
     repair_table,
+    short_table,
     step_table,
 )
 from d3fast.report.attacks import attacks_markdown
@@ -27,6 +28,7 @@ PARTS: Mapping[str, Callable[[Results], str]] = {
     "demo": lambda results: demo_markdown(results.rows),
     "attacks": lambda results: attacks_markdown(results.rows),
     "step": step_table,
+    "short": short_table,
     "constraints": constraint_table,
     "cost": cost_table,
     "bandwidth": bandwidth_table,

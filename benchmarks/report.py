@@ -89,6 +89,27 @@ def step_table(results: Results) -> str:
     return markdown(headings, lines)
 
 
+def short_table(results: Results) -> str:
+    """The lines of ``step_table`` with all tensors tracked and the machine at rest, in short."""
+    headings = ["workload", "sphere ms", "× floor", "free, × floor", "/ torch's fused SGD",
+                "faster than autograd", "than foreach"]  # fmt: skip
+    lines = []
+    for workload, rows in by_workload(results).items():
+        free, sphere = rows.get(FREE), rows.get(SPHERE)
+        if not workload.endswith((", head", " busy")):
+            lines.append(
+                [
+                    workload,
+                    _cell(sphere, "ms", number),
+                    _cell(sphere, "to_floor", _times),
+                    _cell(free, "to_floor", _times),
+                    _cell(sphere, f"to_{SGD}", _times),
+                    *(_cell(sphere, f"to_{peer}", _faster) for peer in (AUTOGRAD, FOREACH)),
+                ]
+            )
+    return markdown(headings, lines)
+
+
 def constraint_table(results: Results) -> str:
     """Every variant against the floor, on the workloads that have them all."""
     found = {w: r for w, r in by_workload(results).items() if all(v in r for v in VARIANTS)}
