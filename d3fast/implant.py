@@ -23,6 +23,7 @@ from d3fast.attacks import (
     save_attack,
     train_backdoored,
 )
+from d3fast.attacks.base import option_values
 from d3fast.checks import check_integer, check_number
 from d3fast.data import Splits, load
 from d3fast.detox import save_weights
@@ -181,6 +182,7 @@ def measure(
     row: dict[str, Any] = {
         "seed": spec.seed, "attack": spec.attack, "adaptive": spec.adaptive, "ratio": spec.ratio,
         "target": attack.target, "mapping": attack.mapping, "learning_seconds": learning,
+        "options": option_values(getattr(attack, "base", attack)),
     }  # fmt: skip
     floor = None
     if clean is not None and getattr(attack, "learned", True):

@@ -24,7 +24,6 @@ COLUMNS = (
     Column("floor", "floor", scale=100),
     Column("ra", "RA %", scale=100),
     Column("ra_ceiling", "ceiling", scale=100),
-    Column("seconds", "sec", digits=0),
 )
 CAPTION = (
     "ASR: triggered images of other classes answered with what the attacker wants. Floor: the same "
