@@ -7,6 +7,7 @@ them on one vertical line; what decides here is how much memory a step works on.
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from benchmarks.contenders import FREE, SPHERE
 from benchmarks.peers import AUTOGRAD, COMPILE, FOREACH, SGD
@@ -38,7 +39,7 @@ def roofline(results: Results) -> Figure:
     best = {w: max(r["gbps"] for r in bandwidth if r["workload"] == w) for w in footprints}
     order = sorted(footprints, key=lambda w: footprints[w])
     with matplotlib.rc_context({"font.size": 9, "figure.dpi": 150}):
-        figure = Figure(figsize=(7, 4.2), layout="constrained")
+        figure = Figure(figsize=(8, 4.2), layout="constrained")
         axes = figure.subplots()
         axes.plot([footprints[w] / 1e6 for w in order], [best[w] for w in order], color="black",
                   linewidth=1, label="best yardstick")  # fmt: skip
@@ -61,5 +62,9 @@ def roofline(results: Results) -> Figure:
         )
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize=8)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(ScalarFormatter())
+            axis.set_minor_formatter(NullFormatter())
+        axes.set_yticks([5, 10, 20, 50, 100])
+        figure.legend(frameon=False, fontsize=8, loc="outside right center")
     return figure
