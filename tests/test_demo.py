@@ -102,7 +102,7 @@ def test_time_spent_watching_is_not_the_repairs(monkeypatch):
 
 
 def test_a_trigger_that_measures_nothing_is_refused(small_setup, monkeypatch):
-    monkeypatch.setattr(demo, "MAX_FLOOR", -1.0)
+    monkeypatch.setattr("d3fast.metrics.MAX_FLOOR", -1.0)
     with pytest.raises(
         ValueError, match=r"measures nothing with target 0: .* on \d+\.\d % of triggered"
     ):

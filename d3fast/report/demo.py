@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from d3fast.attacks.base import option_values
 from d3fast.demo import (
     BACKDOORED,
     MAX_ACC_LOSS,
@@ -87,7 +88,7 @@ def write_report(
     save_weights(first.models[BACKDOORED], folder / "backdoored.safetensors")
     save_weights(first.models[REPAIRED], folder / "repaired.safetensors", first.d3)
     settings: dict[str, Any] = {
-        **asdict(setup), "attack": {"name": type(setup.attack).__name__, **vars(setup.attack)}
+        **asdict(setup), "attack": {"name": type(setup.attack).__name__, **option_values(setup.attack)}
     }  # fmt: skip
     rows = [row for run in runs for row in run.rows]
     Results(command, settings, rows).write(folder / "results.json")

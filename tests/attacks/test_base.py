@@ -42,7 +42,7 @@ def test_saving_into_a_folder_that_does_not_exist_is_refused(tmp_path):
         (None, r"a\.safetensors is no saved attack"),
         ({**GOOD, "format": "pt"}, "is no saved attack"),
         ({**GOOD, "format": "d3fast.attack/2"}, r"is no saved attack \(format d3fast\.attack/1\)"),
-        ({**GOOD, "attack": "wanet"}, "attack must be one of 'badnets', got 'wanet'"),
+        ({**GOOD, "attack": "other"}, r"attack must be one of 'badnets', .*, got 'other'"),
         ({"format": GOOD["format"]}, "is a damaged saved attack: 'options'"),
         ({k: GOOD[k] for k in ("format", "options")}, "is a damaged saved attack: 'attack'"),
         ({**GOOD, "options": "{"}, "is a damaged saved attack: "),

@@ -32,7 +32,9 @@ def test_results_hold_rows_and_every_choice(run, written):
     results = read_results(written[0] / "results.json")
     assert results.rows == [json.loads(json.dumps(row)) for row in run.rows]
     assert results.command == "d3fast demo --seeds 1"
-    assert results.settings["attack"] == {"name": "BadNets", "target": 0, "size": 2, "margin": 0}
+    assert results.settings["attack"] == {
+        "name": "BadNets", "target": 0, "size": 2, "margin": 0, "mapping": "all-to-one",
+    }  # fmt: skip
     assert results.settings["d3"]["epochs"] == 2
 
 
