@@ -88,8 +88,9 @@ def write_report(
     save_weights(first.models[BACKDOORED], folder / "backdoored.safetensors")
     save_weights(first.models[REPAIRED], folder / "repaired.safetensors", first.d3)
     settings: dict[str, Any] = {
-        **asdict(setup), "attack": {"name": type(setup.attack).__name__, **option_values(setup.attack)}
-    }  # fmt: skip
+        **asdict(setup),
+        "attack": {"name": type(setup.attack).__name__, **option_values(setup.attack)},
+    }
     rows = [row for run in runs for row in run.rows]
     Results(command, settings, rows).write(folder / "results.json")
     title = _title(setup, f"seed {first.seed}")
