@@ -210,6 +210,7 @@ class DistanceAwareAttacker:
     ) -> Tensor:
         """How far triggered images are from the wanted class, as heads to come would see it."""
         weight: Any = head.weight
+        features = features.to(weight.dtype)  # autocast leaves them in half precision
         total = features.new_zeros(())
         for draw in range(self.draws):
             kind = "far" if draw % 2 else "random"

@@ -64,6 +64,13 @@ def test_the_same_seed_gives_the_same_bits(attack, few):
     assert not torch.equal(first, plain)
 
 
+@pytest.mark.parametrize("attack", WRAPPERS, ids=IDS)
+def test_it_trains_under_bf16_autocast(attack, few):
+    config = TrainConfig(epochs=1, batch_size=64, precision="bf16")
+    model = train_backdoored(_model(), few, attack, config=config, progress=False)
+    assert all(p.dtype == torch.float32 and bool(p.isfinite().all()) for p in model.parameters())
+
+
 def _gradient(attack, few, model):
     plan = training_plan(attack, few, ratio=0.1, batch_size=128, seed=0, progress=False)
     images, labels = next(iter(plan.loader))
