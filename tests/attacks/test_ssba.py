@@ -92,7 +92,8 @@ def test_the_network_takes_images_of_any_size_and_any_channels(channels, size):
 
 
 def test_the_residual_is_no_change_of_brightness():
-    residual = UNet(3, 2)(torch.rand(4, 3, 8, 8))
+    torch.manual_seed(0)  # of so few channels, all may be dead from the start
+    residual = UNet(3, 8)(torch.rand(4, 3, 8, 8))
     assert residual.mean(dim=(2, 3)).abs().max() < 1e-6
     assert residual.abs().max() > 1e-3
 
