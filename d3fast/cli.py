@@ -108,7 +108,8 @@ def _attack(
     attack: Annotated[str, typer.Option(help=f"One of {', '.join(ATTACKS)}.")],
     data: Annotated[str, typer.Option(help=f"One of {', '.join(DATASETS)}.")] = "digits",
     model: Annotated[
-        str, typer.Option(help="A model of d3fast (see docs/attacks.md) or package.module:factory.")
+        str,
+        typer.Option(help="A model of d3fast (docs/data.md lists them) or package.module:factory."),
     ] = "preact_resnet_narrow",
     out: Annotated[Path, typer.Option(help="Folder for model, trigger and card.")] = Path(
         "runs/attack"

@@ -23,6 +23,7 @@ from d3fast.attacks import (
     save_attack,
     train_backdoored,
 )
+from d3fast.attacks.adaptive import base_of
 from d3fast.attacks.base import option_values
 from d3fast.checks import check_integer, check_number
 from d3fast.data import Splits, load
@@ -86,10 +87,9 @@ class Implant:
         with global_seed(self.seed):
             return make_model(self.model, len(splits.train.classes), splits.train.shape[0])
 
-    def make_attack(self) -> Attack | None:
-        """The attack; a trigger that has to be learned is not learned yet."""
-        if self.attack is None:
-            return None
+    def make_attack(self) -> Attack:
+        """The attack it names; a trigger that has to be learned is not learned yet."""
+        assert self.attack is not None
         return recipe(self.attack, self.data, self.target, self.adaptive)
 
 
@@ -100,7 +100,7 @@ def prepared(
     triggers: Path | None = None,
     device: str | torch.device = "cpu",
     progress: bool = True,
-) -> tuple[Attack | None, float]:
+) -> tuple[Attack, float]:
     """The attack, its trigger learned unless that happens while the model is trained.
 
     Args:
@@ -115,11 +115,10 @@ def prepared(
     """
     attack = spec.make_attack()
     started = time.perf_counter()
-    base = getattr(attack, "base", attack)  # what an adaptive attacker wraps
-    joint = isinstance(base, OwnTraining) and spec.adaptive is None
-    if base is not None and not joint:
+    # An attack that learns along with the model needs nothing now, unless another one wraps it.
+    if base_of(attack) is not attack or not isinstance(attack, OwnTraining):
         ensure_learned(
-            base, str(spec.attack), splits.train,
+            base_of(attack), str(spec.attack), splits.train,
             folder=triggers, seed=spec.seed, device=device, progress=progress,
         )  # fmt: skip
     return attack, time.perf_counter() - started
@@ -177,12 +176,11 @@ def measure(
         the row of the table: the spec's names, rates and counts, floor and seconds.
     """
     attack, learning = prepared(spec, splits, triggers=triggers, device=device, progress=progress)
-    assert attack is not None
     test = splits.test.batches(1000)
     row: dict[str, Any] = {
         "seed": spec.seed, "attack": spec.attack, "adaptive": spec.adaptive, "ratio": spec.ratio,
         "target": attack.target, "mapping": attack.mapping, "learning_seconds": learning,
-        "options": option_values(getattr(attack, "base", attack)),
+        "options": option_values(base_of(attack)),
     }  # fmt: skip
     floor = None
     if clean is not None and getattr(attack, "learned", True):
@@ -205,4 +203,4 @@ def measure(
 def save_implant(model: nn.Module, attack: Attack, spec: Implant, stem: Path) -> None:
     """Write ``STEM.safetensors`` and ``STEM.trigger.safetensors``, the base attack's."""
     save_weights(model, f"{stem}.safetensors")
-    save_attack(getattr(attack, "base", attack), f"{stem}.trigger.safetensors", str(spec.attack))
+    save_attack(base_of(attack), f"{stem}.trigger.safetensors", str(spec.attack))

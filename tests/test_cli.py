@@ -136,6 +136,10 @@ def test_attack_writes_model_trigger_and_card(call, tmp_path):
     assert {"attack": "badnets", "target": 0, "ratio": 0.1, "seed": 2}.items() <= row.items()
     assert {"acc", "asr", "ra", "floor"} <= row.keys()
     assert str(tmp_path) not in json.dumps(card)
+    again = call(*card["command"].split()[1:], "--out", str(tmp_path / "again"), "--device", "cpu")
+    assert again.exit_code == 0, again.output
+    (same,) = json.loads((tmp_path / "again" / "card.json").read_text())["rows"]
+    assert all(same[key] == row[key] for key in row if not key.endswith("seconds"))
 
 
 def test_a_factory_of_ones_own_is_found_in_the_current_folder(call, tmp_path, monkeypatch):

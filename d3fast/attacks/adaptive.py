@@ -28,6 +28,11 @@ from d3fast.sharpness import sharpness_aware
 from d3fast.training import Gradients, Loss, plain_gradients
 
 
+def base_of(attack: Attack) -> Attack:
+    """The attack whose trigger it is: what an adaptive attacker wraps, or the attack itself."""
+    return attack.base if isinstance(attack, (SAMAttacker, DistanceAwareAttacker)) else attack
+
+
 def _wrapped_plan(
     base: Attack, data: ImageData, ratio: float, batch_size: int, seed: int, progress: bool
 ) -> Training:

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from d3fast.attacks.base import Poisoned, poison_once, refuse_state
 from d3fast.checks import check_choice, check_integer, check_number
-from d3fast.data.base import ImageData
+from d3fast.data.base import ImageData, on_floats
 from d3fast.labels import MAPPINGS
 
 
@@ -103,12 +103,8 @@ class Blended:
 
     def trigger(self, images: Tensor) -> Tensor:
         """Blended copies of images (..., C, H, W), floats in [0, 1] or uint8."""
-        channels, height, width = images.shape[-3:]
-        share = self.alpha * self.image(channels, height, width)
-        if images.is_floating_point():
-            return ((1 - self.alpha) * images + share.to(images)).clamp(0, 1)
-        grey = (1 - self.alpha) * images.float() + (255 * share).float().to(images.device)
-        return grey.round().clamp(0, 255).to(torch.uint8)
+        pattern = self.alpha * self.image(*images.shape[-3:])
+        return on_floats(images, lambda x: (1 - self.alpha) * x + pattern.to(x))
 
     def poison(
         self,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from d3fast.attacks.base import Attack, Poisoned, check_target, choose_victims
-from d3fast.data.base import ImageData, as_float
+from d3fast.data.base import ImageData
 from d3fast.labels import wanted
 from d3fast.seeding import generator as seeded
 
@@ -207,28 +207,6 @@ def relabelled(attack: Attack, labels: Tensor, poisoned: Tensor, classes: int) -
     """A copy of the labels with those of the poisoned rows as the attacker wants them."""
     want = wanted(labels[poisoned], attack.target, classes, attack.mapping)
     return labels.index_copy(0, poisoned, want)
-
-
-def on_floats(images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Apply a change made for (N, C, H, W) floats to images (..., C, H, W) of any type.
-
-    Args:
-        images: floats in [0, 1], or uint8.
-        change: (N, C, H, W) float32 or float64 to the same; cut to [0, 1] afterwards.
-
-    Returns:
-        New images of the type and shape given; uint8 is rounded to the nearest level.
-
-    Example:
-        >>> on_floats(torch.tensor([[[0, 10]]], dtype=torch.uint8), lambda x: 2 * x)
-        tensor([[[ 0, 20]]], dtype=torch.uint8)
-    """
-    work = as_float(images).reshape(-1, *images.shape[-3:])
-    changed = change(work if work.dtype == torch.float64 else work.float())
-    changed = changed.clamp(0, 1).reshape(images.shape)
-    if images.dtype == torch.uint8:
-        changed = (255 * changed).round()
-    return changed.to(images.dtype)
 
 
 def other_positions(

@@ -26,7 +26,6 @@ from d3fast.attacks.cross import (
     Batch,
     CrossBatches,
     Draws,
-    on_floats,
     other_positions,
     poison_crossed,
     relabelled,
@@ -34,7 +33,7 @@ from d3fast.attacks.cross import (
 from d3fast.attacks.input_aware_networks import Networks, blend, diversity, stamp, train_mask
 from d3fast.attacks.training import TrainConfig, train_backdoored
 from d3fast.checks import check_choice, check_integer, check_number
-from d3fast.data.base import ImageData, as_float
+from d3fast.data.base import ImageData, as_float, on_floats
 from d3fast.devices import resolve_device
 from d3fast.loaders import class_scores
 from d3fast.models import preact_resnet_tiny

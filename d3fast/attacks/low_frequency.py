@@ -6,11 +6,10 @@
 The paper ("Rethinking the backdoor attacks' triggers: a frequency perspective", ICCV 2021) finds
 delta by gradient descent on a clean model and passes it through a Gaussian filter after every
 step. Its objective, the loss towards the target class (``objective="targeted"``), makes delta a
-universal adversarial perturbation: a model that was never poisoned gets images wrong with it (on
-Fashion-MNIST such a model answered 57 % of them right, and up to 14 % with the target), and what
-it does anyway is no backdoor. ``objective="quiet"`` minimises the loss of the true labels
-instead, among patterns of a given energy: the smooth pattern that a clean model minds least (86 %
-right, about 1 % with the target), so that what is measured is what poisoning taught.
+universal adversarial perturbation: a model that was never poisoned gets images wrong with it, and
+what it does anyway is no backdoor. ``objective="quiet"`` minimises the loss of the true labels
+instead, among patterns of a given energy: the smooth pattern that a clean model minds least, so
+that what is measured is what poisoning taught (floor and ceiling: docs/attacks.md).
 
 One step, with G_n the n x n matrix of Gaussian weights whose rows sum to one:
 
@@ -32,10 +31,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from d3fast.attacks.base import Poisoned, check_target, poison_once
-from d3fast.attacks.cross import on_floats
 from d3fast.attacks.training import TrainConfig, train_backdoored
 from d3fast.checks import check_choice, check_integer, check_number
-from d3fast.data.base import ImageData, as_float
+from d3fast.data.base import ImageData, as_float, on_floats
 from d3fast.devices import resolve_device
 from d3fast.labels import MAPPINGS, wanted
 from d3fast.models import MODELS

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from d3fast.attacks.base import Poisoned, poison_once, refuse_state
 from d3fast.checks import check_choice, check_integer, check_number
-from d3fast.data.base import ImageData
+from d3fast.data.base import ImageData, on_floats
 from d3fast.labels import MAPPINGS
 
 
@@ -71,10 +71,7 @@ class SIG:
         width = images.shape[-1]
         columns = torch.arange(width, dtype=torch.float64)
         wave = self.delta * torch.sin(2 * math.pi * columns * self.frequency / width)
-        if images.is_floating_point():
-            return (images + wave.to(images)).clamp(0, 1)
-        grey = images + (255 * wave).float().to(images.device)
-        return grey.round().clamp(0, 255).to(torch.uint8)
+        return on_floats(images, lambda x: x + wave.to(x))
 
     def poison(
         self,

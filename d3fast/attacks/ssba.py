@@ -6,8 +6,8 @@
     min over U, R   message_weight * [BCE(R(trigger(x)), 1) + BCE(R(x), 0)] / 2
                     + image_weight * mean((trigger(x) - x)^2)
 
-U is a small U-Net, so the residual may differ from image to image (nothing forces it to: on
-Fashion-MNIST 0.7 of its energy is the same on all images, on 8x8 digits 0.8); R reads the message.
+U is a small U-Net, so the residual may differ from image to image, though nothing forces it to: on
+plain grey images most of it is the same on all of them. R reads the message.
 The message is one bit, 1 for the stamped image and 0 for the image left alone: just what a
 backdoored model has to tell apart. Both networks are trained together, once, on the attacker's
 images, as in "Invisible backdoor attack with sample-specific triggers" (ICCV 2021); the classifier
@@ -23,9 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from d3fast.attacks.base import Poisoned, poison_once
-from d3fast.attacks.cross import on_floats
 from d3fast.checks import check_choice, check_integer, check_number
-from d3fast.data.base import ImageData, as_float
+from d3fast.data.base import ImageData, as_float, on_floats
 from d3fast.devices import resolve_device
 from d3fast.labels import MAPPINGS
 from d3fast.progress import progress_bar

@@ -5,16 +5,16 @@ Both take the same recipe and the same streams of random numbers; without an att
 poisoned, and the result is the clean-model floor for the ASR and its ceiling for the RA.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from d3fast.attacks.base import Attack, Training, training_plan
 from d3fast.checks import check_choice, check_integer, check_number
-from d3fast.data.augment import Augment
+from d3fast.data.augment import Augment, Augmented
 from d3fast.data.base import ImageData
 from d3fast.devices import resolve_device
 from d3fast.seeding import generator, global_seed
@@ -54,19 +54,6 @@ class TrainConfig:
         for name in ("lr", "momentum", "weight_decay"):
             check_number(name, getattr(self, name))
         check_choice("precision", self.precision, PRECISIONS)
-
-
-@dataclass(frozen=True, eq=False)
-class _Augmented:
-    """A loader whose images are augmented after the attack has stamped them."""
-
-    loader: Iterable[Any]
-    augment: Augment
-    draws: torch.Generator
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for images, labels in self.loader:
-            yield self.augment(images, self.draws), labels
 
 
 def train_backdoored(
@@ -113,9 +100,9 @@ def train_backdoored(
         plan = training_plan(
             attack, data, ratio=ratio, batch_size=config.batch_size, seed=seed, progress=progress
         )
-    loader = plan.loader
+    loader: Iterable[Any] = plan.loader
     if config.augment is not None:
-        loader = _Augmented(loader, config.augment, generator(seed, "augmentation"))
+        loader = Augmented(loader, config.augment, generator(seed, "augmentation"))
     optimizer = torch.optim.SGD(
         model.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay
     )

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from d3fast.attacks.base import Poisoned, Training, refuse_state
-from d3fast.attacks.cross import RELABELLING, CrossBatches, Draws, on_floats, poison_crossed
+from d3fast.attacks.cross import RELABELLING, CrossBatches, Draws, poison_crossed
 from d3fast.checks import check_choice, check_integer, check_number
-from d3fast.data.base import ImageData
+from d3fast.data.base import ImageData, on_floats
 from d3fast.seeding import generator as seeded
 
 

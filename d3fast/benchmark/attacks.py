@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from d3fast.attacks import ADAPTIVE, ATTACKS, TrainConfig
+from d3fast.attacks.adaptive import base_of
 from d3fast.attacks.base import option_values
 from d3fast.benchmark.cells import Place, Row, key_of, run_cells
 from d3fast.checks import check_choice
@@ -152,9 +153,7 @@ class AttackCell:
     options: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        attack = self.spec.make_attack()
-        base = getattr(attack, "base", attack)
-        object.__setattr__(self, "options", option_values(base))
+        object.__setattr__(self, "options", option_values(base_of(self.spec.make_attack())))
 
     @property
     def name(self) -> str:

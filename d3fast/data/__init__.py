@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from d3fast.checks import check_choice, check_integer
-from d3fast.data.augment import AUGMENTATIONS, Augment
+from d3fast.data.augment import AUGMENTATIONS, Augment, Augmented
 from d3fast.data.base import Batches, ImageData, Splits, as_float, stratified_split
 from d3fast.data.cifar import cifar10, cifar100
 from d3fast.data.fashion import fashion_mnist
@@ -102,7 +102,7 @@ def load(
 
 
 __all__ = [
-    "AUGMENTATIONS", "DATASETS", "RESIZABLE", "Augment", "Batches", "Dataset", "ImageData",
-    "ResizableDataset", "Splits", "as_float", "cifar10", "cifar100", "digits", "fashion_mnist",
-    "folder", "gtsrb", "load", "npz", "stratified_split", "tiny_imagenet",
+    "AUGMENTATIONS", "DATASETS", "RESIZABLE", "Augment", "Augmented", "Batches", "Dataset",
+    "ImageData", "ResizableDataset", "Splits", "as_float", "cifar10", "cifar100", "digits",
+    "fashion_mnist", "folder", "gtsrb", "load", "npz", "stratified_split", "tiny_imagenet",
 ]  # fmt: skip

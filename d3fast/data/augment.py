@@ -11,7 +11,7 @@ so that they are the same on every device; the work is two gathers and one ``gri
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -97,6 +97,31 @@ class Augment:
         if not (self.crop or self.flip):
             return images
         return shift_and_flip(images, down, right, flipped, self.padding)
+
+
+@dataclass(frozen=True, eq=False)
+class Augmented:
+    """A loader around another one: its images augmented anew in every pass, its labels as they are.
+
+    Args:
+        loader: yields (images, labels) as ``Augment`` takes them.
+        augment: what is done to a batch.
+        draws: a CPU generator of its own, so that the loader's order does not depend on it.
+
+    Example:
+        >>> draws = torch.Generator().manual_seed(0)
+        >>> batches = [(torch.zeros(2, 1, 4, 4), torch.tensor([0, 1]))]
+        >>> [labels.tolist() for _, labels in Augmented(batches, Augment(), draws)]
+        [[0, 1]]
+    """
+
+    loader: Iterable[tuple[Tensor, Tensor]]
+    augment: Augment
+    draws: torch.Generator
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for images, labels in self.loader:
+            yield self.augment(images, self.draws), labels
 
 
 def shift_and_flip(

@@ -15,12 +15,33 @@ from torch import Tensor
 from d3fast.checks import check_integer
 from d3fast.seeding import generator as seeded
 
-Augmentation = Callable[[Tensor, torch.Generator], Tensor]  # images of a batch to changed ones
-
 
 def as_float(images: Tensor) -> Tensor:
     """Images as floats in [0, 1]; uint8 is divided by 255, floats are passed through."""
     return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+def on_floats(images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply a change made for (N, C, H, W) floats to images (..., C, H, W) of any type.
+
+    Args:
+        images: floats in [0, 1], or uint8.
+        change: (N, C, H, W) float32 or float64 to the same; cut to [0, 1] afterwards.
+
+    Returns:
+        New images of the type and shape given; uint8 is rounded to the nearest level.
+
+    Example:
+        >>> on_floats(torch.tensor([[[0, 10]]], dtype=torch.uint8), lambda x: 2 * x)
+        tensor([[[ 0, 20]]], dtype=torch.uint8)
+    """
+    # Counted, not -1: an empty batch or image leaves nothing to infer it from.
+    work = as_float(images).reshape(images.shape[:-3].numel(), *images.shape[-3:])
+    changed = change(work if work.dtype == torch.float64 else work.float())
+    changed = changed.clamp(0, 1).reshape(images.shape)
+    if images.dtype == torch.uint8:
+        changed = (255 * changed).round()
+    return changed.to(images.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,21 +103,9 @@ class ImageData:
         where = indices.to(self.images.device)
         return replace(self, images=self.images[where], labels=self.labels[where])
 
-    def batches(
-        self,
-        batch_size: int,
-        shuffle: torch.Generator | None = None,
-        augment: Augmentation | None = None,
-    ) -> "Batches":
+    def batches(self, batch_size: int, shuffle: torch.Generator | None = None) -> "Batches":
         """A loader; see ``Batches``."""
-        return Batches(self, batch_size, shuffle, augment)
-
-
-def _side_stream(generator: torch.Generator) -> torch.Generator:
-    """A generator that follows from another one's state and leaves it as it is."""
-    peek = torch.Generator()
-    peek.set_state(generator.get_state())
-    return seeded(int(torch.randint(2**62, (), generator=peek)), "augmentation")
+        return Batches(self, batch_size, shuffle)
 
 
 class Batches:
@@ -107,12 +116,9 @@ class Batches:
         batch_size: at most so many images per batch. The images are spread evenly over as few
             batches as that allows: a last batch of a few images would upset batch norm.
         shuffle: a CPU generator that orders every pass anew; in order if ``None``.
-        augment: changes every batch at random (``d3fast.data.Augment``), anew in every pass. Its
-            draws come from a stream of their own, which the state of ``shuffle`` at the start
-            decides: the order of the images is the same with and without.
 
     Raises:
-        ValueError: a batch size below 1; ``augment`` without ``shuffle``.
+        ValueError: a batch size below 1.
 
     Example:
         >>> data = ImageData(torch.zeros(5, 1, 2, 2, dtype=torch.uint8),
@@ -124,20 +130,12 @@ class Batches:
     """
 
     def __init__(
-        self,
-        data: ImageData,
-        batch_size: int,
-        shuffle: torch.Generator | None = None,
-        augment: Augmentation | None = None,
+        self, data: ImageData, batch_size: int, shuffle: torch.Generator | None = None
     ) -> None:
         check_integer("batch_size", batch_size, 1)
-        if augment is not None and shuffle is None:
-            raise ValueError("shuffle must be given with augment: it decides the draws")
         self.data = data
         self.batch_size = batch_size
         self.shuffle = shuffle
-        self.augment = augment
-        self._draws = None if shuffle is None or augment is None else _side_stream(shuffle)
 
     def __len__(self) -> int:
         return -(-len(self.data) // self.batch_size)
@@ -148,10 +146,7 @@ class Batches:
             data = data.subset(torch.randperm(len(data), generator=self.shuffle))
         for batch in range(len(self)):
             start, end = (len(data) * edge // len(self) for edge in (batch, batch + 1))
-            images = data.images[start:end]
-            if self.augment is not None and self._draws is not None:
-                images = self.augment(images, self._draws)
-            yield as_float(images), data.labels[start:end]
+            yield as_float(data.images[start:end]), data.labels[start:end]
 
 
 def stratified_split(

@@ -122,11 +122,22 @@ def write_card(
     if model is None:
         raise ValueError(row["refused"])
     save_implant(model, attack, spec, folder / "backdoored")
-    command = f"d3fast attack --attack {spec.attack} --data {spec.data} --model {spec.model}"
-    Results(command, asdict(spec), [row]).write(folder / "card.json")
+    Results(_command(spec, "floor" in row), asdict(spec), [row]).write(folder / "card.json")
     console.print(summary_table(f"{spec.data}, {spec.model}", COLUMNS, by_attack([row]), CAPTION))
     console.print(f"Written to {folder}: backdoored.safetensors, backdoored.trigger.safetensors, "
                   "card.json.", highlight=False)  # fmt: skip
+
+
+def _command(spec: Implant, twin: bool) -> str:
+    """What to type for this model, without paths."""
+    options = {
+        "attack": spec.attack, "data": spec.data, "model": spec.model, "adaptive": spec.adaptive,
+        "target": spec.target, "ratio": spec.ratio, "seed": spec.seed,
+        "epochs": spec.training.epochs, "train": spec.train, "clean": spec.clean,
+        "size": spec.size,
+    }  # fmt: skip
+    said = [f"--{name} {value}" for name, value in options.items() if value is not None]
+    return " ".join(["d3fast attack", *said, *([] if twin else ["--no-twin"])])
 
 
 def _triggers(rows: Sequence[Row], preset: Preset, place: Place) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from d3fast.attacks.cross import (
     CrossBatches,
     Draws,
     choose_rows,
-    on_floats,
     other_positions,
     poison_crossed,
 )
@@ -58,9 +57,6 @@ def _passed(draws):
     return (255 * levels).round().long(), torch.cat([labels for _, labels in batches])
 
 
-# ---------------------------------------------------------------------- who is what
-
-
 @given(ratio=st.floats(0, 0.8), cross_ratio=st.floats(0, 3), seed=st.integers(0, 2**32))
 def test_exact_numbers_are_poisoned_and_crossed_and_nobody_is_both(ratio, cross_ratio, seed):
     rows = choose_rows(_Black(2), _data(), ratio, cross_ratio, torch.Generator().manual_seed(seed))
@@ -86,9 +82,6 @@ def test_another_position_is_never_the_own_and_every_other_one_comes_up():
     assert {tuple(pair) for pair in zip(own.tolist(), other.tolist(), strict=True)} == {
         (a, b) for a in range(4) for b in range(4) if a != b
     }
-
-
-# ---------------------------------------------------------------------- once
 
 
 def test_poisoned_once_the_crossed_keep_their_labels_and_are_no_poison():
@@ -124,9 +117,6 @@ def test_targets_that_contradict_or_do_not_exist_are_refused():
         poison_crossed(_Black(1), _data(), 0.1, 2.0, 0, *options)
     with pytest.raises(ValueError, match=r"target must be in 0\.\.4, got 5"):
         poison_crossed(_Black(5), _data(), 0.1, 2.0, None, *options)
-
-
-# ---------------------------------------------------------------------- in every pass
 
 
 @pytest.mark.parametrize("batch_size", [7, 32, 100, 1000])
@@ -186,26 +176,3 @@ def test_the_data_is_not_changed():
 def test_a_set_that_cannot_be_poisoned_is_refused_before_the_first_pass():
     with pytest.raises(ValueError, match=r"ratio=0\.9 of 100 images needs 90 .* there are 80"):
         _draws(ratio=0.9)
-
-
-# ---------------------------------------------------------------------- types
-
-
-@pytest.mark.parametrize("leading", [(), (5,), (2, 3), (0,)])
-def test_a_change_sees_float_batches_and_gives_back_what_came(leading):
-    def halve(images):
-        assert images.ndim == 4
-        assert images.dtype == torch.float32
-        return images / 2
-
-    images = torch.randint(0, 256, (*leading, 3, 4, 5), dtype=torch.uint8)
-    changed = on_floats(images, halve)
-    assert changed.dtype == torch.uint8
-    assert torch.equal(changed, (images / 2).round().to(torch.uint8))
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-def test_floats_keep_their_type_and_stay_within_0_and_1(dtype):
-    changed = on_floats(torch.tensor([[[0.25, 0.75]]], dtype=dtype), lambda x: 4 * x - 2)
-    assert changed.dtype == dtype
-    assert changed.tolist() == [[[0.0, 1.0]]]

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d3fast.data import AUGMENTATIONS, DATASETS, Augment
+from d3fast.data import AUGMENTATIONS, DATASETS, Augment, Augmented, ImageData
 from d3fast.data.augment import rotate, shift_and_flip
 
 IMAGE = torch.tensor([[1, 2, 3], [4, 5, 6], [7, 8, 9]], dtype=torch.uint8)[None, None]
@@ -194,3 +194,48 @@ def test_the_recipes_are_for_data_sets_of_the_registry_and_flip_no_digit_or_road
     assert not AUGMENTATIONS["digits"].flip
     assert not AUGMENTATIONS["gtsrb"].flip
     assert AUGMENTATIONS["cifar10"] == Augment(crop=4, flip=True)
+
+
+def _passes(augment, seed=0, passes=3):
+    images = torch.randint(256, (40, 1, 6, 6), dtype=torch.uint8, generator=_generator(1))
+    loader = ImageData(images, torch.arange(40), ("x",) * 40).batches(16, _generator(seed))
+    if augment is not None:
+        loader = Augmented(loader, augment, _generator(seed + 100))
+    batches = [list(loader) for _ in range(passes)]
+    return (
+        [torch.cat([labels for _, labels in batch]) for batch in batches],
+        [torch.cat([images for images, _ in batch]) for batch in batches],
+    )
+
+
+def test_augmentation_leaves_the_order_of_the_images_as_it_is():
+    plain, augmented = _passes(None), _passes(Augment(crop=2))
+    assert all(torch.equal(a, b) for a, b in zip(plain[0], augmented[0], strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(plain[1], augmented[1], strict=True))
+    assert augmented[1][0].dtype == torch.float32
+    assert augmented[1][0].max() <= 1
+
+
+def test_every_pass_is_augmented_anew_and_the_seed_decides_how():
+    orders, passes = _passes(Augment(crop=2))
+    by_label = [images[order.argsort()] for order, images in zip(orders, passes, strict=True)]
+    assert not torch.equal(by_label[0], by_label[1])
+    assert not torch.equal(by_label[1], by_label[2])
+    again, other = _passes(Augment(crop=2)), _passes(Augment(crop=2), seed=9)
+    assert all(torch.equal(a, b) for a, b in zip(passes, again[1], strict=True))
+    assert not torch.equal(by_label[0], other[1][0][other[0][0].argsort()])
+
+
+def test_a_single_image_is_augmented_anew_too():
+    data = ImageData(torch.full((1, 1, 9, 9), 255, dtype=torch.uint8), torch.tensor([0]), ("a",))
+    loader = Augmented(data.batches(4), Augment(crop=4), _generator(0))
+    seen = {tuple(images.flatten().tolist()) for _ in range(8) for images, _ in loader}
+    assert len(seen) > 4
+
+
+def test_the_seed_decides_the_draws_and_not_the_order_alone():
+    data = ImageData(torch.full((1, 1, 9, 9), 255, dtype=torch.uint8), torch.tensor([0]), ("a",))
+    firsts = [
+        next(iter(Augmented(data.batches(1), Augment(crop=4), _generator(s))))[0] for s in range(4)
+    ]
+    assert len({tuple(images.flatten().tolist()) for images in firsts}) > 1

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d3fast.data import Augment, ImageData, as_float, stratified_split
+from d3fast.data import ImageData, as_float
+from d3fast.data.base import on_floats
 
 
 def _numbered(count, classes=3):
@@ -130,108 +131,21 @@ def test_a_batch_size_below_1_is_refused(batch_size):
         _numbered(3).batches(batch_size)
 
 
-def _passes(augment, seed=0, passes=3):
-    images = torch.randint(256, (40, 1, 6, 6), dtype=torch.uint8, generator=_seeded(1))
-    loader = ImageData(images, torch.arange(40), ("x",) * 40).batches(16, _seeded(seed), augment)
-    batches = [list(loader) for _ in range(passes)]
-    return (
-        [torch.cat([labels for _, labels in batch]) for batch in batches],
-        [torch.cat([images for images, _ in batch]) for batch in batches],
-    )
+@pytest.mark.parametrize("leading", [(), (5,), (2, 3), (0,)])
+def test_a_change_sees_float_batches_and_gives_back_what_came(leading):
+    def halve(images):
+        assert images.ndim == 4
+        assert images.dtype == torch.float32
+        return images / 2
+
+    images = torch.randint(0, 256, (*leading, 3, 4, 5), dtype=torch.uint8)
+    changed = on_floats(images, halve)
+    assert changed.dtype == torch.uint8
+    assert torch.equal(changed, (images / 2).round().to(torch.uint8))
 
 
-def _seeded(seed):
-    return torch.Generator().manual_seed(seed)
-
-
-def test_augmentation_leaves_the_order_of_the_images_as_it_is():
-    plain, augmented = _passes(None), _passes(Augment(crop=2))
-    assert all(torch.equal(a, b) for a, b in zip(plain[0], augmented[0], strict=True))
-    assert not any(torch.equal(a, b) for a, b in zip(plain[1], augmented[1], strict=True))
-    assert augmented[1][0].dtype == torch.float32
-    assert augmented[1][0].max() <= 1
-
-
-def test_every_pass_is_augmented_anew_and_the_seed_decides_how():
-    orders, passes = _passes(Augment(crop=2))
-    by_label = [images[order.argsort()] for order, images in zip(orders, passes, strict=True)]
-    assert not torch.equal(by_label[0], by_label[1])
-    assert not torch.equal(by_label[1], by_label[2])
-    again, other = _passes(Augment(crop=2)), _passes(Augment(crop=2), seed=9)
-    assert all(torch.equal(a, b) for a, b in zip(passes, again[1], strict=True))
-    assert not torch.equal(by_label[0], other[1][0][other[0][0].argsort()])
-
-
-def test_a_single_image_is_augmented_anew_too():
-    data = ImageData(torch.full((1, 1, 9, 9), 255, dtype=torch.uint8), torch.tensor([0]), ("a",))
-    loader = data.batches(4, _seeded(0), Augment(crop=4))
-    seen = {tuple(images.flatten().tolist()) for _ in range(8) for images, _ in loader}
-    assert len(seen) > 4
-
-
-def test_the_seed_decides_the_draws_and_not_the_order_alone():
-    data = ImageData(torch.full((1, 1, 9, 9), 255, dtype=torch.uint8), torch.tensor([0]), ("a",))
-    firsts = [next(iter(data.batches(1, _seeded(s), Augment(crop=4))))[0] for s in range(4)]
-    assert len({tuple(images.flatten().tolist()) for images in firsts}) > 1
-
-
-def test_augmentation_without_a_generator_is_refused():
-    with pytest.raises(ValueError, match="shuffle must be given with augment"):
-        _numbered(3).batches(2, augment=Augment())
-
-
-# ---------------------------------------------------------------------- stratified parts
-
-
-@st.composite
-def _labels_and_sizes(draw):
-    labels = draw(st.lists(st.integers(0, 5), max_size=120))
-    shares = draw(st.lists(st.integers(0, 120), max_size=4))
-    sizes, left = [], len(labels)
-    for share in shares:
-        sizes.append(min(share, left))
-        left -= sizes[-1]
-    return torch.tensor(labels, dtype=torch.long), sizes
-
-
-@given(case=_labels_and_sizes(), seed=st.integers(0, 2**32))
-def test_parts_are_disjoint_of_exact_size_and_keep_the_shares_of_the_classes(case, seed):
-    labels, sizes = case
-    parts = stratified_split(labels, sizes, torch.Generator().manual_seed(seed))
-    assert [len(part) for part in parts] == sizes
-    taken = torch.cat([*parts, torch.empty(0, dtype=torch.long)])
-    assert len(taken.unique()) == len(taken)
-    left = labels.bincount(minlength=6).double()
-    for part, size in zip(parts, sizes, strict=True):
-        counts = labels[part].bincount(minlength=6)
-        exact = left * (size / max(left.sum().item(), 1))
-        assert ((counts - exact).abs() <= 1).all()
-        left -= counts
-
-
-def test_balanced_classes_are_split_exactly():
-    labels = torch.arange(100) % 5
-    parts = stratified_split(labels, [20, 50, 30], torch.Generator().manual_seed(0))
-    assert [labels[p].bincount().tolist() for p in parts] == [[4] * 5, [10] * 5, [6] * 5]
-
-
-def test_a_part_comes_in_random_order_not_class_by_class():
-    labels = torch.arange(100) % 5
-    (part,) = stratified_split(labels, [100], torch.Generator().manual_seed(0))
-    assert not torch.equal(labels[part], labels[part].sort().values)
-
-
-def test_the_split_follows_the_generator():
-    labels = torch.arange(100) % 5
-    first, again, other = (
-        stratified_split(labels, [30, 40], torch.Generator().manual_seed(seed))
-        for seed in (0, 0, 1)
-    )
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert set(first[0].tolist()) != set(other[0].tolist())
-
-
-@pytest.mark.parametrize("sizes", [[-1], [3, -1], [11], [6, 5]])
-def test_sizes_that_cannot_be_are_refused(sizes):
-    with pytest.raises(ValueError, match="sizes must be >= 0 and sum to <= 10, got"):
-        stratified_split(torch.zeros(10, dtype=torch.long), sizes, torch.Generator())
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_floats_keep_their_type_and_stay_within_0_and_1(dtype):
+    changed = on_floats(torch.tensor([[[0.25, 0.75]]], dtype=dtype), lambda x: 4 * x - 2)
+    assert changed.dtype == dtype
+    assert changed.tolist() == [[[0.0, 1.0]]]
