@@ -51,11 +51,11 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "cpu": Preset(
             Implant(
                 data="fashion-mnist",
-                model="preact_resnet_narrow",
+                model="preact_resnet_tiny",
                 attack=None,
-                train=15_000,
+                train=20_000,
                 clean=3_000,
-                training=TrainConfig(epochs=8, precision="bf16", channels_last=True),
+                training=TrainConfig(epochs=10, precision="bf16", channels_last=True),
             ),
             _PLAIN,
         ),

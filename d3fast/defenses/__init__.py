@@ -10,9 +10,10 @@ from types import MappingProxyType
 from d3fast.defenses.base import Defense, DefenseResult
 from d3fast.defenses.d3 import D3
 from d3fast.defenses.fine_tuning import FineTuning
+from d3fast.defenses.pipeline import Pipeline
 
 DEFENSES: Mapping[str, Callable[..., Defense]] = MappingProxyType(
     {"d3": D3, "fine-tuning": FineTuning}
 )
 
-__all__ = ["D3", "DEFENSES", "Defense", "DefenseResult", "FineTuning"]
+__all__ = ["D3", "DEFENSES", "Defense", "DefenseResult", "FineTuning", "Pipeline"]

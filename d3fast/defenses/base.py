@@ -3,8 +3,12 @@
 
 A defence is a frozen dataclass of options. Its call receives clean samples and nothing else: no
 test data and no trigger reach it, so no choice inside it can look at them.
+
+``on_copy`` is the frame of every such call, ``tune`` the fine-tuning that most of them contain.
 """
 
+import copy
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,9 +16,12 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from d3fast.training import Epoch
+from d3fast.checks import check_integer, check_number
+from d3fast.devices import resolve_device, wait_for
+from d3fast.training import Epoch, Gradients, Loss, check_weights, fit, plain_gradients
 
 OnEpoch = Callable[[Epoch, nn.Module], None]
+Work = Callable[[nn.Module, torch.device], tuple[Epoch, ...]]
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,7 @@ class DefenseResult:
 
     Attributes:
         model: the repaired copy, in eval mode.
-        history: one record per epoch.
+        history: one record per epoch; empty where nothing is trained.
         seconds: wall-clock time of the repair.
     """
 
@@ -54,3 +61,102 @@ class Defense(Protocol):
             device: where to compute; where the model is if ``None``.
             progress: show a progress bar.
         """
+
+
+def on_copy(model: nn.Module, device: str | torch.device | None, work: Work) -> DefenseResult:
+    """Let ``work`` repair a copy of the model in place, and time it.
+
+    Args:
+        model: the suspect; it is not changed.
+        device: where to compute; where the model is if ``None``.
+        work: gets the copy and the device, gives the history.
+
+    Returns:
+        The copy in eval mode, the history, the seconds.
+
+    Raises:
+        ValueError: NaN or inf in the weights, before or after.
+    """
+    where = resolve_device(device, model)
+    check_weights(model)
+    started = time.perf_counter()
+    repaired = copy.deepcopy(model).to(where)
+    history = work(repaired, where)
+    repaired.eval()
+    wait_for(where)
+    seconds = time.perf_counter() - started
+    check_weights(repaired, "after the repair")
+    return DefenseResult(repaired, history, seconds)
+
+
+class Tuning(Protocol):
+    """The options of a defence that fine-tunes, as ``tune`` reads them."""
+
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def lr(self) -> float: ...
+    @property
+    def momentum(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def on_epoch(self) -> OnEpoch | None: ...
+
+
+def check_tuning(options: Tuning) -> None:
+    """Check the options that ``tune`` reads; raises ``ValueError`` naming option and value."""
+    check_integer("epochs", options.epochs, 1)
+    for name in ("lr", "momentum", "weight_decay"):
+        check_number(name, getattr(options, name))
+
+
+def tune(
+    model: nn.Module,
+    clean_train: Iterable[Any],
+    clean_val: Iterable[Any] | None,
+    options: Tuning,
+    device: torch.device,
+    *,
+    title: str,
+    progress: bool,
+    loss: Loss | None = None,
+    gradients: Gradients = plain_gradients,
+) -> tuple[Epoch, ...]:
+    """Fine-tune a model in place: SGD with momentum under a cosine schedule to 0.
+
+    Args:
+        model: on ``device`` already; weights that are frozen stay frozen.
+        clean_train: yields (inputs, labels), afresh in every epoch.
+        clean_val: held-out clean samples, for the record, or ``None``.
+        options: epochs, lr, momentum, weight_decay, on_epoch.
+        device: where to compute.
+        title: what the progress bar says.
+        progress: show it.
+        loss: cross-entropy if ``None``.
+        gradients: how the gradients of a batch are computed; see ``fit``.
+
+    Returns:
+        One record per epoch.
+
+    Raises:
+        ValueError: what ``fit`` raises.
+    """
+    params = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(
+        params, options.lr, options.momentum, weight_decay=options.weight_decay
+    )
+    return fit(
+        model,
+        clean_train,
+        loss or nn.CrossEntropyLoss(),
+        optimizer,
+        epochs=options.epochs,
+        device=device,
+        scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs),
+        val_loader=clean_val,
+        on_epoch=options.on_epoch,
+        title=title,
+        progress=progress,
+        gradients=gradients,
+    )

@@ -4,8 +4,6 @@
 Cross-entropy, SGD with momentum under a cosine schedule, all weights.
 """
 
-import copy
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from d3fast.checks import check_integer, check_number
-from d3fast.defenses.base import DefenseResult, OnEpoch
-from d3fast.devices import resolve_device, wait_for
-from d3fast.training import check_weights, fit
+from d3fast.defenses.base import DefenseResult, OnEpoch, check_tuning, on_copy, tune
 
 
 @dataclass(frozen=True)
@@ -47,9 +42,7 @@ class FineTuning:
     on_epoch: OnEpoch | None = None
 
     def __post_init__(self) -> None:
-        check_integer("epochs", self.epochs, 1)
-        for name in ("lr", "momentum", "weight_decay"):
-            check_number(name, getattr(self, name))
+        check_tuning(self)
 
     def __call__(
         self,
@@ -61,24 +54,11 @@ class FineTuning:
         progress: bool = True,
     ) -> DefenseResult:
         """Fine-tune a copy of the model; see ``Defense``."""
-        where = resolve_device(device, model)
-        check_weights(model)
-        started = time.perf_counter()
-        repaired = copy.deepcopy(model).to(where)
-        params = [p for p in repaired.parameters() if p.requires_grad]
-        optimizer = torch.optim.SGD(params, self.lr, self.momentum, weight_decay=self.weight_decay)
-        history = fit(
-            repaired,
-            clean_train,
-            nn.CrossEntropyLoss(),
-            optimizer,
-            epochs=self.epochs,
-            device=where,
-            scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs),
-            val_loader=clean_val,
-            on_epoch=self.on_epoch,
-            title="fine-tuning",
-            progress=progress,
-        )
-        wait_for(where)
-        return DefenseResult(repaired, history, time.perf_counter() - started)
+        return on_copy(
+            model,
+            device,
+            lambda repaired, where: tune(
+                repaired, clean_train, clean_val, self, where,
+                title="fine-tuning", progress=progress,
+            ),
+        )  # fmt: skip
