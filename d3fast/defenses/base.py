@@ -93,15 +93,24 @@ class Tuning(Protocol):
     """The options of a defence that fine-tunes, as ``tune`` reads them."""
 
     @property
-    def epochs(self) -> int: ...
+    def epochs(self) -> int:
+        """Passes over the clean samples."""
+
     @property
-    def lr(self) -> float: ...
+    def lr(self) -> float:
+        """Learning rate."""
+
     @property
-    def momentum(self) -> float: ...
+    def momentum(self) -> float:
+        """Momentum."""
+
     @property
-    def weight_decay(self) -> float: ...
+    def weight_decay(self) -> float:
+        """L2 penalty."""
+
     @property
-    def on_epoch(self) -> OnEpoch | None: ...
+    def on_epoch(self) -> OnEpoch | None:
+        """Called after every epoch."""
 
 
 def check_tuning(options: Tuning) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from d3fast.defenses.base import Defense, DefenseResult
+from d3fast.training import Epoch
 
 
 class Pipeline:
@@ -47,7 +48,8 @@ class Pipeline:
         progress: bool = True,
     ) -> DefenseResult:
         """Repair a copy of the model; see ``Defense``. Epochs are numbered through."""
-        history, seconds = [], 0.0
+        history: list[Epoch] = []
+        seconds = 0.0
         for stage in self.stages:
             result = stage(model, clean_train, clean_val, device=device, progress=progress)
             model, start = result.model, len(history)
