@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FTSAM: fine-tune towards a flat minimum, which a backdoor's large weights do not survive.
+
+    min over theta  max over ||T^-1 e|| <= rho  CE(theta + e),  T = diag(|theta| + eta)
+
+Every step takes the gradient at the worst point of a neighbourhood (``d3fast.sharpness``). In the
+adaptive form a weight may be moved in proportion to its size, and neurons that serve a trigger
+have large weights, so these are moved most.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from d3fast.checks import check_number
+from d3fast.defenses.base import DefenseResult, OnEpoch, check_tuning, on_copy, tune
+from d3fast.sharpness import sharpness_aware
+
+
+@dataclass(frozen=True)
+class FTSAM:
+    """Fine-tuning with sharpness-aware gradients; two passes per step.
+
+    Cross-entropy, SGD with momentum under a cosine schedule, all weights. With ``rho=0`` a model
+    without dropout takes the steps of ``FineTuning``.
+
+    Args:
+        epochs: passes over the clean samples.
+        lr: learning rate.
+        momentum: momentum.
+        weight_decay: L2 penalty, added to the gradient of the perturbed point.
+        rho: radius of the perturbation; 2 is the value published for CIFAR-10.
+        adaptive: scale the perturbation by the weights (ASAM) or not (SAM).
+        on_epoch: called after every epoch with its record and the model in eval mode.
+
+    Raises:
+        ValueError: a number out of range.
+
+    Source:
+        Zhu, Wei, Shen, Fan, Wu, *Enhancing Fine-Tuning Based Backdoor Defense with
+        Sharpness-Aware Minimization*, ICCV 2023, arXiv 2304.11823.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        >>> loader = [(torch.rand(16, 1, 2, 2), torch.arange(16) % 2)]
+        >>> len(FTSAM(epochs=3)(model, loader, None, progress=False).history)
+        3
+    """
+
+    epochs: int = 100
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    rho: float = 2.0
+    adaptive: bool = True
+    on_epoch: OnEpoch | None = None
+
+    def __post_init__(self) -> None:
+        check_tuning(self)
+        check_number("rho", self.rho)
+
+    def __call__(
+        self,
+        model: nn.Module,
+        clean_train: Iterable[Any],
+        clean_val: Iterable[Any] | None,
+        *,
+        device: str | torch.device | None = None,
+        progress: bool = True,
+    ) -> DefenseResult:
+        """Fine-tune a copy of the model; see ``Defense``."""
+        return on_copy(
+            model,
+            device,
+            lambda repaired, where: tune(
+                repaired, clean_train, clean_val, self, where,
+                title="fine-tuning with SAM", progress=progress,
+                gradients=sharpness_aware(self.rho, adaptive=self.adaptive),
+            ),
+        )  # fmt: skip

@@ -1,0 +1,172 @@
+"""FST: a new head on the old sphere, pushed off its old direction."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from d3fast.defenses.fine_tuning import FineTuning
+from d3fast.defenses.fst import FST, shift_loss
+from d3fast.optim.warm_start import random
+from d3fast.seeding import generator
+
+
+def _loader(seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    return [
+        (torch.rand(8, 1, 2, 2, generator=draw), torch.randint(0, 3, (8,), generator=draw))
+        for _ in range(2)
+    ]
+
+
+def _model():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3))
+
+
+def _repair(defense, model, batches=None):
+    return defense(model, batches or _loader(), None, progress=False)
+
+
+def test_its_defaults_are_those_of_the_paper_over_the_epochs_of_the_comparisons():
+    defense = FST()
+    assert (defense.epochs, defense.lr, defense.momentum, defense.weight_decay) == (
+        100, 0.01, 0.9, 0.0,
+    )  # fmt: skip
+    assert defense.alpha == 0.2
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_the_head_keeps_its_norm(weight_decay):
+    model = _model()
+    repaired = _repair(FST(epochs=3, lr=0.1, weight_decay=weight_decay), model).model
+    torch.testing.assert_close(repaired[3].weight.norm(), model[3].weight.norm())
+    assert not torch.allclose(repaired[1].weight.norm(), model[1].weight.norm(), rtol=1e-4)
+
+
+def test_the_head_starts_anew_weights_on_the_sphere_and_a_small_bias():
+    model = _model()
+    head = _repair(FST(epochs=1, lr=0.0), model).model[3]
+    assert torch.cosine_similarity(head.weight.flatten(), model[3].weight.flatten(), dim=0) < 0.9
+    torch.testing.assert_close(head.weight.norm(), model[3].weight.norm())
+    assert not torch.equal(head.bias, model[3].bias)
+    assert head.bias.abs().max() <= 6**-0.5
+
+
+def test_the_seed_draws_the_head():
+    first, second = (_repair(FST(epochs=1, lr=0.0, seed=s), _model()).model[3] for s in (0, 1))
+    assert not torch.equal(first.weight, second.weight)
+    assert not torch.equal(first.bias, second.bias)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3])
+def test_it_equals_a_loop_written_by_hand(alpha):
+    model = _model()
+    defense = FST(epochs=3, lr=0.1, momentum=0.8, weight_decay=0.01, alpha=alpha)
+    repaired = _repair(defense, model).model
+
+    head = model[3]
+    start = head.weight.detach().clone()
+    with torch.no_grad():
+        head.weight.copy_(random(start, generator(0, "warm start")))
+        drawn = torch.rand(3, generator=generator(0, "head bias"))
+        head.bias.copy_((2 * drawn - 1) / 6**0.5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.8, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=3)
+    model.train()
+    for _ in range(3):
+        for images, labels in _loader():
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(images), labels).backward()
+            head.weight.grad += alpha * start
+            optimizer.step()
+            with torch.no_grad():
+                head.weight *= start.norm() / head.weight.norm()
+        schedule.step()
+    for (name, ours), theirs in zip(
+        repaired.state_dict().items(), model.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_the_term_is_the_dot_product_and_its_gradient_the_old_weights():
+    draw = torch.Generator().manual_seed(0)
+    w, start = (torch.randn(3, 4, generator=draw, dtype=torch.float64) for _ in range(2))
+    w.requires_grad_(True)
+    logits, labels = torch.randn(5, 3, generator=draw, dtype=torch.float64), torch.arange(5) % 3
+    value = shift_loss([w], [start], 0.7)(logits, labels)
+    value.backward()
+    expected = nn.functional.cross_entropy(logits, labels) + 0.7 * torch.sum(w * start)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(w.grad, 0.7 * start)
+
+
+def test_the_head_ends_further_from_its_old_direction_than_under_fine_tuning():
+    model = _model()
+    old = model[3].weight.detach()
+    shifted, plain, unpushed = (
+        float((_repair(defense, model).model[3].weight.detach() * old).sum())
+        for defense in (FST(epochs=30), FineTuning(epochs=30), FST(epochs=30, alpha=0.0))
+    )
+    assert shifted < unpushed < plain
+
+
+def test_the_record_says_how_far_the_head_has_gone():
+    model = _model()
+    result = _repair(FST(epochs=2), model)
+    gone = (result.model[3].weight - model[3].weight).norm()
+    assert result.history[-1].distance == pytest.approx(float(gone), rel=1e-4)
+
+
+def test_a_convolution_can_be_the_head():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 6, 2), nn.ReLU(), nn.Conv2d(6, 3, 1), nn.Flatten())
+    repaired = _repair(FST(epochs=2), model).model
+    torch.testing.assert_close(repaired[2].weight.norm(), model[2].weight.norm())
+
+
+def test_a_head_without_bias_stays_without():
+    model = _model()
+    model[3].bias = None
+    repaired = _repair(FST(epochs=1), model).model
+    assert list(repaired.state_dict()) == list(model.state_dict())
+
+
+def test_frozen_weights_stay_where_they_are():
+    model = _model()
+    model[1].weight.requires_grad_(False)
+    model[3].bias.requires_grad_(False)
+    repaired = _repair(FST(epochs=2), model).model
+    assert torch.equal(repaired[1].weight, model[1].weight)
+    assert torch.equal(repaired[3].bias, model[3].bias)
+
+
+def test_a_frozen_head_is_refused():
+    model = _model()
+    model[3].requires_grad_(False)
+    with pytest.raises(ValueError, match="track='head' selects no trainable parameter"):
+        _repair(FST(epochs=1), model)
+
+
+def test_dropout_draws_from_the_seed_and_leaves_the_global_generator_alone():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 6), nn.Dropout(0.5), nn.Linear(6, 3))
+    before = torch.random.get_rng_state()
+    first, second = (_repair(FST(epochs=2), model).model for _ in range(2))
+    assert torch.equal(first[1].weight, second[1].weight)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "complaint"),
+    [
+        ("epochs", 0, "epochs must be an integer >= 1, got 0"),
+        ("alpha", -0.1, r"alpha must be finite and >= 0, got -0\.1"),
+        ("seed", -1, "seed must be an integer >= 0, got -1"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_name_and_value(option, value, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        dataclasses.replace(FST(), **{option: value})
