@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SAU: unlearn the adversarial examples that the model shares with the suspect it came from.
+
+Triggered inputs fool the suspect, so examples x' = x + d that fool both models to the same answer
+stand in for them (Wei et al., NeurIPS 2023):
+
+    d*   = argmax over ||d||_inf <= r of  l3 L_adv + l4 L_share
+           L_adv   = [CE(f(x'), y) + CE(f_s(x'), y)] / 2
+           L_share = -JS(p(x'), p_s(x'))
+    theta: min of  l1 CE(f(x), y) + l2 L_sar
+           L_sar   = -1[y' != y] log(1 - p(x')[y']),   y' = argmax f_s(x')
+
+f, p are the model's scores and probabilities, f_s, p_s those of the suspect, which stays frozen.
+"""
+
+import copy
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from d3fast.checks import check_integer, check_number
+from d3fast.defenses.base import DefenseResult, OnEpoch, on_copy
+from d3fast.loaders import class_scores
+from d3fast.seeding import generator, global_seed
+from d3fast.training import Epoch, Gradients, Loss, fit
+
+
+@dataclass(frozen=True)
+class SAU:
+    """Shared adversarial unlearning; the defaults are the paper's for CIFAR-10.
+
+    Adam at a constant rate. Perturbations are crafted in eval mode from a random start; then
+    clean and adversarial inputs go through the model as one batch in train mode, so that batch
+    norm treats triggered inputs in use as it did here. The paper leaves these three open.
+
+    Args:
+        epochs: passes over the clean samples.
+        lr: learning rate of Adam.
+        radius: L-inf radius of d, in units of the inputs.
+        steps: steps of projected sign ascent.
+        step_size: their length.
+        clean_weight: l1.
+        shared_weight: l2, weight of the shared adversarial risk.
+        adversarial_weight: l3, pull towards examples that fool each model.
+        agreement_weight: l4, pull towards examples that both models answer alike.
+        pixel_range: inputs with d are clipped to it; ``None`` for inputs without bounds, such as
+            normalised images.
+        seed: draws where the ascents start; dropout too.
+        on_epoch: called after every epoch with its record and the model in eval mode.
+
+    Raises:
+        ValueError: a number out of range.
+
+    Source:
+        Wei, Zhang, Zha, Wu, *Shared Adversarial Unlearning: Backdoor Mitigation by Unlearning
+        Shared Adversarial Examples*, NeurIPS 2023, algorithm 1 and section 5.1.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        >>> loader = [(torch.rand(16, 1, 2, 2), torch.arange(16) % 2)]
+        >>> len(SAU(epochs=3)(model, loader, None, progress=False).history)
+        3
+    """
+
+    epochs: int = 100
+    lr: float = 1e-4
+    radius: float = 0.2
+    steps: int = 5
+    step_size: float = 0.2
+    clean_weight: float = 1.0
+    shared_weight: float = 1.0
+    adversarial_weight: float = 0.01
+    agreement_weight: float = 1.0
+    pixel_range: tuple[float, float] | None = (0.0, 1.0)
+    seed: int = 0
+    on_epoch: OnEpoch | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("steps", 1), ("seed", 0)):
+            check_integer(name, getattr(self, name), least)
+        for name in ("lr", "radius", "step_size"):
+            check_number(name, getattr(self, name))
+        for name in ("clean", "shared", "adversarial", "agreement"):
+            check_number(f"{name}_weight", getattr(self, f"{name}_weight"))
+        if self.pixel_range is not None:
+            low, high = self.pixel_range
+            check_number("pixel_range's lower bound", low, -math.inf)
+            check_number("pixel_range's upper bound", high, low)
+
+    def __call__(
+        self,
+        model: nn.Module,
+        clean_train: Iterable[Any],
+        clean_val: Iterable[Any] | None,
+        *,
+        device: str | torch.device | None = None,
+        progress: bool = True,
+    ) -> DefenseResult:
+        """Unlearn shared adversarial examples in a copy of the model; see ``Defense``."""
+
+        def work(repaired: nn.Module, where: torch.device) -> tuple[Epoch, ...]:
+            params = [p for p in repaired.parameters() if p.requires_grad]
+            with global_seed(self.seed, "sau dropout", where):
+                return fit(
+                    repaired,
+                    clean_train,
+                    nn.CrossEntropyLoss(),
+                    torch.optim.Adam(params, self.lr),
+                    epochs=self.epochs,
+                    device=where,
+                    val_loader=clean_val,
+                    on_epoch=self.on_epoch,
+                    title="SAU",
+                    progress=progress,
+                    gradients=_unlearning(repaired, self),
+                )
+
+        return on_copy(model, device, work)
+
+
+def jensen_shannon(logits: Tensor, others: Tensor) -> Tensor:
+    """Jensen-Shannon divergence between the softmax of two score tensors, in nats.
+
+    Args:
+        logits: (N, classes).
+        others: (N, classes).
+
+    Returns:
+        (N,), in [0, log 2].
+
+    Example:
+        >>> same = torch.tensor([[2.0, 0.0]])
+        >>> apart = torch.tensor([[100.0, 0.0]]), torch.tensor([[0.0, 100.0]])
+        >>> abs(jensen_shannon(same, same).item()) < 1e-6
+        True
+        >>> round(jensen_shannon(*apart).item(), 3)
+        0.693
+    """
+    p, q = logits.log_softmax(dim=1), others.log_softmax(dim=1)
+    middle = torch.logaddexp(p, q) - math.log(2)
+    return (p.exp() * (p - middle) + q.exp() * (q - middle)).sum(dim=1) / 2
+
+
+def crafting_objective(logits: Tensor, suspects: Tensor, labels: Tensor, options: SAU) -> Tensor:
+    """l3 L_adv + l4 L_share of every sample, which the perturbations maximise.
+
+    Args:
+        logits: (N, classes), the model's scores of the perturbed inputs.
+        suspects: (N, classes), the suspect's.
+        labels: (N,), the true ones.
+        options: ``adversarial_weight`` and ``agreement_weight``.
+
+    Returns:
+        (N,).
+    """
+    labels = labels.clamp(0, logits.shape[1] - 1)
+    adversarial = cross_entropy(logits, labels, reduction="none")
+    adversarial = (adversarial + cross_entropy(suspects, labels, reduction="none")) / 2
+    disagreement = jensen_shannon(logits, suspects)
+    return options.adversarial_weight * adversarial - options.agreement_weight * disagreement
+
+
+def shared_examples(
+    model: nn.Module,
+    suspect: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    options: SAU,
+    draw: torch.Generator,
+) -> Tensor:
+    """Inputs perturbed so that both models give the same wrong answer, by projected sign ascent.
+
+    Args:
+        model: gives (N, classes) scores; in the mode it is to be fooled in.
+        suspect: likewise.
+        inputs: (N, ...).
+        labels: (N,), the true ones.
+        options: of the ascent.
+        draw: a CPU generator, for the start.
+
+    Returns:
+        (N, ...), within ``radius`` of the inputs and within ``pixel_range``. No parameter
+        receives a gradient.
+    """
+    low, high = inputs - options.radius, inputs + options.radius
+    if options.pixel_range is not None:
+        low, high = low.clamp_min(options.pixel_range[0]), high.clamp_max(options.pixel_range[1])
+    start = torch.rand(inputs.shape, generator=draw).to(inputs, non_blocking=True)
+    perturbed = (inputs + options.radius * (2 * start - 1)).clamp(low, high)
+    for _ in range(options.steps):
+        perturbed.requires_grad_()
+        logits, suspects = class_scores(model, perturbed), class_scores(suspect, perturbed)
+        objective = crafting_objective(logits, suspects, labels, options).sum()
+        (slope,) = torch.autograd.grad(objective, perturbed)
+        with torch.no_grad():
+            perturbed = (perturbed + options.step_size * slope.sign()).clamp(low, high)
+    return perturbed.detach()
+
+
+def shared_risk(logits: Tensor, answers: Tensor, labels: Tensor) -> Tensor:
+    """L_sar, mean over the batch: samples that the suspect answers correctly count as 0.
+
+    Args:
+        logits: (N, classes), the model's scores of the perturbed inputs.
+        answers: (N,), the suspect's answers to them.
+        labels: (N,), the true ones.
+
+    Returns:
+        A 0-dim tensor, finite however sure the model is.
+
+    Example:
+        >>> probabilities = torch.tensor([[0.25, 0.75], [0.5, 0.5]])
+        >>> answers, labels = torch.tensor([1, 0]), torch.tensor([0, 0])
+        >>> round(shared_risk(probabilities.log(), answers, labels).item(), 4)  # log(4) / 2
+        0.6931
+    """
+    # log(1 - p) as a difference of log-sums: 1 - p itself is 0 for a sure model.
+    others = logits.scatter(1, answers[:, None], -math.inf).logsumexp(dim=1)
+    risk = logits.logsumexp(dim=1) - others
+    return (risk * (answers != labels)).mean()
+
+
+def _unlearning(model: nn.Module, options: SAU) -> Gradients:
+    """The gradients of the outer problem; the suspect is the model as it is now."""
+    suspect = copy.deepcopy(model).eval().requires_grad_(False)
+    draw = generator(options.seed, "sau")
+
+    def gradients(
+        model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        model.eval()
+        perturbed = shared_examples(model, suspect, inputs, labels, options, draw)
+        model.train()
+        with torch.no_grad():
+            answers = class_scores(suspect, perturbed).argmax(dim=1)
+        logits, fooled = class_scores(model, torch.cat([inputs, perturbed])).chunk(2)
+        value = options.clean_weight * loss(logits, labels.clamp(0, logits.shape[1] - 1))
+        value = value + options.shared_weight * shared_risk(fooled, answers, labels)
+        value.backward()  # type: ignore[no-untyped-call]
+        return logits, labels, value
+
+    return gradients
