@@ -1,0 +1,194 @@
+"""NeuralCleanse: a planted pixel is unlearned; where nothing is found nothing is changed."""
+
+import copy
+import dataclasses
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from d3fast.defenses import FineTuning
+from d3fast.defenses.neural_cleanse import NeuralCleanse, stamped_gradients
+from d3fast.inversion import Inversion, InversionOptions
+from d3fast.metrics import evaluate
+
+CLASSES, SIDE, PLANTED = 6, 6, 2
+GAINS = (3.5, 4.4, 4.2, 3.7, 4.0, 3.9)  # no two classes alike
+DEFENSE = NeuralCleanse(epochs=30, lr=0.3, inversion=InversionOptions(steps=300))
+
+
+def _stripes(planted=None):
+    """Adds up row k for class k; a planted class also answers to the pixel in the corner."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, CLASSES))
+    with torch.no_grad():
+        weight = torch.zeros(CLASSES, SIDE, SIDE)
+        for k in range(CLASSES):
+            weight[k, k, : SIDE - 1] = GAINS[k]
+        if planted is not None:
+            weight[planted, -1, -1] = 26.0
+        model[1].weight.copy_(weight.flatten(1))
+        model[1].bias.zero_()
+    return model
+
+
+def _loader(seed=0, count=120, batch=32):
+    """Images of class k have a bright row k; the last column is dark."""
+    draw = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % CLASSES
+    images = 0.1 * torch.rand(count, 1, SIDE, SIDE, generator=draw)
+    images[torch.arange(count), 0, labels] = 0.5 + 0.5 * torch.rand(count, SIDE, generator=draw)
+    images[..., -1] = 0.0
+    return list(zip(images.split(batch), labels.split(batch), strict=True))
+
+
+def _pixel(images):
+    stamped = images.clone()
+    stamped[..., -1, -1] = 1.0
+    return stamped
+
+
+def test_it_unlearns_a_planted_pixel_and_keeps_the_accuracy():
+    model = _stripes(PLANTED)
+    before = evaluate(model, _loader(1), _pixel, target=PLANTED)
+    assert (before.acc, before.asr) == (1.0, 1.0)
+    repaired = DEFENSE(model, _loader(), None, progress=False).model
+    after = evaluate(repaired, _loader(1), _pixel, target=PLANTED)
+    assert after.acc == 1.0
+    assert after.asr == 0.0
+    assert after.ra == 1.0
+
+
+def test_it_is_the_patch_that_removes_it():
+    tuned = FineTuning(epochs=DEFENSE.epochs, lr=DEFENSE.lr)
+    model = tuned(_stripes(PLANTED), _loader(), None, progress=False).model
+    assert evaluate(model, _loader(1), _pixel, target=PLANTED).asr == 1.0
+
+
+def test_the_flagged_class_is_logged(caplog):
+    with caplog.at_level(logging.INFO, "d3fast"):
+        dataclasses.replace(DEFENSE, epochs=1)(_stripes(PLANTED), _loader(), None, progress=False)
+    assert f"Neural Cleanse flags classes [{PLANTED}]" in caplog.text
+
+
+def test_a_model_without_outliers_comes_back_as_it_was():
+    model = _stripes()
+    seen = []
+    defense = dataclasses.replace(DEFENSE, on_epoch=lambda record, _: seen.append(record))
+    result = defense(model, _loader(), _loader(1), progress=False)
+    assert result.history == ()
+    assert seen == []
+    assert result.model is not model
+    assert torch.equal(result.model[1].weight, model[1].weight)
+    assert torch.equal(result.model[1].bias, model[1].bias)
+
+
+def test_the_suspect_is_not_changed_and_frozen_weights_stay():
+    model = _stripes(PLANTED).train()
+    model[1].bias.requires_grad_(False)
+    before = copy.deepcopy(model.state_dict())
+    defense = dataclasses.replace(DEFENSE, epochs=2)
+    repaired = defense(model, _loader(), None, progress=False).model
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+    assert model.training
+    assert not repaired.training
+    assert [p.requires_grad for p in repaired.parameters()] == [True, False]
+    assert torch.equal(repaired[1].bias, model[1].bias)
+    assert not torch.equal(repaired[1].weight, model[1].weight)
+
+
+def test_two_runs_give_the_same_bits():
+    defense = dataclasses.replace(DEFENSE, epochs=3)
+    first, second = (defense(_stripes(PLANTED), _loader(), None, progress=False) for _ in range(2))
+    assert torch.equal(first.model[1].weight, second.model[1].weight)
+    assert first.history == second.history
+
+
+def test_held_out_data_is_recorded_and_changes_nothing():
+    defense = dataclasses.replace(DEFENSE, epochs=3)
+    without = defense(_stripes(PLANTED), _loader(), None, progress=False)
+    result = defense(_stripes(PLANTED), _loader(), _loader(1), progress=False)
+    assert torch.equal(result.model[1].weight, without.model[1].weight)
+    assert [e.val_accuracy is not None for e in result.history] == [True] * 3
+
+
+def _patch(target, value):
+    return Inversion(target, torch.ones(1, 2, 2), torch.full((1, 2, 2), value), 4.0, 1.0)
+
+
+class Seen(nn.Module):
+    """Scores that depend on one weight; remembers what it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, images):
+        self.images = images
+        return images.flatten(1)[:, :2] * self.weight
+
+
+def _stamp(patches, share, count, seed=0):
+    model = Seen()
+    images, labels = torch.zeros(count, 1, 2, 2), torch.arange(count) % 2
+    gradients = stamped_gradients(patches, share, torch.Generator().manual_seed(seed))
+    _, answered, _ = gradients(model, images, labels, nn.CrossEntropyLoss())
+    assert not images.any()
+    assert torch.equal(answered, labels)
+    assert model.weight.grad is not None
+    return model.images[:, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("share", "count", "stamped"),
+    [(0.2, 10, 2), (0.2, 32, 6), (1.0, 7, 7), (0.2, 1, 1), (0.01, 5, 1)],
+)
+def test_a_share_of_every_batch_is_stamped_and_at_least_one_image(share, count, stamped):
+    assert int((_stamp([_patch(0, 1.0)], share, count) == 1).sum()) == stamped
+
+
+def test_every_flagged_class_has_its_part():
+    values = _stamp([_patch(0, 0.5), _patch(1, 1.0)], 0.5, 200)
+    counts = [int((values == v).sum()) for v in (0.5, 1.0)]
+    assert sum(counts) == 100
+    assert min(counts) > 30
+
+
+def test_other_images_are_stamped_in_every_batch():
+    model, images, labels = Seen(), torch.zeros(50, 1, 2, 2), torch.zeros(50, dtype=torch.long)
+    gradients = stamped_gradients([_patch(0, 1.0)], 0.2, torch.Generator().manual_seed(0))
+    seen = []
+    for _ in range(2):
+        gradients(model, images, labels, nn.CrossEntropyLoss())
+        seen.append(model.images)
+    assert not torch.equal(*seen)
+
+
+def test_its_defaults_are_the_published_ones():
+    defense = NeuralCleanse()
+    assert (defense.epochs, defense.lr, defense.momentum, defense.weight_decay) == (
+        100, 0.01, 0.9, 5e-4,
+    )  # fmt: skip
+    assert (defense.stamped, defense.threshold, defense.inversion.success) == (0.2, 2.0, 0.99)
+    assert (defense.inversion.lr, defense.inversion.betas) == (0.1, (0.5, 0.9))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "complaint"),
+    [
+        ("epochs", 0, "epochs must be an integer >= 1, got 0"),
+        ("stamped", 0.0, r"stamped must be > 0 and <= 1, got 0\.0"),
+        ("stamped", 1.5, r"stamped must be > 0 and <= 1, got 1\.5"),
+        ("threshold", float("nan"), "threshold must be finite and >= 0, got nan"),
+        ("seed", -1, "seed must be an integer >= 0, got -1"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_name_and_value(option, value, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        NeuralCleanse(**{option: value})
+
+
+def test_inputs_that_are_no_images_are_refused():
+    loader = [(torch.rand(6, 4), torch.arange(6) % 3)]
+    with pytest.raises(ValueError, match=r"clean_loader must yield float images \(N, C, H, W\)"):
+        NeuralCleanse()(nn.Linear(4, 3), loader, None, progress=False)
