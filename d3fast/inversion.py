@@ -8,7 +8,7 @@ For a class t, a mask m (1, H, W) and a pattern p (C, H, W), both in [0, 1], are
 
 A backdoor is a shortcut to its class: there a much smaller mask is enough. With the norms of all
 classes, those below the median by more than twice the (scaled) median absolute deviation are taken
-for the targets of backdoors (Neural Cleanse: Wang et al., IEEE S&P 2019, sections IV and V).
+for the targets of backdoors (Neural Cleanse: Wang et al., IEEE S&P 2019).
 
 Both m and p are (tanh(.) + 1) / 2 of free variables, moved by Adam. Lambda follows the success: a
 mask that works may shrink, one that fails may grow. Several classes run through the model in one
@@ -171,7 +171,7 @@ def invert_all(
             the classes; no image of another class than a target; NaN or inf in the scores.
 
     Source:
-        Wang et al. 2019, section V-A: loss, Adam, success 99 %, lambda that follows it. Steps and
+        Wang et al. 2019: loss, Adam, success 99 %, lambda that follows it. Steps and
         rounds are chosen for time: ten classes are 160,000 images forward and backward.
 
     Example:

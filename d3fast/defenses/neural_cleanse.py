@@ -52,8 +52,8 @@ class NeuralCleanse:
         ValueError: a number out of range.
 
     Source:
-        Wang et al., Neural Cleanse, IEEE S&P 2019: section V for the search, threshold 2;
-        section VI-C for unlearning, 20 % stamped.
+        Wang et al., Neural Cleanse, IEEE S&P 2019: search, threshold 2, unlearning with 20 %
+        stamped.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
