@@ -32,7 +32,8 @@ def anomaly_indices(norms: Sequence[float]) -> tuple[float, ...]:
         ValueError: no norms, or NaN or inf among them.
 
     Source:
-        Wang et al., Neural Cleanse, IEEE S&P 2019; 1.4826 makes it standard deviations of normal data.
+        Wang et al., Neural Cleanse, IEEE S&P 2019; 1.4826 MAD is one standard deviation of
+        normal data.
 
     Example:
         >>> [round(index, 2) for index in anomaly_indices([10.0, 12.0, 11.0, 2.0, 9.0])]
