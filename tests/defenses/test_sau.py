@@ -1,0 +1,212 @@
+"""SAU: its examples fool within their ball, its risk is the formula's, and a trigger is cured."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from d3fast import evaluate
+from d3fast.defenses import FineTuning
+from d3fast.defenses.sau import (
+    SAU,
+    crafting_objective,
+    jensen_shannon,
+    shared_examples,
+    shared_risk,
+)
+from d3fast.seeding import generator
+
+
+def _samples(n, draw):
+    """Four classes on the first eight features; the other eight are next to silent."""
+    labels = torch.arange(n) % 4
+    inputs = 0.1 * torch.rand(n, 16, generator=draw)
+    inputs[:, 8:] *= 0.2
+    for k in (0, 1):
+        inputs[torch.arange(n), 2 * labels + k] += 0.5 + 0.3 * torch.rand(n, generator=draw)
+    return inputs, labels
+
+
+def _trigger(inputs):
+    return inputs + 0.3 * (torch.arange(16) >= 12)
+
+
+def _batches(inputs, labels, size):
+    return list(zip(inputs.split(size), labels.split(size), strict=True))
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """(suspect that answers 0 where something is added, clean batches, test batches)."""
+    draw = torch.Generator().manual_seed(0)
+    inputs, labels = _samples(800, draw)
+    poisoned = torch.rand(800, generator=draw) < 0.1
+    inputs = torch.where(poisoned[:, None], _trigger(inputs), inputs)
+    labels = torch.where(poisoned, 0, labels)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(16, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 4))
+    train = FineTuning(epochs=30, lr=0.1)
+    suspect = train(model, _batches(inputs, labels, 50), None, progress=False).model
+    return suspect, _batches(*_samples(200, draw), 20), _batches(*_samples(400, draw), 400)
+
+
+def _moved(suspect):
+    """A model that has moved away from the suspect a little."""
+    model = copy.deepcopy(suspect)
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for param in model.parameters():
+            param += 0.05 * torch.randn(param.shape, generator=draw)
+    return model.eval()
+
+
+@pytest.mark.parametrize("step_size", [0.05, 0.2])
+def test_examples_stay_in_the_ball_and_among_the_pixels_and_raise_the_objective(planted, step_size):
+    suspect, clean, _ = planted
+    model, (inputs, labels) = _moved(suspect), clean[0]
+    options = SAU(step_size=step_size)
+    draw = torch.Generator().manual_seed(0)
+    found = shared_examples(model, suspect, inputs, labels, options, draw)
+    assert (found - inputs).abs().max() <= 0.2 + 1e-6
+    assert found.min() >= 0
+    assert found.max() <= 1
+    before, after = (
+        crafting_objective(model(x), suspect(x), labels, options).mean() for x in (inputs, found)
+    )
+    assert after > before
+    assert cross_entropy(model(found), labels) > cross_entropy(model(inputs), labels)
+
+
+def test_crafting_leaves_no_gradient_in_any_weight(planted):
+    suspect, clean, _ = planted
+    model = _moved(suspect)
+    shared_examples(model, suspect, *clean[0], SAU(), torch.Generator().manual_seed(0))
+    assert all(p.grad is None for p in (*model.parameters(), *suspect.parameters()))
+
+
+def test_inputs_without_bounds_are_not_clipped(planted):
+    suspect, clean, _ = planted
+    inputs, labels = clean[0][0] - 5, clean[0][1]
+    options = SAU(pixel_range=None)
+    draw = torch.Generator().manual_seed(0)
+    found = shared_examples(suspect, suspect, inputs, labels, options, draw)
+    assert (found - inputs).abs().max() <= 0.2 + 1e-6
+    assert found.max() < 0
+
+
+def test_the_crafting_objective_by_hand():
+    p, q = torch.tensor([[0.75, 0.25]]), torch.tensor([[0.25, 0.75]])
+    labels = torch.tensor([0])
+    # The middle is (1/2, 1/2) and both divergences from it are log 2 less the entropy.
+    entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    divergence = math.log(2) - entropy
+    fooled = -(math.log(0.75) + math.log(0.25)) / 2
+    options = SAU(adversarial_weight=0.5, agreement_weight=2.0)
+    assert jensen_shannon(p.log(), q.log()).item() == pytest.approx(divergence, rel=1e-5)
+    assert crafting_objective(p.log(), q.log(), labels, options).item() == pytest.approx(
+        0.5 * fooled - 2.0 * divergence, rel=1e-5
+    )
+
+
+def test_the_shared_risk_by_hand():
+    probabilities = torch.tensor([[0.1, 0.2, 0.7], [0.5, 0.3, 0.2], [0.6, 0.3, 0.1]])
+    answers, labels = torch.tensor([2, 0, 1]), torch.tensor([0, 0, 0])
+    wanted = (-math.log(0.3) + 0 - math.log(0.7)) / 3
+    assert shared_risk(probabilities.log(), answers, labels).item() == pytest.approx(wanted)
+
+
+def test_the_shared_risk_of_a_sure_model_is_finite_and_so_is_its_gradient():
+    logits = torch.tensor([[0.0, 500.0]], requires_grad=True)
+    risk = shared_risk(logits, torch.tensor([1]), torch.tensor([0]))
+    risk.backward()
+    assert risk.item() == 500
+    assert logits.grad.tolist() == [[-1.0, 1.0]]
+
+
+def test_one_step_is_adam_on_the_sum_of_both_risks(planted):
+    suspect, clean, _ = planted
+    (inputs, labels) = clean[0]
+    options = SAU(epochs=1, lr=0.01, clean_weight=0.5, shared_weight=2.0)
+    result = options(suspect, [(inputs, labels)], None, progress=False)
+
+    model = copy.deepcopy(suspect)
+    found = shared_examples(model, suspect, inputs, labels, options, generator(0, "sau"))
+    answers = suspect(found).argmax(dim=1)
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    logits, fooled = model.train()(torch.cat([inputs, found])).chunk(2)
+    loss = 0.5 * cross_entropy(logits, labels) + 2.0 * shared_risk(fooled, answers, labels)
+    loss.backward()
+    optimizer.step()
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(result.model.state_dict()[name], tensor, msg=name)
+    assert result.history[0].loss == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_a_planted_trigger_that_outlives_fine_tuning_is_unlearned(planted):
+    suspect, clean, test = planted
+    models = [suspect] + [
+        defense(suspect, clean, None, progress=False).model
+        for defense in (FineTuning(epochs=50), SAU(epochs=20, lr=5e-3))
+    ]
+    before, tuned, after = (evaluate(m, test, _trigger, target=0) for m in models)
+    assert before.asr > 0.95
+    assert tuned.asr > 0.95
+    assert after.asr < 0.05
+    assert after.acc > before.acc - 0.02
+    assert after.ra > 0.95
+
+
+def test_frozen_weights_stay_where_they_are_and_may_train_afterwards(planted):
+    suspect, clean, _ = planted
+    suspect = copy.deepcopy(suspect)
+    suspect[0].weight.requires_grad_(False)
+    repaired = SAU(epochs=1)(suspect, clean, None, progress=False).model
+    assert torch.equal(repaired[0].weight, suspect[0].weight)
+    assert not torch.equal(repaired[3].weight, suspect[3].weight)
+    assert [p.requires_grad for p in repaired.parameters()] == [
+        p.requires_grad for p in suspect.parameters()
+    ]
+
+
+def test_the_seed_decides_where_the_ascents_start(planted):
+    suspect, clean, _ = planted
+    first, again, other = (
+        SAU(epochs=1, step_size=0.01, seed=seed)(suspect, clean, None, progress=False).model
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(first[3].weight, again[3].weight)
+    assert not torch.equal(first[3].weight, other[3].weight)
+
+
+def test_a_label_out_of_range_is_reported(planted):
+    suspect, clean, _ = planted
+    (inputs, labels) = clean[0]
+    with pytest.raises(ValueError, match="clean_loader holds label 4 in batch 1 of epoch 1"):
+        SAU(epochs=1)(suspect, [(inputs, labels + 1)], None, progress=False)
+
+
+def test_its_defaults_are_those_of_the_paper():
+    d = SAU()
+    assert (d.epochs, d.lr, d.radius, d.steps, d.step_size) == (100, 1e-4, 0.2, 5, 0.2)
+    weights = (d.clean_weight, d.shared_weight, d.adversarial_weight, d.agreement_weight)
+    assert weights == (1.0, 1.0, 0.01, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "complaint"),
+    [
+        ("epochs", 0, "epochs must be an integer >= 1, got 0"),
+        ("steps", 0, "steps must be an integer >= 1, got 0"),
+        ("radius", -0.2, r"radius must be finite and >= 0, got -0\.2"),
+        ("shared_weight", math.nan, "shared_weight must be finite and >= 0, got nan"),
+        ("pixel_range", (1.0, 0.0), r"pixel_range's upper bound must be finite and >= 1, got 0\.0"),
+        ("seed", -1, "seed must be an integer >= 0, got -1"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_name_and_value(option, value, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        SAU(**{option: value})
