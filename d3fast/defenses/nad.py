@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""NAD, neural attention distillation: look where a fine-tuned twin of the suspect looks.
+
+    loss = CE + sum over layers l of  beta_l * mean (Q(F_s^l) - Q(F_t^l))^2
+    Q(F) = A(F) / ||A(F)||_2,   A(F) = sum over channels of F^2, flattened per sample
+
+The teacher t is a copy of the suspect after a short fine-tuning on the clean samples; the student
+s is the copy that is repaired. The teacher runs in eval mode and is not trained any further.
+
+The mean runs over samples and positions, the scale to which the published betas belong: the sum
+over positions instead would make them H * W times as heavy.
+"""
+
+import copy
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from d3fast.checks import check_integer, check_number
+from d3fast.defenses.base import DefenseResult, OnEpoch, check_tuning, on_copy, tune
+from d3fast.defenses.fine_tuning import FineTuning
+from d3fast.loaders import unpack, yields_nothing
+from d3fast.training import Epoch, Gradients, Loss, plain_gradients
+
+
+@dataclass(frozen=True)
+class NAD:
+    """Neural attention distillation (Li et al., ICLR 2021).
+
+    The layers' weights ``betas`` and the teacher's ten epochs are the authors'; epochs, learning
+    rate and weight decay are those of every fine-tuning baseline, for the teacher too. History
+    and ``on_epoch`` cover the student alone, and its loss has the attention terms in it.
+
+    Layers are found by themselves where ``layers`` is ``None``. Among modules that run once per
+    pass and give maps (N, C, H, W) of more than one pixel, the last one of every size counts, and
+    the last ``len(betas)`` sizes are taken, with the last betas where there are fewer. Of a
+    transformer the last blocks are taken: the children of its outermost ``Sequential`` or
+    ``ModuleList`` that give tokens (N, T, D). One more batch is read from ``clean_train`` for it.
+
+    Args:
+        epochs: passes of the student over the clean samples.
+        lr: learning rate.
+        momentum: momentum.
+        weight_decay: L2 penalty.
+        teacher_epochs: passes of the teacher over the clean samples.
+        betas: weights of the layers' terms, in the order of the layers.
+        layers: qualified names of modules that give (N, C, H, W) or (N, T, D), one per beta.
+        on_epoch: called after every epoch with its record and the model in eval mode.
+
+    Raises:
+        ValueError: a number out of range; not as many layers as betas. When called: a layer that
+            the model does not have or that gives something else; no layer to be found.
+
+    Example:
+        >>> model = nn.Sequential(
+        ...     nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        ...     nn.Linear(4, 2),
+        ... )
+        >>> loader = [(torch.rand(16, 1, 6, 6), torch.arange(16) % 2)]
+        >>> defense = NAD(epochs=3, teacher_epochs=1)
+        >>> len(defense(model, loader, None, progress=False).history)
+        3
+    """
+
+    epochs: int = 100
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    teacher_epochs: int = 10
+    betas: tuple[float, ...] = (500.0, 1000.0, 1000.0)
+    layers: tuple[str, ...] | None = None
+    on_epoch: OnEpoch | None = None
+
+    def __post_init__(self) -> None:
+        check_tuning(self)
+        check_integer("teacher_epochs", self.teacher_epochs, 1)
+        if not self.betas:
+            raise ValueError("betas must be one number or more, got ()")
+        for beta in self.betas:
+            check_number("betas", beta)
+        if self.layers is not None and len(self.layers) != len(self.betas):
+            raise ValueError(f"layers must be as many as betas={self.betas!r}, got {self.layers!r}")
+
+    def __call__(
+        self,
+        model: nn.Module,
+        clean_train: Iterable[Any],
+        clean_val: Iterable[Any] | None,
+        *,
+        device: str | torch.device | None = None,
+        progress: bool = True,
+    ) -> DefenseResult:
+        """Distil a fine-tuned twin into a copy of the model; see ``Defense``."""
+
+        def work(student: nn.Module, where: torch.device) -> tuple[Epoch, ...]:
+            weights = self._weights(student, clean_train, where)
+            teacher = copy.deepcopy(student)
+            tune(
+                teacher, clean_train, None,
+                FineTuning(self.teacher_epochs, self.lr, self.momentum, self.weight_decay), where,
+                title="NAD: teacher", progress=progress,
+            )  # fmt: skip
+            return tune(
+                student, clean_train, clean_val, self, where,
+                title="NAD: student", progress=progress,
+                gradients=attention_distillation(teacher, weights),
+            )  # fmt: skip
+
+        return on_copy(model, device, work)
+
+    def _weights(
+        self, model: nn.Module, clean_train: Iterable[Any], device: torch.device
+    ) -> dict[str, float]:
+        """The beta of every layer whose attention is distilled."""
+        if self.layers is not None:
+            names = self.layers
+        else:
+            batch = next(iter(clean_train), None)
+            if batch is None:
+                raise yields_nothing("clean_loader")
+            inputs, _ = unpack(batch, "clean_loader", device)
+            names = find_layers(model, inputs, len(self.betas))
+        return dict(zip(names, self.betas[-len(names) :], strict=True))
+
+
+def attention(features: Tensor) -> Tensor:
+    """Where a layer looks: its squared activations, summed over channels, of norm 1 per sample.
+
+    Args:
+        features: maps (N, C, H, W) or tokens (N, T, D).
+
+    Returns:
+        (N, H * W) or (N, T).
+
+    Example:
+        >>> attention(torch.tensor([[[[1.0, 0.0]], [[1.0, 0.0]]]]))
+        tensor([[1., 0.]])
+    """
+    # Squares keep their operand for the backward pass; a ReLU in place may overwrite a layer's.
+    squares = features.clone().square()
+    return functional.normalize(squares.sum(dim=2 if features.ndim == 3 else 1).flatten(1))
+
+
+def attention_distillation(teacher: nn.Module, weights: dict[str, float]) -> Gradients:
+    """Gradients of the loss plus the weighted distances of attention maps, for ``fit``.
+
+    Args:
+        teacher: where the maps to come close to are taken from; it is not changed.
+        weights: by layers' names, which are those of the student too. Layers of weight 0 are
+            left out.
+
+    Returns:
+        A ``Gradients``, whose value has the attention terms in it. Hooks live for one batch.
+    """
+    weights = {name: beta for name, beta in weights.items() if beta > 0}
+    teacher.eval()
+
+    def gradients(
+        model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if not weights:
+            return plain_gradients(model, inputs, labels, loss)
+        with _attention_maps(teacher, weights) as wanted, torch.no_grad():
+            teacher(inputs)
+        with _attention_maps(model, weights) as maps:
+
+            def distilled(logits: Tensor, labels: Tensor) -> Tensor:
+                value = loss(logits, labels)
+                for name, beta in weights.items():
+                    if name not in maps:
+                        raise ValueError(f"layer {name!r} takes no part in the forward pass")
+                    value = value + beta * functional.mse_loss(maps[name], wanted[name])
+                return value
+
+            return plain_gradients(model, inputs, labels, distilled)
+
+    return gradients
+
+
+@contextmanager
+def _attention_maps(model: nn.Module, layers: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+    """Inside the block, every forward pass puts the layers' attention maps in here."""
+    modules = dict(model.named_modules())
+    maps: dict[str, Tensor] = {}
+
+    def note(name: str, module: nn.Module, args: Any, output: Any) -> None:
+        if not isinstance(output, Tensor) or output.ndim not in (3, 4):
+            given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(f"layer {name!r} must give (N, C, H, W) or (N, T, D), got {given}")
+        maps[name] = attention(output)
+
+    handles = []
+    try:
+        for name in layers:
+            if name not in modules:
+                raise ValueError(f"layers holds {name!r}, which {type(model).__name__} has not")
+            handles.append(modules[name].register_forward_hook(partial(note, name)))
+        yield maps
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def find_layers(model: nn.Module, inputs: Tensor, count: int) -> tuple[str, ...]:
+    """The layers whose attention is distilled where none are named; see ``NAD``.
+
+    Args:
+        model: any module; it runs once, in eval mode, and gets its modes back.
+        inputs: one batch.
+        count: how many layers at most.
+
+    Returns:
+        Qualified names, in the order of execution.
+
+    Raises:
+        ValueError: no module gives maps of more than one pixel or is a block on tokens.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Tanh())
+        >>> find_layers(model, torch.zeros(1, 1, 8, 8), 3)
+        ('1', '3')
+    """
+    shapes = _shapes_of_single_calls(model, inputs)
+    found = _blocks(model, shapes) or _last_of_every_size(shapes)
+    if not found:
+        raise ValueError(
+            f"{type(model).__name__} has no layer that gives maps (N, C, H, W) of more than one "
+            "pixel and no block on tokens (N, T, D); name some with layers=(...)"
+        )
+    return tuple(found[-count:])
+
+
+def _shapes_of_single_calls(model: nn.Module, inputs: Tensor) -> dict[str, torch.Size]:
+    """What modules give, in the order they finish; without those that run several times."""
+    calls: list[tuple[str, torch.Size]] = []
+
+    def note(name: str, module: nn.Module, args: Any, output: Any) -> None:
+        calls.append((name, output.shape if isinstance(output, Tensor) else torch.Size()))
+
+    modes = [(module, module.training) for module in model.modules()]
+    handles = [m.register_forward_hook(partial(note, name)) for name, m in model.named_modules()]
+    try:
+        model.eval()
+        with torch.no_grad():
+            model(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, training in modes:
+            module.training = training
+    names = [name for name, _ in calls]
+    return {name: shape for name, shape in calls if name and names.count(name) == 1}
+
+
+def _blocks(model: nn.Module, shapes: dict[str, torch.Size]) -> list[str]:
+    """The children of the outermost list of modules that have weights and give (N, T, D)."""
+    stacks: list[list[str]] = []
+    for at, module in model.named_modules():
+        if isinstance(module, nn.Sequential | nn.ModuleList):
+            weighty = [
+                f"{at}.{child}" if at else child
+                for child, block in module.named_children()
+                if next(block.parameters(), None) is not None
+            ]
+            stacks.append([name for name in weighty if len(shapes.get(name, ())) == 3])
+    stacks = [stack for stack in stacks if stack]
+    # Where several are equally far out, the longest.
+    return min(stacks, key=lambda stack: (stack[0].count("."), -len(stack)), default=[])
+
+
+def _last_of_every_size(shapes: dict[str, torch.Size]) -> list[str]:
+    last: dict[tuple[int, ...], str] = {}
+    for name, shape in shapes.items():
+        size = tuple(shape[2:])
+        if len(size) == 2 and size[0] * size[1] > 1:
+            last.pop(size, None)  # so that sizes stand in the order of their last layers
+            last[size] = name
+    return list(last.values())
