@@ -21,14 +21,12 @@ from typer.core import TyperGroup
 
 from d3fast import __version__, demo, environment
 from d3fast.attacks import ADAPTIVE, ATTACKS, TrainConfig
-from d3fast.benchmark.attacks import PRESETS, parse_attacks, run_attacks
-from d3fast.benchmark.cells import Place
-from d3fast.checks import check_choice
+from d3fast.cli_benchmark import benchmark
 from d3fast.data import DATASETS
 from d3fast.devices import resolve_device
 from d3fast.files import folder
 from d3fast.implant import Implant, implant, measure
-from d3fast.report.attacks import write_attacks, write_card
+from d3fast.report.attacks import write_card
 from d3fast.report.demo import write_report
 
 
@@ -153,49 +151,7 @@ def _attack(
     write_card(*made, spec, place, Console())
 
 
-benchmark = typer.Typer(no_args_is_help=True, help="Benchmarks of many cells, resumable.")
 app.add_typer(benchmark, name="benchmark")
-
-
-@benchmark.command("attacks")
-def _benchmark_attacks(
-    preset: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")] = "cpu",
-    out: Annotated[Path, typer.Option(help="Folder of the cells; a second run goes on.")] = Path(
-        "runs/attacks"
-    ),
-    attacks: Annotated[
-        str | None,
-        typer.Option(help="Some attacks only, comma-separated, each NAME or NAME+ADAPTIVE."),
-    ] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds.")] = None,
-    first_seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; the number of cores on a CPU, else 1.")
-    ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder or file of the data set, where it has any.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
-) -> None:
-    """Train every attack beside its clean twin: ACC, ASR, RA, floor and pictures."""
-    check_choice("preset", preset, PRESETS)
-    chosen = PRESETS[preset]
-    if attacks is not None:
-        chosen = replace(chosen, attacks=parse_attacks(attacks))
-    where = resolve_device(device)
-    beside = workers or (environment.cores() if where.type == "cpu" else 1)
-    place = Place(folder(out), str(where), data_dir)
-    count = seeds or chosen.seeds
-    torch.set_num_threads(1 if where.type == "cpu" else torch.get_num_threads())
-    rows = run_attacks(
-        chosen, place, seeds=range(first_seed, first_seed + count), workers=beside,
-        progress=progress,
-    )  # fmt: skip
-    command = f"d3fast benchmark attacks --preset {preset} --seeds {count}"
-    command += f" --first-seed {first_seed}" if first_seed else ""
-    command += f" --attacks {attacks}" if attacks else ""
-    write_attacks(rows, chosen, command, place, Console())
 
 
 @app.command("env")

@@ -140,6 +140,12 @@ class CleanCell:
                 "seconds": seconds}  # fmt: skip
 
 
+def twin_of(spec: Implant) -> CleanCell:
+    """The clean twin of a model; one for all poison ratios, which mean nothing to it."""
+    plain = replace(spec, attack=None, adaptive=None, target=None, ratio=Implant.ratio)
+    return CleanCell(plain)
+
+
 @dataclass(frozen=True)
 class AttackCell:
     """One attack on one seed.
@@ -169,8 +175,7 @@ class AttackCell:
     @property
     def twin(self) -> CleanCell:
         """The cell of the clean twin; it has to be run before."""
-        spec = replace(self.spec, attack=None, adaptive=None, target=None)
-        return CleanCell(spec)
+        return twin_of(self.spec)
 
     def run(self, place: Place, progress: bool) -> Row:
         """Learn the trigger, measure its floor, train the model, measure it."""
@@ -210,7 +215,7 @@ def run_attacks(
     Raises:
         ValueError: data missing or damaged.
     """
-    twins = [CleanCell(preset.cell(seed, None, None)) for seed in seeds]
+    twins = [twin_of(preset.cell(seed, None, None)) for seed in seeds]
     rows = run_cells(twins, place, workers=workers, progress=progress, title="clean twins")
     cells = [
         AttackCell(preset.cell(seed, name, adaptive))

@@ -12,16 +12,21 @@ import json
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from d3fast.files import folder as make_folder
 from d3fast.files import whole_file
 from d3fast.progress import progress_bar
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 Row = dict[str, Any]
 
@@ -34,11 +39,13 @@ class Place:
         folder: the benchmark's: ``cells/``, and what else cells keep there.
         device: where to compute.
         data_dir: folder of the data set's files, where it has files.
+        keep: keys of cells that are to keep their model, of those that do so only if asked.
     """
 
     folder: Path
     device: str = "cpu"
     data_dir: Path | None = None
+    keep: frozenset[str] = frozenset()
 
 
 class Cell(Protocol):
@@ -93,6 +100,8 @@ def run_cells(
     progress: bool = True,
     title: str = "cells",
     on_row: Callable[[Cell, Row], None] | None = None,
+    deadline: float | None = None,
+    above: "Callable[[], RenderableType] | None" = None,
 ) -> list[Row]:
     """Rows of all cells, in their order; those that are finished are read instead of run.
 
@@ -103,6 +112,9 @@ def run_cells(
         progress: show a bar, with the time that remains.
         title: what the bar says.
         on_row: called in this process for every row, finished ones first.
+        deadline: by ``time.monotonic``; no cell is begun after it, and those that were not have
+            no row.
+        above: what is shown above the bar, asked anew at every refresh.
 
     Raises:
         ValueError, OSError: what a cell raised; cells that are running finish first, no other
@@ -110,24 +122,39 @@ def run_cells(
     """
     make_folder(place.folder / "cells")
     rows: dict[int, Row] = {}
-    with progress_bar(title, len(cells), progress) as advance:
 
-        def done(index: int, row: Row) -> None:
-            rows[index] = row
+    def done(index: int, row: Row) -> None:
+        rows[index] = row
+        if on_row is not None:
+            on_row(cells[index], row)
+
+    for index, cell in enumerate(cells):
+        if (row := finished(cell, place.folder)) is not None:
+            done(index, row)
+    left = [index for index in range(len(cells)) if index not in rows]
+    with progress_bar(title, len(cells), progress, done=len(rows), above=above) as advance:
+        results = (
+            _run_here(cells, left, place, progress, deadline)
+            if workers == 1
+            else _run_beside(cells, left, place, workers, deadline)
+        )
+        for index, row in results:
+            done(index, row)
             advance(f"{title}: {cells[index].name}")
-            if on_row is not None:
-                on_row(cells[index], row)
+    return [rows[index] for index in sorted(rows)]
 
-        for index, cell in enumerate(cells):
-            if (row := finished(cell, place.folder)) is not None:
-                done(index, row)
-        left = [index for index in range(len(cells)) if index not in rows]
-        if workers == 1:
-            for index in left:
-                done(index, _work(cells[index], place, progress))
-        elif left:
-            _run_beside(cells, left, place, workers, done)
-    return [rows[index] for index in range(len(cells))]
+
+def _before(deadline: float | None) -> bool:
+    return deadline is None or time.monotonic() < deadline
+
+
+def _run_here(
+    cells: Sequence[Cell], left: Sequence[int], place: Place, progress: bool, deadline: float | None
+) -> Iterator[tuple[int, Row]]:
+    for index in left:
+        if not _before(deadline):
+            return
+        yield index, _work(cells[index], place, progress)
 
 
 def _begin_work() -> None:
@@ -148,17 +175,28 @@ def _run_beside(
     left: Sequence[int],
     place: Place,
     workers: int,
-    done: Callable[[int, Row], None],
-) -> None:
+    deadline: float | None,
+) -> Iterator[tuple[int, Row]]:
+    if not left or not _before(deadline):
+        return
     # Spawned, not forked: torch's thread pools do not survive a fork.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=_begin_work)
+    waiting = iter(left)
+    running: dict[Future[Row], int] = {}
+
+    def begin(most: int) -> None:
+        if _before(deadline):
+            for index in islice(waiting, most):
+                running[pool.submit(_work, cells[index], place, False)] = index
+
     try:
-        running: dict[Future[Row], int] = {
-            pool.submit(_work, cells[index], place, False): index for index in left
-        }
+        begin(workers)  # no more than that: what was handed to the pool is past calling off
         while running:
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                done(running.pop(future), future.result())
+            over = wait(running, return_when=FIRST_COMPLETED).done
+            begun = [(running.pop(future), future) for future in over]
+            for index, future in begun:
+                yield index, future.result()
+            begin(len(begun))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,79 @@
+"""Presets: which cells they come to, and what can be changed about them."""
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+
+from d3fast.benchmark.attacks import PRESETS as ATTACK_PRESETS
+from d3fast.benchmark.attacks import AttackCell
+from d3fast.benchmark.cells import key_of
+from d3fast.benchmark.plan import Ablation, GridPreset, changed_suspects, chosen_repairs, plan
+from d3fast.benchmark.presets import PRESETS
+from d3fast.benchmark.repairs import Repair
+from d3fast.data import AUGMENTATIONS
+from d3fast.defenses import DEFENSES
+
+CPU, PAPER = PRESETS["cpu"], PRESETS["paper"]
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_every_preset_can_be_spelled_out_and_written_down(preset):
+    whole = plan(preset, range(2))
+    assert whole.twins
+    assert whole.repairs
+    assert whole.relearning
+    lines = [(key_of(p.cell), str(p.marks)) for p in whole.all]
+    assert len(set(lines)) == len(lines)
+    json.dumps(asdict(preset), allow_nan=False)
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_every_registered_defence_stands_in_every_preset(preset):
+    assert {repair.name for repair in preset.repairs} >= set(DEFENSES)
+
+
+def test_the_suspects_of_the_cpu_preset_are_those_of_the_benchmark_of_attacks():
+    attacks = ATTACK_PRESETS["cpu"]
+    made = {key_of(p.cell) for p in plan(CPU, range(3)).suspects}
+    for name, adaptive in attacks.attacks:
+        assert key_of(AttackCell(attacks.cell(2, name, adaptive))) in made
+
+
+def test_a_preset_takes_another_data_set_and_one_model_for_all():
+    changed = changed_suspects(PAPER, data="fashion-mnist", model="preact_resnet_narrow")
+    (group,) = changed.suspects
+    assert (group.twin.data, group.twin.model) == ("fashion-mnist", "preact_resnet_narrow")
+    assert group.twin.training.augment == AUGMENTATIONS["fashion-mnist"]
+    cell = plan(changed, [0]).repairs[0].cell
+    assert cell.augment == AUGMENTATIONS["fashion-mnist"]
+
+
+def test_without_augmentation_nothing_is_augmented():
+    assert all(p.cell.augment is None for p in plan(CPU, [0]).repairs)
+
+
+def test_some_attacks_alone():
+    changed = changed_suspects(PAPER, attacks=(("badnets", None), ("sig", None)))
+    assert all(group.attacks == (("badnets", None), ("sig", None)) for group in changed.suspects)
+    assert changed.ablated == changed.relearning == (("badnets", None),)
+
+
+def test_some_repairs_alone():
+    assert [r.label for r in chosen_repairs(PAPER, ["d3-paper", "d3"]).repairs] == [
+        "d3-paper", "d3",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"defence must be one of 'd3', .*, got 'd4'"):
+        chosen_repairs(PAPER, ["d4"])
+
+
+def test_presets_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="labels of repairs must differ"):
+        replace(CPU, repairs=(Repair("d3"), Repair("d3")))
+    with pytest.raises(ValueError, match="3000 images kept aside are too few for 3001 samples"):
+        replace(CPU, clean=3001)
+    with pytest.raises(ValueError, match="too few for 3001 samples"):
+        replace(CPU, ablations=(Ablation("clean", 1.0, Repair("d3"), clean=3001),))
+    with pytest.raises(ValueError, match="2950 samples and 100 of the relearning test"):
+        replace(CPU, clean=2950)
+    assert isinstance(replace(CPU, clean=2950, relearning=()), GridPreset)
