@@ -54,7 +54,8 @@ class ANP:
     Args:
         eps: bound of the perturbations.
         alpha: weight of the undisturbed loss, in [0, 1].
-        inner_steps: steps of sign ascent from a random start, each of eps / inner_steps.
+        inner_steps: steps of sign ascent from a random start, each of eps / inner_steps and cut
+            off at eps, as in the formula; the public code lets them pass it.
         lr: learning rate of the masks.
         momentum: momentum of the masks.
         steps: batches in all, going round ``clean_train``.
@@ -71,9 +72,8 @@ class ANP:
         ...     nn.Flatten(), nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2)
         ... )
         >>> loader = [(torch.rand(16, 1, 2, 2), torch.arange(16) % 2)]
-        >>> result = ANP(steps=3)(model, loader, loader, progress=False)
-        >>> torch.equal(result.model[1].weight, model[1].weight), len(result.history)
-        (True, 3)
+        >>> len(ANP(steps=3)(model, loader, loader, progress=False).history)
+        3
     """
 
     eps: float = 0.4
