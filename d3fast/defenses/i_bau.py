@@ -59,7 +59,7 @@ def hypergradient(
         are used up.
 
     Source:
-        Zeng et al. 2022, section 4; the iteration is that of Grazzi et al., ICML 2020.
+        Zeng et al. 2022, algorithm 1; the iteration is that of Grazzi et al., ICML 2020.
 
     Example:
         >>> theta = torch.tensor(3.0, requires_grad=True)

@@ -32,11 +32,12 @@ from d3fast.training import Epoch, Gradients, Loss, fit
 
 @dataclass(frozen=True)
 class SAU:
-    """Shared adversarial unlearning; the defaults are the paper's for CIFAR-10.
+    """Shared adversarial unlearning.
 
-    Adam at a constant rate. Perturbations are crafted in eval mode from a random start; then
-    clean and adversarial inputs go through the model as one batch in train mode, so that batch
-    norm treats triggered inputs in use as it did here. The paper leaves these three open.
+    Weights, radius, steps and epochs are the paper's for CIFAR-10; the rates are those it is
+    commonly run with. Three choices are made here: the ascents start at random; they see the
+    model in eval mode; clean and adversarial inputs then go through it as one batch in train
+    mode, so that batch norm treats triggered inputs in use as it did here.
 
     Args:
         epochs: passes over the clean samples.
@@ -58,7 +59,7 @@ class SAU:
 
     Source:
         Wei, Zhang, Zha, Wu, *Shared Adversarial Unlearning: Backdoor Mitigation by Unlearning
-        Shared Adversarial Examples*, NeurIPS 2023, algorithm 1 and section 5.1.
+        Shared Adversarial Examples*, NeurIPS 2023, algorithm 1.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))

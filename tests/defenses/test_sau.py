@@ -189,7 +189,7 @@ def test_a_label_out_of_range_is_reported(planted):
         SAU(epochs=1)(suspect, [(inputs, labels + 1)], None, progress=False)
 
 
-def test_its_defaults_are_those_of_the_paper():
+def test_its_defaults_are_the_published_ones():
     d = SAU()
     assert (d.epochs, d.lr, d.radius, d.steps, d.step_size) == (100, 1e-4, 0.2, 5, 0.2)
     weights = (d.clean_weight, d.shared_weight, d.adversarial_weight, d.agreement_weight)
