@@ -80,6 +80,8 @@ def run_grid(
              "relearning": own.relearning}  # fmt: skip
     for title, planned in steps.items():
         cells = list({key_of(p.cell): p.cell for p in planned}.values())
+        if not cells:
+            continue
         rows = run_cells(
             cells, place, workers=workers, progress=progress, title=title, deadline=deadline,
             on_row=live.add, above=live.table,

@@ -6,7 +6,7 @@ suspects, repairs, and the relearning test of some models.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -16,7 +16,7 @@ from d3fast.benchmark.relearn import RelearnCell
 from d3fast.benchmark.repairs import Repair, RepairCell, suspect_row
 from d3fast.checks import check_choice
 from d3fast.data import AUGMENTATIONS
-from d3fast.relearning import KS
+from d3fast.relearning import KS, RelearnConfig
 
 Attacks = tuple[tuple[str, str | None], ...]
 NONE, CLEAN = "none", "clean twin"  # what rows of suspects and of their twins have for a defence
@@ -57,6 +57,7 @@ class GridPreset:
         ablated: the attacks they are run on.
         relearning: the attacks of the relearning test.
         ks: numbers of poisoned samples in it.
+        relearn: how models are fine-tuned in it.
 
     Raises:
         ValueError: two repairs with one label; more samples than are kept aside.
@@ -73,6 +74,7 @@ class GridPreset:
     ablated: Attacks = (("badnets", None), ("blended", None))
     relearning: Attacks = ()
     ks: tuple[int, ...] = KS
+    relearn: RelearnConfig = field(default_factory=RelearnConfig)
 
     def __post_init__(self) -> None:
         labels = [repair.label for repair in self.repairs]
@@ -192,7 +194,7 @@ def _relearning(
     subjects += [(planned.cell, planned.marks["defense"]) for planned in repairs]
     return [
         Planned(
-            RelearnCell(subject, suspect, clean=preset.clean, ks=preset.ks),
+            RelearnCell(subject, suspect, preset.clean, preset.ks, config=preset.relearn),
             suspect,
             _marks("relearning", label),
         )

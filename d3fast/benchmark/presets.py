@@ -12,8 +12,7 @@ from typing import Any
 
 from d3fast.benchmark import attacks
 from d3fast.benchmark.plan import Ablation, Attacks, GridPreset
-from d3fast.benchmark.repairs import Repair, option_names
-from d3fast.defenses import DEFENSES
+from d3fast.benchmark.repairs import Repair
 
 _ADAPTIVE: Attacks = tuple(
     (attack, adaptive)
@@ -24,13 +23,24 @@ _ADAPTIVE: Attacks = tuple(
 _D3_PAPER = {"reduction": "batch_mean", "constraint": "norm_ball", "warm_start": "random"}
 
 
-def _registered(epochs: int | None = None) -> tuple[Repair, ...]:
-    """Every defence with its defaults, and as many epochs where it counts any."""
-
-    def options(name: str) -> dict[str, Any]:
-        return {"epochs": epochs} if epochs and "epochs" in option_names(name) else {}
-
-    return tuple(Repair(name, (options(name),)) for name in DEFENSES)
+_EPOCHS = {"epochs": 50}
+_CPU_REPAIRS = (
+    Repair("fine-tuning", (_EPOCHS,)),
+    Repair("ft-sam", (_EPOCHS,)),
+    Repair("fine-pruning", (_EPOCHS,)),
+    Repair("nad", (_EPOCHS,)),
+    Repair("neural-cleanse", (_EPOCHS,)),
+    Repair("anp"),
+    Repair("i-bau"),
+    Repair("sau", (_EPOCHS,)),
+    Repair("fst", (_EPOCHS,)),
+    Repair("d3", (_EPOCHS,)),
+)
+# The defaults of every defence are the published ones.
+_PAPER_REPAIRS = (
+    *(Repair(repair.name) for repair in _CPU_REPAIRS),
+    Repair("d3", (_D3_PAPER,), label="d3-paper"),
+)
 
 
 def _d3(factor: str, option: str, values: Iterable[Any]) -> tuple[Ablation, ...]:
@@ -49,7 +59,7 @@ PRESETS: Mapping[str, GridPreset] = MappingProxyType(
     {
         "cpu": GridPreset(
             suspects=(replace(_CPU_ATTACKS, attacks=_CPU_ATTACKS.attacks + _ADAPTIVE),),
-            repairs=_registered(epochs=50),
+            repairs=_CPU_REPAIRS,
             clean=1_000,
             batch_size=64,
             relearning=(("badnets", None), ("blended", None)),
@@ -63,7 +73,7 @@ PRESETS: Mapping[str, GridPreset] = MappingProxyType(
                 )
                 for model in _PAPER_MODELS
             ),
-            repairs=(*_registered(), Repair("d3", (_D3_PAPER,), label="d3-paper")),
+            repairs=_PAPER_REPAIRS,
             clean=2_500,
             batch_size=256,
             augment=True,

@@ -48,7 +48,18 @@ def _make_stage(name: str, options: Options) -> Defense:
     for option in options:
         check_choice(f"option of {name}", option, sorted(option_names(name)))
     make = DEFENSES[name]
-    return D3(D3Config(**options)) if make is D3 else make(**options)
+    return D3(D3Config(**options)) if make is D3 else make(**_nested(make(), options))
+
+
+def _nested(default: Any, options: Options) -> dict[str, Any]:
+    """Options of options are mappings here and dataclasses there; what they leave out stays."""
+    parts = {name: getattr(default, name) for name in options}
+    return {
+        name: dataclasses.replace(parts[name], **value)
+        if isinstance(value, Mapping) and dataclasses.is_dataclass(parts[name])
+        else value
+        for name, value in options.items()
+    }
 
 
 def _stage_options(name: str, options: Options, seed: int) -> dict[str, Any]:

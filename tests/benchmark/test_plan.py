@@ -63,7 +63,7 @@ def test_some_repairs_alone():
     assert [r.label for r in chosen_repairs(PAPER, ["d3-paper", "d3"]).repairs] == [
         "d3-paper", "d3",
     ]  # fmt: skip
-    with pytest.raises(ValueError, match=r"defence must be one of 'd3', .*, got 'd4'"):
+    with pytest.raises(ValueError, match=r"defence must be one of 'fine-tuning', .*, got 'd4'"):
         chosen_repairs(PAPER, ["d4"])
 
 

@@ -224,6 +224,20 @@ def test_every_defence_of_the_registry_can_be_built_and_sent_to_a_worker(name):
     assert settings_of(made)["defense"] == name
 
 
+@pytest.mark.parametrize("name", DEFENSES)
+def test_a_defence_made_from_its_written_options_is_the_same_defence(name):
+    repair = Repair(name)
+    again = repairs.make_defense(name, repair.all_options(seed=0))
+    assert again == DEFENSES[name]()
+    assert pickle.loads(pickle.dumps(again)) == again
+
+
+def test_options_of_options_keep_what_is_not_said():
+    repair = Repair("neural-cleanse", ({"inversion": {"steps": 3}},))
+    default = DEFENSES["neural-cleanse"]()
+    assert repair.build(seed=0).inversion == replace(default.inversion, steps=3)
+
+
 def test_the_options_of_a_pipeline_go_to_their_stages():
     both = Repair("fine-tuning+d3", ({"epochs": 3}, {"epochs": 4})).build(seed=0)
     first, second = both.stages
@@ -235,7 +249,7 @@ def test_the_options_of_a_pipeline_go_to_their_stages():
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("no-such",), "defence must be one of 'd3', .*, got 'no-such'"),
+        (("no-such",), "defence must be one of '.*, got 'no-such'"),
         (("d3", ({"speed": 1},)), "option of d3 must be one of .*, got 'speed'"),
         (("d3", ({"epochs": 0},)), "epochs must be an integer >= 1, got 0"),
         (("d3", ({}, {})), "options must be one mapping per stage of d3, got 2"),
