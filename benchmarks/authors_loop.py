@@ -142,8 +142,8 @@ def _train_epoch(
         hinge = torch.relu(each - config.epsilon).mean()
         pairs = zip(tracked, references, strict=True)
         distance = sum(torch.norm(p - theta_0) for p, theta_0 in pairs)
-        loss = config.clean_weight * hinge - config.distance_weight * distance
-        loss = loss * config.loss_scale
+        clean_weight, distance_weight = config.weights()
+        loss = clean_weight * hinge - distance_weight * distance
         loss.backward()
         optimizer.step()
         for p, theta_0 in zip(tracked, references, strict=True):

@@ -20,15 +20,16 @@ import torch
 from safetensors.torch import save_model
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
+from torch.optim.swa_utils import AveragedModel
 
-from d3fast.checks import check_choice, check_integer
+from d3fast.checks import check_choice, check_integer, check_number
 from d3fast.devices import resolve_device, wait_for
 from d3fast.files import whole_file
 from d3fast.loss import CleanLoss, check_clean_loss
 from d3fast.optim import WARM_STARTS, D3FusedSGD, param_groups
 from d3fast.optim.options import check_group
 from d3fast.seeding import generator, global_seed
-from d3fast.training import PRECISIONS, Epoch, check_weights, fit
+from d3fast.training import PRECISIONS, Epoch, check_weights, fit, mean_loss
 
 SCHEDULES = ("cosine", "constant")
 
@@ -56,6 +57,11 @@ class D3Config:
         momentum: momentum.
         weight_decay: L2 penalty.
         schedule: of the learning rate: ``"cosine"`` to 0 over the epochs, or ``"constant"``.
+        averaging: share of the epochs, from the last one back, whose weights and batch-norm
+            statistics are averaged in the end (Izmailov et al., UAI 2018), and projected onto the
+            constraint; 0 keeps the last. The history and ``on_epoch`` show them as they were.
+        dual_step: step eta of dual ascent, lambda <- max(0, lambda + eta (L - epsilon)) after
+            every epoch, L the cross-entropy on held-out clean samples; 0 keeps lambda.
         seed: draws the warm start, dropout's masks, and the order of a loader that shuffles by
             torch's global generator.
         backend: of the optimizer.
@@ -87,6 +93,8 @@ class D3Config:
     momentum: float = 0.9
     weight_decay: float = 0.0
     schedule: str = "cosine"
+    averaging: float = 0.0
+    dual_step: float = 0.0
     seed: int = 0
     backend: str = "auto"
     precision: str = "fp32"
@@ -99,6 +107,10 @@ class D3Config:
         check_choice("precision", self.precision, PRECISIONS)
         check_integer("epochs", self.epochs, 1)
         check_integer("seed", self.seed, 0)
+        check_number("dual_step", self.dual_step)
+        check_number("averaging", self.averaging)
+        if self.averaging > 1:
+            raise ValueError(f"averaging must be <= 1, got {self.averaging}")
         untouched: dict[str, Any] = {
             "dampening": 0.0,
             "nesterov": False,
@@ -134,10 +146,15 @@ class D3Config:
         )  # fmt: skip
         return replace(published, **changes)
 
-    @property
-    def loss_scale(self) -> float:
-        """What hinge and distance are multiplied with: 1 / (lambda + 1), or 1."""
-        return 1 / (self.clean_weight + 1) if self.normalize and self.clean_weight > 1 else 1.0
+    def weights(self, clean_weight: float | None = None) -> tuple[float, float]:
+        """What hinge and distance are multiplied with, (lambda, w), or that over (lambda + 1).
+
+        Args:
+            clean_weight: another lambda than the configured one.
+        """
+        chosen = self.clean_weight if clean_weight is None else clean_weight
+        scale = 1 / (chosen + 1) if self.normalize and chosen > 1 else 1.0
+        return chosen * scale, self.distance_weight * scale
 
 
 @dataclass(frozen=True)
@@ -200,7 +217,7 @@ def detoxify(
         model: the suspect; gives (N, classes) scores. It is not changed.
         clean_loader: yields (inputs, labels) of clean samples, afresh in every epoch.
         config: how; ``D3Config()`` if ``None``.
-        val_loader: held-out clean samples, for the record only.
+        val_loader: held-out clean samples, for the record, and for dual ascent where asked for.
         device: where to compute; where the model is if ``None``.
         progress: show a progress bar.
         on_epoch: called after every epoch with its record and the model in eval mode.
@@ -210,7 +227,8 @@ def detoxify(
 
     Raises:
         ValueError: NaN or inf in the weights, the data (names the batch) or the loss; a loader
-            that yields nothing; labels out of range; nothing to track.
+            that yields nothing; labels out of range; nothing to track; dual ascent without
+            held-out samples.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
@@ -221,18 +239,56 @@ def detoxify(
         (2, True)
     """
     config = config or D3Config()
+    if config.dual_step and val_loader is None:
+        raise ValueError("dual_step > 0 measures the loss on held-out data: val_loader is missing")
     where = resolve_device(device, model)
     check_weights(model)
     started = time.perf_counter()
     repaired = copy.deepcopy(model).to(where)
     if config.channels_last:
         repaired.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = _make_optimizer(repaired, config)
+    loss = CleanLoss(config.epsilon, config.weights()[0], config.reduction)
+    average = _Average(config)
+    multiplier = _Multiplier(config, loss, optimizer, val_loader, where)
+
+    def after_epoch(epoch: Epoch, now: nn.Module) -> None:
+        multiplier.update(now)
+        average.add(epoch, now)
+        if on_epoch is not None:
+            on_epoch(epoch, now)
+
+    with global_seed(config.seed, "training", where):  # for dropout, and loaders that shuffle
+        history = fit(
+            repaired,
+            clean_loader,
+            loss,
+            optimizer,
+            epochs=config.epochs,
+            device=where,
+            scheduler=_schedule(optimizer, config),
+            val_loader=val_loader,
+            distance=optimizer.total_distance,
+            on_epoch=after_epoch,
+            title="repairing with D3",
+            progress=progress,
+            precision=config.precision,
+        )
+    average.write(repaired, optimizer)
+    if config.channels_last:
+        repaired.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    wait_for(where)
+    return DetoxResult(repaired, history, config, time.perf_counter() - started)
+
+
+def _make_optimizer(model: nn.Module, config: D3Config) -> D3FusedSGD:
+    """The optimizer, the tracked weights at their warm start."""
     optimizer = D3FusedSGD(
-        param_groups(repaired, track=config.track),
+        param_groups(model, track=config.track),
         lr=config.lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
-        distance_weight=config.distance_weight * config.loss_scale,
+        distance_weight=config.weights()[1],
         distance_p=config.distance_p,
         scope=config.scope,
         constraint=config.constraint,
@@ -241,27 +297,61 @@ def detoxify(
         backend=config.backend,
     )
     optimizer.warm_start(config.warm_start, generator=generator(config.seed, "warm start"))
-    weight = config.clean_weight * config.loss_scale
-    with global_seed(config.seed, "training", where):  # for dropout, and loaders that shuffle
-        history = fit(
-            repaired,
-            clean_loader,
-            CleanLoss(config.epsilon, weight, config.reduction),
-            optimizer,
-            epochs=config.epochs,
-            device=where,
-            scheduler=_schedule(optimizer, config),
-            val_loader=val_loader,
-            distance=optimizer.total_distance,
-            on_epoch=on_epoch,
-            title="repairing with D3",
-            progress=progress,
-            precision=config.precision,
-        )
-    if config.channels_last:
-        repaired.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    wait_for(where)
-    return DetoxResult(repaired, history, config, time.perf_counter() - started)
+    return optimizer
+
+
+class _Average:
+    """The mean of a model's weights and buffers over the last epochs."""
+
+    def __init__(self, config: D3Config) -> None:
+        self.first = config.epochs + 1 - round(config.averaging * config.epochs)
+        self.mean: AveragedModel | None = None
+
+    def add(self, epoch: Epoch, model: nn.Module) -> None:
+        if epoch.epoch < self.first:
+            return
+        if self.mean is None:
+            self.mean = AveragedModel(model, use_buffers=True)
+        self.mean.update_parameters(model)
+
+    def write(self, model: nn.Module, optimizer: D3FusedSGD) -> None:
+        """Put the mean, projected onto the constraint, into the model, if there is one."""
+        if self.mean is None:
+            return
+        model.load_state_dict(self.mean.module.state_dict())
+        for group in optimizer.param_groups:  # a step of no length is the projection alone
+            group["lr"] = 0.0
+            for param in group["params"]:
+                param.grad = torch.zeros_like(param)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+
+class _Multiplier:
+    """lambda as a Lagrange multiplier: it grows while the clean loss is above its bound."""
+
+    def __init__(
+        self,
+        config: D3Config,
+        loss: CleanLoss,
+        optimizer: D3FusedSGD,
+        val_loader: Iterable[Any] | None,
+        device: torch.device,
+    ) -> None:
+        self.config, self.loss, self.optimizer = config, loss, optimizer
+        self.val_loader, self.device = val_loader, device
+        self.value = config.clean_weight
+
+    def update(self, model: nn.Module) -> None:
+        """One step of dual ascent; the model is in eval mode."""
+        if not self.config.dual_step or self.val_loader is None:
+            return
+        excess = mean_loss(model, self.val_loader, self.device) - self.config.epsilon
+        self.value = max(0.0, self.value + self.config.dual_step * excess)
+        self.loss.weight, weight = self.config.weights(self.value)
+        for group in self.optimizer.param_groups:
+            if group["distance_weight"]:  # groups that are not tracked have none
+                group["distance_weight"] = weight
 
 
 def _schedule(optimizer: D3FusedSGD, config: D3Config) -> LRScheduler | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -99,6 +100,29 @@ def check_weights(model: nn.Module, when: str = "") -> None:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise ValueError(f"the model's {name} holds NaN or inf {when}".rstrip())
+
+
+@torch.no_grad()
+def mean_loss(model: nn.Module, loader: Iterable[Any], device: torch.device) -> float:
+    """Mean cross-entropy of a model, in the mode it is in, over the samples of a loader.
+
+    Args:
+        model: gives (N, classes) scores; on ``device`` already.
+        loader: yields (inputs, labels).
+        device: where batches are moved to.
+
+    Raises:
+        ValueError: the loader yields nothing.
+    """
+    parts = []
+    for batch in loader:
+        inputs, labels = unpack(batch, "val_loader", device)
+        total = cross_entropy(class_scores(model, inputs), labels, reduction="sum")
+        parts.append(torch.stack([total.double(), total.new_tensor(len(labels)).double()]))
+    if not parts:
+        raise yields_nothing("val_loader")
+    total, count = torch.stack(parts).sum(dim=0).tolist()
+    return float(total / count)
 
 
 class _Autocast(nn.Module):

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -132,6 +133,64 @@ def test_a_ball_and_a_shell_hold_too():
     shell = D3Config(epochs=5, lr=0.3, constraint="distance_shell", radius=(1.0, 1.1))
     travelled = (_detoxify(model, config=shell).model.head.weight - start).norm() / start.norm()
     assert 1.0 - 1e-6 <= travelled <= 1.1 + 1e-6
+
+
+def test_the_weights_of_the_last_epochs_are_averaged():
+    config = D3Config(epochs=5, averaging=0.6, constraint=None, schedule="constant")
+    seen = []
+    result = _detoxify(Net(), config=config, on_epoch=lambda _, m: seen.append(copy.deepcopy(m)))
+    for name, averaged in result.model.state_dict().items():
+        if averaged.is_floating_point():
+            mean = torch.stack([m.state_dict()[name] for m in seen[2:]]).mean(dim=0)
+            torch.testing.assert_close(averaged, mean, msg=name)
+
+
+def test_averaging_changes_nothing_before_the_end():
+    config = D3Config(epochs=4, averaging=0.5)
+    history = _detoxify(Net(), config=config).history
+    assert history == _detoxify(Net(), config=replace(config, averaging=0.0)).history
+
+
+def test_the_average_is_put_back_onto_the_sphere():
+    model = Net()
+    result = _detoxify(model, config=D3Config(epochs=4, averaging=1.0, lr=0.1))
+    torch.testing.assert_close(result.model.head.weight.norm(), model.head.weight.norm())
+
+
+def test_averaging_one_epoch_keeps_the_last():
+    config = D3Config(epochs=4, averaging=0.25)
+    last = _detoxify(Net(), config=replace(config, averaging=0.0)).model
+    averaged = _detoxify(Net(), config=config).model
+    for mine, theirs in zip(averaged.parameters(), last.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_dual_ascent_raises_lambda_while_the_held_out_loss_is_above_its_bound():
+    held_out = _loader(seed=1)
+    config = D3Config(epochs=1, epsilon=0.1, clean_weight=2.0, normalize=False)
+    two = replace(config, epochs=2, schedule="constant")
+    # With one batch per epoch, the loss of the second is the weighted hinge after the first.
+    one_batch = _loader(sizes=(8,))
+    ascent, plain = (
+        _detoxify(Net(), one_batch, replace(two, dual_step=step), val_loader=held_out)
+        for step in (3.0, 0.0)
+    )
+    first = _detoxify(Net(), one_batch, config).model.eval()
+    losses = [nn.functional.cross_entropy(first(x), y).item() for x, y in held_out]
+    raised = 2.0 + 3.0 * (sum(losses) / 2 - 0.1)
+    assert raised > 2.0
+    assert ascent.history[1].loss / plain.history[1].loss == pytest.approx(raised / 2.0, rel=1e-4)
+
+
+def test_lambda_never_falls_below_nothing():
+    config = D3Config(epochs=4, epsilon=100.0, dual_step=1.0)
+    history = _detoxify(Net(), config=config, val_loader=_loader(seed=1)).history
+    assert [e.loss for e in history] == [0.0] * 4
+
+
+def test_dual_ascent_without_held_out_data_is_refused():
+    with pytest.raises(ValueError, match="val_loader is missing"):
+        _detoxify(Net(), config=D3Config(dual_step=1.0))
 
 
 def test_the_distance_recorded_is_that_of_the_head_from_its_start():

@@ -44,8 +44,9 @@ def test_presets_can_be_changed_field_by_field():
 def test_the_loss_is_divided_by_lambda_plus_1_where_lambda_exceeds_1(
     clean_weight, normalize, scale
 ):
-    config = D3Config(clean_weight=clean_weight, normalize=normalize)
-    assert config.loss_scale == pytest.approx(scale)
+    config = D3Config(clean_weight=clean_weight, distance_weight=2.0, normalize=normalize)
+    assert config.weights() == pytest.approx((clean_weight * scale, 2 * scale))
+    assert config.weights(3.0) == pytest.approx((0.75, 0.5) if normalize else (3.0, 2.0))
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,9 @@ def test_the_loss_is_divided_by_lambda_plus_1_where_lambda_exceeds_1(
     [
         ({"clean_weight": -1.0}, r"clean_weight must be finite and >= 0, got -1\.0"),
         ({"clean_weight": float("nan")}, "clean_weight must be finite and >= 0, got nan"),
+        ({"averaging": 1.5}, r"averaging must be <= 1, got 1\.5"),
+        ({"averaging": -0.5}, r"averaging must be finite and >= 0, got -0\.5"),
+        ({"dual_step": -1.0}, r"dual_step must be finite and >= 0, got -1\.0"),
         ({"epsilon": -0.1}, r"epsilon must be finite and >= 0, got -0\.1"),
         ({"reduction": "sum"}, "reduction must be one of .* got 'sum'"),
         ({"distance_weight": -1.0}, r"distance_weight must be .* got -1\.0"),
