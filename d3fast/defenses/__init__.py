@@ -7,13 +7,35 @@ To add one, add a file with a dataclass of the shape of ``Defense`` and a row to
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from d3fast.defenses.anp import ANP
 from d3fast.defenses.base import Defense, DefenseResult
 from d3fast.defenses.d3 import D3
+from d3fast.defenses.fine_pruning import FinePruning
 from d3fast.defenses.fine_tuning import FineTuning
+from d3fast.defenses.fst import FST
+from d3fast.defenses.ft_sam import FTSAM
+from d3fast.defenses.i_bau import IBAU
+from d3fast.defenses.nad import NAD
+from d3fast.defenses.neural_cleanse import NeuralCleanse
 from d3fast.defenses.pipeline import Pipeline
+from d3fast.defenses.sau import SAU
 
 DEFENSES: Mapping[str, Callable[..., Defense]] = MappingProxyType(
-    {"d3": D3, "fine-tuning": FineTuning}
+    {
+        "fine-tuning": FineTuning,
+        "fine-pruning": FinePruning,
+        "nad": NAD,
+        "neural-cleanse": NeuralCleanse,
+        "anp": ANP,
+        "ft-sam": FTSAM,
+        "i-bau": IBAU,
+        "sau": SAU,
+        "fst": FST,
+        "d3": D3,
+    }
 )
 
-__all__ = ["D3", "DEFENSES", "Defense", "DefenseResult", "FineTuning", "Pipeline"]
+__all__ = [
+    "ANP", "D3", "DEFENSES", "FST", "FTSAM", "IBAU", "NAD", "SAU", "Defense", "DefenseResult",
+    "FinePruning", "FineTuning", "NeuralCleanse", "Pipeline",
+]  # fmt: skip

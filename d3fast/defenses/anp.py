@@ -116,7 +116,7 @@ class ANP:
             prune(neurons, held_out, self.max_acc_drop)
             return history
 
-        return on_copy(model, device, work)
+        return on_copy(model, device, work, self.seed)
 
     def _search(
         self,

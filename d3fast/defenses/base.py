@@ -18,6 +18,7 @@ from torch import nn
 
 from d3fast.checks import check_integer, check_number
 from d3fast.devices import resolve_device, wait_for
+from d3fast.seeding import global_seed
 from d3fast.training import Epoch, Gradients, Loss, check_weights, fit, plain_gradients
 
 OnEpoch = Callable[[Epoch, nn.Module], None]
@@ -63,13 +64,17 @@ class Defense(Protocol):
         """
 
 
-def on_copy(model: nn.Module, device: str | torch.device | None, work: Work) -> DefenseResult:
+def on_copy(
+    model: nn.Module, device: str | torch.device | None, work: Work, seed: int
+) -> DefenseResult:
     """Let ``work`` repair a copy of the model in place, and time it.
 
     Args:
         model: the suspect; it is not changed.
         device: where to compute; where the model is if ``None``.
         work: gets the copy and the device, gives the history.
+        seed: of torch's global generators meanwhile, from which dropout draws its masks and a
+            loader that shuffles its order; their state is put back.
 
     Returns:
         The copy in eval mode, the history, the seconds.
@@ -81,7 +86,8 @@ def on_copy(model: nn.Module, device: str | torch.device | None, work: Work) -> 
     check_weights(model)
     started = time.perf_counter()
     repaired = copy.deepcopy(model).to(where)
-    history = work(repaired, where)
+    with global_seed(seed, "training", where):
+        history = work(repaired, where)
     repaired.eval()
     wait_for(where)
     seconds = time.perf_counter() - started
@@ -90,7 +96,7 @@ def on_copy(model: nn.Module, device: str | torch.device | None, work: Work) -> 
 
 
 class Tuning(Protocol):
-    """The options of a defence that fine-tunes, as ``tune`` reads them."""
+    """The options of a defence that fine-tunes: those that ``tune`` reads, and the seed."""
 
     @property
     def epochs(self) -> int:
@@ -109,13 +115,18 @@ class Tuning(Protocol):
         """L2 penalty."""
 
     @property
+    def seed(self) -> int:
+        """Of the random draws; see ``on_copy``."""
+
+    @property
     def on_epoch(self) -> OnEpoch | None:
         """Called after every epoch."""
 
 
 def check_tuning(options: Tuning) -> None:
-    """Check the options that ``tune`` reads; raises ``ValueError`` naming option and value."""
+    """Check the options of ``Tuning``; raises ``ValueError`` naming option and value."""
     check_integer("epochs", options.epochs, 1)
+    check_integer("seed", options.seed, 0)
     for name in ("lr", "momentum", "weight_decay"):
         check_number(name, getattr(options, name))
 

@@ -56,6 +56,8 @@ class FinePruning:
         max_acc_drop: accuracy on ``clean_val`` that pruning may cost, as a fraction: 0.1 is ten
             percentage points.
         step: share of the channels that go at a time, in (0, 1]; one channel at least.
+        seed: draws dropout's masks, and the order of a loader that shuffles by torch's global
+            generator.
         on_epoch: called after every epoch with its record and the model in eval mode.
 
     Raises:
@@ -81,6 +83,7 @@ class FinePruning:
     weight_decay: float = 5e-4
     max_acc_drop: float = 0.1
     step: float = 0.01
+    seed: int = 0
     on_epoch: OnEpoch | None = None
 
     def __post_init__(self) -> None:
@@ -122,7 +125,7 @@ class FinePruning:
                     title="fine-tuning what is left", progress=progress,
                 )  # fmt: skip
 
-        return on_copy(model, device, work)
+        return on_copy(model, device, work, self.seed)
 
 
 def _head_inputs(model: nn.Module, head: nn.Module, inputs: Tensor) -> Tensor:

@@ -23,6 +23,8 @@ class FineTuning:
         lr: learning rate.
         momentum: momentum.
         weight_decay: L2 penalty.
+        seed: draws dropout's masks, and the order of a loader that shuffles by torch's global
+            generator.
         on_epoch: called after every epoch with its record and the model in eval mode.
 
     Raises:
@@ -39,6 +41,7 @@ class FineTuning:
     lr: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    seed: int = 0
     on_epoch: OnEpoch | None = None
 
     def __post_init__(self) -> None:
@@ -61,4 +64,5 @@ class FineTuning:
                 repaired, clean_train, clean_val, self, where,
                 title="fine-tuning", progress=progress,
             ),
+            self.seed,
         )  # fmt: skip

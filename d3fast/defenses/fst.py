@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from d3fast.checks import check_integer, check_number
+from d3fast.checks import check_number
 from d3fast.defenses.base import DefenseResult, OnEpoch, check_tuning, on_copy
 from d3fast.optim import D3FusedSGD, find_head, param_groups
-from d3fast.seeding import generator, global_seed
+from d3fast.seeding import generator
 from d3fast.training import Epoch, Loss, fit
 
 
@@ -73,7 +73,6 @@ class FST:
     def __post_init__(self) -> None:
         check_tuning(self)
         check_number("alpha", self.alpha)
-        check_integer("seed", self.seed, 0)
 
     def __call__(
         self,
@@ -91,6 +90,7 @@ class FST:
             lambda repaired, where: _shift(
                 repaired, clean_train, clean_val, self, where, progress=progress
             ),
+            self.seed,
         )
 
 
@@ -118,21 +118,20 @@ def _shift(
     )
     optimizer.warm_start("random", generator=generator(options.seed, "warm start"))
     _draw_bias(find_head(model)[1], generator(options.seed, "head bias"))
-    with global_seed(options.seed, "training", device):
-        return fit(
-            model,
-            clean_train,
-            shift_loss(weights, start, options.alpha),
-            optimizer,
-            epochs=options.epochs,
-            device=device,
-            scheduler=CosineAnnealingLR(optimizer, options.epochs),
-            val_loader=clean_val,
-            distance=optimizer.total_distance,
-            on_epoch=options.on_epoch,
-            title="feature shift tuning",
-            progress=progress,
-        )
+    return fit(
+        model,
+        clean_train,
+        shift_loss(weights, start, options.alpha),
+        optimizer,
+        epochs=options.epochs,
+        device=device,
+        scheduler=CosineAnnealingLR(optimizer, options.epochs),
+        val_loader=clean_val,
+        distance=optimizer.total_distance,
+        on_epoch=options.on_epoch,
+        title="feature shift tuning",
+        progress=progress,
+    )
 
 
 @torch.no_grad()

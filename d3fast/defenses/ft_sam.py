@@ -34,6 +34,8 @@ class FTSAM:
         weight_decay: L2 penalty, added to the gradient of the perturbed point.
         rho: radius of the perturbation; 2 is the value published for CIFAR-10.
         adaptive: scale the perturbation by the weights (ASAM) or not (SAM).
+        seed: draws dropout's masks, and the order of a loader that shuffles by torch's global
+            generator.
         on_epoch: called after every epoch with its record and the model in eval mode.
 
     Raises:
@@ -56,6 +58,7 @@ class FTSAM:
     weight_decay: float = 5e-4
     rho: float = 2.0
     adaptive: bool = True
+    seed: int = 0
     on_epoch: OnEpoch | None = None
 
     def __post_init__(self) -> None:
@@ -80,4 +83,5 @@ class FTSAM:
                 title="fine-tuning with SAM", progress=progress,
                 gradients=sharpness_aware(self.rho, adaptive=self.adaptive),
             ),
+            self.seed,
         )  # fmt: skip

@@ -172,7 +172,7 @@ class IBAU:
                 gradients=rounds.gradients,
             )
 
-        return on_copy(model, device, work)
+        return on_copy(model, device, work, self.seed)
 
 
 def inner_loss(

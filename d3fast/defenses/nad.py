@@ -51,6 +51,8 @@ class NAD:
         teacher_epochs: passes of the teacher over the clean samples.
         betas: weights of the layers' terms, in the order of the layers.
         layers: qualified names of modules that give (N, C, H, W) or (N, T, D), one per beta.
+        seed: draws dropout's masks, and the order of a loader that shuffles by torch's global
+            generator.
         on_epoch: called after every epoch with its record and the model in eval mode.
 
     Raises:
@@ -75,6 +77,7 @@ class NAD:
     teacher_epochs: int = 10
     betas: tuple[float, ...] = (500.0, 1000.0, 1000.0)
     layers: tuple[str, ...] | None = None
+    seed: int = 0
     on_epoch: OnEpoch | None = None
 
     def __post_init__(self) -> None:
@@ -112,7 +115,7 @@ class NAD:
                 gradients=attention_distillation(teacher, weights),
             )  # fmt: skip
 
-        return on_copy(model, device, work)
+        return on_copy(model, device, work, self.seed)
 
     def _weights(
         self, model: nn.Module, clean_train: Iterable[Any], device: torch.device

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from d3fast.checks import check_integer, check_number
+from d3fast.checks import check_number
 from d3fast.defenses.base import DefenseResult, OnEpoch, check_tuning, on_copy, tune
 from d3fast.inversion import Inversion, InversionOptions, invert_all, outliers
 from d3fast.seeding import generator
@@ -45,7 +45,7 @@ class NeuralCleanse:
             such image gets one of the flagged classes' patches at random.
         threshold: anomaly index above which a class is flagged, if its norm is below the median.
         inversion: how the patches are searched.
-        seed: of the search and of the choice of images that are stamped.
+        seed: of the search and of the choice of images that are stamped; dropout too.
         on_epoch: called after every epoch with its record and the model in eval mode.
 
     Raises:
@@ -80,7 +80,6 @@ class NeuralCleanse:
         if not 0 < self.stamped <= 1:
             raise ValueError(f"stamped must be > 0 and <= 1, got {self.stamped}")
         check_number("threshold", self.threshold)
-        check_integer("seed", self.seed, 0)
 
     def __call__(
         self,
@@ -110,7 +109,7 @@ class NeuralCleanse:
                 ),
             )  # fmt: skip
 
-        return on_copy(model, device, work)
+        return on_copy(model, device, work, self.seed)
 
 
 def stamped_gradients(

@@ -26,7 +26,7 @@ from torch.nn.functional import cross_entropy
 from d3fast.checks import check_integer, check_number
 from d3fast.defenses.base import DefenseResult, OnEpoch, on_copy
 from d3fast.loaders import class_scores
-from d3fast.seeding import generator, global_seed
+from d3fast.seeding import generator
 from d3fast.training import Epoch, Gradients, Loss, fit
 
 
@@ -106,22 +106,21 @@ class SAU:
 
         def work(repaired: nn.Module, where: torch.device) -> tuple[Epoch, ...]:
             params = [p for p in repaired.parameters() if p.requires_grad]
-            with global_seed(self.seed, "sau dropout", where):
-                return fit(
-                    repaired,
-                    clean_train,
-                    nn.CrossEntropyLoss(),
-                    torch.optim.Adam(params, self.lr),
-                    epochs=self.epochs,
-                    device=where,
-                    val_loader=clean_val,
-                    on_epoch=self.on_epoch,
-                    title="SAU",
-                    progress=progress,
-                    gradients=_unlearning(repaired, self),
-                )
+            return fit(
+                repaired,
+                clean_train,
+                nn.CrossEntropyLoss(),
+                torch.optim.Adam(params, self.lr),
+                epochs=self.epochs,
+                device=where,
+                val_loader=clean_val,
+                on_epoch=self.on_epoch,
+                title="SAU",
+                progress=progress,
+                gradients=_unlearning(repaired, self),
+            )
 
-        return on_copy(model, device, work)
+        return on_copy(model, device, work, self.seed)
 
 
 def jensen_shannon(logits: Tensor, others: Tensor) -> Tensor:

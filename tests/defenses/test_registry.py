@@ -4,28 +4,96 @@ import copy
 import dataclasses
 import inspect
 import time
+import types
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from d3fast import D3Config
-from d3fast.defenses import D3, DEFENSES, Defense, FineTuning
+from d3fast.attacks import BadNets
+from d3fast.benchmark.repairs import defender_samples, repair_model
+from d3fast.data import Augment, ImageData, Splits
+from d3fast.defenses import (
+    ANP,
+    D3,
+    DEFENSES,
+    FST,
+    FTSAM,
+    IBAU,
+    NAD,
+    SAU,
+    Defense,
+    FinePruning,
+    FineTuning,
+    NeuralCleanse,
+    Pipeline,
+)
+from d3fast.inversion import InversionOptions
 
-# One short instance of each; a defence that is missing here fails the first test.
-SHORT = {"d3": D3(D3Config(epochs=2)), "fine-tuning": FineTuning(epochs=2)}
+# One short instance of each, of two epochs; a defence that is missing here fails the first test.
+# Thresholds are such that there is something to prune and to unlearn.
+SHORT = {
+    "fine-tuning": FineTuning(epochs=2),
+    "fine-pruning": FinePruning(epochs=2, max_acc_drop=1.0, step=0.2),
+    "nad": NAD(epochs=2, teacher_epochs=1),
+    "neural-cleanse": NeuralCleanse(
+        epochs=2, threshold=0.0, inversion=InversionOptions(steps=20, batch_size=6)
+    ),
+    "anp": ANP(steps=4, max_acc_drop=1.0),
+    "ft-sam": FTSAM(epochs=2),
+    "i-bau": IBAU(rounds=2),
+    "sau": SAU(epochs=2),
+    "fst": FST(epochs=2),
+    "d3": D3(D3Config(epochs=2)),
+}
+
+# Where a promise does not hold, and why.
+CHOOSES_BY_HELD_OUT_DATA = {
+    "fine-pruning": "how many channels go",
+    "anp": "the threshold of the masks",
+}
+RECORDS_NO_HELD_OUT_ACCURACY = {"anp": "masks are no model before the threshold is chosen"}
+MORE_PASSES_THAN_EPOCHS = {
+    "fine-pruning": (1, "activity of the channels"),
+    "nad": (2, "a batch to find the layers, one epoch of the teacher"),
+    "neural-cleanse": (1, "images that patches are searched on"),
+    "anp": (1, "counts the batches of a loader without a length"),
+}
+CHANGES_FROZEN_WEIGHTS = {"fine-pruning": "pruning is no training: a channel goes, frozen or not"}
+
+each = pytest.mark.parametrize("name", DEFENSES)
+each_class = pytest.mark.parametrize("make", DEFENSES.values(), ids=DEFENSES)
 
 
 def _loader(seed=0):
     draw = torch.Generator().manual_seed(seed)
-    images = torch.rand(12, 1, 2, 2, generator=draw)
+    images = torch.rand(12, 1, 8, 8, generator=draw)
     return [(images[i : i + 6], torch.arange(6) % 3) for i in (0, 6)]
 
 
 def _model():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return nn.Sequential(nn.Flatten(), nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3))
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(),
+            nn.Conv2d(4, 6, 3, stride=2), nn.BatchNorm2d(6), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(6, 3),
+        )  # fmt: skip
+
+
+def _repair(name, model=None, clean=None, held_out=None):
+    return SHORT[name](
+        model or _model(), _loader() if clean is None else clean, held_out or _loader(1),
+        progress=False,
+    )  # fmt: skip
+
+
+def _same(first, second):
+    pairs = zip(first.state_dict().items(), second.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for (_, a), b in pairs)
 
 
 def test_every_defence_is_tested_here():
@@ -33,7 +101,7 @@ def test_every_defence_is_tested_here():
     assert all(type(SHORT[name]) is DEFENSES[name] for name in DEFENSES)
 
 
-@pytest.mark.parametrize("make", DEFENSES.values(), ids=DEFENSES)
+@each_class
 def test_all_defences_are_called_alike(make):
     theirs = inspect.signature(make.__call__)
     assert theirs == inspect.signature(Defense.__call__)
@@ -42,25 +110,169 @@ def test_all_defences_are_called_alike(make):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("make", DEFENSES.values(), ids=DEFENSES)
+@each_class
 def test_no_option_lets_test_data_or_a_trigger_in(make):
     names = {field.name for field in dataclasses.fields(make)}
     assert not {n for n in names if any(w in n for w in ("test", "attack", "trigger", "target"))}
 
 
-@pytest.mark.parametrize("make", DEFENSES.values(), ids=DEFENSES)
+@each_class
 def test_options_are_frozen_and_have_defaults(make):
     defense = make()
-    field = dataclasses.fields(make)[0].name
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        setattr(defense, field, None)
+    for field in dataclasses.fields(make):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(defense, field.name, None)
 
 
-@pytest.mark.parametrize("defense", SHORT.values(), ids=SHORT)
-def test_a_defence_reads_each_loader_once_per_epoch(defense):
-    clean, held_out = _Watched(_loader()), _Watched(_loader(1))
-    defense(_model(), clean, held_out, progress=False)
-    assert (clean.passes, held_out.passes) == (2, 2)
+@each_class
+def test_every_defence_has_a_seed_and_says_what_happens(make):
+    defense = make()
+    assert getattr(defense, "config", defense).seed == 0
+    assert defense.on_epoch is None
+
+
+# The suspect and the copy.
+
+
+@each
+def test_the_suspect_is_not_changed(name):
+    model = _model().train()
+    model[1].eval()
+    model[0].bias.requires_grad_(False)
+    before, flags = copy.deepcopy(model), [m.training for m in model.modules()]
+    _repair(name, model)
+    assert _same(model, before)
+    assert [m.training for m in model.modules()] == flags
+    assert [p.requires_grad for p in model.parameters()] == [
+        p.requires_grad for p in before.parameters()
+    ]
+    assert all(p.grad is None for p in model.parameters())
+    assert not _hooks(model)
+
+
+@each
+def test_the_repaired_model_is_a_changed_copy_in_eval_mode(name):
+    model = _model().train()
+    repaired = _repair(name, model).model
+    assert not any(module.training for module in repaired.modules())
+    pairs = list(zip(model.parameters(), repaired.parameters(), strict=True))
+    assert any(not torch.equal(a, b) for a, b in pairs)
+    shared = {t.data_ptr() for t in model.state_dict().values()}
+    assert shared.isdisjoint(t.data_ptr() for t in repaired.state_dict().values())
+
+
+@each
+def test_all_but_the_numbers_of_the_repaired_model_is_the_suspects(name):
+    model = _model()
+    model[0].bias.requires_grad_(False)
+    repaired = _repair(name, model).model
+    theirs, ours = model.state_dict(), repaired.state_dict()
+    assert list(theirs) == list(ours)
+    for key, tensor in theirs.items():
+        assert (tensor.shape, tensor.dtype) == (ours[key].shape, ours[key].dtype), key
+    assert [_settings(m) for m in model.modules()] == [_settings(m) for m in repaired.modules()]
+    for before, after in zip(model.parameters(), repaired.parameters(), strict=True):
+        assert (type(after), after.requires_grad) == (nn.Parameter, before.requires_grad)
+        assert after.grad is None
+    assert not _hooks(repaired)
+
+
+def _settings(module):
+    """Kernel size, momentum, track_running_stats, ...; not what tensors and modules are in it."""
+    own = {k: v for k, v in vars(module).items() if not k.startswith("_") and k != "training"}
+    return type(module), own
+
+
+def _hooks(model):
+    """All hooks on modules and parameters."""
+    holders = [*model.modules(), *model.parameters()]
+    named = [
+        (key, hooks)
+        for holder in holders
+        for key in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks",
+                    "_backward_pre_hooks", "_post_accumulate_grad_hooks")
+        if (hooks := getattr(holder, key, None))
+    ]  # fmt: skip
+    return named
+
+
+@each
+def test_frozen_weights_stay_where_they_are(name):
+    model = _model()
+    model[3:5].requires_grad_(False)
+    repaired = _repair(name, model).model
+    pairs = zip(model[3:5].parameters(), repaired[3:5].parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs) == (name not in CHANGES_FROZEN_WEIGHTS)
+    assert not any(p.requires_grad for p in repaired[3:5].parameters())
+    assert not all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), repaired.parameters(), strict=True)
+    )
+
+
+# Random numbers.
+
+
+@each
+def test_two_runs_give_the_same_bits_and_leave_global_generators_alone(name):
+    images, labels = (torch.cat(parts) for parts in zip(*_loader(), strict=True))
+    shuffled = DataLoader(TensorDataset(images, labels), batch_size=6, shuffle=True)
+    results = []
+    for seed in (1, 2):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            before = torch.get_rng_state()
+            results.append(_repair(name, clean=shuffled))
+            assert torch.equal(torch.get_rng_state(), before)
+    first, second = results
+    assert _same(first.model, second.model)
+    assert first.history == second.history
+
+
+# Held-out data.
+
+
+@pytest.mark.parametrize("name", [n for n in DEFENSES if n not in CHOOSES_BY_HELD_OUT_DATA])
+def test_held_out_data_changes_nothing(name):
+    without = SHORT[name](_model(), _loader(), None, progress=False)
+    assert _same(without.model, _repair(name).model)
+    assert all(e.val_accuracy is None for e in without.history)
+
+
+@pytest.mark.parametrize("name", CHOOSES_BY_HELD_OUT_DATA)
+def test_a_choice_without_held_out_data_is_refused(name):
+    with pytest.raises(ValueError, match=r"^(FinePruning|ANP) .* clean_val"):
+        SHORT[name](_model(), _loader(), None, progress=False)
+
+
+@each
+def test_held_out_accuracy_is_recorded(name):
+    recorded = [e.val_accuracy for e in _repair(name).history]
+    if name in RECORDS_NO_HELD_OUT_ACCURACY:
+        assert recorded == [None, None]
+    else:
+        assert all(0 <= accuracy <= 1 for accuracy in recorded)
+
+
+# The result.
+
+
+@each
+def test_the_result_says_how_long_it_took_and_what_happened(name):
+    started = time.perf_counter()
+    seen = []
+    watched = dataclasses.replace(SHORT[name], on_epoch=lambda e, m: seen.append((e, m.training)))
+    result = watched(_model(), _loader(), _loader(1), progress=False)
+    assert 0 < result.seconds <= time.perf_counter() - started
+    assert [(e, False) for e in result.history] == seen
+    assert [e.epoch for e in result.history] == [1, 2]
+
+
+@each
+def test_the_clean_samples_are_read_once_per_epoch(name):
+    clean = _Watched(_loader())
+    epochs = len(_repair(name, clean=clean).history)
+    more, _ = MORE_PASSES_THAN_EPOCHS.get(name, (0, ""))
+    assert clean.passes == epochs + more
 
 
 class _Watched:
@@ -72,59 +284,115 @@ class _Watched:
         return iter(self.batches)
 
 
-@pytest.mark.parametrize("defense", SHORT.values(), ids=SHORT)
-def test_the_suspect_is_not_changed_and_the_repaired_copy_is(defense):
-    model = _model().train()
-    before = copy.deepcopy(model.state_dict())
-    result = defense(model, _loader(), None, progress=False)
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, before[name]), name
-    assert model.training
-    assert not any(module.training for module in result.model.modules())
-    assert all(
-        not torch.equal(a, b)
-        for a, b in zip(result.model[3].parameters(), model[3].parameters(), strict=True)
-    )
+@each
+def test_d3_may_follow(name):
+    both = Pipeline(SHORT[name], SHORT["d3"])
+    result = both(_model(), _loader(), _loader(1), progress=False)
+    by_hand = _repair("d3", _repair(name).model)
+    assert _same(result.model, by_hand.model)
+    assert [e.epoch for e in result.history] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("defense", SHORT.values(), ids=SHORT)
-def test_two_runs_give_the_same_bits(defense):
-    first, second = (defense(_model(), _loader(), None, progress=False) for _ in range(2))
-    pairs = zip(first.model.parameters(), second.model.parameters(), strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs)
-    assert first.history == second.history
+# What is refused.
 
 
-@pytest.mark.parametrize("defense", SHORT.values(), ids=SHORT)
-def test_held_out_data_is_recorded_and_changes_nothing(defense):
-    without = defense(_model(), _loader(), None, progress=False)
-    result = defense(_model(), _loader(), _loader(1), progress=False)
-    pairs = zip(without.model.parameters(), result.model.parameters(), strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs)
-    assert all(0 <= e.val_accuracy <= 1 for e in result.history)
-
-
-@pytest.mark.parametrize("defense", SHORT.values(), ids=SHORT)
-def test_the_result_says_how_long_it_took_and_what_happened(defense):
-    started = time.perf_counter()
-    seen = []
-    watched = dataclasses.replace(defense, on_epoch=lambda e, m: seen.append((e, m.training)))
-    result = watched(_model(), _loader(), None, progress=False)
-    assert 0 < result.seconds <= time.perf_counter() - started
-    assert [(e, False) for e in result.history] == seen
-    assert [e.epoch for e in result.history] == [1, 2]
-
-
-@pytest.mark.parametrize("defense", SHORT.values(), ids=SHORT)
-def test_a_broken_suspect_is_refused_by_the_name_of_its_weight(defense):
+@each
+def test_a_broken_suspect_is_refused_by_the_name_of_its_weight(name):
     model = _model()
     with torch.no_grad():
-        model[1].bias[0] = torch.inf
-    with pytest.raises(ValueError, match=r"the model's 1\.bias holds NaN or inf"):
-        defense(model, _loader(), None, progress=False)
+        model[4].bias[0] = torch.inf
+    with pytest.raises(ValueError, match=r"the model's 4\.bias holds NaN or inf"):
+        _repair(name, model)
 
 
-@pytest.mark.parametrize("defense", SHORT.values(), ids=SHORT)
-def test_a_loader_that_yields_nothing_is_refused(defense):
+@each
+def test_a_loader_that_yields_nothing_is_refused(name):
     with pytest.raises(ValueError, match="clean_loader yields nothing"):
-        defense(_model(), [], None, progress=False)
+        _repair(name, clean=[])
+
+
+@each
+@pytest.mark.parametrize("label", [3, -1])
+def test_labels_that_are_no_class_are_refused(name, label):
+    (images, labels), second = _loader()
+    labels[2] = label
+    with pytest.raises(ValueError, match=rf"clean_loader holds label {label}\b.* classes 0\.\.2"):
+        _repair(name, clean=[second, (images, labels)])
+
+
+@each
+def test_images_with_nan_are_refused(name):
+    first, (images, labels) = _loader()
+    images[0, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="clean_loader"):
+        _repair(name, clean=[first, (images, labels)])
+
+
+# Blindness: what a defence is given when the benchmark calls it.
+
+
+@each
+def test_neither_test_images_nor_a_trigger_can_be_reached_by_a_defence(name):
+    splits, attack = _splits(), BadNets(target=0, size=2)
+    given = []
+
+    def spy(*args, **options):
+        given.extend((SHORT[name], *args, *options.values()))
+        return SHORT[name](*args, **options)
+
+    train, held_out, _ = defender_samples(splits.clean, count=18, held_out=1 / 3, seed=0)
+    result = repair_model(
+        spy, _model(), train, held_out, batch_size=6, augment=Augment(crop=1), seed=0,
+        device=torch.device("cpu"), progress=False,
+    )  # fmt: skip
+    assert len(result.history) == 2
+    seen = list(_reachable(given))
+    assert any(thing is train.images for thing in seen)  # the walk gets as far as the images
+    assert not _leaks(seen, splits.test.images)
+    # What it would have found.
+    planted = (splits.test.images[3:4], partial(print, attack), lambda: attack, {"x": [attack]})
+    for thing in planted:
+        assert _leaks(_reachable([*given, thing]), splits.test.images)
+
+
+def _splits():
+    """Training, clean and test images that lie in one tensor."""
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (60, 1, 8, 8), generator=draw, dtype=torch.uint8)
+    labels = torch.arange(60) % 3
+    parts = (slice(20), slice(20, 40), slice(40, 60))
+    return Splits(*[ImageData(images[p], labels[p], ("a", "b", "c")) for p in parts])
+
+
+def _leaks(things, test_images):
+    storage = test_images.untyped_storage().data_ptr()
+    return [
+        thing
+        for thing in things
+        if hasattr(thing, "trigger")
+        or (isinstance(thing, torch.Tensor) and thing.untyped_storage().data_ptr() == storage)
+    ]
+
+
+def _reachable(roots):
+    """Everything that can be reached through attributes, containers, closures and bound methods."""
+    left, seen = list(roots), {}
+    while left:
+        thing = left.pop()
+        if id(thing) in seen or isinstance(thing, type | types.ModuleType):
+            continue
+        seen[id(thing)] = thing
+        yield thing
+        if isinstance(thing, torch.Tensor):
+            left += [part for part in (thing._base, thing.grad) if part is not None]
+        if isinstance(thing, dict):
+            left += [*thing.keys(), *thing.values()]
+        elif isinstance(thing, list | tuple | set | frozenset):
+            left += thing
+        elif isinstance(thing, types.FunctionType):
+            left += [cell.cell_contents for cell in thing.__closure__ or ()]
+            left += [*(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values()]
+        elif isinstance(thing, partial):
+            left += [thing.func, *thing.args, *thing.keywords.values()]
+        left.append(getattr(thing, "__self__", None))
+        left.append(getattr(thing, "__dict__", None))
