@@ -25,11 +25,18 @@ from torch.optim.swa_utils import AveragedModel
 from d3fast.checks import check_choice, check_integer, check_number
 from d3fast.devices import resolve_device, wait_for
 from d3fast.files import whole_file
-from d3fast.loss import CleanLoss, check_clean_loss
+from d3fast.loss import CleanLoss, check_clean_loss, distilled
 from d3fast.optim import WARM_STARTS, D3FusedSGD, param_groups
 from d3fast.optim.options import check_group
 from d3fast.seeding import generator, global_seed
-from d3fast.training import PRECISIONS, Epoch, check_weights, fit, mean_loss
+from d3fast.training import (
+    PRECISIONS,
+    Epoch,
+    check_weights,
+    fit,
+    mean_loss,
+    plain_gradients,
+)
 
 SCHEDULES = ("cosine", "constant")
 
@@ -60,6 +67,8 @@ class D3Config:
         averaging: share of the epochs, from the last one back, whose weights and batch-norm
             statistics are averaged in the end (Izmailov et al., UAI 2018), and projected onto the
             constraint; 0 keeps the last. The history and ``on_epoch`` show them as they were.
+        distillation: share of the clean loss that is held against the suspect's own answers to
+            the clean samples instead of their labels; see ``distilled``.
         dual_step: step eta of dual ascent, lambda <- max(0, lambda + eta (L - epsilon)) after
             every epoch, L the cross-entropy on held-out clean samples; 0 keeps lambda.
         seed: draws the warm start, dropout's masks, and the order of a loader that shuffles by
@@ -94,6 +103,7 @@ class D3Config:
     weight_decay: float = 0.0
     schedule: str = "cosine"
     averaging: float = 0.0
+    distillation: float = 0.0
     dual_step: float = 0.0
     seed: int = 0
     backend: str = "auto"
@@ -108,9 +118,10 @@ class D3Config:
         check_integer("epochs", self.epochs, 1)
         check_integer("seed", self.seed, 0)
         check_number("dual_step", self.dual_step)
-        check_number("averaging", self.averaging)
-        if self.averaging > 1:
-            raise ValueError(f"averaging must be <= 1, got {self.averaging}")
+        for name in ("averaging", "distillation"):
+            check_number(name, getattr(self, name))
+            if getattr(self, name) > 1:
+                raise ValueError(f"{name} must be <= 1, got {getattr(self, name)}")
         untouched: dict[str, Any] = {
             "dampening": 0.0,
             "nesterov": False,
@@ -252,6 +263,11 @@ def detoxify(
     average = _Average(config)
     multiplier = _Multiplier(config, loss, optimizer, val_loader, where)
 
+    gradients = plain_gradients
+    if config.distillation:
+        teacher = copy.deepcopy(model).to(where).eval().requires_grad_(False)
+        gradients = distilled(teacher, config.distillation)
+
     def after_epoch(epoch: Epoch, now: nn.Module) -> None:
         multiplier.update(now)
         average.add(epoch, now)
@@ -273,6 +289,7 @@ def detoxify(
             title="repairing with D3",
             progress=progress,
             precision=config.precision,
+            gradients=gradients,
         )
     average.write(repaired, optimizer)
     if config.channels_last:

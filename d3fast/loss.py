@@ -6,13 +6,19 @@ r"""The clean loss: cross-entropy that stops pulling once it is small enough.
 
 Below epsilon its gradient is zero, and the distance alone moves the weights. The distance is no
 part of this loss: ``D3FusedSGD`` adds its gradient inside the step.
+
+``CleanLoss.soft`` is the same hinge with the answers of another model in place of the labels, and
+``distilled`` mixes both.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from d3fast.checks import check_choice, check_number
+from d3fast.loaders import class_scores
 
 REDUCTIONS = ("per_sample", "batch_mean")
 
@@ -62,12 +68,58 @@ class CleanLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """The weighted hinge of a batch; logits (N, C), target (N,), result 0-dim."""
+        return self._hinge(functional.cross_entropy(logits, target, reduction="none"))
+
+    def soft(self, logits: Tensor, answers: Tensor) -> Tensor:
+        """The same with another model's answers in place of the labels: KL(answers || logits).
+
+        Args:
+            logits: (N, C), the model's.
+            answers: (N, C) logits of the other model, which gets no gradient.
+
+        Returns:
+            A 0-dim tensor; 0 where the two agree to within epsilon nats.
+
+        Example:
+            >>> logits = torch.tensor([[4.0, 0.0], [0.0, 0.0]])
+            >>> float(CleanLoss(epsilon=0.0, weight=1.0).soft(logits, logits))
+            0.0
+        """
+        ours, theirs = logits.log_softmax(dim=1), answers.detach().log_softmax(dim=1)
+        each = functional.kl_div(ours, theirs, reduction="none", log_target=True).sum(dim=1)
+        return self._hinge(each)
+
+    def _hinge(self, each: Tensor) -> Tensor:
         if self.reduction == "batch_mean":
-            excess = functional.cross_entropy(logits, target) - self.epsilon
-            return self.weight * torch.relu(excess)
-        each = functional.cross_entropy(logits, target, reduction="none")  # (N,)
+            return self.weight * torch.relu(each.mean() - self.epsilon)
         return self.weight * torch.relu(each - self.epsilon).mean()
 
     def extra_repr(self) -> str:
         """The options, as ``repr`` shows them."""
         return f"epsilon={self.epsilon}, weight={self.weight}, reduction={self.reduction!r}"
+
+
+def distilled(teacher: nn.Module, share: float) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """Gradients of ``(1 - share) * loss + share * loss.soft``, for ``d3fast.training.fit``.
+
+    Args:
+        teacher: whose answers to the same inputs are held against; in eval mode, never trained.
+        share: of the loss, in [0, 1], that is held against them instead of the labels.
+
+    Returns:
+        A ``Gradients`` for a ``CleanLoss``.
+    """
+
+    def gradients(
+        model: nn.Module, inputs: Tensor, labels: Tensor, loss: CleanLoss
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        logits = class_scores(model, inputs)
+        with torch.no_grad():
+            answers = class_scores(teacher, inputs)
+        # A label out of range is clamped here and reported when the epoch ends.
+        hard = loss(logits, labels.clamp(0, logits.shape[1] - 1))
+        value = (1 - share) * hard + share * loss.soft(logits, answers)
+        value.backward()
+        return logits, labels, value
+
+    return gradients

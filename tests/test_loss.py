@@ -6,9 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from d3fast import CleanLoss
+from d3fast.loss import distilled
 
 
 def _logits(*entropies):
@@ -116,3 +118,43 @@ def test_epsilon_0_and_weight_1_are_plain_cross_entropy():
 def test_options_out_of_range_are_refused_by_name_and_value(options, complaint):
     with pytest.raises(ValueError, match=f"^{complaint}$"):
         CleanLoss(**options)
+
+
+def test_the_soft_loss_is_the_hinge_on_the_kl_divergence_by_hand():
+    logits = torch.tensor([[1.0, 0.0, -1.0], [0.5, 2.0, 0.0]])
+    answers = torch.tensor([[0.0, 3.0, 0.0], [0.5, 2.1, 0.1]])
+    p, q = answers.softmax(dim=1), logits.softmax(dim=1)
+    divergence = (p * (p / q).log()).sum(dim=1)
+    assert divergence[0] > 0.1 > divergence[1]
+    per_sample = CleanLoss(0.1, 3.0).soft(logits, answers)
+    torch.testing.assert_close(per_sample, 3.0 * (divergence[0] - 0.1) / 2)
+    mean = CleanLoss(0.1, 3.0, "batch_mean").soft(logits, answers)
+    torch.testing.assert_close(mean, 3.0 * (divergence.mean() - 0.1))
+
+
+def test_the_other_models_answers_get_no_gradient():
+    logits = torch.zeros(2, 3, requires_grad=True)
+    answers = torch.eye(3)[:2].requires_grad_()
+    CleanLoss(0.0, 1.0).soft(logits, answers).backward()
+    assert answers.grad is None
+    assert logits.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_distilled_gradients_are_those_of_the_mixed_loss(share):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model, teacher = nn.Linear(4, 3), nn.Linear(4, 3)
+        inputs, labels = torch.rand(8, 4), torch.arange(8) % 3
+    loss = CleanLoss(0.05, 2.0)
+    logits, seen, value = distilled(teacher, share)(model, inputs, labels, loss)
+    grad = model.weight.grad.clone()
+    model.zero_grad()
+    mixed = (1 - share) * loss(model(inputs), labels)
+    mixed = mixed + share * loss.soft(model(inputs), teacher(inputs))
+    mixed.backward()
+    torch.testing.assert_close(grad, model.weight.grad)
+    torch.testing.assert_close(value, mixed)
+    assert torch.equal(seen, labels)
+    assert logits.shape == (8, 3)
+    assert teacher.weight.grad is None
