@@ -83,7 +83,7 @@ SETUPS: Mapping[str, Setup] = MappingProxyType(
                 batch_size=64,
                 ratio=0.1,
                 training=TrainConfig(epochs=20),
-                d3=D3Config(epochs=50, clean_weight=2.0, lr=0.05, warm_start="random"),
+                d3=D3Config.authors(epochs=50, clean_weight=2.0, lr=0.05),
                 fine_tuning=FineTuning(epochs=50, lr=0.05),
             ),
             Setup(
@@ -95,7 +95,7 @@ SETUPS: Mapping[str, Setup] = MappingProxyType(
                 batch_size=64,
                 ratio=0.1,
                 training=TrainConfig(epochs=10),
-                d3=D3Config(epochs=30, clean_weight=5.0, warm_start="random"),
+                d3=D3Config.authors(epochs=30, clean_weight=5.0),
                 fine_tuning=FineTuning(epochs=30),
             ),
         )

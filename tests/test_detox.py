@@ -51,13 +51,13 @@ def _same_bits(first, second):
 @pytest.mark.parametrize(
     "config",
     [
-        D3Config(epochs=4),
+        D3Config(epochs=4, averaging=0.0),
         D3Config.paper(epochs=4, seed=3),
         D3Config.authors(epochs=4),
-        D3Config(epochs=4, constraint="distance_shell", radius=(0.5, 2.0), scope="group",
+        D3Config.authors(epochs=4, constraint="distance_shell", radius=(0.5, 2.0), scope="group",
                  track="linear", weight_decay=1e-3, momentum=0.5, schedule="constant",
                  distance_weight=0.3, normalize=False, warm_start="noise"),
-        D3Config(epochs=4, constraint="distance_floor", radius=0.1, radius_unit="absolute",
+        D3Config.authors(epochs=4, constraint="distance_floor", radius=0.1, radius_unit="absolute",
                  distance_p=1.0, track="body", warm_start="near"),
     ],
     ids=["default", "paper", "authors", "shell", "floor"],
@@ -76,11 +76,14 @@ def test_a_repair_is_this_loop_around_d3fusedsgd(config):
     optimizer.warm_start(config.warm_start, generator(config.seed, "warm start"))
     loss = CleanLoss(config.epsilon, scale * config.clean_weight, config.reduction)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 4)
+    suspect, share = Net().eval(), config.distillation
     model.train()
     for _ in range(4):
         for images, labels in _loader():
             optimizer.zero_grad()
-            loss(model(images), labels).backward()
+            scores = model(images)
+            soft = loss.soft(scores, suspect(images))
+            ((1 - share) * loss(scores, labels) + share * soft).backward()
             optimizer.step()
         if config.schedule == "cosine":
             schedule.step()
@@ -92,8 +95,10 @@ def test_a_repair_is_the_objective_of_the_paper_by_autograd_and_a_sphere_by_hand
     weight, epsilon, lr, momentum = 10.0, 0.1, 0.05, 0.9
     model = Net().double()
     loader = [(x.double(), y) for x, y in _loader()]
-    config = D3Config(clean_weight=weight, epsilon=epsilon, lr=lr, momentum=momentum, epochs=5,
-                      warm_start="far", schedule="constant", normalize=True)  # fmt: skip
+    config = D3Config.authors(
+        clean_weight=weight, epsilon=epsilon, lr=lr, momentum=momentum, epochs=5,
+        warm_start="far", schedule="constant", normalize=True,
+    )  # fmt: skip
     result = _detoxify(model, loader, config)
     start = model.head.weight.detach().clone()
     with torch.no_grad():
@@ -207,7 +212,7 @@ def test_the_distance_recorded_is_that_of_the_head_from_its_start():
 
 
 def test_the_learning_rate_goes_down_the_cosine_or_stays():
-    cosine = _detoxify(Net(), config=D3Config(epochs=4, lr=0.02)).history
+    cosine = _detoxify(Net(), config=D3Config.authors(epochs=4, lr=0.02)).history
     assert [e.lr for e in cosine] == pytest.approx([0.02, 0.01 + 0.01 * 0.5**0.5, 0.01,
                                                     0.01 - 0.01 * 0.5**0.5])  # fmt: skip
     constant = _detoxify(Net(), config=D3Config(epochs=4, lr=0.02, schedule="constant")).history
@@ -468,9 +473,9 @@ def test_bf16_is_what_the_model_computes_in():
 
     model = nn.Sequential(nn.Linear(4, 4), Spy(), nn.Linear(4, 2))
     loader = [(torch.rand(8, 4), torch.arange(8) % 2)]
-    detoxify(model, loader, D3Config(epochs=1, precision="bf16"), progress=False)
+    detoxify(model, loader, D3Config.authors(epochs=1, precision="bf16"), progress=False)
     assert Spy.seen == torch.bfloat16
-    detoxify(model, loader, D3Config(epochs=1), progress=False)
+    detoxify(model, loader, D3Config.authors(epochs=1), progress=False)
     assert Spy.seen == torch.float32
 
 

@@ -93,7 +93,8 @@ class GridPreset:
         self, suspect: AttackCell, repair: Repair, clean: int | None = None
     ) -> RepairCell:
         """The cell of one defence on one suspect."""
-        augment = AUGMENTATIONS.get(suspect.spec.data) if self.augment else None
+        asked = self.augment if repair.augment is None else repair.augment
+        augment = AUGMENTATIONS.get(suspect.spec.data) if asked else None
         return RepairCell(
             suspect, repair.name, repair.all_options(suspect.spec.seed),
             clean=clean or self.clean, batch_size=self.batch_size, held_out=self.held_out,

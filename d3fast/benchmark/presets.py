@@ -1,45 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
 """The grids that ``d3fast benchmark`` knows by name.
 
-``cpu`` is what two cores finish in a night; ``paper`` is the setting of the D3 paper (CIFAR-10,
+``cpu`` is what two cores finish in two hours; ``paper`` is the setting of the D3 paper (CIFAR-10,
 5 % clean samples, batches of 256, 100 epochs), with its ablations.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import MappingProxyType
 from typing import Any
 
 from d3fast.benchmark import attacks
 from d3fast.benchmark.plan import Ablation, Attacks, GridPreset
 from d3fast.benchmark.repairs import Repair
+from d3fast.defenses import DEFENSES
+from d3fast.detox import D3Config
 
-_ADAPTIVE: Attacks = tuple(
-    (attack, adaptive)
-    for attack in ("badnets", "blended")
-    for adaptive in ("sam-3", "distance-aware")
+
+def options_of(config: D3Config) -> dict[str, Any]:
+    """A configuration as the options of a ``Repair``, whose seed is its suspect's."""
+    options = asdict(config)
+    del options["seed"]
+    return options
+
+
+_ADAPTIVE: Attacks = (
+    ("badnets", "sam-3"),
+    ("blended", "sam-3"),
+    ("badnets", "distance-aware"),
 )
-# What sets the paper's D3 apart from the defaults of D3Config, which has its lambda and epsilon.
-_D3_PAPER = {"reduction": "batch_mean", "constraint": "norm_ball", "warm_start": "random"}
-
-
-_EPOCHS = {"epochs": 50}
+# What ``python -m benchmarks.search all`` chose for every defence out of its published options and
+# two others, all at fifty epochs; searches of a thousand steps are what two cores can pay for.
+_EPOCHS: Mapping[str, Any] = {"epochs": 50}
+_FINE_TUNING: Mapping[str, Any] = {
+    "distance_weight": 0.0, "constraint": None, "warm_start": "near", "epsilon": 0.0,
+}  # fmt: skip
 _CPU_REPAIRS = (
     Repair("fine-tuning", (_EPOCHS,)),
     Repair("ft-sam", (_EPOCHS,)),
     Repair("fine-pruning", (_EPOCHS,)),
     Repair("nad", (_EPOCHS,)),
-    Repair("neural-cleanse", (_EPOCHS,)),
-    Repair("anp"),
+    Repair("neural-cleanse", ({**_EPOCHS, "inversion": {"steps": 250}},)),
+    Repair("anp", ({"steps": 1000},)),
     Repair("i-bau"),
-    Repair("sau", (_EPOCHS,)),
+    Repair("sau", ({"epochs": 20},)),
     Repair("fst", (_EPOCHS,)),
-    Repair("d3", (_EPOCHS,)),
+    Repair("d3"),
+    # What the learning rate buys alone, and what all of D3's recipe buys without distance.
+    Repair("fine-tuning", ({**_EPOCHS, "lr": 0.06},), label="fine-tuning, D3's lr"),
+    Repair("d3", (_FINE_TUNING,), label="D3 without distance"),
 )
 # The defaults of every defence are the published ones.
 _PAPER_REPAIRS = (
-    *(Repair(repair.name) for repair in _CPU_REPAIRS),
-    Repair("d3", (_D3_PAPER,), label="d3-paper"),
+    *(Repair(name) for name in DEFENSES),
+    Repair("d3", (options_of(D3Config.paper()),), label="d3-paper"),
+    Repair("d3", (options_of(D3Config.authors()),), label="d3-authors"),
 )
 
 
@@ -62,6 +77,7 @@ PRESETS: Mapping[str, GridPreset] = MappingProxyType(
             repairs=_CPU_REPAIRS,
             clean=1_000,
             batch_size=64,
+            augment=True,
             relearning=(("badnets", None), ("blended", None)),
         ),
         "paper": GridPreset(

@@ -78,6 +78,7 @@ class Repair:
         options: one mapping per stage, as its constructor takes them (D3: fields of
             ``D3Config``); stages without one have their defaults.
         label: what the table calls it; ``name`` if empty.
+        augment: give it augmented batches or not; as the preset says if ``None``.
 
     Raises:
         ValueError: an unknown defence or option; a value that the defence refuses.
@@ -94,6 +95,7 @@ class Repair:
     name: str
     options: tuple[Options, ...] = ()
     label: str = ""
+    augment: bool | None = None
 
     def __post_init__(self) -> None:
         for stage in self.name.split("+"):

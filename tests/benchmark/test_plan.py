@@ -9,10 +9,11 @@ from d3fast.benchmark.attacks import PRESETS as ATTACK_PRESETS
 from d3fast.benchmark.attacks import AttackCell
 from d3fast.benchmark.cells import key_of
 from d3fast.benchmark.plan import Ablation, GridPreset, changed_suspects, chosen_repairs, plan
-from d3fast.benchmark.presets import PRESETS
+from d3fast.benchmark.presets import PRESETS, options_of
 from d3fast.benchmark.repairs import Repair
 from d3fast.data import AUGMENTATIONS
 from d3fast.defenses import DEFENSES
+from d3fast.detox import D3Config
 
 CPU, PAPER = PRESETS["cpu"], PRESETS["paper"]
 
@@ -50,7 +51,19 @@ def test_a_preset_takes_another_data_set_and_one_model_for_all():
 
 
 def test_without_augmentation_nothing_is_augmented():
-    assert all(p.cell.augment is None for p in plan(CPU, [0]).repairs)
+    plain = replace(CPU, augment=False)
+    assert all(p.cell.augment is None for p in plan(plain, [0]).repairs)
+
+
+def test_a_repair_may_have_its_own_say_about_augmentation():
+    lines = (Repair("d3"), Repair("d3", label="without", augment=False))
+    cells = [p.cell for p in plan(replace(CPU, repairs=lines), [0]).repairs]
+    assert [cell.augment for cell in cells[:2]] == [AUGMENTATIONS["fashion-mnist"], None]
+
+
+def test_the_options_of_a_configuration_make_that_configuration():
+    config = D3Config.authors(epochs=7)
+    assert Repair("d3", (options_of(config),)).build(3).config == replace(config, seed=3)
 
 
 def test_some_attacks_alone():

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the options of the table were chosen: ``python -m benchmarks.search [d3|all]``.
+
+Every line is run on the suspects of a seed that no table shows, with the trigger known: this is
+the search, the tables are the test. ``ROADS`` are the ways that were tried with D3, ``CHOICES``
+are what every defence, D3 among them, was then allowed: its published options and two others.
+The one with the best mean DER is taken.
+"""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from benchmarks.readme import RESULTS
+from d3fast import environment
+from d3fast.benchmark.cells import Place
+from d3fast.benchmark.grid import run_grid
+from d3fast.benchmark.plan import GridPreset
+from d3fast.benchmark.presets import PRESETS, options_of
+from d3fast.benchmark.repairs import Repair
+from d3fast.detox import D3Config
+from d3fast.files import folder
+from d3fast.report.results import Results
+
+SEED = 100
+ATTACKS = (("badnets", None), ("sig", None), ("wanet", None))
+
+_E: Mapping[str, Any] = {"epochs": 50}
+# D3 as published, at the epochs of the others.
+_AUTHORS = options_of(D3Config.authors(epochs=50))
+_NO_DISTANCE: Mapping[str, Any] = {
+    "distance_weight": 0.0, "constraint": None, "warm_start": "near", "epsilon": 0.0,
+}  # fmt: skip
+
+
+def _road(label: str, augment: bool | None = None, **changes: Any) -> Repair:
+    return Repair("d3", (changes,), label=label, augment=augment)
+
+
+def _roads() -> tuple[Repair, ...]:
+    hard: Mapping[str, Any] = {"distillation": 0.0, "lr": 0.02}
+    return (
+        _road("default"),
+        _road("authors", **_AUTHORS),
+        _road("authors, no augmentation", augment=False, **_AUTHORS),
+        _road("paper", **options_of(D3Config.paper(epochs=50))),
+        _road("authors, lambda 10", **{**_AUTHORS, "clean_weight": 10.0}),
+        Repair("d3+fine-tuning", ({**_AUTHORS, "clean_weight": 10.0, "epochs": 30}, {"epochs": 20}),
+               label="authors, lambda 10, then 20 epochs of fine-tuning"),
+        _road("no distillation, lr 0.02", **hard),
+        _road("no distillation, lr 0.02, linear and convolutions", **hard, track="conv+linear",
+              warm_start="near"),
+        _road("no distillation, lr 0.02, dual ascent to 0.5 nats", **hard, epsilon=0.5,
+              dual_step=5.0),
+        _road("no augmentation", augment=False),
+        _road("no averaging", averaging=0.0),
+        _road("distillation 0.5", distillation=0.5),
+        _road("distillation 0.9", distillation=0.9),
+        _road("lr 0.03", lr=0.03),
+        _road("lr 0.1", lr=0.1),
+        _road("lambda 3", clean_weight=3.0),
+        _road("lambda 30", clean_weight=30.0),
+        _road("epsilon 0.3", epsilon=0.3),
+        _road("warm start near", warm_start="near"),
+        _road("warm start far", warm_start="far"),
+        _road("warm start noise", warm_start="noise"),
+        _road("no constraint", constraint=None),
+        _road("annulus 0.5 to 1.5", constraint="distance_shell", radius=(0.5, 1.5)),
+        _road("floor 1, no push", constraint="distance_floor", radius=1.0, distance_weight=0.0),
+        _road("no distance at all", **_NO_DISTANCE),
+    )  # fmt: skip
+
+
+def _choices(name: str, published: Mapping[str, Any], *others: Mapping[str, Any]) -> list[Repair]:
+    lines = [Repair(name, (published,), label=f"{name}: published")]
+    for changes in others:
+        said = ", ".join(f"{option} {value}" for option, value in changes.items())
+        lines.append(Repair(name, ({**published, **changes},), label=f"{name}: {said}"))
+    return lines
+
+
+# Searches of a thousand steps and half a hundred rounds: what two cores can pay for.
+_STEPS: Mapping[str, Any] = {"steps": 1000}
+_NC: Mapping[str, Any] = {**_E, "inversion": {"steps": 250}}
+_SAU: Mapping[str, Any] = {"epochs": 20}
+
+
+def _all_choices() -> Mapping[str, list[Repair]]:
+    return {
+        "fine-tuning": _choices("fine-tuning", _E, {"lr": 0.03}, {"lr": 0.06}),
+        "ft-sam": _choices("ft-sam", _E, {"lr": 0.03}, {"rho": 1.0}),
+        "fine-pruning": _choices("fine-pruning", _E, {"lr": 0.03}, {"lr": 0.06}),
+        "nad": _choices("nad", _E, {"lr": 0.03}, {"lr": 0.06}),
+        "neural-cleanse": _choices("neural-cleanse", _NC, {"lr": 0.03}, {"threshold": 1.5}),
+        "anp": _choices("anp", _STEPS, {"max_acc_drop": 0.05}, {"max_acc_drop": 0.1}),
+        "i-bau": _choices("i-bau", {}, {"rounds": 20}, {"lr": 3e-3, "rounds": 20}),
+        "sau": _choices("sau", _SAU, {"lr": 1e-3}, {"lr": 3e-3}),
+        "fst": _choices("fst", _E, {"lr": 0.03}, {"lr": 0.06}),
+        "d3": [
+            Repair("d3", (_AUTHORS,), label="d3: published"),
+            Repair("d3", label="d3: default"),
+            Repair("d3", ({"lr": 0.1},), label="d3: lr 0.1"),
+        ],
+    }
+
+
+ROADS = _roads()
+CHOICES = _all_choices()
+
+
+def search_preset(what: str) -> GridPreset:
+    """The grid of a search: D3's roads, or every defence's choices."""
+    lines = ROADS if what == "d3" else tuple(line for lines in CHOICES.values() for line in lines)
+    cpu = PRESETS["cpu"]
+    suspects = replace(cpu.suspects[0], attacks=ATTACKS)
+    return replace(cpu, suspects=(suspects,), repairs=lines, augment=True, seeds=1,
+                   ablations=(), relearning=())  # fmt: skip
+
+
+def main() -> None:
+    """Run what is not finished yet, and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("d3", "all"))
+    parser.add_argument("--out", type=Path, default=Path("runs/search"))
+    parser.add_argument("--workers", type=int, default=environment.cores())
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    preset = search_preset(asked.what)
+    place = Place(folder(asked.out))
+    outcome = run_grid(preset, place, seeds=[SEED], workers=asked.workers)
+    if outcome.missing:
+        raise SystemExit(f"{outcome.missing} cells are missing")
+    path = RESULTS / f"search-{asked.what}-cpu.json"
+    Results(f"python -m benchmarks.search {asked.what}", asdict(preset), outcome.rows).write(path)
+    Console().print(f"Written to {path}.", highlight=False)
+
+
+if __name__ == "__main__":
+    main()
