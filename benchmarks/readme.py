@@ -17,16 +17,33 @@ from benchmarks.report import (
     short_table,
     step_table,
 )
+from benchmarks.search import search_markdown
 from d3fast.report.attacks import attacks_markdown
+from d3fast.report.benchmark import (
+    adaptive_markdown,
+    grid_markdown,
+    relearning_markdown,
+    summary_markdown,
+    verdict_markdown,
+)
 from d3fast.report.demo import demo_markdown
 from d3fast.report.results import Results, read_results
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md", ROOT / "docs" / "attacks.md")
+PAGES = (
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("performance", "attacks", "benchmark", "research")),
+)
 PARTS: Mapping[str, Callable[[Results], str]] = {
     "demo": lambda results: demo_markdown(results.rows),
     "attacks": lambda results: attacks_markdown(results.rows),
+    "summary": lambda results: summary_markdown(results.rows),
+    "grid": lambda results: grid_markdown(results.rows),
+    "adaptive": lambda results: adaptive_markdown(results.rows),
+    "relearning": lambda results: relearning_markdown(results.rows),
+    "verdict": lambda results: verdict_markdown(results.rows),
+    "search": lambda results: search_markdown(results.rows),
     "step": step_table,
     "short": short_table,
     "constraints": constraint_table,

@@ -8,27 +8,33 @@ The one with the best mean DER is taken.
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
 from rich.console import Console
 
-from benchmarks.readme import RESULTS
 from d3fast import environment
-from d3fast.benchmark.cells import Place
+from d3fast.benchmark.cells import Place, Row
 from d3fast.benchmark.grid import run_grid
-from d3fast.benchmark.plan import GridPreset
+from d3fast.benchmark.plan import Attacks, GridPreset
 from d3fast.benchmark.presets import PRESETS, options_of
 from d3fast.benchmark.repairs import Repair
 from d3fast.detox import D3Config
 from d3fast.files import folder
 from d3fast.report.results import Results
+from d3fast.report.table import Column, markdown_table
 
+RESULTS = Path(__file__).parent / "results"
 SEED = 100
-ATTACKS = (("badnets", None), ("sig", None), ("wanet", None))
+# One that fine-tuning forgets, one that it does not, one that a suspect's own answers bring back.
+ATTACKS: Mapping[str, Attacks] = {
+    "all": (("badnets", None), ("sig", None)),
+    "d3": (("sig", None), ("wanet", None)),
+}
 
 _E: Mapping[str, Any] = {"epochs": 50}
 # D3 as published, at the epochs of the others.
@@ -49,7 +55,6 @@ def _roads() -> tuple[Repair, ...]:
         _road("authors", **_AUTHORS),
         _road("authors, no augmentation", augment=False, **_AUTHORS),
         _road("paper", **options_of(D3Config.paper(epochs=50))),
-        _road("authors, lambda 10", **{**_AUTHORS, "clean_weight": 10.0}),
         Repair("d3+fine-tuning", ({**_AUTHORS, "clean_weight": 10.0, "epochs": 30}, {"epochs": 20}),
                label="authors, lambda 10, then 20 epochs of fine-tuning"),
         _road("no distillation, lr 0.02", **hard),
@@ -63,9 +68,6 @@ def _roads() -> tuple[Repair, ...]:
         _road("distillation 0.9", distillation=0.9),
         _road("lr 0.03", lr=0.03),
         _road("lr 0.1", lr=0.1),
-        _road("lambda 3", clean_weight=3.0),
-        _road("lambda 30", clean_weight=30.0),
-        _road("epsilon 0.3", epsilon=0.3),
         _road("warm start near", warm_start="near"),
         _road("warm start far", warm_start="far"),
         _road("warm start noise", warm_start="noise"),
@@ -84,10 +86,10 @@ def _choices(name: str, published: Mapping[str, Any], *others: Mapping[str, Any]
     return lines
 
 
-# Searches of a thousand steps and half a hundred rounds: what two cores can pay for.
-_STEPS: Mapping[str, Any] = {"steps": 1000}
-_NC: Mapping[str, Any] = {**_E, "inversion": {"steps": 250}}
-_SAU: Mapping[str, Any] = {"epochs": 20}
+# Shorter searches than published: what two cores can pay for.
+_ANP: Mapping[str, Any] = {"steps": 600}
+_NC: Mapping[str, Any] = {**_E, "inversion": {"steps": 150}}
+_SAU: Mapping[str, Any] = {"epochs": 12}
 
 
 def _all_choices() -> Mapping[str, list[Repair]]:
@@ -97,7 +99,7 @@ def _all_choices() -> Mapping[str, list[Repair]]:
         "fine-pruning": _choices("fine-pruning", _E, {"lr": 0.03}, {"lr": 0.06}),
         "nad": _choices("nad", _E, {"lr": 0.03}, {"lr": 0.06}),
         "neural-cleanse": _choices("neural-cleanse", _NC, {"lr": 0.03}, {"threshold": 1.5}),
-        "anp": _choices("anp", _STEPS, {"max_acc_drop": 0.05}, {"max_acc_drop": 0.1}),
+        "anp": _choices("anp", _ANP, {"max_acc_drop": 0.05}, {"max_acc_drop": 0.1}),
         "i-bau": _choices("i-bau", {}, {"rounds": 20}, {"lr": 3e-3, "rounds": 20}),
         "sau": _choices("sau", _SAU, {"lr": 1e-3}, {"lr": 3e-3}),
         "fst": _choices("fst", _E, {"lr": 0.03}, {"lr": 0.06}),
@@ -117,9 +119,23 @@ def search_preset(what: str) -> GridPreset:
     """The grid of a search: D3's roads, or every defence's choices."""
     lines = ROADS if what == "d3" else tuple(line for lines in CHOICES.values() for line in lines)
     cpu = PRESETS["cpu"]
-    suspects = replace(cpu.suspects[0], attacks=ATTACKS)
+    suspects = replace(cpu.suspects[0], attacks=ATTACKS[what])
     return replace(cpu, suspects=(suspects,), repairs=lines, augment=True, seeds=1,
                    ablations=(), relearning=())  # fmt: skip
+
+
+def search_markdown(rows: Sequence[Row]) -> str:
+    """One line per setting: means over the attacks, and the ASR excess of each attack."""
+    measured = [row for row in rows if row["kind"] == "repair" and not row["refused"]]
+    lines: dict[str, list[Row]] = {}
+    for label in dict.fromkeys(row["defense"] for row in measured):
+        own = [row for row in measured if row["defense"] == label]
+        line = {key: fmean(row[key] for row in own) for key in ("acc", "asr_excess", "ra", "der")}
+        lines[label] = [line | {row["attack"]: row["asr_excess"] for row in own}]
+    attacks = dict.fromkeys(row["attack"] for row in measured)
+    shared = [("acc", "ACC %"), ("asr_excess", "ASR excess"), *((a, a) for a in attacks),
+              ("ra", "RA %"), ("der", "DER %")]  # fmt: skip
+    return markdown_table([Column(key, title, scale=100) for key, title in shared], lines)
 
 
 def main() -> None:

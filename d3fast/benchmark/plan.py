@@ -51,6 +51,7 @@ class GridPreset:
         clean: number of the defender's samples.
         batch_size: of a defence, at most.
         held_out: share of the samples that a defence may use for its choices.
+        against_adaptive: labels of the repairs that are run on adaptive attacks; all if ``None``.
         augment: give a defence batches that are augmented as is usual for the data set.
         seeds: number of seeds.
         ablations: points of studies, run on the first entry of ``suspects``.
@@ -69,6 +70,7 @@ class GridPreset:
     batch_size: int
     held_out: float = 0.2
     augment: bool = False
+    against_adaptive: tuple[str, ...] | None = None
     seeds: int = 3
     ablations: tuple[Ablation, ...] = ()
     ablated: Attacks = (("badnets", None), ("blended", None))
@@ -170,6 +172,9 @@ def plan(preset: GridPreset, seeds: Sequence[int]) -> Plan:
                     preset.repair_cell(suspect, repair), suspect, _marks("repair", repair.label)
                 )
                 for repair in preset.repairs
+                if adaptive is None
+                or preset.against_adaptive is None
+                or repair.label in preset.against_adaptive
             ]
             repairs += own
             if (attack, adaptive) in preset.relearning:

@@ -275,6 +275,8 @@ class RepairCell:
         where = resolve_device(place.device)
         splits = spec.splits(place.data_dir).to(where)
         model, attack = read_suspect(self.suspect, splits, place.folder)
+        # Convolutions are faster so, on most devices.
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         try:
             result = self.repair(model.to(where), splits.clean, where, progress)
         except ValueError as error:

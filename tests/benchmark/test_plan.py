@@ -61,6 +61,14 @@ def test_a_repair_may_have_its_own_say_about_augmentation():
     assert [cell.augment for cell in cells[:2]] == [AUGMENTATIONS["fashion-mnist"], None]
 
 
+def test_fewer_repairs_may_be_run_on_adaptive_attacks():
+    lines = (Repair("d3"), Repair("fine-tuning"))
+    small = replace(CPU, repairs=lines, against_adaptive=("d3",))
+    cells = [p.cell for p in plan(small, [0]).repairs]
+    assert {c.defense for c in cells if c.suspect.spec.adaptive} == {"d3"}
+    assert {c.defense for c in cells if not c.suspect.spec.adaptive} == {"d3", "fine-tuning"}
+
+
 def test_the_options_of_a_configuration_make_that_configuration():
     config = D3Config.authors(epochs=7)
     assert Repair("d3", (options_of(config),)).build(3).config == replace(config, seed=3)
