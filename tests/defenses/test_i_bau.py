@@ -62,62 +62,28 @@ def test_the_inner_loss_by_hand():
     assert found.item() == pytest.approx(0.5 * 4 - torch.tensor([1.0, 2.0]).exp().sum().log() + 1)
 
 
-def _samples(n, draw):
-    """Four classes on the first eight features; the other eight are next to silent."""
-    labels = torch.arange(n) % 4
-    inputs = 0.1 * torch.rand(n, 16, generator=draw)
-    inputs[:, 8:] *= 0.2
-    for k in (0, 1):
-        inputs[torch.arange(n), 2 * labels + k] += 0.5 + 0.3 * torch.rand(n, generator=draw)
-    return inputs, labels
-
-
-def _trigger(inputs):
-    return inputs + 0.3 * (torch.arange(16) >= 12)
-
-
-def _batches(inputs, labels, size):
-    return list(zip(inputs.split(size), labels.split(size), strict=True))
-
-
-@pytest.fixture(scope="module")
-def planted():
-    """(suspect that answers 0 where something is added, clean batches, test batches)."""
-    draw = torch.Generator().manual_seed(0)
-    inputs, labels = _samples(800, draw)
-    poisoned = torch.rand(800, generator=draw) < 0.1
-    inputs = torch.where(poisoned[:, None], _trigger(inputs), inputs)
-    labels = torch.where(poisoned, 0, labels)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(16, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 4))
-    train = FineTuning(epochs=30, lr=0.1)
-    suspect = train(model, _batches(inputs, labels, 50), None, progress=False).model
-    return suspect, _batches(*_samples(200, draw), 20), _batches(*_samples(400, draw), 400)
-
-
 UNLEARN = IBAU(rounds=10, lr=0.01, radius=0.4, share=0.1)
 
 
-def test_the_ascent_finds_the_trigger_and_stays_in_the_ball(planted):
+def test_the_ascent_finds_the_trigger_and_stays_in_the_ball(planted, trigger):
     suspect, clean, _ = planted
     d = ascend(suspect, clean, UNLEARN)
     assert d.shape == (1, 16)
     assert d.norm() <= 0.4 * 1.00001
-    pattern = _trigger(torch.zeros(16))
+    pattern = trigger(torch.zeros(16))
     assert torch.cosine_similarity(d[0], pattern, dim=0) > 0.8
     inputs, labels = clean[0]
     zero = inner_loss(suspect, inputs, labels, torch.zeros_like(d), 0.0)
     assert inner_loss(suspect, inputs, labels, d, 0.0) < zero
 
 
-def test_a_planted_trigger_that_outlives_fine_tuning_is_unlearned(planted):
+def test_a_planted_trigger_that_outlives_fine_tuning_is_unlearned(planted, trigger):
     suspect, clean, test = planted
     models = [suspect] + [
         defense(suspect, clean, None, progress=False).model
         for defense in (FineTuning(epochs=50), UNLEARN)
     ]
-    before, tuned, after = (evaluate(m, test, _trigger, target=0) for m in models)
+    before, tuned, after = (evaluate(m, test, trigger, target=0) for m in models)
     assert before.asr > 0.95
     assert tuned.asr > 0.95
     assert after.asr < 0.05
