@@ -28,32 +28,12 @@ from d3fast.report.benchmark_numbers import (
 )
 from d3fast.report.benchmark_tables import SHADES, shade
 from d3fast.report.benchmark_verdict import NEVER_POISONED, number
-from d3fast.report.plot import BLUE, GREEN, GREY, ORANGE
+from d3fast.report.plot import AMBER, BLUE, GREEN, GREY, INK, ORANGE, PAPER, PINK, SKY, STYLE
 from d3fast.report.relearning_plot import relearning_figure
 
-SKY, PINK, AMBER = "#56B4E9", "#CC79A7", "#E69F00"
-INK, PAPER = "#000000", "#FFFFFF"
 _OTHERS = [
     (colour, marker) for marker in ("s", "^") for colour in (ORANGE, GREEN, PINK, AMBER, SKY, GREY)
 ]
-_STYLE: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": GREY,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": GREY,
-    "grid.alpha": 0.2,
-    "grid.linewidth": 0.6,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "figure.dpi": 150,
-}
 
 
 def _looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -65,7 +45,7 @@ def _looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 def _blend(level: int) -> tuple[float, float, float]:
     """Paper at level 0, the page's orange at the last."""
-    steps = LinearSegmentedColormap.from_list("excess", ["#FFFFFF", "#D55E00"])
+    steps = LinearSegmentedColormap.from_list("excess", [PAPER, ORANGE])
     return steps(0.08 + 0.87 * level / len(SHADES))[:3] if level else (0.87, 0.93, 0.97)
 
 
@@ -77,7 +57,7 @@ def heat_map_figure(grid: Grid, title: str) -> Figure:
         title: above the figure.
     """
     names = (*grid.defenses, NONE)
-    with matplotlib.rc_context({**_STYLE, "axes.grid": False}):
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(
             figsize=(1.9 + 0.66 * len(names), 1.5 + 0.34 * len(grid.attacks)), layout="constrained"
         )
@@ -108,7 +88,7 @@ def scatter_figure(grid: Grid) -> Figure:
         grid: of one setting.
     """
     looks = _looks(grid.defenses)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.6, 4.4), layout="constrained")
         axes = figure.subplots()
         for order, name in enumerate(reversed(grid.defenses), start=2):
@@ -144,7 +124,7 @@ def der_figure(grid: Grid) -> Figure:
     Args:
         grid: of one setting.
     """
-    with matplotlib.rc_context({**_STYLE, "axes.grid.axis": "x"}):
+    with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
         names = [name for name in grid.defenses if grid.overall(name, "der") is not None]
         figure = Figure(figsize=(6.6, 0.9 + 0.3 * max(len(names), 3)), layout="constrained")
         axes = figure.subplots()
@@ -175,7 +155,7 @@ def ablation_figure(by_defense: Mapping[str, ByValue], factor: str) -> Figure:
     """
     looks = _looks(list(by_defense))
     values = list(dict.fromkeys(value for by_value in by_defense.values() for value in by_value))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.6, 2.6), layout="constrained")
         panels = figure.subplots(1, 2)
         for axes, key, title in (

@@ -16,12 +16,12 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from d3fast.files import whole_file
+from d3fast.report.plot import AMBER, BLUE, GREEN, GREY, INK, ORANGE, PAPER, PINK, SKY
 
-# Colours that figures are drawn in, and the page's names for them; matplotlib writes lower case.
+# The page has colours of its own under these names, other ones in the dark.
 _INKS = {
-    "#000000": "ink", "#666666": "muted", "#ffffff": "paper", "#0072b2": "blue",
-    "#d55e00": "orange", "#009e73": "green", "#cc79a7": "pink", "#e69f00": "amber",
-    "#56b4e9": "sky",
+    INK: "ink", GREY: "muted", PAPER: "paper", BLUE: "blue", ORANGE: "orange", GREEN: "green",
+    PINK: "pink", AMBER: "amber", SKY: "sky",
 }  # fmt: skip
 _TEMPLATES = Environment(
     loader=PackageLoader("d3fast.report"),
@@ -55,7 +55,7 @@ def inline_svg(figure: Figure, alt: str) -> Markup:
     # Releases of matplotlib write a font in one property or in two.
     svg = re.sub(r"(font-family: |font: [^';\"]*?)'[^;\"]*", r"\1var(--sans)", svg)
     for colour, name in _INKS.items():
-        svg = svg.replace(f": {colour}", f": var(--{name})")
+        svg = svg.replace(f": {colour.lower()}", f": var(--{name})")
     opening = Markup('<svg role="img" aria-label="{}"').format(alt)
     return opening + Markup(svg.removeprefix("<svg"))
 

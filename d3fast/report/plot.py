@@ -19,14 +19,26 @@ from d3fast.data import ImageData, as_float
 from d3fast.demo import BACKDOORED, CLEAN, FINE_TUNED, FINE_TUNED_HOT, REPAIRED, Curve, SeedRun
 from d3fast.files import whole_file
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+PINK, AMBER, SKY = "#CC79A7", "#E69F00", "#56B4E9"
+INK, GREY, PAPER = "#000000", "#666666", "#FFFFFF"
 _LINES = {FINE_TUNED: (ORANGE, "--"), FINE_TUNED_HOT: (GREEN, "-."), REPAIRED: (BLUE, "-")}
-_STYLE: Any = {
+STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.axisbelow": True,
     "axes.grid": True,
-    "grid.alpha": 0.3,
+    "grid.color": GREY,
+    "grid.alpha": 0.2,
+    "grid.linewidth": 0.6,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
     "figure.dpi": 150,
 }
 
@@ -76,7 +88,7 @@ def demo_figure(run: SeedRun, title: str) -> Figure:
         run: the seed's models and curves.
         title: above the figure.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(13, 3.6), layout="constrained")
         layout = "abcde"
         axes = figure.subplot_mosaic([list(layout)], width_ratios=[0.8, 0.8, 1.5, 1.5, 1.5])
@@ -116,7 +128,7 @@ def trigger_figure(triggers: Mapping[str, Any], data: ImageData, images: int = 3
     chosen = [int((data.labels == label).nonzero()[0]) for label in free[:images]]
     clean = as_float(data.images[chosen])
     columns = 3 * len(chosen)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(columns * 1.05 + 1, 1.12 * len(triggers) + 0.4),
                         layout="constrained")  # fmt: skip
         grid = figure.subplots(len(triggers), columns, squeeze=False)

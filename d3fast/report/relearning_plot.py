@@ -15,10 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from d3fast.demo import CLEAN
-from d3fast.report.plot import _STYLE, BLUE, GREEN, GREY, ORANGE
+from d3fast.report.plot import AMBER, BLUE, GREEN, GREY, INK, ORANGE, PINK, SKY, STYLE
 
 # Okabe and Ito without their yellow, which is hard to see on white.
-_COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+_COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, AMBER, INK)
 _DASHES = ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)))
 _MARKERS = "osD^vP*X<>h"
 
@@ -78,7 +78,7 @@ def relearning_figure(curves: Curves, floor: float, *, never_poisoned: str = CLE
         {"color": colour, "linestyle": dashes, "marker": marker}
         for colour, dashes, marker in zip(cycle(_COLOURS), cycle(_DASHES), cycle(_MARKERS))
     )
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 4), layout="constrained")
         axes = figure.subplots()
         ends = {}
