@@ -67,7 +67,7 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.seen.append(tag)
-        if tag not in ("meta", "br", "path", "use"):
+        if tag not in ("meta", "br", "col", "path", "use"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
