@@ -48,9 +48,9 @@ def whole(grid_rows):
 
 @pytest.fixture(scope="module")
 def written(whole, tmp_path_factory):
-    """A folder with everything in it, and what was printed."""
+    """A folder with everything in it, and what was printed; three cells are missing."""
     folder = tmp_path_factory.mktemp("benchmark")
-    return folder, write(whole, folder)
+    return folder, write(whole, folder, missing=3)
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +118,14 @@ def test_the_page_explains_every_measure(page):
     assert "What they do not say" in page
 
 
-def test_names_are_escaped_in_the_page(whole, tmp_path):
+def test_names_are_escaped_in_the_page(grid_rows, tmp_path):
     bad = "<script>alert('x')</script> & co"
-    rows = [{**row, "defense": bad} if row["defense"] == "sau" else row for row in whole]
+    few = grid_rows(seeds=1, attacks=("sig",), defenses=("anp", "sau", "d3"))
+    rows = [
+        {**row, "defense": bad} if row["defense"] == "sau" else row
+        for row in few
+        if not row["ablation"]
+    ]
     rows = [{**row, "refused": bad} if row["defense"] == "anp" else row for row in rows]
     write(rows, tmp_path)
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
@@ -128,13 +133,9 @@ def test_names_are_escaped_in_the_page(whole, tmp_path):
     assert "&lt;script&gt;" in text
 
 
-def test_cells_that_were_not_run_are_announced_everywhere(whole, tmp_path):
-    printed = write(whole, tmp_path, missing=3)
-    for text in (
-        printed,
-        (tmp_path / "index.html").read_text(encoding="utf-8"),
-        (tmp_path / "table.md").read_text(encoding="utf-8"),
-    ):
+def test_cells_that_were_not_run_are_announced_everywhere(written, page):
+    folder, printed = written
+    for text in (printed, page, (folder / "table.md").read_text(encoding="utf-8")):
         assert "3 cells have not been run yet" in text
 
 
@@ -166,6 +167,11 @@ def test_two_models_have_a_section_each(grid_rows, tmp_path):
     rows = [row for m in ("net", "vit") for row in grid_rows(model=m, extras=False, **small)]
     printed = write(rows, tmp_path)
     assert "best first: vit" in printed
+    assert "not been run" not in printed
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert re.findall(r'<h2 class="setting">(\w+)', page) == ["net", "vit"]
+    assert page.count('<h3 class="part">Did D3 reach its goals?') == 2
+    assert "not been run" not in page
     assert summary_markdown(rows).count("| d3 |") == 2
     assert "**vit**" in grid_markdown(rows)
 

@@ -59,13 +59,18 @@ def test_a_defence_without_a_number_is_in_no_figure(grid_rows):
     assert [text.get_text() for text in legend.get_texts()] == ["d3", "sau"]
 
 
+@pytest.fixture(scope="module")
+def by_factor(grid_rows):
+    """The figures of all ablations."""
+    return ablation_figures(grid_rows())
+
+
 @pytest.mark.parametrize(
     ("factor", "lines", "ticks"),
     [("lambda", 1, 6), ("warm start", 1, 3), ("clean share", 2, 3)],
 )
-def test_ablations_have_a_line_per_defence_and_a_tick_per_value(grid_rows, factor, lines, ticks):
-    figure = ablation_figures(grid_rows())[factor]
-    for axes in figure.axes:
+def test_ablations_have_a_line_per_defence_and_a_tick_per_value(by_factor, factor, lines, ticks):
+    for axes in by_factor[factor].axes:
         assert len(axes.lines) == lines
         assert len(axes.get_xticks()) == ticks
 

@@ -21,11 +21,11 @@ def run(small_setup):
     return demo.run_seed(small_setup, 0, progress=False)
 
 
-@pytest.fixture
-def written(small_setup, run, tmp_path):
-    out = io.StringIO()
-    write_report([run], small_setup, "d3fast demo --seeds 1", tmp_path, Console(file=out, width=80))
-    return tmp_path, out.getvalue()
+@pytest.fixture(scope="module")
+def written(small_setup, run, tmp_path_factory):
+    folder, out = tmp_path_factory.mktemp("demo"), io.StringIO()
+    write_report([run], small_setup, "d3fast demo --seeds 1", folder, Console(file=out, width=80))
+    return folder, out.getvalue()
 
 
 def test_results_hold_rows_and_every_choice(run, written):
