@@ -8,7 +8,7 @@ For a class t, a mask m (1, H, W) and a pattern p (C, H, W), both in [0, 1], are
 
 A backdoor is a shortcut to its class: there a much smaller mask is enough. With the norms of all
 classes, those below the median by more than twice the (scaled) median absolute deviation are taken
-for the targets of backdoors (Neural Cleanse: Wang et al., IEEE S&P 2019).
+for the targets of backdoors (``d3fast.anomaly``; Neural Cleanse: Wang et al., IEEE S&P 2019).
 
 Both m and p are (tanh(.) + 1) / 2 of free variables, moved by Adam. Lambda follows the success: a
 mask that works may shrink, one that fails may grow. Several classes run through the model in one
@@ -24,16 +24,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from d3fast.anomaly import anomaly_indices, outliers
 from d3fast.checks import check_integer, check_number
 from d3fast.devices import resolve_device
 from d3fast.loaders import class_scores, unpack, yields_nothing
 from d3fast.progress import progress_bar
 from d3fast.seeding import generator
-
-__all__ = [
-    "Inversion", "InversionOptions", "anomaly_indices", "invert_all", "invert_trigger", "outliers",
-]  # fmt: skip
 
 _EVALUATED_AT_ONCE = 256
 

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from d3fast.anomaly import outliers
 from d3fast.checks import check_number
 from d3fast.defenses.base import DefenseResult, OnEpoch, check_tuning, on_copy, tune
-from d3fast.inversion import Inversion, InversionOptions, invert_all, outliers
+from d3fast.inversion import Inversion, InversionOptions, invert_all
 from d3fast.seeding import generator
 from d3fast.training import Epoch, Gradients, Loss, plain_gradients
 
