@@ -138,6 +138,15 @@ def search_markdown(rows: Sequence[Row]) -> str:
     return markdown_table([Column(key, title, scale=100) for key, title in shared], lines)
 
 
+def best_choices(rows: Sequence[Row]) -> dict[str, Repair]:
+    """For every defence the choice with the best mean DER."""
+
+    def rating(choice: Repair) -> float:
+        return fmean(row["der"] for row in rows if row["defense"] == choice.label)
+
+    return {name: max(choices, key=rating) for name, choices in CHOICES.items()}
+
+
 def main() -> None:
     """Run what is not finished yet, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)

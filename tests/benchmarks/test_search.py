@@ -1,0 +1,55 @@
+"""The search for the table's options: what it consists of, and that the table keeps to it."""
+
+import pytest
+
+from benchmarks import search
+from d3fast.benchmark.plan import plan
+from d3fast.benchmark.presets import PRESETS
+from d3fast.defenses import DEFENSES
+from d3fast.report.results import read_results
+
+CPU = PRESETS["cpu"]
+
+
+def _row(label, attack="sig", **changes):
+    numbers = {"acc": 0.9, "asr_excess": 0.01, "ra": 0.5, "der": 0.97}
+    base = {"kind": "repair", "refused": None, "defense": label, "attack": attack}
+    return {**base, **numbers, **changes}
+
+
+def test_every_defence_has_as_many_choices_as_the_next():
+    assert set(search.CHOICES) == set(DEFENSES)
+    assert {len(choices) for choices in search.CHOICES.values()} == {3}
+
+
+@pytest.mark.parametrize("what", ["d3", "all"])
+def test_it_looks_at_no_seed_of_a_table(what):
+    whole = plan(search.search_preset(what), [search.SEED])
+    assert search.SEED not in range(CPU.seeds)
+    assert {p.cell.seed for p in whole.repairs} == {search.SEED}
+    assert whole.relearning == ()
+
+
+def test_the_table_of_a_search_has_a_line_per_setting_and_a_column_per_attack():
+    rows = [_row("a"), _row("a", "wanet", asr_excess=0.03), _row("b"), _row("c", refused="no")]
+    lines = search.search_markdown(rows).splitlines()
+    assert lines[0] == "|  | ACC % | ASR excess | sig | wanet | RA % | DER % |"
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["a", "b"]
+    assert lines[2].split("|")[3:6] == [" 2.0 ", " 1.0 ", " 3.0 "]
+
+
+def test_the_choice_with_the_best_mean_der_is_taken():
+    rows = [_row(choice.label) for choices in search.CHOICES.values() for choice in choices]
+    rows += [_row(search.CHOICES["fst"][2].label, "wanet", der=0.99)]
+    rows += [_row(search.CHOICES["nad"][0].label, "wanet", der=0.5)]
+    best = search.best_choices(rows)
+    assert best["fst"] is search.CHOICES["fst"][2]
+    assert best["nad"] is search.CHOICES["nad"][1]
+
+
+def test_the_table_has_what_the_search_found_best():
+    found = search.best_choices(read_results(search.RESULTS / "search-all-cpu.json").rows)
+    shown = {repair.label: repair for repair in CPU.repairs}
+    for name, choice in found.items():
+        line = shown.get(f"{name} (searched)", shown[name])
+        assert line.all_options(0) == choice.all_options(0), name
