@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the options of the table were chosen: ``python -m benchmarks.search [d3|all]``.
+"""How the options of the table were chosen: ``python -m benchmarks.search d3|all|final``.
 
 Every line is run on the suspects of a seed that no table shows, with the trigger known: this is
 the search, the tables are the test. ``ROADS`` are the ways that were tried with D3, ``CHOICES``
@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 
 from d3fast import environment
+from d3fast.attacks import ATTACKS as PLAIN
 from d3fast.benchmark.cells import Place, Row
 from d3fast.benchmark.grid import run_grid
 from d3fast.benchmark.plan import Attacks, GridPreset
@@ -34,6 +35,7 @@ SEED = 100
 ATTACKS: Mapping[str, Attacks] = {
     "all": (("badnets", None), ("sig", None)),
     "d3": (("sig", None), ("wanet", None)),
+    "final": tuple((name, None) for name in PLAIN),
 }
 
 _E: Mapping[str, Any] = {"epochs": 50}
@@ -66,7 +68,7 @@ def _roads() -> tuple[Repair, ...]:
         _road("no averaging", averaging=0.0),
         _road("distillation 0.5", distillation=0.5),
         _road("distillation 0.9", distillation=0.9),
-        _road("lr 0.03", lr=0.03),
+        _road("lr 0.06", lr=0.06),
         _road("lr 0.1", lr=0.1),
         _road("warm start near", warm_start="near"),
         _road("warm start far", warm_start="far"),
@@ -106,18 +108,28 @@ def _all_choices() -> Mapping[str, list[Repair]]:
         "d3": [
             Repair("d3", (_AUTHORS,), label="d3: published"),
             Repair("d3", label="d3: default"),
-            Repair("d3", ({"lr": 0.1},), label="d3: lr 0.1"),
+            Repair("d3", ({"lr": 0.06},), label="d3: lr 0.06"),
         ],
     }
 
 
+# What was left in the end, looked at under every attack.
+FINALISTS = (
+    _road("default"),
+    _road("warm start near", warm_start="near"),
+    _road("no distance at all", **_NO_DISTANCE),
+    _road("lr 0.06", lr=0.06),
+    _road("lr 0.06, warm start near", lr=0.06, warm_start="near"),
+    _road("lr 0.06, no distance at all", lr=0.06, **_NO_DISTANCE),
+)
 ROADS = _roads()
 CHOICES = _all_choices()
 
 
 def search_preset(what: str) -> GridPreset:
-    """The grid of a search: D3's roads, or every defence's choices."""
-    lines = ROADS if what == "d3" else tuple(line for lines in CHOICES.values() for line in lines)
+    """The grid of a search: D3's roads, every defence's choices, or the finalists."""
+    choices = tuple(line for lines in CHOICES.values() for line in lines)
+    lines = {"d3": ROADS, "all": choices, "final": FINALISTS}[what]
     cpu = PRESETS["cpu"]
     suspects = replace(cpu.suspects[0], attacks=ATTACKS[what])
     return replace(cpu, suspects=(suspects,), repairs=lines, augment=True, seeds=1,
@@ -150,7 +162,7 @@ def best_choices(rows: Sequence[Row]) -> dict[str, Repair]:
 def main() -> None:
     """Run what is not finished yet, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("d3", "all"))
+    parser.add_argument("what", choices=tuple(ATTACKS))
     parser.add_argument("--out", type=Path, default=Path("runs/search"))
     parser.add_argument("--workers", type=int, default=environment.cores())
     asked = parser.parse_args()

@@ -51,5 +51,5 @@ def test_the_table_has_what_the_search_found_best():
     found = search.best_choices(read_results(search.RESULTS / "search-all-cpu.json").rows)
     shown = {repair.label: repair for repair in CPU.repairs}
     for name, choice in found.items():
-        line = shown.get(f"{name} (searched)", shown[name])
+        line = shown.get(f"{name} (D3's lr)", shown[name])
         assert line.all_options(0) == choice.all_options(0), name
