@@ -10,10 +10,12 @@ from d3fast.detox import D3Config, DetoxResult, detoxify
 from d3fast.loss import CleanLoss
 from d3fast.metrics import Metrics, evaluate
 from d3fast.optim import D3FusedSGD, find_head, param_groups
+from d3fast.relearning import RelearnConfig, Relearning, evaluate_relearning
 
 __version__ = environment.versions()["d3fast"]
 
 __all__ = [
-    "CleanLoss", "D3Config", "D3FusedSGD", "DetoxResult", "Metrics", "attacks", "data", "defenses",
-    "detoxify", "evaluate", "find_head", "metrics", "models", "param_groups",
+    "CleanLoss", "D3Config", "D3FusedSGD", "DetoxResult", "Metrics", "RelearnConfig", "Relearning",
+    "attacks", "data", "defenses", "detoxify", "evaluate", "evaluate_relearning", "find_head",
+    "metrics", "models", "param_groups",
 ]  # fmt: skip

@@ -63,7 +63,7 @@ class RelearnConfig:
 
     steps: int = 100
     batch_size: int = 64
-    lr: float = 0.01
+    lr: float = 0.003
     momentum: float = 0.9
     weight_decay: float = 0.0
 

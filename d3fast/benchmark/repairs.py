@@ -87,7 +87,7 @@ class Repair:
         >>> repair = Repair("fine-tuning+d3", ({"epochs": 5},), label="both")
         >>> first, second = repair.all_options(seed=3)
         >>> first["epochs"], second["epochs"], second["seed"]
-        (5, 100, 3)
+        (5, 50, 3)
         >>> type(repair.build(seed=3)).__name__
         'Pipeline'
     """
