@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why a backdoor stays: curvature and distance, before and after a repair.
+
+    top_eigenpairs, trace, density          the spectrum of a model's loss
+    directional_curvature                   along one direction
+    quadratic_prediction                    the expansion at theta_0 against the loss at theta
+    loss_path, loss_plane                   the loss between two models and beyond
+    distance_profile, DistanceRecorder      how far each layer went
+
+All take (model, loss, data): the loss is a mean over all of the data, whose choice makes it the
+clean loss, the backdoor loss (``triggered_batches``) or their ``Difference``. The Hessian or the
+Gauss-Newton matrix itself is a ``Curvature``; ``eigenpairs``, ``estimate_trace`` and
+``estimate_density`` take any symmetric matrix.
+"""
+
+from d3fast.spectrum.curvature import Curvature, Symmetric
+from d3fast.spectrum.density import Density, density, estimate_density
+from d3fast.spectrum.directions import (
+    DirectionalCurvature,
+    QuadraticPrediction,
+    directional_curvature,
+    quadratic_prediction,
+)
+from d3fast.spectrum.eigenpairs import Eigenpairs, eigenpairs, top_eigenpairs
+from d3fast.spectrum.estimates import Estimate
+from d3fast.spectrum.samples import Difference, Samples, triggered_batches
+from d3fast.spectrum.trace import estimate_trace, trace
+
+__all__ = [
+    "Curvature", "Density", "Difference", "DirectionalCurvature", "Eigenpairs", "Estimate",
+    "QuadraticPrediction", "Samples", "Symmetric", "density", "directional_curvature",
+    "eigenpairs", "estimate_density", "estimate_trace", "quadratic_prediction", "top_eigenpairs",
+    "trace", "triggered_batches",
+]  # fmt: skip
