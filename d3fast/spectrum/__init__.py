@@ -21,14 +21,22 @@ from d3fast.spectrum.directions import (
     directional_curvature,
     quadratic_prediction,
 )
+from d3fast.spectrum.distances import (
+    DistanceRecorder,
+    LayerDistance,
+    distance_profile,
+    total_distance,
+)
 from d3fast.spectrum.eigenpairs import Eigenpairs, eigenpairs, top_eigenpairs
 from d3fast.spectrum.estimates import Estimate
+from d3fast.spectrum.paths import LossPath, LossPlane, PathPoint, loss_path, loss_plane
 from d3fast.spectrum.samples import Difference, Samples, triggered_batches
 from d3fast.spectrum.trace import estimate_trace, trace
 
 __all__ = [
-    "Curvature", "Density", "Difference", "DirectionalCurvature", "Eigenpairs", "Estimate",
-    "QuadraticPrediction", "Samples", "Symmetric", "density", "directional_curvature",
-    "eigenpairs", "estimate_density", "estimate_trace", "quadratic_prediction", "top_eigenpairs",
-    "trace", "triggered_batches",
+    "Curvature", "Density", "Difference", "DirectionalCurvature", "DistanceRecorder", "Eigenpairs",
+    "Estimate", "LayerDistance", "LossPath", "LossPlane", "PathPoint", "QuadraticPrediction",
+    "Samples", "Symmetric", "density", "directional_curvature", "distance_profile", "eigenpairs",
+    "estimate_density", "estimate_trace", "loss_path", "loss_plane", "quadratic_prediction",
+    "top_eigenpairs", "total_distance", "trace", "triggered_batches",
 ]  # fmt: skip

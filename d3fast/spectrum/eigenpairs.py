@@ -98,6 +98,7 @@ def eigenpairs(
         ValueError: k larger than the matrix; an option out of range; NaN in a product.
 
     Example:
+        >>> import torch
         >>> class Diagonal:
         ...     size, dtype, device = 4, torch.float64, torch.device("cpu")
         ...     def __matmul__(self, v):
@@ -168,6 +169,7 @@ def top_eigenpairs(
         ValueError: what ``Curvature`` and ``eigenpairs`` raise.
 
     Example:
+        >>> import torch
         >>> model = nn.Linear(3, 2).double()
         >>> data = [(torch.eye(3), torch.tensor([0, 1, 0]))]
         >>> found = top_eigenpairs(model, nn.CrossEntropyLoss(), data, k=1)

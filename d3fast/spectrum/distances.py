@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""How far every layer went from where it started, at the end or over a run.
+
+distance = ||theta_l - theta_0,l||_2,      relative = distance / ||theta_0,l||_2
+
+The page of ``d3fast spectrum`` shows it per layer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from d3fast.optim.groups import Track, param_groups
+from d3fast.training import Epoch
+
+
+@dataclass(frozen=True)
+class LayerDistance:
+    """One parameter's way.
+
+    Attributes:
+        name: of the parameter.
+        numel: number of its weights.
+        distance: 2-norm of the difference.
+        norm: 2-norm of the start.
+
+    Example:
+        >>> LayerDistance("head.weight", 4, distance=1.0, norm=2.0).relative
+        0.5
+    """
+
+    name: str
+    numel: int
+    distance: float
+    norm: float
+
+    @property
+    def relative(self) -> float | None:
+        """Distance in units of the start's norm; ``None`` where that is 0."""
+        return self.distance / self.norm if self.norm else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {**asdict(self), "relative": self.relative}
+
+
+Profile = tuple[LayerDistance, ...]
+
+
+def _norm(tensor: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64)
+
+
+def _profile(start: dict[str, Tensor], model: nn.Module) -> Profile:
+    own = dict(model.named_parameters())
+    rows = []
+    for name, origin in start.items():
+        if name not in own or own[name].shape != origin.shape:
+            raise ValueError(f"the model has no {name} of shape {tuple(origin.shape)}")
+        there = own[name].detach().to(origin.device, origin.dtype)
+        rows.append(torch.stack([_norm(there - origin), _norm(origin)]).cpu())
+    return tuple(
+        LayerDistance(name, origin.numel(), *row.tolist())
+        for (name, origin), row in zip(start.items(), rows, strict=True)
+    )
+
+
+def _tracked(model: nn.Module, track: Track) -> dict[str, Tensor]:
+    own = dict(model.named_parameters())
+    names = param_groups(model, track)[0]["param_names"]
+    return {name: own[name].detach() for name in names}
+
+
+def distance_profile(start: nn.Module, model: nn.Module, track: Track = "all") -> Profile:
+    """The distance of every parameter from where it started.
+
+    Args:
+        start: theta_0.
+        model: theta, of the same kind.
+        track: which parameters, by the rules of ``d3fast.param_groups``.
+
+    Returns:
+        One record per parameter, in the model's order.
+
+    Raises:
+        ValueError: a parameter that the second model lacks or has in another shape; what
+            ``param_groups`` raises.
+
+    Example:
+        >>> start, end = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+        >>> _ = nn.init.constant_(start.weight, 2.0), nn.init.constant_(end.weight, 5.0)
+        >>> distance_profile(start, end)
+        (LayerDistance(name='weight', numel=1, distance=3.0, norm=2.0),)
+    """
+    return _profile(_tracked(start, track), model)
+
+
+def total_distance(profile: Sequence[LayerDistance]) -> LayerDistance:
+    """All layers taken as one vector, under the name ``"all"``.
+
+    Example:
+        >>> parts = LayerDistance("a", 1, 3.0, 6.0), LayerDistance("b", 2, 4.0, 8.0)
+        >>> total_distance(parts)
+        LayerDistance(name='all', numel=3, distance=5.0, norm=10.0)
+    """
+    distance = sum(layer.distance**2 for layer in profile) ** 0.5
+    norm = sum(layer.norm**2 for layer in profile) ** 0.5
+    return LayerDistance("all", sum(layer.numel for layer in profile), distance, norm)
+
+
+class DistanceRecorder:
+    """Records the profile after every epoch; pass it as ``on_epoch`` of a defence.
+
+    Args:
+        start: theta_0; its weights are copied now.
+        track: which parameters, by the rules of ``d3fast.param_groups``.
+
+    Attributes:
+        epochs: their numbers.
+        profiles: one per epoch.
+
+    Example:
+        >>> model = nn.Linear(2, 2)
+        >>> recorder = DistanceRecorder(model)
+        >>> recorder(Epoch(epoch=1, loss=0.1, accuracy=1.0, lr=0.1), model)
+        >>> recorder.epochs, recorder.profiles[0][0].distance
+        ([1], 0.0)
+    """
+
+    def __init__(self, start: nn.Module, track: Track = "all") -> None:
+        self._start = {name: value.clone() for name, value in _tracked(start, track).items()}
+        self.epochs: list[int] = []
+        self.profiles: list[Profile] = []
+
+    def __call__(self, epoch: Epoch, model: nn.Module) -> None:
+        """Record one epoch."""
+        self.epochs.append(epoch.epoch)
+        self.profiles.append(_profile(self._start, model))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON: epochs, and per parameter one relative and absolute distance each."""
+        profiles = self.profiles
+        layers = {
+            layer.name: {
+                "distance": [profile[i].distance for profile in profiles],
+                "relative": [profile[i].relative for profile in profiles],
+            }
+            for i, layer in enumerate(profiles[0] if profiles else ())
+        }
+        return {"epochs": self.epochs, "layers": layers}

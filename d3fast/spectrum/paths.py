@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""The loss between two models and beyond: along a line, and over a plane.
+
+    theta(t) = theta_0 + t (theta_1 - theta_0)                            loss_path
+    theta(a, b) = theta_0 + a (theta_1 - theta_0) + b (theta_2 - theta_0)  loss_plane
+
+Weights go along without bounds. Batch norm's running statistics, and other buffers of floats, stay
+convex combinations of the models' own: beyond an end they are the end's, since a variance that is
+carried on in a straight line may turn negative. So every model that a path or plane goes through
+is met exactly.
+"""
+
+import copy
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from d3fast.devices import resolve_device
+from d3fast.loaders import class_scores, unpack
+from d3fast.metrics import Trigger, evaluate
+from d3fast.progress import progress_bar
+from d3fast.spectrum.samples import Loss, Samples, triggered_batches
+from d3fast.training import check_weights
+
+TS = tuple(step / 20 for step in range(41))  # 0 to 2, both models among them
+STEPS = tuple(step / 10 for step in range(-5, 16))
+
+
+@dataclass(frozen=True)
+class PathPoint:
+    """One point of a path or plane.
+
+    Attributes:
+        at: (t,), or (a, b).
+        clean_loss: mean loss on the clean samples; inf where it is not finite.
+        acc: accuracy on them, a fraction.
+        backdoor_loss: mean loss on triggered samples, labelled as the attacker wants them; the
+            next two are measured on the same ones. ``None`` without an attack.
+        asr: attack success rate.
+        ra: robust accuracy.
+    """
+
+    at: tuple[float, ...]
+    clean_loss: float
+    acc: float
+    backdoor_loss: float | None = None
+    asr: float | None = None
+    ra: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON: a loss that is not finite is ``None``."""
+        values = asdict(self)
+        for name in ("clean_loss", "backdoor_loss"):
+            value = values[name]
+            values[name] = value if value is not None and math.isfinite(value) else None
+        return values
+
+
+@dataclass(frozen=True)
+class LossPath:
+    """The losses along a line.
+
+    Attributes:
+        points: one per t, in the order asked for.
+
+    Example:
+        >>> line = [PathPoint((t,), loss, acc=1.0) for t, loss in ((0.0, 1), (0.5, 3), (1.0, 2))]
+        >>> LossPath(tuple(line)).barrier
+        1.5
+    """
+
+    points: tuple[PathPoint, ...]
+
+    @property
+    def barrier(self) -> float | None:
+        """How far the clean loss rises above the straight line between the ends, 0 <= t <= 1.
+
+        ``max_t L(theta(t)) - (1 - t) L(theta_0) - t L(theta_1)``; ``None`` where an end was not
+        measured. Source: Frankle, Dziugaite, Roy, Carbin, ICML 2020, section 2.
+        """
+        loss = {point.at[0]: point.clean_loss for point in self.points}
+        if 0 not in loss or 1 not in loss:
+            return None
+        return max(loss[t] - (1 - t) * loss[0] - t * loss[1] for t in loss if 0 <= t <= 1)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        barrier = self.barrier
+        known = barrier is not None and math.isfinite(barrier)
+        points = [point.as_dict() for point in self.points]
+        return {"points": points, "barrier": barrier if known else None}
+
+
+@dataclass(frozen=True)
+class LossPlane:
+    """The losses over a plane.
+
+    Attributes:
+        first_steps: the values of a.
+        second_steps: the values of b.
+        points: (a, b) for every b of every a.
+    """
+
+    first_steps: tuple[float, ...]
+    second_steps: tuple[float, ...]
+    points: tuple[PathPoint, ...]
+
+    def grid(self, name: str) -> Tensor:
+        """One quantity as (a, b) float64, by the name it has in ``PathPoint``; NaN for ``None``."""
+        values = [getattr(point, name) for point in self.points]
+        flat = torch.tensor([math.nan if v is None else v for v in values], dtype=torch.float64)
+        return flat.view(len(self.first_steps), len(self.second_steps))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "first_steps": list(self.first_steps),
+            "second_steps": list(self.second_steps),
+            "points": [point.as_dict() for point in self.points],
+        }
+
+
+def check_alike(first: nn.Module, second: nn.Module) -> None:
+    """Raise ``ValueError`` naming the first tensor in which two models differ in kind."""
+    ours, theirs = first.state_dict(), second.state_dict()
+    for name in dict.fromkeys((*ours, *theirs)):
+        a, b = ours.get(name), theirs.get(name)
+        if a is None or b is None:
+            raise ValueError(f"the models differ: {name} is in one of them alone")
+        if a.shape != b.shape or a.dtype != b.dtype:
+            raise ValueError(
+                f"the models differ: {name} is {tuple(a.shape)} of {a.dtype} in one, "
+                f"{tuple(b.shape)} of {b.dtype} in the other"
+            )
+
+
+class _Between:
+    """A model that can be put anywhere on the line or plane through others."""
+
+    def __init__(self, origin: nn.Module, ends: Sequence[nn.Module], device: torch.device) -> None:
+        for model in (origin, *ends):
+            check_weights(model)
+            check_alike(origin, model)
+        self.model = copy.deepcopy(origin).to(device).eval().requires_grad_(False)
+        # Once each: a state dict holds a tied weight under both of its names.
+        self._moving = {id(p): p for p in (*self.model.parameters(), *self.model.buffers())}
+        self._weights = {id(p) for p in self.model.parameters()}
+        named = self.model.state_dict(keep_vars=True)
+        self._start = {key: value.clone() for key, value in self._moving.items()}
+        self._ways = [self._way(named, end.state_dict(), device) for end in ends]
+
+    def _way(
+        self, named: dict[str, Tensor], end: dict[str, Tensor], device: torch.device
+    ) -> dict[int, Tensor]:
+        return {
+            id(own): end[name].to(device) - own
+            for name, own in named.items()
+            if own.is_floating_point() and id(own) in self._moving
+        }
+
+    def put(self, shares: Sequence[float]) -> nn.Module:
+        inside = [max(share, 0.0) for share in shares]
+        inside = [share / max(sum(inside), 1.0) for share in inside]
+        for key, tensor in self._moving.items():
+            tensor.copy_(self._start[key])
+            for share, convex, way in zip(shares, inside, self._ways, strict=True):
+                if key in way:
+                    tensor.add_(way[key], alpha=share if key in self._weights else convex)
+        return self.model
+
+
+@torch.no_grad()
+def _mean_loss(model: nn.Module, loss: Loss, samples: Samples) -> float:
+    total = 0.0
+    for weight, inputs, labels in samples:
+        total += weight * float(loss(class_scores(model, inputs), labels))
+    return total if math.isfinite(total) else math.inf
+
+
+@dataclass(frozen=True)
+class _Measures:
+    """What is measured at every point."""
+
+    loss: Loss
+    data: Iterable[Any]
+    attack: Trigger | None
+    clean: Samples
+    triggered: Samples | None
+
+    def point(self, at: Sequence[float], model: nn.Module) -> PathPoint:
+        clean_loss = _mean_loss(model, self.loss, self.clean)
+        metrics = evaluate(model, self.data, self.attack, name="data")
+        if self.triggered is None:
+            return PathPoint(tuple(at), clean_loss, metrics.acc)
+        return PathPoint(
+            tuple(at), clean_loss, metrics.acc, _mean_loss(model, self.loss, self.triggered),
+            metrics.asr, metrics.ra,
+        )  # fmt: skip
+
+
+def _measured(
+    models: Sequence[nn.Module],
+    places: Sequence[tuple[float, ...]],
+    loss: Loss,
+    data: Iterable[Any],
+    attack: Trigger | None,
+    device: str | torch.device | None,
+    progress: bool,
+) -> tuple[PathPoint, ...]:
+    for place in places:
+        if not all(math.isfinite(share) for share in place):
+            raise ValueError(f"a point of a path must be finite, got {place}")
+    where = resolve_device(device, models[0])
+    between = _Between(models[0], models[1:], where)
+    clean, triggered = Samples(data, where), None
+    if attack is not None:
+        inputs, _ = unpack(next(iter(data)), "data", where)
+        with torch.no_grad():
+            classes = class_scores(between.model, inputs).shape[1]
+        triggered = Samples(triggered_batches(data, attack, classes), where)
+    measures = _Measures(loss, data, attack, clean, triggered)
+    points = []
+    with torch.no_grad(), progress_bar("loss path", len(places), progress) as advance:
+        for place in places:
+            points.append(measures.point(place, between.put(place)))
+            advance("")
+    return tuple(points)
+
+
+def loss_path(
+    start: nn.Module,
+    end: nn.Module,
+    loss: Loss,
+    data: Iterable[Any],
+    attack: Trigger | None = None,
+    *,
+    ts: Sequence[float] = TS,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> LossPath:
+    """Clean loss, backdoor loss, ACC and ASR on the line through two models.
+
+    Args:
+        start: theta_0, t = 0. Neither model is changed; both are looked at in eval mode.
+        end: theta_1, t = 1, of the same kind.
+        loss: (scores, labels) to their mean.
+        data: yields clean (inputs, labels), the same in every pass.
+        attack: any object with ``trigger(images)`` and ``target``; for the backdoor's part.
+        ts: where to measure; from one model to twice as far as the other by default.
+        device: where to compute; where ``start`` is if ``None``.
+        progress: show a progress bar.
+
+    Returns:
+        One point per t.
+
+    Raises:
+        ValueError: models that differ in kind, named by the first tensor that does; NaN or inf in
+            their weights, or among ``ts``; what ``Samples`` and ``evaluate`` raise.
+
+    Source: Goodfellow, Vinyals, Saxe, *Qualitatively characterizing neural network optimization
+    problems*, ICLR 2015.
+
+    Example:
+        >>> models = nn.Linear(2, 2), nn.Linear(2, 2)
+        >>> data = [(torch.rand(8, 2), torch.arange(8) % 2)]
+        >>> path = loss_path(*models, nn.CrossEntropyLoss(), data, ts=(0, 1, 2), progress=False)
+        >>> [point.at for point in path.points]
+        [(0,), (1,), (2,)]
+    """
+    places = [(t,) for t in ts]
+    return LossPath(_measured((start, end), places, loss, data, attack, device, progress))
+
+
+def loss_plane(
+    origin: nn.Module,
+    first: nn.Module,
+    second: nn.Module,
+    loss: Loss,
+    data: Iterable[Any],
+    attack: Trigger | None = None,
+    *,
+    first_steps: Sequence[float] = STEPS,
+    second_steps: Sequence[float] = STEPS,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> LossPlane:
+    """The same over the plane through three models; see ``loss_path`` for what they share.
+
+    Args:
+        origin: theta_0, a = b = 0.
+        first: theta_1, a = 1, b = 0.
+        second: theta_2, a = 0, b = 1.
+        loss: (scores, labels) to their mean.
+        data: yields clean (inputs, labels), the same in every pass.
+        attack: for the backdoor's part.
+        first_steps: values of a.
+        second_steps: values of b.
+        device: where to compute; where ``origin`` is if ``None``.
+        progress: show a progress bar.
+
+    Returns:
+        One point per pair.
+
+    Raises:
+        ValueError: what ``loss_path`` raises.
+
+    Source: Garipov, Izmailov, Podoprikhin, Vetrov, Wilson, *Loss surfaces, mode connectivity, and
+    fast ensembling of DNNs*, NeurIPS 2018, for planes through three models.
+
+    Example:
+        >>> models = nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)
+        >>> data = [(torch.rand(8, 2), torch.arange(8) % 2)]
+        >>> plane = loss_plane(*models, nn.CrossEntropyLoss(), data, first_steps=(0, 1, 2),
+        ...                    second_steps=(0, 1), progress=False)
+        >>> plane.grid("acc").shape
+        torch.Size([3, 2])
+    """
+    places = [(a, b) for a in first_steps for b in second_steps]
+    models = (origin, first, second)
+    points = _measured(models, places, loss, data, attack, device, progress)
+    return LossPlane(tuple(first_steps), tuple(second_steps), points)

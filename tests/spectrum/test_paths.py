@@ -1,0 +1,181 @@
+"""Losses along a line and over a plane of weights."""
+
+import copy
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from d3fast.attacks import BadNets
+from d3fast.metrics import evaluate
+from d3fast.spectrum import Difference, LossPath, PathPoint, loss_path, loss_plane
+from d3fast.spectrum.samples import triggered_batches
+
+CE = nn.CrossEntropyLoss()
+
+
+def convnet(seed):
+    torch.manual_seed(seed)
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Dropout(0.5), nn.Linear(72, 3)
+    )
+    model[1].running_mean.normal_()
+    model[1].running_var.uniform_(0.1, 3)
+    return model
+
+
+@pytest.fixture
+def images():
+    torch.manual_seed(2)
+    return list(zip(torch.rand(12, 1, 8, 8).split(5), (torch.arange(12) % 3).split(5), strict=True))
+
+
+def square(scores, labels):
+    return scores.square().mean()
+
+
+def test_the_square_of_a_linear_model_is_a_parabola_in_t():
+    start, end = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)
+    nn.init.constant_(start.weight, 1.0)
+    nn.init.constant_(end.weight, 3.0)
+    data = [(torch.ones(4, 2), torch.zeros(4).long())]
+    path = loss_path(start, end, square, data, ts=(0, 0.5, 1, 2), progress=False)
+    assert [p.clean_loss for p in path.points] == pytest.approx([4.0, 16.0, 36.0, 100.0])
+    plane = loss_plane(
+        start, end, end, square, data, first_steps=(0, 1), second_steps=(0, 1, 2), progress=False
+    )
+    expected = torch.tensor([[4.0, 36.0, 100.0], [36.0, 100.0, 196.0]]).double()
+    torch.testing.assert_close(plane.grid("clean_loss"), expected)
+
+
+def test_the_ends_are_the_models_themselves(images):
+    models, attack = (convnet(0), convnet(1)), BadNets(target=0)
+    path = loss_path(*models, CE, images, attack, ts=(0, 1), progress=False)
+    for point, model in zip(path.points, models, strict=True):
+        measured = evaluate(model, images, attack)
+        assert (point.acc, point.asr, point.ra) == (measured.acc, measured.asr, measured.ra)
+        calm = copy.deepcopy(model).eval()
+        inputs, labels = (torch.cat(parts) for parts in zip(*images, strict=True))
+        assert point.clean_loss == pytest.approx(cross_entropy(calm(inputs), labels).item())
+        hit = triggered_batches(images, attack, 3)
+        inputs, labels = (torch.cat(parts) for parts in zip(*hit, strict=True))
+        assert point.backdoor_loss == pytest.approx(cross_entropy(calm(inputs), labels).item())
+
+
+def test_three_models_are_met_by_their_plane(images):
+    models = [convnet(seed) for seed in range(3)]
+    plane = loss_plane(*models, CE, images, first_steps=(0, 1), second_steps=(0, 1), progress=False)
+    alone = [
+        loss_path(model, model, CE, images, ts=(0,), progress=False).points[0].clean_loss
+        for model in models
+    ]
+    found = plane.grid("clean_loss")
+    assert [found[0, 0], found[1, 0], found[0, 1]] == pytest.approx(alone)
+    assert plane.grid("asr").isnan().all()
+
+
+def test_beyond_an_end_statistics_stay_those_of_the_end(images):
+    start, end = convnet(0), convnet(1)
+    beyond = copy.deepcopy(end)
+    with torch.no_grad():
+        every = (model.parameters() for model in (beyond, start, end))
+        for there, a, b in zip(*every, strict=True):
+            there.copy_(2 * b - a)
+    path = loss_path(start, end, CE, images, ts=(2,), progress=False)
+    alone = loss_path(beyond, beyond, CE, images, ts=(0,), progress=False)
+    assert path.points[0].clean_loss == pytest.approx(alone.points[0].clean_loss, rel=1e-4)
+    assert path.points[0].acc == alone.points[0].acc
+
+
+def test_a_tied_weight_moves_once():
+    def tied(value):
+        model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+        model[1].weight = model[0].weight
+        nn.init.constant_(model[0].weight, value)
+        return model
+
+    data = [(torch.ones(1, 2), torch.zeros(1).long())]
+    path = loss_path(tied(1.0), tied(2.0), square, data, ts=(1,), progress=False)
+    assert path.points[0].clean_loss == pytest.approx(16.0**2)
+
+
+def test_models_are_not_changed(images):
+    models = convnet(0), convnet(1)
+    before = [copy.deepcopy(model.state_dict()) for model in models]
+    loss_path(*models, CE, images, BadNets(target=0), ts=(0, 0.3, 2), progress=False)
+    for model, state in zip(models, before, strict=True):
+        assert model.training
+        assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_the_default_goes_from_one_model_to_twice_as_far_as_the_other():
+    model = nn.Linear(2, 2)
+    data = [(torch.ones(1, 2), torch.zeros(1).long())]
+    path = loss_path(model, model, CE, data, progress=False)
+    ts = [point.at[0] for point in path.points]
+    assert (ts[0], ts[-1], len(ts)) == (0, 2, 41)
+    assert 1 in ts
+
+
+def test_a_barrier_is_what_rises_above_the_straight_line():
+    losses = {0.0: 1.0, 0.25: 3.0, 1.0: 2.0, 2.0: 9.0}
+    points = [PathPoint((t,), loss, 1.0) for t, loss in losses.items()]
+    assert LossPath(tuple(points)).barrier == pytest.approx(3 - 1.25)
+    assert LossPath(tuple(points[1:])).barrier is None
+
+
+def test_a_loss_that_is_not_finite_is_inf_and_null_in_json():
+    start, end = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    nn.init.constant_(start.weight, 0.0)
+    nn.init.constant_(end.weight, 1e38)
+    data = [(torch.ones(1, 1), torch.zeros(1).long())]
+    path = loss_path(start, end, square, data, ts=(0, 1), progress=False)
+    assert path.points[1].clean_loss == math.inf
+    assert (
+        json.loads(json.dumps(path.as_dict(), allow_nan=False))["points"][1]["clean_loss"] is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (nn.Linear(3, 2), r"weight is \(2, 2\) of torch.float32 in one, \(2, 3\)"),
+        (nn.Linear(2, 2).double(), "of torch.float64 in the other"),
+        (nn.Linear(2, 2, bias=False), "bias is in one of them alone"),
+    ],
+)
+def test_models_that_differ_in_kind_get_one_line(other, said):
+    data = [(torch.ones(1, 2), torch.zeros(1).long())]
+    with pytest.raises(ValueError, match=said):
+        loss_path(nn.Linear(2, 2), other, CE, data, progress=False)
+
+
+def test_weights_and_places_of_nan_are_refused():
+    data = [(torch.ones(1, 2), torch.zeros(1).long())]
+    broken = nn.Linear(2, 2)
+    nn.init.constant_(broken.weight, math.nan)
+    with pytest.raises(ValueError, match="weight holds NaN or inf"):
+        loss_path(nn.Linear(2, 2), broken, CE, data, progress=False)
+    with pytest.raises(ValueError, match="must be finite"):
+        loss_path(nn.Linear(2, 2), nn.Linear(2, 2), CE, data, ts=(math.nan,), progress=False)
+
+
+@pytest.mark.parametrize("data", [[], iter([])])
+def test_data_that_yields_nothing_or_only_once_gets_one_line(data):
+    with pytest.raises(ValueError, match="data"):
+        loss_path(nn.Linear(2, 2), nn.Linear(2, 2), CE, data, progress=False)
+
+
+def test_triggered_samples_are_those_that_asr_counts(images):
+    labels = torch.cat([batch[1] for batch in triggered_batches(images, BadNets(target=2), 3)])
+    assert labels.tolist() == [2] * 8
+    with pytest.raises(ValueError, match="no sample whose label an attack on 0 changes"):
+        triggered_batches([(torch.rand(2, 1, 8, 8), torch.zeros(2).long())], BadNets(target=0), 3)
+
+
+def test_a_difference_is_no_data_of_a_path(images):
+    with pytest.raises((ValueError, TypeError)):
+        loss_path(convnet(0), convnet(1), CE, Difference(images, images), progress=False)
