@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the options of the table were chosen: ``python -m benchmarks.search d3|all|final``.
+"""How the options of the table were chosen: ``python -m benchmarks.search d3|all|final|hard``.
 
-Every line is run on the suspects of a seed that no table shows, with the trigger known: this is
+Every line is run on the suspects of seeds that no table shows, with the trigger known: this is
 the search, the tables are the test. ``ROADS`` are the ways that were tried with D3, ``CHOICES``
 are what every defence, D3 among them, was then allowed: its published options and two others.
-The one with the best mean DER is taken.
+The one with the best mean DER is taken. ``HARD`` is D3's second search, which decided its step.
 """
 
 import argparse
@@ -30,12 +30,16 @@ from d3fast.report.results import Results
 from d3fast.report.table import Column, markdown_table
 
 RESULTS = Path(__file__).parent / "results"
-SEED = 100
+SEEDS: Mapping[str, Sequence[int]] = {
+    "all": (100,), "d3": (100,), "final": (100,), "hard": (100, 101, 102),
+}  # fmt: skip
 # One that fine-tuning forgets, one that it does not, one that a suspect's own answers bring back.
 ATTACKS: Mapping[str, Attacks] = {
     "all": (("badnets", None), ("sig", None)),
     "d3": (("sig", None), ("wanet", None)),
     "final": tuple((name, None) for name in PLAIN),
+    # What the first default left most of.
+    "hard": (("ssba", None), ("input-aware", None), ("low-frequency", None), ("blended", "sam-3")),
 }
 
 _E: Mapping[str, Any] = {"epochs": 50}
@@ -46,14 +50,18 @@ _NO_DISTANCE: Mapping[str, Any] = {
 }  # fmt: skip
 
 
+# The step of the first default, from which the first roads start.
+_FIRST: Mapping[str, Any] = {"lr": 0.03}
+
+
 def _road(label: str, augment: bool | None = None, **changes: Any) -> Repair:
-    return Repair("d3", (changes,), label=label, augment=augment)
+    return Repair("d3", ({**_FIRST, **changes},), label=label, augment=augment)
 
 
 def _roads() -> tuple[Repair, ...]:
     hard: Mapping[str, Any] = {"distillation": 0.0, "lr": 0.02}
     return (
-        _road("default"),
+        _road("first default, lr 0.03"),
         _road("authors", **_AUTHORS),
         _road("authors, no augmentation", augment=False, **_AUTHORS),
         _road("paper", **options_of(D3Config.paper(epochs=50))),
@@ -107,7 +115,7 @@ def _all_choices() -> Mapping[str, list[Repair]]:
         "fst": _choices("fst", _E, {"lr": 0.03}, {"lr": 0.06}),
         "d3": [
             Repair("d3", (_AUTHORS,), label="d3: published"),
-            Repair("d3", label="d3: default"),
+            Repair("d3", ({"lr": 0.03},), label="d3: lr 0.03"),
             Repair("d3", ({"lr": 0.06},), label="d3: lr 0.06"),
         ],
     }
@@ -115,13 +123,27 @@ def _all_choices() -> Mapping[str, list[Repair]]:
 
 # What was left in the end, looked at under every attack.
 FINALISTS = (
-    _road("default"),
+    _road("first default, lr 0.03"),
     _road("warm start near", warm_start="near"),
     _road("no distance at all", **_NO_DISTANCE),
     _road("lr 0.06", lr=0.06),
     _road("lr 0.06, warm start near", lr=0.06, warm_start="near"),
     _road("lr 0.06, no distance at all", lr=0.06, **_NO_DISTANCE),
 )
+# The second search, on three seeds, after the table had shown where the first default falls short.
+HARD = (
+    Repair("fine-tuning", (_E,)),
+    _road("lr 0.03, distillation 0.2", lr=0.03, distillation=0.2),
+    _road("lr 0.06, distillation 0.2", lr=0.06, distillation=0.2),
+    _road("lr 0.06, distillation 0.1", lr=0.06, distillation=0.1),
+    _road("lr 0.06, distillation 0", lr=0.06, distillation=0.0),
+    _road("lr 0.1, distillation 0.2", lr=0.1, distillation=0.2),
+    _road("lr 0.1, distillation 0.3", lr=0.1, distillation=0.3),
+    _road("lr 0.06, distillation 0.2, averaging 0.8", lr=0.06, distillation=0.2, averaging=0.8),
+    _road("lr 0.1, distillation 0.3, averaging 0.8", lr=0.1, distillation=0.3, averaging=0.8),
+    _road("lr 0.06, distillation 0.2, weight decay 5e-4", lr=0.06, distillation=0.2,
+          weight_decay=5e-4),
+)  # fmt: skip
 ROADS = _roads()
 CHOICES = _all_choices()
 
@@ -129,22 +151,29 @@ CHOICES = _all_choices()
 def search_preset(what: str) -> GridPreset:
     """The grid of a search: D3's roads, every defence's choices, or the finalists."""
     choices = tuple(line for lines in CHOICES.values() for line in lines)
-    lines = {"d3": ROADS, "all": choices, "final": FINALISTS}[what]
+    lines = {"d3": ROADS, "all": choices, "final": FINALISTS, "hard": HARD}[what]
     cpu = PRESETS["cpu"]
     suspects = replace(cpu.suspects[0], attacks=ATTACKS[what])
-    return replace(cpu, suspects=(suspects,), repairs=lines, augment=True, seeds=1,
+    return replace(cpu, suspects=(suspects,), repairs=lines, augment=True, against_adaptive=None,
                    ablations=(), relearning=())  # fmt: skip
 
 
 def search_markdown(rows: Sequence[Row]) -> str:
-    """One line per setting: means over the attacks, and the ASR excess of each attack."""
+    """One line per setting: means over attacks and seeds, and the ASR excess of each attack."""
+
+    def name(row: Row) -> str:
+        adaptive = row.get("adaptive")
+        return f"{row['attack']} ({adaptive})" if adaptive else row["attack"]
+
     measured = [row for row in rows if row["kind"] == "repair" and not row["refused"]]
     lines: dict[str, list[Row]] = {}
     for label in dict.fromkeys(row["defense"] for row in measured):
         own = [row for row in measured if row["defense"] == label]
         line = {key: fmean(row[key] for row in own) for key in ("acc", "asr_excess", "ra", "der")}
-        lines[label] = [line | {row["attack"]: row["asr_excess"] for row in own}]
-    attacks = dict.fromkeys(row["attack"] for row in measured)
+        for attack in {name(row) for row in own}:
+            line[attack] = fmean(row["asr_excess"] for row in own if name(row) == attack)
+        lines[label] = [line]
+    attacks = dict.fromkeys(map(name, measured))
     shared = [("acc", "ACC %"), ("asr_excess", "ASR excess"), *((a, a) for a in attacks),
               ("ra", "RA %"), ("der", "DER %")]  # fmt: skip
     return markdown_table([Column(key, title, scale=100) for key, title in shared], lines)
@@ -169,7 +198,7 @@ def main() -> None:
     torch.set_num_threads(1)
     preset = search_preset(asked.what)
     place = Place(folder(asked.out))
-    outcome = run_grid(preset, place, seeds=[SEED], workers=asked.workers)
+    outcome = run_grid(preset, place, seeds=SEEDS[asked.what], workers=asked.workers)
     if outcome.missing:
         raise SystemExit(f"{outcome.missing} cells are missing")
     path = RESULTS / f"search-{asked.what}-cpu.json"

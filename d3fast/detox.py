@@ -45,7 +45,7 @@ SCHEDULES = ("cosine", "constant")
 class D3Config:
     """Every choice of a D3 repair, checked once.
 
-    The defaults are those that the benchmark's search found (docs/research.md): a step three
+    The defaults are those that the benchmark's search found (docs/research.md): a step six
     times the published one, held by the suspect's own answers and calmed by averaging. They want
     clean samples that are augmented; ``paper`` and ``authors`` are as published.
 
@@ -102,7 +102,7 @@ class D3Config:
     track: str = "head"
     warm_start: str = "random"
     epochs: int = 50
-    lr: float = 0.03
+    lr: float = 0.06
     momentum: float = 0.9
     weight_decay: float = 0.0
     schedule: str = "constant"

@@ -38,8 +38,9 @@ _FINE_TUNING: Mapping[str, Any] = {
 }  # fmt: skip
 _CPU_REPAIRS = (
     Repair("fine-tuning", (_EPOCHS,)),
-    # Searched, and D3's: what a larger step and augmentation buy alone.
-    Repair("fine-tuning", ({**_EPOCHS, "lr": 0.03},), label="fine-tuning (D3's lr)"),
+    Repair("fine-tuning", ({**_EPOCHS, "lr": 0.03},), label="fine-tuning (lr 0.03)"),
+    # What a larger step and augmentation buy alone.
+    Repair("fine-tuning", ({**_EPOCHS, "lr": D3Config().lr},), label="fine-tuning (D3's lr)"),
     Repair("ft-sam", ({**_EPOCHS, "rho": 1.0},)),
     Repair("fine-pruning", ({**_EPOCHS, "lr": 0.03},)),
     Repair("nad", ({**_EPOCHS, "lr": 0.03},)),
