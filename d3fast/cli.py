@@ -22,6 +22,7 @@ from typer.core import TyperGroup
 from d3fast import __version__, demo, environment
 from d3fast.attacks import ADAPTIVE, ATTACKS, TrainConfig
 from d3fast.cli_benchmark import benchmark
+from d3fast.cli_spectrum import spectrum
 from d3fast.data import DATASETS
 from d3fast.devices import resolve_device
 from d3fast.files import folder
@@ -152,6 +153,7 @@ def _attack(
 
 
 app.add_typer(benchmark, name="benchmark")
+app.command("spectrum")(spectrum)
 
 
 @app.command("env")

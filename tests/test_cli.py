@@ -61,7 +61,8 @@ def test_demo_writes_its_files_and_prints_its_table(call, small, tmp_path):
     out = tmp_path / "new" / "run"
     result = call("demo", "--seeds", "2", "--first-seed", "3", "--out", str(out), "--device", "cpu")
     assert result.exit_code == 0, result.output
-    files = {"demo.png", "results.json", "backdoored.safetensors", "repaired.safetensors"}
+    files = {"demo.png", "results.json", "backdoored.safetensors", "fine-tuned.safetensors",
+             "repaired.safetensors", "backdoored.trigger.safetensors"}  # fmt: skip
     assert {p.name for p in out.iterdir()} == files
     document = json.loads((out / "results.json").read_text())
     assert document["command"] == "d3fast demo --data digits --seeds 2 --first-seed 3"
@@ -274,3 +275,58 @@ def test_benchmark_alone_explains_itself_and_options_stand_behind_the_sub_comman
     assert "--preset" in call("benchmark").output
     result = call("benchmark", "--seeds", "2", "attacks")
     assert (result.exit_code, result.output) == (2, "error: --seeds must stand behind attacks\n")
+
+
+@pytest.fixture
+def checkpoints(call, small, tmp_path):
+    """What a short demonstration leaves behind."""
+    call("demo", "--seeds", "1", "--out", str(tmp_path / "demo"), "--device", "cpu")
+    return tmp_path / "demo"
+
+
+def _spectrum(call, checkpoints, out, *arguments, model="preact_resnet_tiny"):
+    return call("spectrum", "--checkpoint", str(checkpoints / "backdoored.safetensors"),
+                "--model", model, "--samples", "20", "--k", "1", "--probes", "1", "--steps", "2",
+                "--out", str(out), "--device", "cpu", *arguments)  # fmt: skip
+
+
+def test_spectrum_writes_a_page_and_json_for_a_suspect_and_its_repairs(
+    call, checkpoints, small_setup, tmp_path
+):
+    files = {name: str(checkpoints / f"{name}.safetensors") for name in ("fine-tuned", "repaired")}
+    result = _spectrum(
+        call, checkpoints, tmp_path / "out", "--repaired", files["fine-tuned"], "--repaired",
+        files["repaired"], "--trigger", str(checkpoints / "backdoored.trigger.safetensors"),
+        "--params", "head", model=small_setup.model,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    document = json.loads((tmp_path / "out" / "spectrum.json").read_text())
+    names = {row["model"] for row in document["rows"]}
+    assert names == {"suspect", "fine-tuned", "repaired"}
+    assert document["command"].endswith(
+        "--samples 20 --params head --kind hessian --k 1 --tol 0.01 --probes 1 --steps 2 --seed 0"
+    )
+    assert str(tmp_path) not in json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--repaired", "nowhere.safetensors"), "nowhere.safetensors"),
+        (("--losses", "backdoor"), "without a trigger there is clean alone"),
+        (("--params", "nothing"), "selects no trainable parameter"),
+        (("--k", "1000000000"), "k must be at most the"),
+        (("--model", "vgg19_bn"), "backdoored.safetensors"),
+        (("--kind", "fisher"), "kind must be one of"),
+    ],
+)
+def test_spectrum_says_in_one_line_what_it_cannot_use(
+    call, checkpoints, small_setup, tmp_path, arguments, complaint
+):
+    result = _spectrum(call, checkpoints, tmp_path / "out", "--model", small_setup.model,
+                       *arguments)  # fmt: skip
+    assert result.exit_code == 2, result.output
+    (line,) = result.output.strip().splitlines()
+    assert line.startswith("error: ")
+    assert complaint in line
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())

@@ -8,9 +8,11 @@ from typing import Any
 
 from rich.console import Console
 
-from d3fast.attacks.base import option_values
+from d3fast.attacks import ATTACKS
+from d3fast.attacks.base import option_values, save_attack
 from d3fast.demo import (
     BACKDOORED,
+    FINE_TUNED,
     MAX_ACC_LOSS,
     MAX_ASR_EXCESS,
     REPAIRED,
@@ -75,7 +77,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str, console: Console)
 def write_report(
     runs: Sequence[SeedRun], setup: Setup, command: str, folder: Path, console: Console
 ) -> None:
-    """Print the table and write results.json, demo.png and both models of the first seed.
+    """Print the table; write results.json, demo.png, models and trigger of the first seed.
 
     Args:
         runs: one per seed.
@@ -87,6 +89,9 @@ def write_report(
     first = runs[0]
     save_weights(first.models[BACKDOORED], folder / "backdoored.safetensors")
     save_weights(first.models[REPAIRED], folder / "repaired.safetensors", first.d3)
+    save_weights(first.models[FINE_TUNED], folder / "fine-tuned.safetensors")
+    name = next(name for name, kind in ATTACKS.items() if kind is type(setup.attack))
+    save_attack(setup.attack, folder / "backdoored.trigger.safetensors", name)
     settings: dict[str, Any] = {
         **asdict(setup),
         "attack": {"name": type(setup.attack).__name__, **option_values(setup.attack)},
@@ -97,5 +102,6 @@ def write_report(
     save_png(demo_figure(first, title), folder / "demo.png")
     seeds = f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
     print_table(rows, _title(setup, seeds), console)
-    console.print(f"Written to {folder}: demo.png, results.json, backdoored.safetensors, "
-                  "repaired.safetensors (models of the first seed).", highlight=False)  # fmt: skip
+    console.print(f"Written to {folder}: demo.png, results.json, and of the first seed "
+                  "backdoored.safetensors, backdoored.trigger.safetensors, "
+                  "fine-tuned.safetensors, repaired.safetensors.", highlight=False)  # fmt: skip

@@ -81,10 +81,10 @@ class QuadraticPrediction:
     """What a model's loss, slope and curvature say of another model's loss.
 
     Attributes:
-        loss: at the model.
+        start: the loss at the model.
         slope: ``<grad L, delta>``.
         curvature: ``<delta, H delta>``, twice what it adds to the loss.
-        predicted: loss + slope + curvature / 2.
+        predicted: start + slope + curvature / 2.
         actual: the loss at the other model's weights, all else (batch norm's statistics, weights
             that are not tracked) as in the model: the function whose expansion is taken.
         other: the loss of the other model as it is.
@@ -97,7 +97,7 @@ class QuadraticPrediction:
         3.0
     """
 
-    loss: float
+    start: float
     slope: float
     curvature: float
     predicted: float
@@ -145,7 +145,7 @@ def quadratic_prediction(
             param.add_(part, alpha=along.norm)
     whole = Curvature(other, loss, data, **{"keep": 0, **options})
     return QuadraticPrediction(
-        loss=value, slope=slope, curvature=bent, predicted=value + slope + bent / 2,
+        start=value, slope=slope, curvature=bent, predicted=value + slope + bent / 2,
         actual=curvature.value_and_gradient()[0], other=whole.value_and_gradient()[0],
         distance=along.norm, residual=along.residual,
     )  # fmt: skip

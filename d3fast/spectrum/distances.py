@@ -6,6 +6,7 @@ distance = ||theta_l - theta_0,l||_2,      relative = distance / ||theta_0,l||_2
 The page of ``d3fast spectrum`` shows it per layer.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,6 +16,10 @@ from torch import Tensor, nn
 
 from d3fast.optim.groups import Track, param_groups
 from d3fast.training import Epoch
+
+
+def _json_number(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,9 @@ class LayerDistance:
         return self.distance / self.norm if self.norm else None
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return {**asdict(self), "relative": self.relative}
+        """Ready for JSON: a number that is not finite is ``None``."""
+        numbers = {name: getattr(self, name) for name in ("distance", "norm", "relative")}
+        return {**asdict(self), **{name: _json_number(value) for name, value in numbers.items()}}
 
 
 Profile = tuple[LayerDistance, ...]
@@ -54,12 +60,24 @@ def _norm(tensor: Tensor) -> Tensor:
     return torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64)
 
 
+def _shapes(model: nn.Module) -> dict[str, torch.Size]:
+    return {name: param.shape for name, param in model.named_parameters()}
+
+
+def _check_shapes(start: dict[str, torch.Size], model: nn.Module) -> None:
+    own = _shapes(model)
+    for name, shape in start.items():
+        if own.get(name) != shape:
+            raise ValueError(f"the model has no {name} of shape {tuple(shape)}")
+    for name in own:
+        if name not in start:
+            raise ValueError(f"the model has a parameter {name} that the start lacks")
+
+
 def _profile(start: dict[str, Tensor], model: nn.Module) -> Profile:
     own = dict(model.named_parameters())
     rows = []
     for name, origin in start.items():
-        if name not in own or own[name].shape != origin.shape:
-            raise ValueError(f"the model has no {name} of shape {tuple(origin.shape)}")
         there = own[name].detach().to(origin.device, origin.dtype)
         rows.append(torch.stack([_norm(there - origin), _norm(origin)]).cpu())
     return tuple(
@@ -75,18 +93,19 @@ def _tracked(model: nn.Module, track: Track) -> dict[str, Tensor]:
 
 
 def distance_profile(start: nn.Module, model: nn.Module, track: Track = "all") -> Profile:
-    """The distance of every parameter from where it started.
+    """The distance of every trainable parameter from where it started.
 
     Args:
         start: theta_0.
         model: theta, of the same kind.
-        track: which parameters, by the rules of ``d3fast.param_groups``.
+        track: which parameters, by the rules of ``d3fast.param_groups``: those that are frozen in
+            ``start`` are left out.
 
     Returns:
         One record per parameter, in the model's order.
 
     Raises:
-        ValueError: a parameter that the second model lacks or has in another shape; what
+        ValueError: a parameter that one of the models lacks or has in another shape; what
             ``param_groups`` raises.
 
     Example:
@@ -95,6 +114,7 @@ def distance_profile(start: nn.Module, model: nn.Module, track: Track = "all") -
         >>> distance_profile(start, end)
         (LayerDistance(name='weight', numel=1, distance=3.0, norm=2.0),)
     """
+    _check_shapes(_shapes(start), model)
     return _profile(_tracked(start, track), model)
 
 
@@ -131,12 +151,14 @@ class DistanceRecorder:
     """
 
     def __init__(self, start: nn.Module, track: Track = "all") -> None:
+        self._shapes = _shapes(start)
         self._start = {name: value.clone() for name, value in _tracked(start, track).items()}
         self.epochs: list[int] = []
         self.profiles: list[Profile] = []
 
     def __call__(self, epoch: Epoch, model: nn.Module) -> None:
-        """Record one epoch."""
+        """Record one epoch; raises ``ValueError`` for a model of another kind."""
+        _check_shapes(self._shapes, model)
         self.epochs.append(epoch.epoch)
         self.profiles.append(_profile(self._start, model))
 
@@ -145,9 +167,9 @@ class DistanceRecorder:
         profiles = self.profiles
         layers = {
             layer.name: {
-                "distance": [profile[i].distance for profile in profiles],
-                "relative": [profile[i].relative for profile in profiles],
+                "distance": [_json_number(profile[i].distance) for profile in profiles],
+                "relative": [_json_number(profile[i].relative) for profile in profiles],
             }
             for i, layer in enumerate(profiles[0] if profiles else ())
         }
-        return {"epochs": self.epochs, "layers": layers}
+        return {"epochs": list(self.epochs), "layers": layers}

@@ -5,9 +5,10 @@ r"""The loss between two models and beyond: along a line, and over a plane.
     theta(a, b) = theta_0 + a (theta_1 - theta_0) + b (theta_2 - theta_0)  loss_plane
 
 Weights go along without bounds. Batch norm's running statistics, and other buffers of floats, stay
-convex combinations of the models' own: beyond an end they are the end's, since a variance that is
-carried on in a straight line may turn negative. So every model that a path or plane goes through
-is met exactly.
+convex combinations of the models' own (shares clipped to >= 0 and scaled to a sum <= 1): beyond an
+end they are the end's, since a variance that is carried on in a straight line may turn negative.
+Buffers of integers stay the start's. So every model that a path or plane goes through is met
+exactly.
 """
 
 import copy
@@ -23,7 +24,7 @@ from d3fast.devices import resolve_device
 from d3fast.loaders import class_scores, unpack
 from d3fast.metrics import Trigger, evaluate
 from d3fast.progress import progress_bar
-from d3fast.spectrum.samples import Loss, Samples, triggered_batches
+from d3fast.spectrum.samples import Difference, Loss, Samples, triggered_batches
 from d3fast.training import check_weights
 
 TS = tuple(step / 20 for step in range(41))  # 0 to 2, both models among them
@@ -37,16 +38,21 @@ class PathPoint:
     Attributes:
         at: (t,), or (a, b).
         clean_loss: mean loss on the clean samples; inf where it is not finite.
-        acc: accuracy on them, a fraction.
+        acc: accuracy on them, a fraction; ``None``, like the other rates, where the model gives
+            NaN scores.
         backdoor_loss: mean loss on triggered samples, labelled as the attacker wants them; the
             next two are measured on the same ones. ``None`` without an attack.
         asr: attack success rate.
         ra: robust accuracy.
+
+    Example:
+        >>> PathPoint((2.0,), math.inf, acc=0.1).as_dict()["clean_loss"] is None
+        True
     """
 
     at: tuple[float, ...]
     clean_loss: float
-    acc: float
+    acc: float | None
     backdoor_loss: float | None = None
     asr: float | None = None
     ra: float | None = None
@@ -80,10 +86,11 @@ class LossPath:
         """How far the clean loss rises above the straight line between the ends, 0 <= t <= 1.
 
         ``max_t L(theta(t)) - (1 - t) L(theta_0) - t L(theta_1)``; ``None`` where an end was not
-        measured. Source: Frankle, Dziugaite, Roy, Carbin, ICML 2020, section 2.
+        measured or has no finite loss. Source: Frankle, Dziugaite, Roy, Carbin, ICML 2020,
+        section 2.
         """
         loss = {point.at[0]: point.clean_loss for point in self.points}
-        if 0 not in loss or 1 not in loss:
+        if not all(math.isfinite(loss.get(end, math.inf)) for end in (0, 1)):
             return None
         return max(loss[t] - (1 - t) * loss[0] - t * loss[1] for t in loss if 0 <= t <= 1)
 
@@ -103,6 +110,11 @@ class LossPlane:
         first_steps: the values of a.
         second_steps: the values of b.
         points: (a, b) for every b of every a.
+
+    Example:
+        >>> row = tuple(PathPoint((0.0, b), loss, acc=1.0) for b, loss in ((0.0, 1), (1.0, 3)))
+        >>> LossPlane((0.0,), (0.0, 1.0), row).grid("clean_loss").tolist()
+        [[1.0, 3.0]]
     """
 
     first_steps: tuple[float, ...]
@@ -124,9 +136,29 @@ class LossPlane:
         }
 
 
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name; a tied one under each of its names."""
+    return {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+
+
+def _first_names(tensors: dict[str, Tensor]) -> dict[str, str]:
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(tensor), name) for name, tensor in tensors.items()}
+
+
 def check_alike(first: nn.Module, second: nn.Module) -> None:
-    """Raise ``ValueError`` naming the first tensor in which two models differ in kind."""
-    ours, theirs = first.state_dict(), second.state_dict()
+    """Raise ``ValueError`` naming the first tensor in which two models differ in kind.
+
+    Example:
+        >>> check_alike(nn.Linear(2, 2), nn.Linear(2, 2, bias=False))
+        Traceback (most recent call last):
+            ...
+        ValueError: the models differ: bias is in one of them alone
+    """
+    ours, theirs = _tensors(first), _tensors(second)
     for name in dict.fromkeys((*ours, *theirs)):
         a, b = ours.get(name), theirs.get(name)
         if a is None or b is None:
@@ -136,6 +168,10 @@ def check_alike(first: nn.Module, second: nn.Module) -> None:
                 f"the models differ: {name} is {tuple(a.shape)} of {a.dtype} in one, "
                 f"{tuple(b.shape)} of {b.dtype} in the other"
             )
+    our_ties, their_ties = _first_names(ours), _first_names(theirs)
+    for name in ours:
+        if our_ties[name] != their_ties[name]:
+            raise ValueError(f"the models differ: {name} is tied in one of them alone")
 
 
 class _Between:
@@ -146,30 +182,28 @@ class _Between:
             check_weights(model)
             check_alike(origin, model)
         self.model = copy.deepcopy(origin).to(device).eval().requires_grad_(False)
-        # Once each: a state dict holds a tied weight under both of its names.
-        self._moving = {id(p): p for p in (*self.model.parameters(), *self.model.buffers())}
         self._weights = {id(p) for p in self.model.parameters()}
-        named = self.model.state_dict(keep_vars=True)
-        self._start = {key: value.clone() for key, value in self._moving.items()}
-        self._ways = [self._way(named, end.state_dict(), device) for end in ends]
-
-    def _way(
-        self, named: dict[str, Tensor], end: dict[str, Tensor], device: torch.device
-    ) -> dict[int, Tensor]:
-        return {
-            id(own): end[name].to(device) - own
-            for name, own in named.items()
-            if own.is_floating_point() and id(own) in self._moving
+        theirs = [_tensors(end) for end in ends]
+        # By identity: a tied weight has two names and moves once.
+        self._moving = {
+            id(own): (own, [own.clone(), *(end[name].detach().to(device) for end in theirs)])
+            for name, own in _tensors(self.model).items()
         }
 
+    @torch.no_grad()
     def put(self, shares: Sequence[float]) -> nn.Module:
         inside = [max(share, 0.0) for share in shares]
         inside = [share / max(sum(inside), 1.0) for share in inside]
-        for key, tensor in self._moving.items():
-            tensor.copy_(self._start[key])
-            for share, convex, way in zip(shares, inside, self._ways, strict=True):
-                if key in way:
-                    tensor.add_(way[key], alpha=share if key in self._weights else convex)
+        for key, (own, values) in self._moving.items():
+            if not own.is_floating_point():
+                own.copy_(values[0])
+                continue
+            rest = 1 - sum(shares) if key in self._weights else max(1 - sum(inside), 0.0)
+            parts = (rest, *(shares if key in self._weights else inside))
+            # A sum of shares, not start + t * way: it meets the models to the last bit.
+            own.zero_()
+            for part, value in zip(parts, values, strict=True):
+                own.add_(value, alpha=part)
         return self.model
 
 
@@ -192,14 +226,23 @@ class _Measures:
     triggered: Samples | None
 
     def point(self, at: Sequence[float], model: nn.Module) -> PathPoint:
+        # Rates first: they check the labels, which would end a CUDA process in the loss.
+        acc, asr, ra = self._rates(model)
         clean_loss = _mean_loss(model, self.loss, self.clean)
-        metrics = evaluate(model, self.data, self.attack, name="data")
         if self.triggered is None:
-            return PathPoint(tuple(at), clean_loss, metrics.acc)
-        return PathPoint(
-            tuple(at), clean_loss, metrics.acc, _mean_loss(model, self.loss, self.triggered),
-            metrics.asr, metrics.ra,
-        )  # fmt: skip
+            return PathPoint(tuple(at), clean_loss, acc)
+        backdoor_loss = _mean_loss(model, self.loss, self.triggered)
+        return PathPoint(tuple(at), clean_loss, acc, backdoor_loss, asr, ra)
+
+    def _rates(self, model: nn.Module) -> tuple[float | None, float | None, float | None]:
+        try:
+            metrics = evaluate(model, self.data, self.attack, name="data")
+        except ValueError as error:
+            # Far out, weights may overflow: one such point must not cost all the others.
+            if "NaN scores" not in str(error):
+                raise
+            return None, None, None
+        return metrics.acc, metrics.asr, metrics.ra
 
 
 def _measured(
@@ -211,6 +254,8 @@ def _measured(
     device: str | torch.device | None,
     progress: bool,
 ) -> tuple[PathPoint, ...]:
+    if isinstance(data, Difference):
+        raise ValueError("data of a path must yield (inputs, labels), got a Difference")
     for place in places:
         if not all(math.isfinite(share) for share in place):
             raise ValueError(f"a point of a path must be finite, got {place}")
@@ -269,9 +314,9 @@ def loss_path(
         >>> data = [(torch.rand(8, 2), torch.arange(8) % 2)]
         >>> path = loss_path(*models, nn.CrossEntropyLoss(), data, ts=(0, 1, 2), progress=False)
         >>> [point.at for point in path.points]
-        [(0,), (1,), (2,)]
+        [(0.0,), (1.0,), (2.0,)]
     """
-    places = [(t,) for t in ts]
+    places = [(float(t),) for t in ts]
     return LossPath(_measured((start, end), places, loss, data, attack, device, progress))
 
 
@@ -319,7 +364,8 @@ def loss_plane(
         >>> plane.grid("acc").shape
         torch.Size([3, 2])
     """
-    places = [(a, b) for a in first_steps for b in second_steps]
+    rows, columns = tuple(map(float, first_steps)), tuple(map(float, second_steps))
+    places = [(a, b) for a in rows for b in columns]
     models = (origin, first, second)
     points = _measured(models, places, loss, data, attack, device, progress)
-    return LossPlane(tuple(first_steps), tuple(second_steps), points)
+    return LossPlane(rows, columns, points)

@@ -133,7 +133,7 @@ def triggered_batches(data: Iterable[Any], attack: Trigger, classes: int) -> lis
     """
     made = []
     for batch in data:
-        inputs, labels = unpack(batch, "data", torch.device("cpu"))
+        inputs, labels = _where_it_is(batch)
         goal = wanted(labels, attack.target, classes, getattr(attack, "mapping", "all-to-one"))
         changed = goal != labels
         if changed.any():

@@ -81,7 +81,7 @@ def test_its_parts_are_those_of_the_expansion(net, batches):
     loss = cross_entropy(start(inputs), labels)
     slope = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(start.parameters()))])
     bent = float(delta @ dense_hessian(start, batches) @ delta)
-    assert found.loss == pytest.approx(loss.item())
+    assert found.start == pytest.approx(loss.item())
     assert found.slope == pytest.approx(float(slope @ delta))
     assert found.curvature == pytest.approx(bent)
     assert found.predicted == pytest.approx(loss.item() + float(slope @ delta) + bent / 2)

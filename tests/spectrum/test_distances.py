@@ -1,6 +1,7 @@
 """How far every layer went."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -48,6 +49,31 @@ def test_models_of_other_kinds_get_one_line():
         distance_profile(nn.Linear(2, 2), nn.Linear(3, 2))
     with pytest.raises(ValueError, match="the model has no bias"):
         distance_profile(nn.Linear(2, 2), nn.Linear(2, 2, bias=False))
+    with pytest.raises(ValueError, match="the model has a parameter bias that the start lacks"):
+        distance_profile(nn.Linear(2, 2, bias=False), nn.Linear(2, 2))
+
+
+def test_a_recorder_refuses_a_model_of_another_kind_and_records_nothing():
+    recorder = DistanceRecorder(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="the model has no weight of shape"):
+        recorder(Epoch(epoch=1, loss=0.0, accuracy=1.0, lr=0.1), nn.Linear(3, 2))
+    assert recorder.as_dict() == {"epochs": [], "layers": {}}
+
+
+def test_frozen_parameters_are_left_out():
+    start = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    start[0].requires_grad_(False)
+    assert [layer.name for layer in distance_profile(start, start)] == ["1.weight", "1.bias"]
+
+
+def test_a_distance_that_is_not_finite_is_null_in_json():
+    start, broken = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    nn.init.constant_(broken.weight, math.nan)
+    recorder = DistanceRecorder(start)
+    recorder(Epoch(epoch=1, loss=0.0, accuracy=1.0, lr=0.1), broken)
+    assert recorder.as_dict()["layers"]["weight"] == {"distance": [None], "relative": [None]}
+    row = distance_profile(start, broken)[0].as_dict()
+    assert (row["distance"], row["relative"]) == (None, None)
 
 
 def test_a_recorder_follows_a_repair_epoch_by_epoch():

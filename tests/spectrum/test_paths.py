@@ -6,12 +6,15 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 from d3fast.attacks import BadNets
 from d3fast.metrics import evaluate
 from d3fast.spectrum import Difference, LossPath, PathPoint, loss_path, loss_plane
+from d3fast.spectrum.paths import _Between
 from d3fast.spectrum.samples import triggered_batches
 
 CE = nn.CrossEntropyLoss()
@@ -65,6 +68,38 @@ def test_the_ends_are_the_models_themselves(images):
         assert point.backdoor_loss == pytest.approx(cross_entropy(calm(inputs), labels).item())
 
 
+def test_the_model_itself_is_met_to_the_last_bit():
+    models = [convnet(seed) for seed in range(3)]
+    models[0][4].weight.data.mul_(1e6)
+    between = _Between(models[0], models[1:], torch.device("cpu"))
+    for shares, model in zip(((0, 0), (1, 0), (0, 1)), models, strict=True):
+        there = between.put(shares).state_dict()
+        assert all(torch.equal(there[name], own) for name, own in model.state_dict().items())
+
+
+@given(st.floats(-3, 3), st.floats(-3, 3))
+def test_a_running_variance_is_nowhere_negative(a, b):
+    models = [nn.Sequential(nn.BatchNorm1d(1)) for _ in range(3)]
+    for model, variance in zip(models, (1e8, 0.0, 1e-3), strict=True):
+        model[0].running_var.fill_(variance)
+    there = _Between(models[0], models[1:], torch.device("cpu")).put((a, b))
+    assert 0 <= there[0].running_var.item() <= 1e8
+
+
+def test_integer_buffers_stay_those_of_the_start():
+    start, end = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
+    end.num_batches_tracked.fill_(7)
+    there = _Between(start, [end], torch.device("cpu")).put((2.0,))
+    assert there.num_batches_tracked.item() == 0
+
+
+def test_a_buffer_that_is_not_saved_goes_along():
+    start, end = nn.Linear(1, 1), nn.Linear(1, 1)
+    start.register_buffer("scale", torch.tensor(1.0), persistent=False)
+    end.register_buffer("scale", torch.tensor(3.0), persistent=False)
+    assert _Between(start, [end], torch.device("cpu")).put((0.5,)).scale.item() == 2
+
+
 def test_three_models_are_met_by_their_plane(images):
     models = [convnet(seed) for seed in range(3)]
     plane = loss_plane(*models, CE, images, first_steps=(0, 1), second_steps=(0, 1), progress=False)
@@ -102,6 +137,14 @@ def test_a_tied_weight_moves_once():
     assert path.points[0].clean_loss == pytest.approx(16.0**2)
 
 
+def test_a_weight_that_one_model_ties_alone_is_refused():
+    tied, free = (nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)) for _ in range(2))
+    tied[1].weight = tied[0].weight
+    for pair in ((tied, free), (free, tied)):
+        with pytest.raises(ValueError, match=r"1\.weight is tied in one of them alone"):
+            loss_path(*pair, CE, [(torch.ones(1, 2), torch.zeros(1).long())], progress=False)
+
+
 def test_models_are_not_changed(images):
     models = convnet(0), convnet(1)
     before = [copy.deepcopy(model.state_dict()) for model in models]
@@ -125,6 +168,37 @@ def test_a_barrier_is_what_rises_above_the_straight_line():
     points = [PathPoint((t,), loss, 1.0) for t, loss in losses.items()]
     assert LossPath(tuple(points)).barrier == pytest.approx(3 - 1.25)
     assert LossPath(tuple(points[1:])).barrier is None
+
+
+def test_an_end_without_a_finite_loss_leaves_no_barrier():
+    for ends in ((math.inf, 1.0), (1.0, math.inf)):
+        points = [
+            PathPoint((t,), loss, 1.0) for t, loss in zip((0.5, 0, 1), (1, *ends), strict=True)
+        ]
+        assert LossPath(tuple(points)).barrier is None
+
+
+def test_steps_may_come_as_a_tensor():
+    model, data = nn.Linear(2, 2), [(torch.ones(1, 2), torch.zeros(1).long())]
+    path = loss_path(model, model, CE, data, ts=torch.linspace(0, 1, 3), progress=False)
+    assert [type(point.at[0]) for point in path.points] == [float] * 3
+    assert path.barrier == pytest.approx(0.0, abs=1e-6)
+
+
+def test_where_scores_are_nan_a_point_has_no_rates_and_the_others_have():
+    start, end = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        end.weight.copy_(torch.tensor([[3e38, -3e38]] * 2))
+    data = [(torch.ones(2, 2), torch.tensor([0, 1]))]
+    path = loss_path(start, end, CE, data, ts=(0, 2), progress=False)
+    assert path.points[0].acc is not None
+    assert path.points[1] == PathPoint((2.0,), math.inf, acc=None)
+
+
+def test_labels_outside_the_classes_get_one_line():
+    model, data = nn.Linear(2, 2), [(torch.ones(1, 2), torch.tensor([5]))]
+    with pytest.raises(ValueError, match="labels are out of range"):
+        loss_path(model, model, CE, data, ts=(0,), progress=False)
 
 
 def test_a_loss_that_is_not_finite_is_inf_and_null_in_json():
@@ -177,5 +251,5 @@ def test_triggered_samples_are_those_that_asr_counts(images):
 
 
 def test_a_difference_is_no_data_of_a_path(images):
-    with pytest.raises((ValueError, TypeError)):
+    with pytest.raises(ValueError, match="got a Difference"):
         loss_path(convnet(0), convnet(1), CE, Difference(images, images), progress=False)

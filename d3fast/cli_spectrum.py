@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``d3fast spectrum``: parses, calls, prints."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from torch import nn
+
+from d3fast.attacks import load_attack
+from d3fast.data import DATASETS, ImageData, load, stratified_split
+from d3fast.devices import resolve_device
+from d3fast.files import folder
+from d3fast.models import load_weights, make_model
+from d3fast.report.spectrum import write_spectrum
+from d3fast.seeding import generator
+from d3fast.spectrum import PortraitConfig, portrait
+
+SUSPECT = "suspect"
+
+
+def _named(files: list[Path]) -> dict[str, Path]:
+    """Repairs by the names of their files."""
+    named = {path.name.partition(".")[0]: path for path in files}
+    if len(named) < len(files) or SUSPECT in named:
+        named = {str(path): path for path in files}
+    if len(named) < len(files):
+        raise ValueError("--repaired names the same file twice")
+    return named
+
+
+def _samples(
+    data: str, seed: int, samples: int, data_dir: Path | None, size: int | None
+) -> ImageData:
+    test = load(data, seed, clean=0, data_dir=data_dir, size=size).test
+    count = min(samples, len(test))
+    (chosen,) = stratified_split(test.labels, [count], generator(seed, "spectrum samples"))
+    return test.subset(chosen.sort().values)
+
+
+def spectrum(
+    checkpoint: Annotated[Path, typer.Option(help="The suspect's weights.")],
+    repaired: Annotated[
+        list[Path] | None, typer.Option(help="Weights of a repaired model; may be repeated.")
+    ] = None,
+    trigger: Annotated[
+        Path | None, typer.Option(help="Saved trigger, for the backdoor loss and the ASR.")
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(help="A model of d3fast (docs/data.md lists them) or package.module:factory."),
+    ] = "preact_resnet_narrow",
+    data: Annotated[str, typer.Option(help=f"One of {', '.join(DATASETS)}.")] = "digits",
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder or file of the data set, where it has any.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Side that image files are stretched to.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Test images to measure on.")] = 200,
+    out: Annotated[Path, typer.Option(help="Folder for page and JSON.")] = Path("runs/spectrum"),
+    losses: Annotated[
+        str, typer.Option(help="Of clean, backdoor, difference; without a trigger clean alone.")
+    ] = "clean,backdoor",
+    params: Annotated[
+        str, typer.Option(help="Whose curvature: all, head, linear, conv+linear, a regex.")
+    ] = "all",
+    kind: Annotated[str, typer.Option(help="hessian or gauss-newton.")] = "hessian",
+    k: Annotated[int, typer.Option(min=1, help="Number of eigenvalues.")] = 5,
+    tol: Annotated[float, typer.Option(help="Relative residual of them that will do.")] = 1e-2,
+    probes: Annotated[int, typer.Option(min=1, help="Random vectors of density and trace.")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="Lanczos steps from each.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+) -> None:
+    """Curvature of the loss before and after a repair, the way between, distance per layer."""
+    config = PortraitConfig(
+        losses=tuple(loss.strip() for loss in losses.split(",")), params=params, kind=kind, k=k,
+        tol=tol, probes=probes, steps=steps, seed=seed,
+    )  # fmt: skip
+    on, place = resolve_device(device), folder(out)
+    images = _samples(data, seed, samples, data_dir, size)
+    models: dict[str, nn.Module] = {}
+    for name, path in {SUSPECT: checkpoint, **_named(repaired or [])}.items():
+        models[name] = make_model(model, len(images.classes), images.shape[0])
+        load_weights(models[name], path)
+        models[name].to(on)
+    attack = None if trigger is None else load_attack(trigger)
+    rows = portrait(models, images, attack, config=config, device=str(on), progress=progress)
+    settings = {**asdict(config), "data": data, "model": model, "samples": len(images)}
+    command = (
+        f"d3fast spectrum --data {data} --model {model} --samples {samples} --params {params} "
+        f"--kind {kind} --k {k} --tol {tol:g} --probes {probes} --steps {steps} --seed {seed}"
+    )
+    write_spectrum(rows, settings, command, place, Console())

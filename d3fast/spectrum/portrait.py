@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that ``d3fast.spectrum`` measures, of a suspect model and its repairs side by side.
+
+One row per measurement, of five kinds: ``model`` (ACC, ASR, RA), ``spectrum`` (eigenvalues,
+density, trace of one model's loss), ``path`` (losses from the suspect through a repair and beyond),
+``prediction`` (the suspect's quadratic expansion at a repair) and ``distance`` (per layer).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from d3fast.checks import check_choice, check_integer, check_number
+from d3fast.data.base import ImageData
+from d3fast.devices import resolve_device
+from d3fast.metrics import Trigger, evaluate
+from d3fast.progress import progress_bar
+from d3fast.spectrum.curvature import KINDS, Curvature
+from d3fast.spectrum.density import estimate_density
+from d3fast.spectrum.directions import quadratic_prediction
+from d3fast.spectrum.distances import distance_profile, total_distance
+from d3fast.spectrum.eigenpairs import eigenpairs
+from d3fast.spectrum.paths import TS, loss_path
+from d3fast.spectrum.samples import Data, Difference, triggered_batches
+
+CLEAN, BACKDOOR, DIFFERENCE = "clean", "backdoor", "difference"
+LOSSES = (CLEAN, BACKDOOR, DIFFERENCE)
+_BATCH = 250
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PortraitConfig:
+    """What is measured, and how finely.
+
+    Attributes:
+        losses: of ``"clean"``, ``"backdoor"`` and ``"difference"`` (backdoor minus clean); the
+            last two are left out without an attack.
+        params: whose curvature; see ``Curvature``, also for the next.
+        kind: ``"hessian"`` or ``"gauss-newton"``.
+        k: number of eigenvalues.
+        tol: relative residual of them that will do.
+        probes: random vectors of the density, whose first moment is the trace.
+        steps: Lanczos steps from each.
+        ts: points of a path; 0 is the suspect, 1 the repair.
+        seed: of all random vectors.
+
+    Raises:
+        ValueError: an option out of range.
+
+    Example:
+        >>> PortraitConfig(losses=("poison",))
+        Traceback (most recent call last):
+            ...
+        ValueError: loss must be one of 'clean', 'backdoor', 'difference', got 'poison'
+    """
+
+    losses: tuple[str, ...] = (CLEAN, BACKDOOR)
+    params: str = "all"
+    kind: str = "hessian"
+    k: int = 5
+    tol: float = 1e-2
+    probes: int = 3
+    steps: int = 20
+    ts: tuple[float, ...] = TS[::2]
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.losses:
+            raise ValueError("losses must hold one or more, got none")
+        for loss in self.losses:
+            check_choice("loss", loss, LOSSES)
+        check_choice("kind", self.kind, KINDS)
+        check_number("tol", self.tol)
+        for name in ("k", "probes", "steps"):
+            check_integer(name, getattr(self, name), 1)
+        check_integer("seed", self.seed, 0)
+
+
+def portrait(
+    models: Mapping[str, nn.Module],
+    data: ImageData,
+    attack: Trigger | None = None,
+    *,
+    config: PortraitConfig | None = None,
+    device: str | None = None,
+    progress: bool = True,
+) -> list[Row]:
+    """Measure a suspect, the first of the models, and its repairs, the others.
+
+    Args:
+        models: by name; they give (N, classes) scores. None is changed.
+        data: clean samples.
+        attack: the trigger, for the backdoor's part.
+        config: what to measure; ``PortraitConfig()`` if ``None``.
+        device: where to compute; where the suspect is if ``None``.
+        progress: show a progress bar.
+
+    Returns:
+        The rows, ready for JSON.
+
+    Raises:
+        ValueError: no model; what the parts raise.
+
+    Example:
+        >>> import torch
+        >>> data = ImageData(torch.rand(8, 1, 2, 2), torch.arange(8) % 2, ("a", "b"))
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        >>> rows = portrait({"suspect": net}, data, config=PortraitConfig(k=1), progress=False)
+        >>> [row["kind"] for row in rows]
+        ['model', 'spectrum']
+    """
+    if not models:
+        raise ValueError("models must hold one or more, got none")
+    config = config or PortraitConfig()
+    where = resolve_device(device, next(iter(models.values())))
+    clean = list(data.to(where).batches(_BATCH))
+    losses = _losses(clean, attack, len(data.classes), config)
+    jobs = list(_jobs(models, clean, attack, losses, config))
+    rows = []
+    with progress_bar("spectrum", len(jobs), progress) as advance:
+        for job in jobs:
+            rows.append(job())
+            advance("")
+    return rows
+
+
+def _losses(
+    clean: Sequence[Any], attack: Trigger | None, classes: int, config: PortraitConfig
+) -> dict[str, Data]:
+    if attack is None:
+        if CLEAN not in config.losses:
+            raise ValueError(f"{', '.join(config.losses)}: without a trigger there is clean alone")
+        return {CLEAN: clean}
+    triggered = triggered_batches(clean, attack, classes)
+    every: dict[str, Data] = {
+        CLEAN: clean, BACKDOOR: triggered, DIFFERENCE: Difference(triggered, clean),
+    }  # fmt: skip
+    return {name: every[name] for name in config.losses}
+
+
+def _jobs(
+    models: Mapping[str, nn.Module],
+    clean: Sequence[Any],
+    attack: Trigger | None,
+    losses: Mapping[str, Data],
+    config: PortraitConfig,
+) -> Iterator[Callable[[], Row]]:
+    """All measurements, none of them begun."""
+    (_, suspect), *repairs = models.items()
+    for name, model in models.items():
+        yield partial(_rates, name, model, clean, attack)
+        for title, samples in losses.items():
+            yield partial(_spectrum, name, model, title, samples, config)
+    for name, model in repairs:
+        yield partial(_path, name, suspect, model, clean, attack, config)
+        for title, samples in losses.items():
+            yield partial(_prediction, name, suspect, model, title, samples, config)
+        yield partial(_distance, name, suspect, model)
+
+
+def _rates(name: str, model: nn.Module, clean: Sequence[Any], attack: Trigger | None) -> Row:
+    metrics = evaluate(model, clean, attack, name="data")
+    return {"kind": "model", "model": name, **metrics.as_dict()}
+
+
+def _spectrum(name: str, model: nn.Module, title: str, data: Data, config: PortraitConfig) -> Row:
+    curvature = Curvature(model, cross_entropy, data, params=config.params, kind=config.kind)
+    value, gradient = curvature.value_and_gradient()
+    pairs = eigenpairs(curvature, config.k, tol=config.tol, seed=config.seed)
+    spread = estimate_density(curvature, probes=config.probes, steps=config.steps, seed=config.seed)
+    mean, size = spread.moment(1), curvature.size
+    error = mean.standard_error
+    return {
+        "kind": "spectrum", "model": name, "loss": title,
+        "value": value, "gradient_norm": float(gradient.norm()), "size": size,
+        "eigenvalues": pairs.values.tolist(), "residuals": pairs.residuals.tolist(),
+        "converged": pairs.converged,
+        "trace": size * mean.value, "trace_error": None if error is None else size * error,
+        "nodes": spread.nodes.tolist(), "weights": spread.weights.tolist(),
+        "products": pairs.products + spread.nodes.numel(),
+    }  # fmt: skip
+
+
+def _path(
+    name: str,
+    suspect: nn.Module,
+    model: nn.Module,
+    clean: Sequence[Any],
+    attack: Trigger | None,
+    config: PortraitConfig,
+) -> Row:
+    path = loss_path(suspect, model, cross_entropy, clean, attack, ts=config.ts, progress=False)
+    return {"kind": "path", "model": name, **path.as_dict()}
+
+
+def _prediction(
+    name: str,
+    suspect: nn.Module,
+    model: nn.Module,
+    title: str,
+    data: Data,
+    config: PortraitConfig,
+) -> Row:
+    found = quadratic_prediction(suspect, model, cross_entropy, data, params=config.params)
+    return {"kind": "prediction", "model": name, "loss": title, **found.as_dict()}
+
+
+def _distance(name: str, suspect: nn.Module, model: nn.Module) -> Row:
+    profile = distance_profile(suspect, model)
+    return {
+        "kind": "distance", "model": name, "layers": [layer.as_dict() for layer in profile],
+        "total": total_distance(profile).as_dict(),
+    }  # fmt: skip
