@@ -61,7 +61,7 @@ def test_the_page_loads_nothing_and_escapes_names(written):
     text = (written[0] / "index.html").read_text(encoding="utf-8")
     assert "<d3>" not in text
     assert "&lt;d3&gt;" in text
-    assert not re.search(r"(src|href)=\"(?!spectrum\.json)|url\((?!#)|@import", text)
+    assert not re.search(r"(src|href)=\"(?!#|spectrum\.json)|url\((?!#)|@import", text)
     assert text.count("<svg role") == 4 + 2 + 1
     assert "18 samples of toy" in text
 
