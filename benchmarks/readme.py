@@ -18,6 +18,7 @@ from benchmarks.report import (
     step_table,
 )
 from benchmarks.search import search_markdown
+from benchmarks.spectrum_report import peers_table, way_table, why_table
 from d3fast.report.attacks import attacks_markdown
 from d3fast.report.benchmark import (
     adaptive_markdown,
@@ -33,7 +34,10 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("performance", "attacks", "benchmark", "research")),
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in ("performance", "attacks", "benchmark", "research", "spectrum", "why")
+    ),
 )
 PARTS: Mapping[str, Callable[[Results], str]] = {
     "demo": lambda results: demo_markdown(results.rows),
@@ -50,6 +54,9 @@ PARTS: Mapping[str, Callable[[Results], str]] = {
     "cost": cost_table,
     "bandwidth": bandwidth_table,
     "repair": repair_table,
+    "peers": peers_table,
+    "why": why_table,
+    "way": way_table,
 }
 _BLOCK = re.compile(r"(<!-- table: ([^# ]+)#(\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
