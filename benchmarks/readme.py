@@ -34,10 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (
     ROOT / "README.md",
-    *(
-        ROOT / "docs" / f"{name}.md"
-        for name in ("performance", "attacks", "benchmark", "research", "spectrum", "why")
-    ),
+    *(ROOT / "docs" / f"{name}.md" for name in ("performance", "attacks", "benchmark", "research")),
 )
 PARTS: Mapping[str, Callable[[Results], str]] = {
     "demo": lambda results: demo_markdown(results.rows),
