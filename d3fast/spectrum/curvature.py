@@ -53,12 +53,18 @@ class Symmetric(Protocol):
 
 
 @contextmanager
-def _twice_differentiable() -> Iterator[None]:
-    """Attention by formulas that have a second derivative; what has none gets one clear error."""
+def _second_order() -> Iterator[None]:
+    """Attention by formulas that have a second derivative."""
+    with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
+        yield
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """What autograd says of a loss without a second derivative, as one clear error."""
     try:
-        with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
-            yield
-    except torch.OutOfMemoryError:
+        yield
+    except torch.cuda.OutOfMemoryError:
         raise
     except (RuntimeError, NotImplementedError) as error:
         said = str(error).split("\n")[0].rstrip(".")
@@ -84,7 +90,8 @@ def _check_twice(gradient: Sequence[Tensor]) -> None:
         left += [following for following, _ in node.next_functions if following is not None]
 
 
-def _hessian_product(gradient: Sequence[Tensor], params: Sequence[Tensor]) -> _Product:
+def _hessian_product(loss: Tensor, params: Sequence[Tensor]) -> _Product:
+    gradient = torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True)
     _check_twice(gradient)
     moving = [i for i, part in enumerate(gradient) if part.requires_grad]
     if not moving:
@@ -224,21 +231,24 @@ class Curvature:
         given = self.pieces(vector.to(self.device))
         result = torch.zeros(self.size, dtype=self.dtype, device=self.device)
         sums = self.pieces(result)
-        with _twice_differentiable():
+        with _second_order():
             for weight, product in self._products():
-                for total, part in zip(sums, product(given), strict=True):
-                    total.add_(part, alpha=weight)
+                with _one_line():
+                    parts = product(given)
+                for total, part in zip(sums, parts, strict=True):
+                    total.add_(part.detach(), alpha=weight)
         return result
 
     def value_and_gradient(self) -> tuple[float, Tensor]:
         """The loss and its gradient (size,) at the model's weights."""
         value, result = 0.0, torch.zeros(self.size, dtype=self.dtype, device=self.device)
         sums = self.pieces(result)
-        with _twice_differentiable():
+        with _second_order():
             for number, (weight, inputs, labels) in enumerate(self._samples):
                 _, loss = self._forward(inputs, labels, number)
                 value += weight * float(loss.detach())
-                parts = torch.autograd.grad(loss, self.params, materialize_grads=True)
+                with _one_line():
+                    parts = torch.autograd.grad(loss, self.params, materialize_grads=True)
                 for total, part in zip(sums, parts, strict=True):
                     total.add_(part, alpha=weight)
         return value, result
@@ -287,11 +297,9 @@ class Curvature:
 
         with saved_tensors_hooks(note, give):
             scores, loss = self._forward(inputs, labels, number)
-            if self.kind == "hessian":
-                gradient = torch.autograd.grad(
-                    loss, self.params, create_graph=True, materialize_grads=True
-                )
-                product = _hessian_product(gradient, self.params)
-            else:
-                product = _gauss_newton_product(scores, labels, self.loss, self.params)
+            with _one_line():
+                if self.kind == "hessian":
+                    product = _hessian_product(loss, self.params)
+                else:
+                    product = _gauss_newton_product(scores, labels, self.loss, self.params)
         return product, sum(storages.values())

@@ -251,3 +251,9 @@ def test_a_loss_that_is_no_mean_is_refused(net, batches):
     curvature = Curvature(net, nn.CrossEntropyLoss(reduction="none"), batches)
     with pytest.raises(ValueError, match="must be a 0-dim tensor"):
         curvature.value_and_gradient()
+
+
+def test_a_model_that_does_not_fit_the_data_says_so_itself(batches):
+    curvature = Curvature(nn.Linear(7, 3).double(), CE, batches)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        curvature @ torch.ones(curvature.size).double()
