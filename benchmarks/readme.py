@@ -34,7 +34,10 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("performance", "attacks", "benchmark", "research")),
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in ("performance", "attacks", "benchmark", "research", "why")
+    ),
 )
 PARTS: Mapping[str, Callable[[Results], str]] = {
     "demo": lambda results: demo_markdown(results.rows),
