@@ -36,7 +36,7 @@ PAGES = (
     ROOT / "README.md",
     *(
         ROOT / "docs" / f"{name}.md"
-        for name in ("performance", "attacks", "benchmark", "research", "why")
+        for name in ("performance", "attacks", "benchmark", "research", "spectrum", "why")
     ),
 )
 PARTS: Mapping[str, Callable[[Results], str]] = {
