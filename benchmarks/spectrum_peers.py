@@ -70,7 +70,8 @@ def _task(images: int, batch: int, target: float, seed: int) -> Task:
 
 
 def _by_d3fast(task: Task) -> Found:
-    pairs = eigenpairs(Curvature(task.model, CE, task.data), K, tol=task.target)
+    # Its own default: at the target, one of two eigenvalues 4 % apart was passed over once.
+    pairs = eigenpairs(Curvature(task.model, CE, task.data), K)
     return pairs.values, pairs.vectors, 0.0
 
 

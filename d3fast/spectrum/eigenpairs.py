@@ -83,7 +83,8 @@ def eigenpairs(
         k: number of pairs.
         which: ``"magnitude"``, ``"largest"`` or ``"smallest"``.
         tol: a residual of ``tol`` times its eigenvalue will do, or of ``tol`` times a millionth of
-            the largest one found, which decides about eigenvalues of zero.
+            the largest one found, which decides about eigenvalues of zero. A loose one is reached early, when an eigenvalue that
+            the first direction hardly holds may not have shown yet: it is passed over.
         steps: size of the basis, at least k + 2, and at most the matrix' size. Memory is that of
             ``steps`` + 2 vectors; fewer steps take less of it and more products. ``4 k + 20`` if
             ``None``.
@@ -91,7 +92,8 @@ def eigenpairs(
         seed: draws the first direction.
 
     Returns:
-        The pairs. An eigenvalue that occurs several times is listed as often only where rounding
+        The pairs. No other pair that was found could, within its residual, lie further out. An
+        eigenvalue that occurs several times is listed as often only where rounding
         or an exhausted space brought its copies up: a Krylov space holds one of them.
 
     Raises:
@@ -123,6 +125,10 @@ def eigenpairs(
         chosen = order[:k]
         within = residuals <= tol * values.abs().clamp_min(1e-6 * float(values.abs().max()))
         done = len(chosen) == k and bool(within[chosen].all())
+        # A pair that is still moving might come to lie further out than the last chosen one.
+        rest = order[k:]
+        last = float(keys[chosen[-1]])
+        done = done and bool((keys[rest] - residuals[rest] >= last - tol * abs(last)).all())
         done = done and _done(space, chosen, keys, within, coordinates)
         if done or space.products == max_products or space.exhausted:
             break
