@@ -83,8 +83,9 @@ def eigenpairs(
         k: number of pairs.
         which: ``"magnitude"``, ``"largest"`` or ``"smallest"``.
         tol: a residual of ``tol`` times its eigenvalue will do, or of ``tol`` times a millionth of
-            the largest one found, which decides about eigenvalues of zero. A loose one is reached early, when an eigenvalue that
-            the first direction hardly holds may not have shown yet: it is passed over.
+            the largest one found, which decides about eigenvalues of zero. A loose one is
+            reached early, when an eigenvalue that the first direction hardly holds may not have
+            shown yet: it is passed over.
         steps: size of the basis, at least k + 2, and at most the matrix' size. Memory is that of
             ``steps`` + 2 vectors; fewer steps take less of it and more products. ``4 k + 20`` if
             ``None``.
