@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import d3fast
-from d3fast import cli, cli_benchmark, demo, environment
+from d3fast import cli, demo, environment
 from d3fast.attacks import TrainConfig
 from d3fast.benchmark import presets
 from d3fast.benchmark.attacks import Preset
@@ -188,7 +188,7 @@ def test_benchmark_attacks_goes_on_where_it_stopped(call, tmp_path, monkeypatch)
     twin = Implant(data="digits", model="preact_resnet_tiny", attack=None, train=64, clean=0,
                    training=TrainConfig(epochs=1))  # fmt: skip
     monkeypatch.setattr(
-        cli_benchmark, "PRESETS", {"small": Preset(twin, (("badnets", None),), seeds=1)}
+        "d3fast.cli.benchmark.PRESETS", {"small": Preset(twin, (("badnets", None),), seeds=1)}
     )
     arguments = ("benchmark", "attacks", "--preset", "small", "--out", str(tmp_path),
                  "--workers", "1", "--device", "cpu")  # fmt: skip

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``d3fast attack``: parses, calls, prints."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from d3fast.attacks import ADAPTIVE, ATTACKS, TrainConfig
+from d3fast.data import DATASETS
+from d3fast.devices import resolve_device
+from d3fast.files import folder
+from d3fast.implant import Implant, implant, measure
+from d3fast.report.attacks import write_card
+
+
+def attack(
+    attack: Annotated[str, typer.Option(help=f"One of {', '.join(ATTACKS)}.")],
+    data: Annotated[str, typer.Option(help=f"One of {', '.join(DATASETS)}.")] = "digits",
+    model: Annotated[
+        str,
+        typer.Option(help="A model of d3fast (docs/data.md lists them) or package.module:factory."),
+    ] = "preact_resnet_narrow",
+    out: Annotated[Path, typer.Option(help="Folder for model, trigger and card.")] = Path(
+        "runs/attack"
+    ),
+    adaptive: Annotated[
+        str | None, typer.Option(help=f"Adaptive attacker around it: {', '.join(ADAPTIVE)}.")
+    ] = None,
+    target: Annotated[
+        int | None, typer.Option(min=0, help="Target class; chosen per data set by default.")
+    ] = None,
+    ratio: Annotated[float, typer.Option(help="Share of the training set to poison.")] = 0.1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training set.")] = 20,
+    train: Annotated[
+        int | None, typer.Option(min=1, help="Training images; all that are left by default.")
+    ] = None,
+    clean: Annotated[int, typer.Option(min=0, help="Images kept aside for a defender.")] = 260,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Side that image files are stretched to.")
+    ] = None,
+    twin: Annotated[
+        bool, typer.Option(help="Train a clean twin too, for the floor of the ASR.")
+    ] = True,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder or file of the data set, where it has any.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+) -> None:
+    """Make a backdoored checkpoint with its trigger and a card that says how good it is."""
+    spec = Implant(
+        data=data, model=model, attack=attack, adaptive=adaptive, target=target, ratio=ratio,
+        seed=seed, train=train, clean=clean, size=size,
+        training=TrainConfig(epochs=epochs),
+    )  # fmt: skip
+    place, on = folder(out), resolve_device(device)
+    splits = spec.splits(data_dir).to(on)
+    alone = replace(spec, attack=None, adaptive=None, target=None)
+    clean_twin = implant(alone, splits, None, device=on, progress=progress)[0] if twin else None
+    made = measure(spec, splits, clean_twin, device=on, progress=progress)
+    write_card(*made, spec, place, Console())

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``d3fast demo``: parses, calls, prints."""
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+
+from d3fast import demo as demonstration
+from d3fast.files import folder
+from d3fast.report.demo import write_report
+
+Data = Enum("Data", {name: name for name in demonstration.SETUPS})  # type: ignore[misc]
+
+
+def demo(
+    data: Annotated[Data, typer.Option(help="Data set.")] = Data.digits,  # type: ignore[attr-defined]
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the data set's files, where it has files.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 3,
+    first_seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for models, results and picture.")] = Path(
+        "runs/demo"
+    ),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+) -> None:
+    """Implant a backdoor, repair the model by D3 and by fine-tuning, print the table."""
+    where = folder(out)
+    # Layers this small gain little from a second thread, and on busy cores wait long for it.
+    torch.set_num_threads(1)
+    setup = demonstration.SETUPS[data.value]
+    options = ["--data", data.value, "--seeds", str(seeds), "--first-seed", str(first_seed)]
+    runs = [
+        demonstration.run_seed(setup, seed, data_dir=data_dir, device=device, progress=progress)
+        for seed in range(first_seed, first_seed + seeds)
+    ]
+    write_report(runs, setup, "d3fast demo " + " ".join(options), where, Console())

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line ``d3fast``: parses, calls, prints. Nothing is computed here.
+
+Exit codes: 0 done, 1 a defect in d3fast (with a traceback), 2 input that cannot be used (one line),
+3 done, but a goal that was stated is missed. Ctrl-C ends it by SIGINT, 130 to a shell.
+"""
+
+import json
+import os
+import signal
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from d3fast import __version__, environment
+from d3fast.cli.attack import attack
+from d3fast.cli.benchmark import benchmark
+from d3fast.cli.demo import demo
+from d3fast.cli.spectrum import spectrum
+
+
+def _one_line(text: str) -> str:
+    """Text with everything escaped that a terminal would act on: names of files may hold it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+class _OneLineErrors(TyperGroup):
+    """Turns what is wrong with the input into one line; a defect keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError) as error:
+            typer.echo(f"error: {_one_line(str(error))}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            # Ended by the signal itself: a shell reports 130 and stops the loop around this.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGINT)
+
+
+app = typer.Typer(
+    cls=_OneLineErrors,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Repair neural networks that may carry a backdoor (D3, arXiv 2411.09585).",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"d3fast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    # Appended: a file beside a suspect checkpoint must not pass for an installed package.
+    sys.path.append(os.getcwd())
+
+
+app.command("demo")(demo)
+app.command("attack")(attack)
+app.add_typer(benchmark, name="benchmark")
+app.command("spectrum")(spectrum)
+
+
+@app.command("env")
+def _env(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print what was built and what it runs on."""
+    facts = environment.describe()
+    if as_json:
+        typer.echo(json.dumps(dict(facts), indent=2))
+        return
+    width = max(len(label) for label, _ in facts)
+    for label, value in facts:
+        typer.echo(f"{label:<{width}}  {value}")
