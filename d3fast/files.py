@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and what names their content."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from d3fast.untrusted import open_regular
+
+_PIECE = 2**20
 
 
 def folder(path: str | Path) -> Path:
@@ -56,3 +61,27 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, 64 hexadecimal digits; as ``sha256sum`` prints it.
+
+    Args:
+        path: a regular file of any length; it is read piece by piece.
+
+    Raises:
+        ValueError: a pipe, a device or a socket.
+        OSError: a folder, or a file that is not there or cannot be read.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     file = Path(place, "abc")
+        ...     _ = file.write_bytes(b"abc")
+        ...     sha256(file)[:16]
+        'ba7816bf8f01cfea'
+    """
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()

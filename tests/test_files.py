@@ -1,12 +1,13 @@
 """Files that are there whole or not at all."""
 
+import hashlib
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from d3fast.files import folder, whole_file
+from d3fast.files import folder, sha256, whole_file
 
 
 @pytest.fixture
@@ -144,3 +145,20 @@ def test_a_file_in_the_way_of_a_folder_is_named(tmp_path, path):
     with pytest.raises(ValueError, match=f"cannot make folder {tmp_path / path}: a file is in the"):
         folder(tmp_path / path)
     assert (tmp_path / "file").read_text() == "old"
+
+
+@pytest.mark.parametrize("length", [0, 1, 2**20, 2**20 + 1])
+def test_the_hash_is_that_of_the_whole_content(tmp_path, length):
+    content = bytes(range(256)) * (length // 256 + 1)
+    (tmp_path / "file").write_bytes(content[:length])
+    assert sha256(tmp_path / "file") == hashlib.sha256(content[:length]).hexdigest()
+
+
+def test_only_regular_files_have_a_hash(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="pipe is no regular file"):
+        sha256(tmp_path / "pipe")
+    with pytest.raises(IsADirectoryError):
+        sha256(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        sha256(tmp_path / "nowhere")
