@@ -131,6 +131,7 @@ class SeedRun:
         models: by name, in eval mode.
         attack: the trigger and its target.
         test: the test images.
+        clean: the samples that the repairs saw.
         d3: the configuration of the repair, with this seed.
     """
 
@@ -140,6 +141,7 @@ class SeedRun:
     models: Mapping[str, nn.Module]
     attack: Attack
     test: ImageData
+    clean: ImageData
     d3: D3Config
 
 
@@ -255,7 +257,7 @@ def run_seed(
         after = evaluate(result.model, test, setup.attack)
         moved = travelled(result.model, suspect, d3.track)
         rows.append(_row(seed, name, after, result.seconds - watch.seconds, floor, before, moved))
-    return SeedRun(seed, tuple(rows), curves, models, setup.attack, splits.test, d3)
+    return SeedRun(seed, tuple(rows), curves, models, setup.attack, splits.test, splits.clean, d3)
 
 
 def _train(

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from d3fast.attacks import ATTACKS
 from d3fast.attacks.base import option_values, save_attack
+from d3fast.data import save_samples
 from d3fast.demo import (
     BACKDOORED,
     FINE_TUNED,
@@ -77,7 +78,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str, console: Console)
 def write_report(
     runs: Sequence[SeedRun], setup: Setup, command: str, folder: Path, console: Console
 ) -> None:
-    """Print the table; write results.json, demo.png, models and trigger of the first seed.
+    """Print the table; write results.json, demo.png, and what the first seed's repairs were given.
 
     Args:
         runs: one per seed.
@@ -96,6 +97,7 @@ def write_report(
         **asdict(setup),
         "attack": {"name": type(setup.attack).__name__, **option_values(setup.attack)},
     }
+    save_samples(first.clean, folder / "clean.npz")
     rows = [row for run in runs for row in run.rows]
     Results(command, settings, rows).write(folder / "results.json")
     title = _title(setup, f"seed {first.seed}")
@@ -103,5 +105,5 @@ def write_report(
     seeds = f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
     print_table(rows, _title(setup, seeds), console)
     console.print(f"Written to {folder}: demo.png, results.json, and of the first seed "
-                  "backdoored.safetensors, backdoored.trigger.safetensors, "
+                  "backdoored.safetensors, backdoored.trigger.safetensors, clean.npz, "
                   "fine-tuned.safetensors, repaired.safetensors.", highlight=False)  # fmt: skip

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options that several commands have, said once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Checkpoint = Annotated[
+    Path, typer.Option(help="The suspect's weights: .safetensors, or a torch.save file.")
+]
+Model = Annotated[
+    str, typer.Option(help="A model of d3fast (docs/data.md lists them) or package.module:factory.")
+]
+Clean = Annotated[
+    Path, typer.Option("--data", help="Clean samples: a folder with one folder per class, or .npz.")
+]
+Size = Annotated[int | None, typer.Option(min=1, help="Side that image files are stretched to.")]
+Classes = Annotated[
+    Path | None,
+    typer.Option(help="Text file: the model's classes in the order of its outputs, one per line."),
+]
+Out = Annotated[Path, typer.Option(help="Folder of this case, shared by all commands.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Progress = Annotated[bool, typer.Option(help="Show progress bars.")]
+
+CASE = Path("runs/case")

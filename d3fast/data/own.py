@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A user's own clean samples: every image of a folder or of a .npz file, none put aside.
+
+The readers are those of the data sets ``folder`` and ``npz``. What class a label stands for is
+decided by the model: by the order of the folders' names, or by a list of the model's classes.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from d3fast.data.base import ImageData
+from d3fast.data.folders import folder
+from d3fast.data.npz_file import npz
+from d3fast.data.places import read_lines
+from d3fast.files import whole_file
+
+_MAX_LIST = 2**22  # bytes of a list of class names
+
+
+def _renamed(data: ImageData, names: Path) -> ImageData:
+    """The same images, their labels positions in a list of names."""
+    classes = tuple(line.strip() for line in read_lines(names, _MAX_LIST))
+    if len(set(classes)) < len(classes):
+        raise ValueError(f"{names} names a class twice")
+    unknown = [name for name in data.classes if name not in classes]
+    if unknown:
+        raise ValueError(f"{names} must name every class of the samples, it lacks {unknown[0]!r}")
+    places = torch.tensor([classes.index(name) for name in data.classes])
+    return ImageData(data.images, places[data.labels], classes)
+
+
+def clean_samples(
+    path: str | Path, *, size: int | None = None, classes: str | Path | None = None
+) -> ImageData:
+    """All images of a folder with one folder per class, or of a .npz file.
+
+    Args:
+        path: the folder or the file; see ``d3fast.data.folders`` and ``d3fast.data.npz_file``.
+        size: height and width to stretch a folder's images to; their own if ``None``.
+        classes: a text file with the names of the model's classes, one per line, in the order of
+            its outputs, for models whose order is another one or which know more classes than
+            there are samples of. Without it, classes are numbered in the order of their names.
+
+    Returns:
+        The images, (N, C, H, W), on the CPU.
+
+    Raises:
+        ValueError: nothing there; what the two readers refuse; a size for a .npz file; a class
+            that the list lacks, or one that it names twice.
+        OSError: a file that cannot be opened.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     images, labels = np.zeros((6, 4, 4), np.uint8), np.arange(6) % 2
+        ...     np.savez(Path(place, "clean.npz"), images=images, labels=labels)
+        ...     len(clean_samples(Path(place, "clean.npz")))
+        6
+    """
+    path = Path(path)
+    if path.is_dir():
+        parts = folder(0, train=None, clean=0, data_dir=path, size=size)
+    elif not path.exists():
+        raise ValueError(f"{path} is missing: give a folder with one folder per class, or a .npz")
+    elif size is not None:
+        raise ValueError(f"size is for folders of images, got {size} for {path}")
+    else:
+        parts = npz(0, train=None, clean=0, data_dir=path)
+    data = ImageData(
+        torch.cat([parts.train.images, parts.test.images]),
+        torch.cat([parts.train.labels, parts.test.labels]),
+        parts.train.classes,
+    )
+    return data if classes is None else _renamed(data, Path(classes))
+
+
+def save_samples(data: ImageData, path: str | Path) -> None:
+    """Write samples as a .npz file that ``clean_samples`` reads, whole or not at all.
+
+    Raises:
+        ValueError: the folder does not exist.
+    """
+    images, labels = data.images.cpu().numpy(), data.labels.cpu().numpy()
+    with whole_file(path) as temporary:
+        np.savez_compressed(temporary, images=images, labels=labels, classes=np.array(data.classes))
