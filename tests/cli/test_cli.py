@@ -62,7 +62,8 @@ def test_demo_writes_its_files_and_prints_its_table(call, small, tmp_path):
     result = call("demo", "--seeds", "2", "--first-seed", "3", "--out", str(out), "--device", "cpu")
     assert result.exit_code == 0, result.output
     files = {"demo.png", "clean.npz", "results.json", "backdoored.safetensors",
-             "fine-tuned.safetensors", "repaired.safetensors", "backdoored.trigger.safetensors"}  # fmt: skip
+             "fine-tuned.safetensors", "repaired.safetensors",
+             "backdoored.trigger.safetensors"}  # fmt: skip
     assert {p.name for p in out.iterdir()} == files
     document = json.loads((out / "results.json").read_text())
     assert document["command"] == "d3fast demo --data digits --seeds 2 --first-seed 3"
