@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from torch import nn
 
 from d3fast import Metrics, evaluate
-from d3fast.metrics import der, wilson
+from d3fast.metrics import der, difference_interval, wilson
 
 
 class Scripted(nn.Module):
@@ -270,3 +270,35 @@ def test_der_needs_an_attack_on_both_sides(side):
     sides = {"before": _metrics(95, 100), "after": _metrics(95, 0), side: Metrics(95, 100)}
     with pytest.raises(ValueError, match="der needs metrics measured with an attack"):
         der(**sides)
+
+
+@pytest.mark.parametrize(
+    ("counts", "published"),
+    [
+        ((56, 70, 48, 80), (0.0524, 0.3339)),
+        ((9, 10, 3, 10), (0.1705, 0.8090)),
+        ((6, 7, 2, 7), (0.0582, 0.8062)),
+        ((5, 56, 0, 29), (-0.0381, 0.1926)),
+        ((0, 10, 0, 20), (-0.1611, 0.2775)),
+        ((0, 10, 0, 10), (-0.2775, 0.2775)),
+        ((10, 10, 0, 20), (0.6791, 1.0)),
+        ((10, 10, 0, 10), (0.6075, 1.0)),
+    ],
+)
+def test_difference_of_proportions_is_newcombes(counts, published):
+    """Table II of Newcombe (1998), method 10."""
+    assert difference_interval(*counts) == pytest.approx(published, abs=5e-5)
+
+
+@given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))),
+       st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))  # fmt: skip
+def test_difference_interval_holds_the_difference_and_turns_with_the_sides(a, b):
+    low, high = difference_interval(*a, *b)
+    assert -1 <= low <= a[0] / a[1] - b[0] / b[1] <= high <= 1
+    assert difference_interval(*b, *a) == pytest.approx((-high, -low))
+
+
+@pytest.mark.parametrize("counts", [(2, 1, 0, 1), (0, 1, 0, 0), (-1, 3, 0, 1)])
+def test_difference_of_impossible_counts_is_refused(counts):
+    with pytest.raises(ValueError, match="need 0 <= successes"):
+        difference_interval(*counts)
