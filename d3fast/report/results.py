@@ -15,9 +15,11 @@ from typing import Any
 
 from d3fast import environment
 from d3fast.files import whole_file
+from d3fast.untrusted import complaint, printable, read_limited
 
 SCHEMA = "d3fast.results"
 VERSION = 1
+_MOST_BYTES = 64 * 2**20
 
 
 def _now() -> str:
@@ -66,27 +68,50 @@ class Results:
             temporary.write_text(text + "\n", encoding="utf-8")
 
 
+# What each field must be: the file may be a stranger's.
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "command": (str,), "settings": (dict,), "rows": (list,), "versions": (dict,),
+    "machine": (dict,), "commit": (str, type(None)), "created": (str,),
+}  # fmt: skip
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} among the numbers")
+
+
 def read_results(path: str | Path) -> Results:
-    """Read a document that ``Results.write`` wrote.
+    """Read a document that ``Results.write`` wrote; the file may be hostile.
+
+    What the fields hold is left to the reader: rows are mappings, their values any JSON.
 
     Raises:
-        ValueError: a file that is no such document, or of a newer version.
+        ValueError: a file that is no such document, of a newer version, or above 64 MiB.
         OSError: a file that cannot be opened.
     """
     path = Path(path)
+    name, content = printable(path.name), read_limited(path, _MOST_BYTES)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(content.decode("utf-8"), parse_constant=_no_number)
+    except UnicodeDecodeError:
+        raise ValueError(f"{name} is no JSON: it is not UTF-8") from None
+    except RecursionError:
+        raise ValueError(f"{name} is no JSON that can be read: nested too deeply") from None
     except ValueError as error:
-        raise ValueError(f"{path.name} is no JSON: {error}") from None
+        raise ValueError(f"{name} is no JSON: {complaint(error)}") from None
     if not isinstance(document, dict) or document.pop("schema", None) != SCHEMA:
-        raise ValueError(f"{path.name} is no {SCHEMA} document")
+        raise ValueError(f"{name} is no {SCHEMA} document")
     version = document.pop("version", None)
     if version != VERSION:
-        raise ValueError(f"{path.name} has version {version!r}, this d3fast reads {VERSION}")
+        shown = printable(repr(version), 40)
+        raise ValueError(f"{name} has version {shown}, this d3fast reads {VERSION}")
     # A missing field must not be filled with what holds on the machine that reads the file.
     wrong = {f.name for f in fields(Results)} ^ document.keys()
     if wrong:
-        raise ValueError(
-            f"{path.name} is no {SCHEMA} document: {', '.join(sorted(wrong))} missing or unknown"
-        )
+        listed = printable(", ".join(sorted(wrong)))
+        raise ValueError(f"{name} is no {SCHEMA} document: {listed} missing or unknown")
+    for field_name, types in _TYPES.items():
+        if not isinstance(document[field_name], types):
+            raise ValueError(f"{name} is no {SCHEMA} document: {field_name} is of another type")
+    if not all(isinstance(row, dict) for row in document["rows"]):
+        raise ValueError(f"{name} is no {SCHEMA} document: a row that is no mapping")
     return Results(**document)

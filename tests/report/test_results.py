@@ -100,6 +100,9 @@ def _changed(path, **changes):
         (b"null", "is no d3fast.results document"),
         (b"{}", "is no d3fast.results document"),
         (b'{"schema": "other", "version": 1}', "is no d3fast.results document"),
+        (b"[" * 200_000, "is no JSON that can be read: nested too deeply"),
+        (b'{"schema": NaN}', "is no JSON: NaN among the numbers"),
+        (b'{"version": 1' + b"0" * 5000 + b"}", "is no JSON: Exceeds the limit"),
     ],
 )
 def test_files_that_are_no_results_are_refused_by_name(tmp_path, content, complaint):
@@ -112,3 +115,22 @@ def test_files_that_are_no_results_are_refused_by_name(tmp_path, content, compla
 def test_a_missing_file_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_results(tmp_path / "nowhere.json")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"rows": {}}, {"rows": [1]}, {"settings": []}, {"command": None}, {"commit": 1},
+     {"versions": "1.0"}, {"machine": ["cpu"]}, {"created": 5}],
+)  # fmt: skip
+def test_a_field_of_another_type_is_refused(written, changes):
+    (field,) = changes
+    what = "a row that is no mapping" if changes == {"rows": [1]} else f"{field} is of another type"
+    with pytest.raises(ValueError, match=f"no d3fast.results document: {what}"):
+        read_results(_changed(written[0], **changes))
+
+
+def test_a_file_too_large_to_be_results_is_not_read(tmp_path):
+    with (tmp_path / "results.json").open("wb") as file:
+        file.truncate(2**40)  # sparse
+    with pytest.raises(ValueError, match="is longer than 67108864 bytes"):
+        read_results(tmp_path / "results.json")
