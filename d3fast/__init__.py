@@ -5,7 +5,7 @@
 ``torch.optim.SGD`` that pushes tracked weights away from where they started.
 """
 
-from d3fast import attacks, data, defenses, environment, metrics, models
+from d3fast import attacks, data, defenses, environment, metrics, models, schedules
 from d3fast.detox import D3Config, DetoxResult, detoxify
 from d3fast.loss import CleanLoss
 from d3fast.metrics import Metrics, evaluate
@@ -17,5 +17,5 @@ __version__ = environment.versions()["d3fast"]
 __all__ = [
     "CleanLoss", "D3Config", "D3FusedSGD", "DetoxResult", "Metrics", "RelearnConfig", "Relearning",
     "attacks", "data", "defenses", "detoxify", "evaluate", "evaluate_relearning", "find_head",
-    "metrics", "models", "param_groups",
+    "metrics", "models", "param_groups", "schedules",
 ]  # fmt: skip
