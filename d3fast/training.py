@@ -7,7 +7,7 @@ with the number of the batch it came in.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -191,6 +191,8 @@ def fit(
     progress: bool = True,
     precision: str = "fp32",
     gradients: Gradients = plain_gradients,
+    done: Sequence[Epoch] = (),
+    stop: Callable[[Sequence[Epoch]], bool] | None = None,
 ) -> tuple[Epoch, ...]:
     """Train a model in place, batch norm in train mode, and leave it in eval mode.
 
@@ -199,7 +201,7 @@ def fit(
         loader: yields (inputs, labels), afresh in every epoch.
         loss: (logits, labels) to a 0-dim tensor.
         optimizer: over the model's parameters.
-        epochs: number of passes over the loader.
+        epochs: number of passes over the loader, those already ``done`` included.
         device: where batches are moved to.
         scheduler: stepped after every epoch.
         val_loader: held-out clean data, looked at after every epoch for the record.
@@ -212,19 +214,23 @@ def fit(
             weights, loss and step as they are.
         gradients: how the gradients of a batch are computed, for those who want more than the
             loss's own; see ``Gradients``.
+        done: records of epochs before this call, in a run that goes on.
+        stop: asked before every epoch, with the records so far, whether to leave it at that.
 
     Returns:
-        One record per epoch.
+        One record per epoch, those ``done`` first.
 
     Raises:
         ValueError: the loader yields nothing or something else than (inputs, labels); NaN or
             inf in the data or the loss; labels out of range. Data errors are raised when the
             epoch ends, so that no step waits for the device.
     """
-    history = []
+    history = list(done)
     cast = _Autocast(model) if precision == "bf16" else model
-    with progress_bar(title, epochs, progress) as advance:
-        for epoch in range(1, epochs + 1):
+    with progress_bar(title, epochs - len(done), progress) as advance:
+        for epoch in range(len(done) + 1, epochs + 1):
+            if stop is not None and stop(history):
+                break
             lr = float(optimizer.param_groups[0]["lr"])
             model.train()
             reports, classes = _train_epoch(cast, loader, loss, optimizer, device, name, gradients)
