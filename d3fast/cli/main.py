@@ -18,6 +18,7 @@ from d3fast import __version__, environment
 from d3fast.cli.attack import attack
 from d3fast.cli.benchmark import benchmark
 from d3fast.cli.demo import demo
+from d3fast.cli.monitor import monitor
 from d3fast.cli.spectrum import spectrum
 
 
@@ -72,6 +73,7 @@ app.command("demo")(demo)
 app.command("attack")(attack)
 app.add_typer(benchmark, name="benchmark")
 app.command("spectrum")(spectrum)
+app.command("monitor")(monitor)
 
 
 @app.command("env")

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``d3fast monitor``: parses, calls, prints."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from d3fast.findings import REPAIRED, SUSPECT, Findings, class_names, findings
+from d3fast.monitoring import Change, compare, latest
+from d3fast.report.benchmark_tables import Item, Shown, to_rich
+from d3fast.report.results import read_results
+from d3fast.untrusted import printable
+
+
+def _read(path: Path) -> tuple[Findings, Sequence[str]]:
+    results = read_results(path)
+    try:
+        found = latest({role: findings(results.rows, role) for role in (REPAIRED, SUSPECT)})
+        return found, class_names(results.settings)
+    except ValueError as error:
+        raise ValueError(f"{printable(path.name)}: {error}") from None
+
+
+def _table(changes: Sequence[Change]) -> Shown:
+    words = {True: "worse", False: "better", None: ""}
+    lines = (
+        (c.what, tuple(Item(text) for text in (c.old, c.new, c.change, words[c.worse])))
+        for c in changes
+    )
+    return Shown(("", "then", "now", "change", ""), tuple(lines))
+
+
+def monitor(
+    old: Annotated[Path, typer.Argument(help="The earlier inspect.json or card.json.")],
+    new: Annotated[Path, typer.Argument(help="The later one.")],
+) -> None:
+    """Has accuracy, an inverted trigger or a sign moved since the last card?
+
+    Of a card the repaired model is taken. Exit code 3 if something moved for the worse.
+    """
+    (then, old_classes), (now, new_classes) = _read(old), _read(new)
+    comparison = compare(then, now, (old_classes, new_classes))
+    console = Console()
+    console.print(to_rich(_table(comparison.changes), "Then and now"))
+    for line in (*comparison.notes, comparison.sentence):
+        console.print(line, highlight=False, markup=False)
+    if comparison.worse:
+        raise typer.Exit(3)
