@@ -227,7 +227,7 @@ def fit(
     """
     history = list(done)
     cast = _Autocast(model) if precision == "bf16" else model
-    with progress_bar(title, epochs - len(done), progress) as advance:
+    with progress_bar(title, epochs, progress, done=len(done)) as advance:
         for epoch in range(len(done) + 1, epochs + 1):
             if stop is not None and stop(history):
                 break

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Repair a model: D3 (Wei, Liu, Zha, ICCV 2025, arXiv 2411.09585) as one function.
+
+    min over theta, theta_s in S of   -w * d(theta_s, theta_0) + lambda * hinge(L_clean - epsilon)
+
+The tracked weights theta_s (the head's, by default) are put elsewhere by a warm start and then
+pushed away from where they were, while the hinge on a few clean samples keeps the model useful.
+``D3Config`` holds every choice, ``detoxify`` runs it, ``DetoxResult`` holds what came out, and
+``Checkpointing`` says where a repair writes how far it is.
+"""
+
+from d3fast.detox.config import PRESETS, D3Config
+from d3fast.detox.resuming import Checkpointing, weights_so_far
+from d3fast.detox.run import DetoxResult, detoxify, save_weights
+from d3fast.detox.samples import fingerprint, repair_samples, usual_augment
+from d3fast.detox.toml_file import read_config
+
+__all__ = [
+    "PRESETS", "Checkpointing", "D3Config", "DetoxResult", "detoxify", "fingerprint",
+    "read_config", "repair_samples", "save_weights", "usual_augment", "weights_so_far",
+]  # fmt: skip

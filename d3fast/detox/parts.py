@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What moves along with a repair's weights: their average, lambda, and the two schedules.
+
+Each has a ``state_dict`` and takes it back, so that a repair that was cut off can go on.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
+from torch.optim.swa_utils import AveragedModel
+
+from d3fast.detox.config import D3Config
+from d3fast.loss import CleanLoss
+from d3fast.optim import D3FusedSGD, param_groups
+from d3fast.optim.schedules import DistanceSchedule
+from d3fast.training import Epoch
+
+# Growth of the distance, in units of itself, that does not count.
+_STILL = 1e-3
+
+
+def make_optimizer(model: nn.Module, config: D3Config, **changes: Any) -> D3FusedSGD:
+    """The optimizer of a repair.
+
+    Args:
+        model: on its device.
+        config: the choices.
+        changes: options of the optimizer to set otherwise.
+    """
+    options: dict[str, Any] = {
+        "lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay,
+        "distance_weight": config.weights()[1], "distance_p": config.distance_p,
+        "scope": config.scope, "constraint": config.constraint, "radius": config.radius,
+        "radius_unit": config.radius_unit, "backend": config.backend,
+    }  # fmt: skip
+    return D3FusedSGD(param_groups(model, track=config.track), **{**options, **changes})
+
+
+def lr_schedule(optimizer: D3FusedSGD, schedule: str, epochs: int) -> LRScheduler | None:
+    """The learning rate's schedule, stepped after every epoch; ``None`` keeps it."""
+    return None if schedule == "constant" else CosineAnnealingLR(optimizer, T_max=epochs)
+
+
+def first_averaged(config: D3Config) -> int:
+    """The first epoch whose weights are averaged; one past the last if none are."""
+    return config.epochs + 1 - round(config.averaging * config.epochs)
+
+
+class Average:
+    """The mean of a model's weights and buffers from one epoch on."""
+
+    def __init__(self, model: nn.Module, first: int) -> None:
+        self.model, self.first = model, first
+        self.mean: AveragedModel | None = None
+
+    def add(self, epoch: int) -> None:
+        """Take the model as it is after an epoch into the mean."""
+        if epoch < self.first:
+            return
+        if self.mean is None:
+            self.mean = AveragedModel(self.model, use_buffers=True)
+        self.mean.update_parameters(self.model)
+
+    def write(self, optimizer: D3FusedSGD) -> None:
+        """Put the mean, projected onto the constraint, into the model, if there is one."""
+        if self.mean is None:
+            return
+        self.model.load_state_dict(self.mean.module.state_dict())
+        for group in optimizer.param_groups:  # a step of no length is the projection alone
+            group["lr"] = 0.0
+            for param in group["params"]:
+                param.grad = torch.zeros_like(param)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The mean, or nothing yet."""
+        return {} if self.mean is None else self.mean.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take a mean back."""
+        if state:
+            self.mean = AveragedModel(self.model, use_buffers=True)
+            self.mean.load_state_dict(state)
+
+
+class Multiplier:
+    """lambda as a Lagrange multiplier: it grows while the clean loss is above its bound.
+
+    Args:
+        config: the choices.
+        loss: the hinge that lambda weighs.
+        optimizer: whose distance weight goes with it.
+        bound: of the held-out loss.
+        ramp: what drives the distance weight, if anything does.
+    """
+
+    def __init__(
+        self,
+        config: D3Config,
+        loss: CleanLoss,
+        optimizer: D3FusedSGD,
+        bound: float,
+        ramp: DistanceSchedule | None,
+    ) -> None:
+        self.config, self.loss, self.optimizer, self.ramp = config, loss, optimizer, ramp
+        self.bound, self.value = bound, config.clean_weight
+
+    def update(self, held_out_loss: float) -> None:
+        """One step of dual ascent."""
+        self.value = max(0.0, self.value + self.config.dual_step * (held_out_loss - self.bound))
+        self._apply()
+
+    def _apply(self) -> None:
+        self.loss.weight, weight = self.config.weights(self.value)
+        if self.ramp is not None:
+            self.ramp.retarget(weight)
+            return
+        for group in self.optimizer.param_groups:
+            if group["distance_weight"]:  # groups that are not tracked have none
+                group["distance_weight"] = weight
+
+    def state_dict(self) -> dict[str, Any]:
+        """Lambda."""
+        return {"value": self.value}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take lambda back."""
+        self.value = float(state["value"])
+        self.loss.weight = self.config.weights(self.value)[0]
+
+
+def has_settled(history: Sequence[Epoch], config: D3Config) -> bool:
+    """Whether held-out accuracy and distance have stopped growing; see ``D3Config.patience``.
+
+    Args:
+        history: so far.
+        config: the choices.
+
+    Example:
+        >>> still = [Epoch(i, 0.1, 1.0, 0.1, distance=1.0, val_accuracy=0.9) for i in range(1, 9)]
+        >>> has_settled(still, D3Config(epochs=8, patience=3))
+        True
+        >>> has_settled(still[:3], D3Config(epochs=8, patience=3))
+        False
+    """
+    wait = config.patience
+    averaged = min(first_averaged(config), config.epochs)
+    if not wait or len(history) < max(config.epochs // 2, averaged, wait + 1):
+        return False
+    before, recent = history[:-wait], history[-wait:]
+    accuracy = [max(epoch.val_accuracy or 0.0 for epoch in part) for part in (before, recent)]
+    distance = [max(epoch.distance or 0.0 for epoch in part) for part in (before, recent)]
+    return accuracy[1] <= accuracy[0] and distance[1] <= (1 + _STILL) * distance[0]

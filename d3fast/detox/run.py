@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""``detoxify``: a D3 repair from a suspect to a repaired copy.
+
+Up to two phases. The push moves the tracked weights away from theta_0 under the hinge. Where a
+limit of lost accuracy is set and held-out samples say that it was passed, a recovery follows:
+fine-tuning without a push that keeps every tracked weight nearly as far as it went.
+"""
+
+import copy
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_model
+from torch import nn
+
+from d3fast.detox.config import D3Config
+from d3fast.detox.parts import (
+    Average,
+    Multiplier,
+    first_averaged,
+    has_settled,
+    lr_schedule,
+    make_optimizer,
+)
+from d3fast.detox.resuming import Checkpointing, HasState, Journal, Progress
+from d3fast.devices import resolve_device, wait_for
+from d3fast.files import whole_file
+from d3fast.loss import CleanLoss, distilled
+from d3fast.metrics import evaluate
+from d3fast.optim import D3FusedSGD, param_groups
+from d3fast.optim.schedules import DistanceSchedule
+from d3fast.seeding import generator, global_seed
+from d3fast.training import Epoch, Gradients, check_weights, fit, mean_loss, plain_gradients
+
+OnEpoch = Callable[[Epoch, nn.Module], None]
+# Share of the way that a recovery may not go back.
+_KEPT = 0.9
+
+
+@dataclass(frozen=True)
+class DetoxResult:
+    """What a repair gives back.
+
+    Attributes:
+        model: the repaired copy, in eval mode.
+        history: one record per epoch.
+        config: how it was made.
+        seconds: wall-clock time of the repair, over all its parts if it was resumed.
+        clean_weights: lambda after every epoch of the push.
+        pushed: number of epochs with a push; the rest of the history is recovery.
+        acc_drop: points of accuracy on held-out samples that it cost; ``None`` without a limit.
+        ended: why the push ended: ``"epochs"`` or ``"settled"``.
+    """
+
+    model: nn.Module
+    history: tuple[Epoch, ...]
+    config: D3Config
+    seconds: float
+    clean_weights: tuple[float, ...] = ()
+    pushed: int = 0
+    acc_drop: float | None = None
+    ended: str = "epochs"
+
+    def save(self, path: str | Path) -> None:
+        """Write the weights as safetensors, with the configuration as metadata.
+
+        See ``save_weights``.
+        """
+        save_weights(self.model, path, self.config)
+
+
+def save_weights(model: nn.Module, path: str | Path, config: D3Config | None = None) -> None:
+    """Write a model's weights as safetensors, whole or not at all.
+
+    Tensors that share memory (a tied head) are written once. Load the file with
+    ``safetensors.torch.load_model(model, path)``.
+
+    Args:
+        model: the model.
+        path: the file to write.
+        config: how it was repaired, for the file's header.
+
+    Raises:
+        ValueError: the folder does not exist.
+    """
+    metadata = {"format": "pt"}
+    if config is not None:
+        metadata["d3fast.config"] = json.dumps(asdict(config))
+    with whole_file(path) as temporary:
+        save_model(model, str(temporary), metadata=metadata)
+
+
+def detoxify(
+    model: nn.Module,
+    clean_loader: Iterable[Any],
+    config: D3Config | None = None,
+    val_loader: Iterable[Any] | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+    on_epoch: OnEpoch | None = None,
+    checkpointing: Checkpointing | None = None,
+) -> DetoxResult:
+    """Repair a copy of a suspect model with D3.
+
+    Args:
+        model: the suspect; gives (N, classes) scores. It is not changed.
+        clean_loader: yields (inputs, labels) of clean samples, afresh in every epoch.
+        config: how; ``D3Config()`` if ``None``.
+        val_loader: held-out clean samples, for the record, and for whatever the configuration
+            decides on them.
+        device: where to compute; where the model is if ``None``.
+        progress: show a progress bar.
+        on_epoch: called after every epoch with its record and the model in eval mode.
+        checkpointing: write the state after every epoch, and go on from one.
+
+    Returns:
+        The repaired copy (on ``device``), its history, the configuration and the seconds.
+
+    Raises:
+        ValueError: NaN or inf in the weights, the data (names the batch) or the loss; a loader
+            that yields nothing; labels out of range; nothing to track; a configuration that
+            needs held-out samples without any; a state to resume that is missing, damaged or of
+            another repair.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        >>> images, labels = torch.rand(16, 1, 2, 2), torch.arange(16) % 2
+        >>> config = D3Config(epochs=2, backend="reference")
+        >>> result = detoxify(model, [(images, labels)], config, progress=False)
+        >>> len(result.history), result.history[-1].distance > 0
+        (2, True)
+    """
+    config = config or D3Config()
+    if config.needs_held_out and val_loader is None:
+        raise ValueError(
+            "dual_step, patience and max_acc_drop decide on held-out data: val_loader is missing"
+        )
+    where = resolve_device(device, model)
+    check_weights(model)
+    suspect = copy.deepcopy(model).to(where).eval().requires_grad_(False)
+    repaired = copy.deepcopy(model).to(where)
+    if config.channels_last:
+        repaired.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    repair = _Repair(
+        suspect, repaired, clean_loader, val_loader, config, where, progress, on_epoch,
+        Journal(checkpointing, model, config, where),
+    )  # fmt: skip
+    return repair.run()
+
+
+@dataclass
+class _Repair:
+    """One repair under way."""
+
+    suspect: nn.Module
+    model: nn.Module
+    clean_loader: Iterable[Any]
+    val_loader: Iterable[Any] | None
+    config: D3Config
+    device: torch.device
+    show: bool
+    on_epoch: OnEpoch | None
+    journal: Journal
+    progress: Progress = field(default_factory=Progress)
+
+    def run(self) -> DetoxResult:
+        """Both phases."""
+        started, config = time.perf_counter(), self.config
+        found = self.journal.found
+        gradients = plain_gradients
+        if config.distillation:
+            gradients = distilled(self.suspect, config.distillation)
+        # For dropout, and loaders that shuffle.
+        with global_seed(config.seed, "training", self.device):
+            if found is None or found["phase"] == "push":
+                self._push(gradients)
+            lost = self._recover(gradients)
+        if config.channels_last:
+            self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        wait_for(self.device)
+        seconds = self.progress.seconds + time.perf_counter() - started
+        pushed = len(self.progress.clean_weights)
+        return DetoxResult(
+            self.model, self.progress.history, config, seconds,
+            tuple(self.progress.clean_weights), pushed, lost,
+            "settled" if pushed < config.epochs else "epochs",
+        )  # fmt: skip
+
+    def _push(self, gradients: Gradients) -> None:
+        config = self.config
+        optimizer = make_optimizer(self.model, config)
+        optimizer.warm_start(config.warm_start, generator=generator(config.seed, "warm start"))
+        loss = CleanLoss(config.epsilon, config.weights()[0], config.reduction)
+        average = Average(self.model, first_averaged(config))
+        parts: dict[str, HasState] = {
+            "model": self.model, "optimizer": optimizer, "average": average,
+        }  # fmt: skip
+        ramp = None
+        if config.distance_schedule != "constant":
+            ramp = parts["ramp"] = DistanceSchedule(
+                optimizer, "distance_weight", config.distance_schedule,
+                start=0.0, steps=max(1, config.epochs // 2),
+            )  # fmt: skip
+        multiplier = None
+        if config.dual_step:
+            multiplier = parts["multiplier"] = Multiplier(
+                config, loss, optimizer, self._bound(), ramp
+            )
+
+        def after_epoch(epoch: Epoch, model: nn.Module) -> None:
+            if multiplier is not None and self.val_loader is not None:
+                multiplier.update(mean_loss(model, self.val_loader, self.device))
+            if ramp is not None:
+                ramp.step()
+            average.add(epoch.epoch)
+            value = config.clean_weight if multiplier is None else multiplier.value
+            self.progress.clean_weights.append(value)
+
+        self._fit("push", parts, optimizer, loss, gradients, after_epoch,
+                  epochs=config.epochs, schedule=config.schedule,
+                  stop=partial(has_settled, config=config))  # fmt: skip
+        average.write(optimizer)
+
+    def _bound(self) -> float:
+        """The bound of dual ascent."""
+        if self.config.margin is None or self.val_loader is None:
+            return self.config.epsilon
+        return mean_loss(self.suspect, self.val_loader, self.device) + self.config.margin
+
+    def _fit(
+        self,
+        phase: str,
+        parts: dict[str, HasState],
+        optimizer: D3FusedSGD,
+        loss: nn.Module,
+        gradients: Gradients,
+        after_epoch: OnEpoch,
+        *,
+        epochs: int,
+        schedule: str,
+        stop: Callable[..., bool] | None = None,
+    ) -> None:
+        """Run the epochs of one phase; what it left off in is restored before."""
+        scheduler = lr_schedule(optimizer, schedule, epochs)
+        if scheduler is not None:
+            parts["lr"] = scheduler
+        self.journal.restore(phase, parts, self.progress)
+        pushed = len(self.progress.clean_weights) if phase == "recovery" else 0
+
+        def each(epoch: Epoch, model: nn.Module) -> None:
+            self.progress.history += (epoch,)
+            after_epoch(epoch, model)
+            if self.on_epoch is not None:
+                self.on_epoch(epoch, model)
+            self.journal.write(phase, parts, self.progress)
+
+        fit(
+            self.model, self.clean_loader, loss, optimizer,
+            epochs=pushed + epochs, device=self.device, scheduler=scheduler,
+            val_loader=self.val_loader, distance=optimizer.total_distance, on_epoch=each,
+            title="repairing with D3" if phase == "push" else "recovering accuracy",
+            progress=self.show, precision=self.config.precision, gradients=gradients,
+            done=self.progress.history, stop=stop,
+        )  # fmt: skip
+        self.model.eval()  # also where no epoch was left to run
+
+    def _lost(self, model: nn.Module) -> float:
+        """Points of accuracy on held-out samples that a model is below the suspect."""
+        assert self.val_loader is not None
+        accuracies = [
+            evaluate(one, self.val_loader, None, self.device, name="val_loader").acc
+            for one in (self.suspect, model)
+        ]
+        return 100 * (accuracies[0] - accuracies[1])
+
+    def _recover(self, gradients: Gradients) -> float | None:
+        """Recover where the limit was passed; the points that are lost in the end."""
+        limit = self.config.max_acc_drop
+        if limit is None:
+            return None
+        pushed = copy.deepcopy(self.model)
+        if self.journal.found is None:  # otherwise a recovery is to be resumed
+            lost = self._lost(pushed)
+            if lost <= limit or not self.config.recovery:
+                return lost
+        optimizer = self._floored_optimizer()
+        parts: dict[str, HasState] = {
+            "model": self.model, "optimizer": optimizer, "pushed": pushed,
+        }  # fmt: skip
+        # A hinge at 0 is the cross-entropy itself.
+        loss = CleanLoss(epsilon=0.0, weight=1.0)
+        self._fit("recovery", parts, optimizer, loss, gradients, lambda *_: None,
+                  epochs=self.config.recovery, schedule="cosine")  # fmt: skip
+        before, after = self._lost(pushed), self._lost(self.model)
+        if after < before:
+            return after
+        self.model.load_state_dict(pushed.state_dict())
+        return before
+
+    def _floored_optimizer(self) -> D3FusedSGD:
+        """No push; every tracked tensor stays at least nearly as far away as it is."""
+        tracked, *others = param_groups(self.model, track=self.config.track)
+        start = dict(self.suspect.named_parameters())
+        floors = []
+        for name, param in zip(tracked["param_names"], tracked["params"], strict=True):
+            far = torch.linalg.vector_norm(param.detach() - start[name], dtype=torch.float64)
+            floors.append({
+                "params": [param], "param_names": [name], "reference": [start[name]],
+                "constraint": "distance_floor", "radius": _KEPT * float(far),
+                "radius_unit": "absolute",
+            })  # fmt: skip
+        config = self.config
+        return D3FusedSGD(
+            [*floors, *others], lr=config.lr / 2, momentum=config.momentum,
+            weight_decay=config.weight_decay, distance_weight=0.0, constraint=None,
+            backend=config.backend,
+        )  # fmt: skip

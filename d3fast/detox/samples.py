@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clean samples as a repair wants them: shuffled, augmented, and able to be resumed."""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from d3fast.data import Augment, Augmented, ImageData
+from d3fast.seeding import generator
+
+BATCH_SIZE = 64
+# Images of a user's own are shifted by an eighth of their side, as is usual at 32 pixels.
+_SHIFT = 8
+
+
+def usual_augment(shape: tuple[int, int, int], flip: bool = False) -> Augment:
+    """What is done to images of which nothing is known: shifts, which mean nothing in any class.
+
+    Args:
+        shape: (C, H, W) of an image.
+        flip: mirror them from left to right too; wrong for digits, letters and road signs.
+
+    Example:
+        >>> usual_augment((1, 28, 28)).crop
+        3
+    """
+    return Augment(crop=min(shape[1:]) // _SHIFT, flip=flip)
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """A loader for ``detoxify``, and its random generators for ``Checkpointing``.
+
+    Attributes:
+        loader: yields (images, labels), in another order and augmented anew in every pass.
+        generators: what it draws from.
+    """
+
+    loader: Augmented
+    generators: tuple[torch.Generator, torch.Generator]
+
+
+def repair_samples(
+    data: ImageData,
+    *,
+    batch_size: int = BATCH_SIZE,
+    augment: Augment | None = None,
+    seed: int = 0,
+) -> Samples:
+    """A loader over clean samples.
+
+    Args:
+        data: the samples, on the device of the repair.
+        batch_size: at most so many images per batch.
+        augment: what is done to a batch; ``usual_augment`` if ``None``.
+        seed: of order and augmentation.
+
+    Raises:
+        ValueError: a batch size below 1.
+
+    Example:
+        >>> data = ImageData(torch.rand(5, 1, 8, 8), torch.zeros(5, dtype=torch.long), ("a",))
+        >>> [len(labels) for _, labels in repair_samples(data, batch_size=3).loader]
+        [2, 3]
+    """
+    order, draws = generator(seed, "repair order"), generator(seed, "augment")
+    batches = data.batches(batch_size, order)
+    loader = Augmented(batches, augment or usual_augment(data.shape), draws)
+    return Samples(loader, (order, draws))
+
+
+def fingerprint(data: ImageData) -> str:
+    """A hash of images and labels, for ``Checkpointing.identity``.
+
+    Example:
+        >>> data = ImageData(torch.zeros(1, 1, 2, 2), torch.zeros(1, dtype=torch.long), ("a",))
+        >>> len(fingerprint(data)), fingerprint(data) == fingerprint(data.to("cpu"))
+        (64, True)
+    """
+    digest = hashlib.sha256()
+    for tensor in (data.images, data.labels):
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        flat: Tensor = tensor.cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A ``D3Config`` from a TOML file: its fields by name, whatever is left out from a preset.
+
+preset = "auto"          # or "paper", "authors"
+clean_weight = 5.0
+constraint = "none"      # TOML has no null
+"""
+
+import difflib
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from d3fast.checks import check_choice
+from d3fast.data.places import read_bytes
+from d3fast.detox.config import PRESETS, D3Config
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_MAX_FILE = 2**20
+_NULL = "none"
+
+
+def _values(table: dict[str, Any], path: Path) -> dict[str, Any]:
+    known = {field.name: str(field.type) for field in fields(D3Config)}
+    given: dict[str, Any] = {}
+    for name, value in table.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{path} has no option of D3: {name!r:.60}{hint}")
+        if value == _NULL and "None" in known[name]:
+            given[name] = None
+        elif isinstance(value, list):
+            given[name] = tuple(value)
+        else:
+            given[name] = value
+    return given
+
+
+def read_config(path: str | Path, preset: str | None = None) -> D3Config:
+    r"""Read a configuration.
+
+    Args:
+        path: the TOML file.
+        preset: what the rest is taken from, if the file does not say; ``"auto"`` if ``None``.
+
+    Raises:
+        ValueError: no TOML; an unknown option or preset; a value out of range or of another type.
+        OSError: a file that cannot be opened.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     _ = Path(place, "d3.toml").write_text('preset = "authors"\nlr = 0.05\n')
+        ...     config = read_config(Path(place, "d3.toml"))
+        >>> config.lr, config.schedule
+        (0.05, 'cosine')
+    """
+    path = Path(path)
+    try:
+        table = tomllib.loads(read_bytes(path, _MAX_FILE).decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is no TOML: {str(error) or 'nested too deeply'}") from None
+    chosen = table.pop("preset", preset or "auto")
+    if not isinstance(chosen, str):
+        raise ValueError(f"{path}: preset must be a name, got {chosen!r:.60}")
+    check_choice("preset", chosen, PRESETS)
+    try:
+        return replace(PRESETS[chosen](), **_values(table, path))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from None
