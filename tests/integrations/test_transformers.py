@@ -13,7 +13,13 @@ from d3fast.schedules import DistanceSchedule
 pytest.importorskip("transformers", reason="needs the extra d3fast[transformers]")
 pytest.importorskip("accelerate", reason="needs the extra d3fast[transformers]")
 
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    ResNetConfig,
+    ResNetForImageClassification,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from d3fast.integrations.transformers import D3Callback, clean_metrics, loss_func
 
@@ -167,6 +173,29 @@ def test_accumulated_batches_weigh_every_sample_alike(suspect, made, clean):
         trainer.train()
         heads.append(trainer.model.model[2].weight.detach())
     torch.testing.assert_close(*heads)
+
+
+def test_a_model_of_the_library_is_repaired_by_its_classifier(clean, tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        sizes = {"embedding_size": 4, "hidden_sizes": [8], "depths": [1], "num_channels": 1}
+        model = ResNetForImageClassification(ResNetConfig(**sizes, num_labels=3))
+    opt = D3FusedSGD(d3fast.param_groups(model), lr=0.01, momentum=0.9)
+    data = [{"pixel_values": image.view(1, 2, 4), "labels": label} for image, label in clean[0]]
+    trainer = Trainer(
+        model,
+        TrainingArguments(
+            tmp_path, num_train_epochs=2, use_cpu=True, report_to=[], disable_tqdm=True,
+            eval_strategy="epoch", save_strategy="no",
+        ),
+        train_dataset=data, eval_dataset=data, optimizers=(opt, None),
+        compute_loss_func=loss_func(loss := CleanLoss()), compute_metrics=clean_metrics,
+    )  # fmt: skip
+    trainer.add_callback(D3Callback(trainer, loss, dual_step=0.1, max_acc_drop=5.0))
+    trainer.train()
+    last = [row for row in trainer.state.log_history if "d3/distance" in row][-1]
+    assert last["d3/distance/classifier.1.weight"] > 0
+    assert loss.weight != 10.0
 
 
 def test_metrics_are_shares_and_nats():
