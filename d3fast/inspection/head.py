@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import torch
 
-from d3fast.checks import check_number
 from d3fast.inspection.subject import Subject
 from d3fast.optim.heads import find_head
 
@@ -26,11 +25,8 @@ from d3fast.optim.heads import find_head
 class HeadWeights:
     """Sum of the positive centred head weights of each class.
 
-    Args:
-        threshold: value above which the sign is raised.
-
     Raises:
-        ValueError: a number out of range; a model whose head does not have one row per class.
+        ValueError: a model whose head does not have one row per class.
 
     Example:
         >>> from torch import nn
@@ -43,13 +39,8 @@ class HeadWeights:
         [0.0, 2.0, 0.0]
     """
 
-    threshold: float = 2.5
-
     name = "head"
     title = "Support of the class in the weights of the head"
-
-    def __post_init__(self) -> None:
-        check_number("threshold", self.threshold)
 
     @torch.no_grad()
     def __call__(self, subject: Subject) -> Sequence[float]:

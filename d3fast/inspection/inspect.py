@@ -7,7 +7,7 @@
 What a sign is stands in ``d3fast.inspection.signs``, what the verdict says in ``verdict``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,8 +21,8 @@ from d3fast.devices import resolve_device
 from d3fast.findings import SUSPECT
 from d3fast.inspection.pictures import picture_of
 from d3fast.inspection.registry import SIGNS
-from d3fast.inspection.signs import Finding, Sign, ask
-from d3fast.inspection.subject import open_subject
+from d3fast.inspection.signs import Finding, ask
+from d3fast.inspection.subject import Subject, open_subject
 from d3fast.inspection.verdict import Verdict, verdict
 from d3fast.inversion import Inversion, InversionOptions, invert_all
 from d3fast.metrics import Metrics, evaluate
@@ -43,7 +43,8 @@ class InspectOptions:
             for and with which the thresholds were chosen.
         outlier: anomaly index above which an inverted trigger is marked.
         signs: names of the registry, in the order asked.
-        overrides: signs with other options than their defaults, by name.
+        rate: of false alarms per sign, were the statistics of a clean model normally distributed;
+            it sets the thresholds.
         samples: at most so many of the clean samples are used by inversion and signs, stratified.
 
     Raises:
@@ -58,22 +59,19 @@ class InspectOptions:
     inversion: InversionOptions = field(default_factory=lambda: InversionOptions(steps=150))
     outlier: float = 2.0
     signs: tuple[str, ...] = tuple(SIGNS)
-    overrides: Mapping[str, Sign] = field(default_factory=dict)
+    rate: float = 0.025
     samples: int = 1000
 
     def __post_init__(self) -> None:
         check_number("outlier", self.outlier)
+        check_number("rate", self.rate)
+        if not 0 < self.rate < 1:
+            raise ValueError(f"rate must be > 0 and < 1, got {self.rate}")
         check_integer("samples", self.samples, 1)
         if not self.signs or len(set(self.signs)) < len(self.signs):
             raise ValueError(f"signs must be one or more, each once, got {self.signs}")
-        for name in (*self.signs, *self.overrides):
+        for name in self.signs:
             check_choice("sign", name, SIGNS)
-
-    def asked(self) -> tuple[Sign, ...]:
-        """The signs that are asked."""
-        return tuple(
-            self.overrides[name] if name in self.overrides else SIGNS[name]() for name in self.signs
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +186,7 @@ def inspect_model(
         head, _ = find_head(model)
         found = _invert(model, samples, chosen, where, seed, progress)
         subject = replace(subject, inversions=found)
-        findings = _ask_all(chosen.asked(), subject, data.classes, progress)
+        findings = _ask_all(chosen, subject, data.classes, progress)
         metrics = evaluate(model, data.batches(_BATCH), None, where, name="data")
     norms = [inversion.norm for inversion in found]
     return Inspection(
@@ -225,11 +223,11 @@ def _invert(
 
 
 def _ask_all(
-    signs: Sequence[Sign], subject: Any, names: Sequence[str], progress: bool
+    options: InspectOptions, subject: Subject, names: Sequence[str], progress: bool
 ) -> tuple[Finding, ...]:
     findings = []
-    with progress_bar("asking the signs", len(signs), progress) as advance:
-        for sign in signs:
-            findings.append(ask(sign, subject, names))
+    with progress_bar("asking the signs", len(options.signs), progress) as advance:
+        for name in options.signs:
+            findings.append(ask(SIGNS[name](), subject, names, options.rate))
             advance("")
     return tuple(findings)

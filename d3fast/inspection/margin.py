@@ -21,7 +21,6 @@ class MaximumMargin:
     """The largest margin found for each class.
 
     Args:
-        threshold: value above which the sign is raised.
         steps: optimizer steps.
         starts: random images per class.
         lr: learning rate of Adam.
@@ -44,7 +43,6 @@ class MaximumMargin:
         [0.0, 0.0, 5.0]
     """
 
-    threshold: float = 2.5
     steps: int = 100
     starts: int = 4
     lr: float = 0.05
@@ -54,7 +52,6 @@ class MaximumMargin:
     title = "Largest margin that any image gives the class"
 
     def __post_init__(self) -> None:
-        check_number("threshold", self.threshold)
         check_number("lr", self.lr)
         for name in ("steps", "starts", "classes_at_once"):
             check_integer(name, getattr(self, name), 1)

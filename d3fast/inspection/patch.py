@@ -23,7 +23,6 @@ class Patch:
     """Negative logarithm of the norm of each class's inverted trigger; reads the inversions.
 
     Args:
-        threshold: value above which the sign is raised.
         success: share of images that must answer the class for its patch to count.
 
     Raises:
@@ -44,14 +43,12 @@ class Patch:
         [-1.39, -0.69, -0.29]
     """
 
-    threshold: float = 2.5
     success: float = 0.9
 
     name = "patch"
     title = "Size of the smallest patch that forces the class"
 
     def __post_init__(self) -> None:
-        check_number("threshold", self.threshold)
         check_number("success", self.success)
 
     def __call__(self, subject: Subject) -> Sequence[float]:

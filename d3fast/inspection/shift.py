@@ -27,7 +27,6 @@ class SharedShift:
     """Negative loss of each class under the best shared shift of a given size.
 
     Args:
-        threshold: value above which the sign is raised.
         size: root mean square of the shift, in units of the range of the images.
         steps: optimizer steps.
         batch_size: images per class and step, drawn with replacement.
@@ -49,7 +48,6 @@ class SharedShift:
         3
     """
 
-    threshold: float = 2.5
     size: float = 0.1
     steps: int = 60
     batch_size: int = 32
@@ -59,7 +57,6 @@ class SharedShift:
     title = "Effect of a small shared shift toward the class"
 
     def __post_init__(self) -> None:
-        check_number("threshold", self.threshold)
         check_number("size", self.size)
         for name in ("steps", "batch_size", "classes_at_once"):
             check_integer(name, getattr(self, name), 1)

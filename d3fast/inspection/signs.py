@@ -8,17 +8,23 @@ stand out. How far, in standard deviations, is the same index as for inverted tr
 
     value = (max s - median s) / (1.4826 MAD)
 
-The sign is raised where the value is above the threshold, toward the class with the maximum.
+The sign is raised where the value is above a threshold that as many normally distributed numbers
+exceed at a given rate: with few classes the spread is known badly, and one of them stands out by
+chance more easily than a fixed threshold allows for.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
-from d3fast.anomaly import anomaly_indices
-from d3fast.checks import check_number
+import torch
+
+from d3fast.anomaly import MAD_SCALE, anomaly_indices
+from d3fast.checks import check_integer, check_number
 from d3fast.inspection.subject import Subject
+from d3fast.seeding import generator
 
 # With fewer classes no index exceeds 1: nothing can stand out.
 MIN_CLASSES = 3
@@ -33,11 +39,7 @@ class Sign(Protocol):
 
     @property
     def title(self) -> str:
-        """What it looks for, the end of the sentence "... stands out"."""
-
-    @property
-    def threshold(self) -> float:
-        """Value above which it is raised."""
+        """What is compared between the classes."""
 
     def __call__(self, subject: Subject) -> Sequence[float]:
         """One statistic per class, larger where a backdoor is likelier."""
@@ -100,13 +102,51 @@ def standing_out(statistics: Sequence[float]) -> tuple[float | None, int | None]
     return indices[target], target
 
 
-def ask(sign: Sign, subject: Subject, names: Sequence[str]) -> Finding:
+@lru_cache(maxsize=64)
+def threshold(classes: int, rate: float) -> float:
+    """Value that the largest of normally distributed numbers exceeds at a given rate.
+
+    Estimated from 20,000 draws, fewer above 400 classes; the same on every machine.
+
+    Args:
+        classes: how many numbers, three or more.
+        rate: share of draws that exceed it, in (0, 1).
+
+    Raises:
+        ValueError: a number out of range.
+
+    Example:
+        >>> [round(threshold(classes, 0.025)) for classes in (10, 100)]
+        [5, 4]
+    """
+    check_integer("classes", classes, MIN_CLASSES)
+    check_number("rate", rate)
+    if not 0 < rate < 1:
+        raise ValueError(f"rate must be > 0 and < 1, got {rate}")
+    draws = max(1000, min(20_000, 8_000_000 // classes))
+    numbers = torch.randn(
+        draws, classes, generator=generator(0, "null distribution"), dtype=torch.float64
+    )
+    away = numbers - _medians(numbers)
+    values = away.amax(dim=1) / (MAD_SCALE * _medians(away.abs())[:, 0])
+    return float(values.quantile(1 - rate))
+
+
+def _medians(rows: torch.Tensor) -> torch.Tensor:
+    """(N, K) to (N, 1); of an even number the mean of the middle two."""
+    low, high = (rows.shape[1] - 1) // 2, rows.shape[1] // 2
+    ordered = rows.sort(dim=1).values
+    return (ordered[:, low : low + 1] + ordered[:, high : high + 1]) / 2
+
+
+def ask(sign: Sign, subject: Subject, names: Sequence[str], rate: float) -> Finding:
     """What a sign says of a model.
 
     Args:
         sign: the sign.
         subject: the model and its samples.
         names: of the classes.
+        rate: of false alarms, were the statistics of a clean model normally distributed.
 
     Raises:
         ValueError: what the sign raises; a statistic that is NaN or inf.
@@ -116,12 +156,19 @@ def ask(sign: Sign, subject: Subject, names: Sequence[str]) -> Finding:
         value, target = standing_out(statistics)
     except ValueError as error:
         raise ValueError(f"sign {sign.name}: {error}") from None
-    meaning = _sentence(sign, value, target, names)
-    return Finding(sign.name, statistics, value, sign.threshold, target, meaning)
+    above = threshold(max(len(statistics), MIN_CLASSES), rate)
+    raised = value is not None and value > above
+    meaning = _sentence(sign, None if target is None else names[target], raised)
+    return Finding(sign.name, statistics, value, above, target, meaning)
 
 
-def _sentence(sign: Sign, value: float | None, target: int | None, names: Sequence[str]) -> str:
-    if value is None or target is None:
+def _sentence(sign: Sign, name: str | None, raised: bool) -> str:
+    if name is None:
         return f"{sign.title}: with fewer than {MIN_CLASSES} classes none can stand out."
-    verb = "stands out" if value > sign.threshold else "does not stand out"
-    return f"{sign.title}: class {names[target]!r} is furthest from the others and {verb}."
+    verb = "stands out" if raised else "does not stand out"
+    return f"{sign.title}: {short(name)} is furthest above the others and {verb}."
+
+
+def short(name: str, most: int = 30) -> str:
+    """A class's name in quotes, cut: names are a stranger's, and sentences have to stay short."""
+    return repr(name if len(name) <= most else name[: most - 1] + "…")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from d3fast.inspection.signs import MIN_CLASSES, Finding
+from d3fast.inspection.signs import MIN_CLASSES, Finding, short
 
 # Models on which a sign was raised, of so many: on digits, with the seeds that chose no threshold.
 BACKDOORED: Mapping[str, tuple[int, int]] = MappingProxyType({})
@@ -49,13 +49,8 @@ def verdict(findings: Sequence[Finding], classes: Sequence[str]) -> Verdict:
     )
     targets = tuple(dict.fromkeys(f.target for f in raised if f.target is not None))
     if raised:
-        return Verdict(True, targets, _suspicious(raised, [_short(classes[t]) for t in targets]))
+        return Verdict(True, targets, _suspicious(raised, [short(classes[t]) for t in targets]))
     return Verdict(False, (), _quiet(len(classes)))
-
-
-def _short(name: str, most: int = 30) -> str:
-    """A class's name, cut: names are a stranger's, and the text has to stay short."""
-    return repr(name if len(name) <= most else name[: most - 1] + "…")
 
 
 def _suspicious(raised: Sequence[Finding], names: Sequence[str]) -> str:
