@@ -18,7 +18,9 @@ from d3fast import __version__, environment
 from d3fast.cli.attack import attack
 from d3fast.cli.benchmark import benchmark
 from d3fast.cli.demo import demo
+from d3fast.cli.detox import detox
 from d3fast.cli.monitor import monitor
+from d3fast.cli.report import report
 from d3fast.cli.spectrum import spectrum
 
 
@@ -73,6 +75,8 @@ app.command("demo")(demo)
 app.command("attack")(attack)
 app.add_typer(benchmark, name="benchmark")
 app.command("spectrum")(spectrum)
+app.command("detox")(detox)
+app.command("report")(report)
 app.command("monitor")(monitor)
 
 
