@@ -98,6 +98,13 @@ class Findings:
         return names.get(target, str(target))
 
     @property
+    def blind(self) -> bool:
+        """Whether nothing could have stood out: signs compare classes, two are too few."""
+        return len(self.inversions) < 3 and all(
+            s.value is None and not s.raised for s in self.signs
+        )
+
+    @property
     def outliers(self) -> tuple[Inverted, ...]:
         """The inverted triggers that are suspiciously small, the smallest first."""
         return tuple(sorted((i for i in self.inversions if i.outlier), key=lambda i: i.norm))
@@ -195,7 +202,7 @@ def findings(rows: Sequence[Row], role: str) -> Findings | None:
         signs=tuple(signs),
         suspicious=None if verdict is None else flag(verdict, "suspicious"),
         targets=() if verdict is None else _targets(verdict),
-        text="" if verdict is None else text(verdict, "text"),
+        text="" if verdict is None else text(verdict, "text", 1500),
     )
 
 

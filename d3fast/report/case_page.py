@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``d3fast report``: a case folder to one page that a person without background can read."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from d3fast.case import CARD, INSPECTION, PILOT, SPECTRUM
+from d3fast.findings import REPAIRED, SUSPECT
+from d3fast.report.benchmark_tables import Item, Shown
+from d3fast.report.case import CaseDocuments, read_case
+from d3fast.report.case_plots import course_figures, layer_figure
+from d3fast.report.case_tables import (
+    before_and_after,
+    class_table,
+    inverted_words,
+    sign_meanings,
+    sign_table,
+)
+from d3fast.report.case_verdict import verdict
+from d3fast.report.case_words import percent
+from d3fast.report.page import inline_svg, write_page
+from d3fast.report.results import Results
+from d3fast.report.spectrum import models_of, spectrum_table
+from d3fast.report.spectrum_plots import density_figure, eigenvalue_figure
+from d3fast.rows import maybe, of_kind, text
+from d3fast.untrusted import printable
+
+Shape = Mapping[str, Any]
+
+
+def _svg(figure: Figure, alt: str) -> Markup:
+    with warnings.catch_warnings():
+        # The page's own fonts have letters that the one used for measuring lacks.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        return inline_svg(figure, alt)
+
+
+def _pictures(case: CaseDocuments) -> list[dict[str, Any]]:
+    """One per class that either model has a picture of: before and after, with their sizes."""
+    found = [(SUSPECT, "before", case.before), (REPAIRED, "after", case.after)]
+    models = [(role, when, model) for role, when, model in found if model is not None]
+    names = {
+        inverted.target: inverted.name
+        for role, _, model in models
+        for inverted in sorted(model.inversions, key=lambda i: i.norm)
+        if (role, inverted.target) in case.pictures
+    }
+    shown = []
+    for target, name in names.items():
+        sides = []
+        for role, when, model in models:
+            inverted = next((i for i in model.inversions if i.target == target), None)
+            sides.append({
+                "when": when if len(models) > 1 else "",
+                "uri": case.pictures.get((role, target)),
+                "words": "not measured" if inverted is None else inverted_words(inverted),
+                "outlier": inverted is not None and inverted.outlier,
+            })  # fmt: skip
+        shown.append({"name": name, "sides": sides})
+    return shown
+
+
+def _spectrum(case: CaseDocuments) -> dict[str, Any] | None:
+    if not case.spectrum:
+        return None
+    # A dollar sign would make mathematics of a name, an underscore in front hide it.
+    rows = [
+        {**row, "model": row["model"].replace("$", "＄").lstrip("_") or "?"}
+        for row in case.spectrum
+    ]
+    models, figures = models_of(rows), []
+    drawn: Sequence[tuple[str, Callable[..., Figure]]] = (
+        ("Density", density_figure), ("Eigenvalues", eigenvalue_figure),
+    )  # fmt: skip
+    for loss in dict.fromkeys(row["loss"] for row in rows if row["kind"] == "spectrum"):
+        own = [row for row in rows if row["kind"] == "spectrum" and row["loss"] == loss]
+        for name, draw in drawn:
+            title = f"{name}, {loss} loss"
+            figures.append({"title": title, "svg": _svg(draw(own, models), title)})
+    return {"table": spectrum_table(rows), "figures": figures}
+
+
+def _pilot(case: CaseDocuments) -> dict[str, Any] | None:
+    if not case.pilot:
+        return None
+    trials = of_kind(case.pilot, "trial")
+    chosen = next(iter(of_kind(case.pilot, "recommendation")), None)
+    keys = {"distance_weight": "weight of the distance", "clean_weight": "weight of the clean loss",
+            "epsilon": "ε"}  # fmt: skip
+    return {
+        "trials": len(trials),
+        "seconds": sum(trial["seconds"] for trial in trials),
+        "why": chosen and chosen["why"],
+        "chosen": chosen and {name: f"{chosen[key]:g}" for key, name in keys.items()},
+        "figures": _pilot_figures(case),
+    }
+
+
+def _pilot_figures(case: CaseDocuments) -> list[dict[str, Any]]:
+    try:
+        from d3fast.report.pilot_plots import (  # type: ignore[import-not-found]
+            pareto_figure,
+            sensitivity_figure,
+        )
+    except ImportError:
+        return []
+    made = [("Accuracy against what is left", pareto_figure(case.pilot))]
+    if of_kind(case.pilot, "sensitivity"):
+        made.append(("What each setting changes", sensitivity_figure(case.pilot)))
+    return [{"title": title, "svg": _svg(figure, title)} for title, figure in made]
+
+
+def _repair(case: CaseDocuments) -> dict[str, Any] | None:
+    if case.card is None:
+        return None
+    done = case.card.repair
+    course = course_figures(case.card.epochs) if case.card.epochs else {}
+    way = case.card.way
+    layers = [layer for layer in (way.layers if way else ()) if layer[1] is not None]
+    return {
+        "done": done,
+        "figures": [
+            {"title": t, "svg": _svg(f, f"{t} over the epochs")} for t, f in course.items()
+        ],
+        "layers": _svg(layer_figure(layers), "Distance per layer") if layers else None,
+        "more_layers": max(0, len(layers) - 40),
+        "total": None if way is None or way.total is None else percent(way.total),
+    }
+
+
+def _made(name: str, results: Results) -> tuple[str, tuple[Item, ...]]:
+    versions = {"kind": "versions", **results.versions}
+    shown = (maybe(text, versions, key, most=40) or "?" for key in ("d3fast", "torch"))
+    return name, (
+        Item(printable(results.command, 400)),
+        Item(printable(results.created, 40)),
+        *(Item(version) for version in shown),
+    )
+
+
+def _machine(results: Results) -> str:
+    machine = {"kind": "machine", **results.machine}
+    gpus = machine.get("gpus")
+    parts = [machine.get("cpu"), f"{machine.get('cores')} cores", machine.get("system"),
+             *(gpus if isinstance(gpus, list) else [])[:8]]  # fmt: skip
+    return ", ".join(printable(part, 80) for part in parts if part)
+
+
+def _origin(case: CaseDocuments) -> dict[str, Any]:
+    """How the page was made: commands, versions, hashes, machines."""
+    lines = tuple(_made(name, results) for name, results in case.documents.items())
+    files = []
+    settings = [{**results.settings, "kind": "settings"} for results in case.documents.values()]
+    checkpoints = [maybe(text, row, "checkpoint", most=120) for row in settings]
+    if case.before is not None:
+        name = next((c for c in checkpoints if c), "the suspect")
+        files.append((name, case.before.sha256))
+    if case.card is not None:
+        files.append((case.card.repair.output, case.card.repair.output_sha256))
+    return {
+        "table": Shown(("document", "command", "made", "d3fast", "torch"), lines),
+        "files": files,
+        "machines": list(dict.fromkeys(_machine(results) for results in case.documents.values())),
+        "head": case.before and (case.before.head, f"{case.before.parameters:,}"),
+        "model": next(
+            (m for m in (maybe(text, row, "model", most=120) for row in settings) if m), None
+        ),
+    }
+
+
+def write_case(folder: str | Path, out: str | Path) -> tuple[str, ...]:
+    """Write the page of a case folder.
+
+    Args:
+        folder: with one or more of inspect.json, pilot.json, card.json and spectrum.json.
+        out: the page; its folder exists.
+
+    Returns:
+        The headline and the sentences that warn, for the terminal.
+
+    Raises:
+        ValueError: no document, one that cannot be used, a page that cannot be written.
+        OSError: a file that cannot be read.
+    """
+    case = read_case(folder)
+    said = verdict(case)
+    samples = {m.metrics.images for m in (case.before, case.after) if m is not None}
+    write_page(
+        out, "case.html", title=said.headline, ours="", verdict=said, case=case,
+        measures=before_and_after(case), classes=class_table(case), signs=sign_table(case),
+        meanings=sign_meanings(case), pictures=_pictures(case), repair=_repair(case),
+        spectrum=_spectrum(case), pilot=_pilot(case), origin=_origin(case),
+        samples=max(samples, default=None),
+        has={name.partition(".")[0]: name in case.documents
+             for name in (INSPECTION, CARD, PILOT, SPECTRUM)},
+    )  # fmt: skip
+    return (said.headline, *case.warnings)

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of a case: the course of the repair, and how far every layer went."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from d3fast.report.plot import BLUE, GREY, ORANGE, STYLE
+
+Row = Mapping[str, Any]
+
+_MOST_LAYERS = 40
+
+
+def _line(rows: Sequence[Row], key: str, scale: float = 1.0) -> list[float]:
+    return [float("nan") if row[key] is None else scale * row[key] for row in rows]
+
+
+def _lines(rows: Sequence[Row], keys: Mapping[str, str], title: str, scale: float = 1.0) -> Figure:
+    """One to two lines over the epochs; they are named where there are two."""
+    looks = ((BLUE, "-", "o"), (ORANGE, "--", "s"))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.0, 2.9), layout="constrained")
+        axes = figure.subplots()
+        at = [row["epoch"] for row in rows]
+        marks = 3 if len(rows) <= 60 else 0
+        for (key, label), (colour, dashes, marker) in zip(keys.items(), looks, strict=False):
+            axes.plot(at, _line(rows, key, scale), color=colour, linestyle=dashes, marker=marker,
+                      markersize=marks, linewidth=1.3, label=label)  # fmt: skip
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("epoch of the repair")
+        axes.set_title(title, loc="left")
+        if len(keys) > 1:
+            axes.legend(frameon=False)
+    return figure
+
+
+def course_figures(rows: Sequence[Row]) -> dict[str, Figure]:
+    """Loss, accuracy, distance and lambda over the epochs, by what each shows.
+
+    Args:
+        rows: of kind ``epoch``; what no row has is not drawn.
+
+    Example:
+        >>> row = {"epoch": 1, "loss": 0.5, "accuracy": 0.9, "val_accuracy": None,
+        ...        "distance": 0.1, "clean_weight": None}
+        >>> list(course_figures([row]))
+        ['Accuracy', 'Loss', 'Distance']
+    """
+    rows = sorted(rows, key=lambda row: row["epoch"])
+    # More points than pixels are of no use to anybody.
+    rows = rows[:: 1 + len(rows) // 1000]
+
+    def has(key: str) -> bool:
+        return any(row[key] is not None for row in rows)
+
+    accuracies = {"accuracy": "samples of the repair"}
+    if has("val_accuracy"):
+        accuracies["val_accuracy"] = "held-out samples"
+    made = {"Accuracy": _lines(rows, accuracies, "Answered correctly, %", 100)}
+    made["Loss"] = _lines(rows, {"loss": "loss"}, "Loss of the repair, nats")
+    if has("distance"):
+        title = "Distance of the pushed weights from the suspect’s"
+        made["Distance"] = _lines(rows, {"distance": "distance"}, title)
+    if has("clean_weight"):
+        title = "Weight of the clean loss, λ"
+        made["λ"] = _lines(rows, {"clean_weight": "λ"}, title)
+    return made
+
+
+def layer_figure(layers: Sequence[tuple[str, float | None]]) -> Figure:
+    """How far each layer went, in percent of the norm it had, a bar per layer from top to bottom.
+
+    Args:
+        layers: name and relative distance, in the model's order; of more than 40 those that went
+            furthest. Layers that started at 0 have no such number and are left out.
+
+    Example:
+        >>> figure = layer_figure([("stem.weight", 0.1), ("fc.bias", None)])
+        >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        ['stem.weight']
+    """
+    known = [(at, name, value) for at, (name, value) in enumerate(layers) if value is not None]
+    furthest = sorted(known, key=lambda layer: -layer[2])[:_MOST_LAYERS]
+    shown = sorted(furthest)
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(6.4, 0.9 + 0.19 * len(shown)), layout="constrained")
+        axes = figure.subplots()
+        places = range(len(shown))
+        bars = axes.barh(places, [100 * value for _, _, value in shown], height=0.62, color=BLUE)
+        axes.bar_label(bars, fmt="{:.3g}", padding=3, fontsize=7.5, color=GREY)
+        # A dollar sign would make mathematics of a name.
+        names = [name.replace("$", "＄") for _, name, _ in shown]
+        axes.set_yticks(places, names, fontsize=7.5)
+        axes.invert_yaxis()
+        axes.grid(axis="x", color=GREY, alpha=0.2, linewidth=0.6)
+        axes.set_xlim(left=0)
+        axes.set_title("Distance from the suspect, % of the layer’s norm", loc="left")
+    return figure
