@@ -19,6 +19,7 @@ from d3fast.cli.attack import attack
 from d3fast.cli.benchmark import benchmark
 from d3fast.cli.demo import demo
 from d3fast.cli.detox import detox
+from d3fast.cli.inspect import inspect
 from d3fast.cli.monitor import monitor
 from d3fast.cli.report import report
 from d3fast.cli.spectrum import spectrum
@@ -73,6 +74,7 @@ def _options(
 
 app.command("demo")(demo)
 app.command("attack")(attack)
+app.command("inspect")(inspect)
 app.add_typer(benchmark, name="benchmark")
 app.command("spectrum")(spectrum)
 app.command("detox")(detox)

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``d3fast inspect``: parses, calls, prints."""
+
+from dataclasses import asdict, replace
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from d3fast.case import INSPECTION, Case, open_case
+from d3fast.cli import options
+from d3fast.files import folder
+from d3fast.inspection import SIGNS, InspectOptions, inspect_model
+from d3fast.report.inspection import print_inspection
+from d3fast.report.results import Results
+
+
+def _command(case: Case, chosen: InspectOptions) -> str:
+    return (
+        f"d3fast inspect --model {case.spec} --steps {chosen.inversion.steps} "
+        f"--signs {','.join(chosen.signs)} --rate {chosen.rate:g} --samples {chosen.samples} "
+        f"--seed {case.seed}"
+    )
+
+
+def inspect(
+    checkpoint: options.Checkpoint,
+    data: options.Clean,
+    model: options.Model = "preact_resnet_narrow",
+    out: options.Out = options.CASE,
+    signs: Annotated[str, typer.Option(help="Which signs to ask.")] = ",".join(SIGNS),
+    rate: Annotated[
+        float, typer.Option(help="False alarms of one sign that set its threshold.")
+    ] = InspectOptions.rate,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Steps of each trigger inversion.")
+    ] = InspectOptions().inversion.steps,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Clean samples used, at most.")
+    ] = InspectOptions.samples,
+    size: options.Size = None,
+    classes: options.Classes = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    progress: options.Progress = True,
+) -> None:
+    """Is a checkpoint likely backdoored? Signs that need clean samples and no trigger."""
+    names = tuple(name.strip() for name in signs.split(","))
+    chosen = InspectOptions(signs=names, rate=rate, samples=samples)
+    chosen = replace(chosen, inversion=replace(chosen.inversion, steps=steps))
+    case = open_case(model, checkpoint, data, size=size, classes=classes, device=device, seed=seed)
+    found = inspect_model(case.model, case.data, options=chosen, seed=seed, progress=progress)
+    place = folder(out)
+    rows = found.rows(sha256=case.sha256)
+    settings = {**case.settings(), "options": asdict(chosen)}
+    Results(_command(case, chosen), settings, rows).write(place / INSPECTION)
+    console = Console()
+    print_inspection(found, console)
+    console.print(f"Written to {place / INSPECTION}.", highlight=False, markup=False)
