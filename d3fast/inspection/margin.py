@@ -43,7 +43,7 @@ class MaximumMargin:
         [0.0, 0.0, 5.0]
     """
 
-    steps: int = 100
+    steps: int = 60
     starts: int = 4
     lr: float = 0.05
     classes_at_once: int = 10

@@ -49,8 +49,8 @@ class SharedShift:
     """
 
     size: float = 0.1
-    steps: int = 60
-    batch_size: int = 32
+    steps: int = 40
+    batch_size: int = 16
     classes_at_once: int = 10
 
     name = "shift"
