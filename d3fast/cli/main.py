@@ -21,6 +21,7 @@ from d3fast.cli.demo import demo
 from d3fast.cli.detox import detox
 from d3fast.cli.inspect import inspect
 from d3fast.cli.monitor import monitor
+from d3fast.cli.pilot import pilot
 from d3fast.cli.report import report
 from d3fast.cli.spectrum import spectrum
 
@@ -77,6 +78,7 @@ app.command("attack")(attack)
 app.command("inspect")(inspect)
 app.add_typer(benchmark, name="benchmark")
 app.command("spectrum")(spectrum)
+app.command("pilot")(pilot)
 app.command("detox")(detox)
 app.command("report")(report)
 app.command("monitor")(monitor)
