@@ -73,7 +73,7 @@ class Findings:
     Attributes:
         sha256: of the file with its weights.
         parameters: how many weights it has.
-        head: name of its last layer.
+        head: name of its last layer, where it was found.
         metrics: counts on clean samples, and under a trigger if one was known.
         inversions: one per class, or none.
         signs: as many as were asked.
@@ -84,7 +84,7 @@ class Findings:
 
     sha256: str
     parameters: int
-    head: str
+    head: str | None
     metrics: Metrics
     inversions: tuple[Inverted, ...]
     signs: tuple[Sign, ...]
@@ -196,7 +196,7 @@ def findings(rows: Sequence[Row], role: str) -> Findings | None:
     return Findings(
         sha256=digest(model, "sha256"),
         parameters=integer(model, "parameters"),
-        head=text(model, "head", _NAME),
+        head=maybe(text, model, "head", most=_NAME),
         metrics=_metrics(model),
         inversions=tuple(inversions),
         signs=tuple(signs),

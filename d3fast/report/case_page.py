@@ -2,7 +2,7 @@
 """``d3fast report``: a case folder to one page that a person without background can read."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from d3fast.case import CARD, INSPECTION, PILOT, SPECTRUM
 from d3fast.findings import REPAIRED, SUSPECT
-from d3fast.report.benchmark_tables import Item, Shown
 from d3fast.report.case import CaseDocuments, read_case
 from d3fast.report.case_plots import course_figures, layer_figure
 from d3fast.report.case_tables import (
@@ -24,13 +23,12 @@ from d3fast.report.case_tables import (
 from d3fast.report.case_verdict import verdict
 from d3fast.report.case_words import percent
 from d3fast.report.page import inline_svg, write_page
+from d3fast.report.pilot_plots import pareto_figure, sensitivity_figure
 from d3fast.report.results import Results
 from d3fast.report.spectrum import models_of, spectrum_table
 from d3fast.report.spectrum_plots import density_figure, eigenvalue_figure
 from d3fast.rows import maybe, of_kind, text
 from d3fast.untrusted import printable
-
-Shape = Mapping[str, Any]
 
 
 def _svg(figure: Figure, alt: str) -> Markup:
@@ -68,11 +66,7 @@ def _pictures(case: CaseDocuments) -> list[dict[str, Any]]:
 def _spectrum(case: CaseDocuments) -> dict[str, Any] | None:
     if not case.spectrum:
         return None
-    # A dollar sign would make mathematics of a name, an underscore in front hide it.
-    rows = [
-        {**row, "model": row["model"].replace("$", "＄").lstrip("_") or "?"}
-        for row in case.spectrum
-    ]
+    rows = [{**row, "model": _plain(row["model"])} for row in case.spectrum]
     models, figures = models_of(rows), []
     drawn: Sequence[tuple[str, Callable[..., Figure]]] = (
         ("Density", density_figure), ("Eigenvalues", eigenvalue_figure),
@@ -101,17 +95,19 @@ def _pilot(case: CaseDocuments) -> dict[str, Any] | None:
     }
 
 
+def _plain(name: str) -> str:
+    """A name that matplotlib does not take for mathematics, nor for one to be hidden."""
+    return name.replace("$", "＄").lstrip("_") or "?"
+
+
 def _pilot_figures(case: CaseDocuments) -> list[dict[str, Any]]:
-    try:
-        from d3fast.report.pilot_plots import (  # type: ignore[import-not-found]
-            pareto_figure,
-            sensitivity_figure,
-        )
-    except ImportError:
-        return []
-    made = [("Accuracy against what is left", pareto_figure(case.pilot))]
+    rows = [
+        {**row, "parameter": _plain(row["parameter"])} if "parameter" in row else row
+        for row in case.pilot
+    ]
+    made = [("Accuracy against what is left", pareto_figure(rows))]
     if of_kind(case.pilot, "sensitivity"):
-        made.append(("What each setting changes", sensitivity_figure(case.pilot)))
+        made.append(("What each setting changes", sensitivity_figure(rows)))
     return [{"title": title, "svg": _svg(figure, title)} for title, figure in made]
 
 
@@ -133,14 +129,16 @@ def _repair(case: CaseDocuments) -> dict[str, Any] | None:
     }
 
 
-def _made(name: str, results: Results) -> tuple[str, tuple[Item, ...]]:
+def _made(name: str, results: Results) -> dict[str, str]:
+    """Who made a document, with what, and when."""
     versions = {"kind": "versions", **results.versions}
-    shown = (maybe(text, versions, key, most=40) or "?" for key in ("d3fast", "torch"))
-    return name, (
-        Item(printable(results.command, 400)),
-        Item(printable(results.created, 40)),
-        *(Item(version) for version in shown),
-    )
+    shown = (f"{key} {maybe(text, versions, key, most=40) or '?'}" for key in ("d3fast", "torch"))
+    when = printable(results.created, 40).replace("T", " ").replace("+00:00", " UTC")
+    return {
+        "name": name,
+        "command": printable(results.command, 600),
+        "when": ", ".join([when, *shown]),
+    }
 
 
 def _machine(results: Results) -> str:
@@ -153,7 +151,6 @@ def _machine(results: Results) -> str:
 
 def _origin(case: CaseDocuments) -> dict[str, Any]:
     """How the page was made: commands, versions, hashes, machines."""
-    lines = tuple(_made(name, results) for name, results in case.documents.items())
     files = []
     settings = [{**results.settings, "kind": "settings"} for results in case.documents.values()]
     checkpoints = [maybe(text, row, "checkpoint", most=120) for row in settings]
@@ -163,10 +160,11 @@ def _origin(case: CaseDocuments) -> dict[str, Any]:
     if case.card is not None:
         files.append((case.card.repair.output, case.card.repair.output_sha256))
     return {
-        "table": Shown(("document", "command", "made", "d3fast", "torch"), lines),
+        "documents": [_made(name, results) for name, results in case.documents.items()],
         "files": files,
         "machines": list(dict.fromkeys(_machine(results) for results in case.documents.values())),
-        "head": case.before and (case.before.head, f"{case.before.parameters:,}"),
+        "head": case.before and case.before.head,
+        "weights": case.before and f"{case.before.parameters:,}",
         "model": next(
             (m for m in (maybe(text, row, "model", most=120) for row in settings) if m), None
         ),

@@ -19,7 +19,7 @@ def _line(rows: Sequence[Row], key: str, scale: float = 1.0) -> list[float]:
     return [float("nan") if row[key] is None else scale * row[key] for row in rows]
 
 
-def _lines(rows: Sequence[Row], keys: Mapping[str, str], title: str, scale: float = 1.0) -> Figure:
+def _lines(rows: Sequence[Row], keys: Mapping[str, str], scale: float = 1.0) -> Figure:
     """One to two lines over the epochs; they are named where there are two."""
     looks = ((BLUE, "-", "o"), (ORANGE, "--", "s"))
     with matplotlib.rc_context(STYLE):
@@ -32,7 +32,6 @@ def _lines(rows: Sequence[Row], keys: Mapping[str, str], title: str, scale: floa
                       markersize=marks, linewidth=1.3, label=label)  # fmt: skip
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch of the repair")
-        axes.set_title(title, loc="left")
         if len(keys) > 1:
             axes.legend(frameon=False)
     return figure
@@ -48,7 +47,7 @@ def course_figures(rows: Sequence[Row]) -> dict[str, Figure]:
         >>> row = {"epoch": 1, "loss": 0.5, "accuracy": 0.9, "val_accuracy": None,
         ...        "distance": 0.1, "clean_weight": None}
         >>> list(course_figures([row]))
-        ['Accuracy', 'Loss', 'Distance']
+        ['Answered correctly, %', 'Loss, nats', 'Distance of the pushed weights']
     """
     rows = sorted(rows, key=lambda row: row["epoch"])
     # More points than pixels are of no use to anybody.
@@ -60,14 +59,12 @@ def course_figures(rows: Sequence[Row]) -> dict[str, Figure]:
     accuracies = {"accuracy": "samples of the repair"}
     if has("val_accuracy"):
         accuracies["val_accuracy"] = "held-out samples"
-    made = {"Accuracy": _lines(rows, accuracies, "Answered correctly, %", 100)}
-    made["Loss"] = _lines(rows, {"loss": "loss"}, "Loss of the repair, nats")
+    made = {"Answered correctly, %": _lines(rows, accuracies, 100)}
+    made["Loss, nats"] = _lines(rows, {"loss": "loss"})
     if has("distance"):
-        title = "Distance of the pushed weights from the suspect’s"
-        made["Distance"] = _lines(rows, {"distance": "distance"}, title)
+        made["Distance of the pushed weights"] = _lines(rows, {"distance": "distance"})
     if has("clean_weight"):
-        title = "Weight of the clean loss, λ"
-        made["λ"] = _lines(rows, {"clean_weight": "λ"}, title)
+        made["Weight of the clean loss, λ"] = _lines(rows, {"clean_weight": "λ"})
     return made
 
 
@@ -87,7 +84,7 @@ def layer_figure(layers: Sequence[tuple[str, float | None]]) -> Figure:
     furthest = sorted(known, key=lambda layer: -layer[2])[:_MOST_LAYERS]
     shown = sorted(furthest)
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(6.4, 0.9 + 0.19 * len(shown)), layout="constrained")
+        figure = Figure(figsize=(7.6, 0.9 + 0.19 * len(shown)), layout="constrained")
         axes = figure.subplots()
         places = range(len(shown))
         bars = axes.barh(places, [100 * value for _, _, value in shown], height=0.62, color=BLUE)
@@ -98,5 +95,5 @@ def layer_figure(layers: Sequence[tuple[str, float | None]]) -> Figure:
         axes.invert_yaxis()
         axes.grid(axis="x", color=GREY, alpha=0.2, linewidth=0.6)
         axes.set_xlim(left=0)
-        axes.set_title("Distance from the suspect, % of the layer’s norm", loc="left")
+        axes.set_xlabel("% of the layer’s norm")
     return figure

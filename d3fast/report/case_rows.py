@@ -36,10 +36,10 @@ class Repair:
 
     Attributes:
         preset: of the options.
-        allowed: accuracy that it might cost, in points.
+        allowed: accuracy that it might cost, in points; ``None`` where no limit was stated.
         drop: accuracy that it cost on held-out samples, in points, with its interval.
         kept: whether the drop is within what was allowed, by the card's word and by its numbers.
-        epochs: passes over the clean samples.
+        epochs: passes over the clean samples, and how many of them at the end had no push.
         stopped: why it ended.
         seconds: how long it took.
         clean_weight: lambda in the end.
@@ -51,10 +51,10 @@ class Repair:
     """
 
     preset: str
-    allowed: float
+    allowed: float | None
     drop: tuple[float, float, float]
     kept: bool
-    epochs: int
+    epochs: tuple[int, int]
     stopped: str
     seconds: float
     clean_weight: float
@@ -95,16 +95,17 @@ def repair(rows: Sequence[Row]) -> Repair | None:
     row = only(rows, "repair")
     if row is None:
         return None
-    allowed = number(row, "max_acc_drop", 0, 100)
+    allowed = maybe(number, row, "max_acc_drop", low=0, high=100)
     low, drop, high = (number(row, f"acc_drop{end}", -100, 100) for end in ("_low", "", "_high"))
-    if not low <= drop <= high:
+    count = integer(row, "epochs")
+    if not low - 1e-6 <= drop <= high + 1e-6:
         raise ValueError("repair row: acc_drop must lie in its interval")
     return Repair(
         preset=text(row, "preset", _NAME),
         allowed=allowed,
         drop=(drop, low, high),
-        kept=flag(row, "kept") and drop <= allowed + 1e-6,
-        epochs=integer(row, "epochs"),
+        kept=flag(row, "kept") and (allowed is None or drop <= allowed + 1e-6),
+        epochs=(count, maybe(integer, row, "recovery_epochs", high=count) or 0),
         stopped=text(row, "stopped", 200),
         seconds=number(row, "seconds", 0, _MOST),
         clean_weight=number(row, "clean_weight", 0, _MOST),
@@ -191,6 +192,8 @@ def _shares(row: Row, key: str, length: int) -> list[float | None]:
 
 def _sensitivity(row: Row) -> dict[str, Any]:
     values = list(numbers(row, "values", -_MOST, _MOST))
+    if len(values) > 50:
+        raise ValueError(f"sensitivity row: values must be at most 50, got {len(values)}")
     return {
         "kind": "sensitivity", "parameter": text(row, "parameter", _NAME), "values": values,
         "acc": _shares(row, "acc", len(values)),
@@ -215,7 +218,7 @@ def pilot_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
         ValueError: a field that cannot be; no trial.
     """
     readers: Mapping[str, tuple[Callable[[Row], dict[str, Any]], int]] = {
-        "trial": (_trial, 5000), "sensitivity": (_sensitivity, 20),
+        "trial": (_trial, 5000), "sensitivity": (_sensitivity, 8),
         "recommendation": (_recommendation, 1), "suspect": (_untouched, 1),
     }  # fmt: skip
     found = [

@@ -66,12 +66,13 @@ def before_and_after(case: CaseDocuments) -> Shown:
     readers |= {
         "Smallest inverted trigger": _smallest,
         "Classes with a suspiciously small trigger": _outliers,
-        "Other signs raised": _raised,
+        "Signs raised": _raised,
     }
     lines = [(name, tuple(read(found) for found in models)) for name, read in readers.items()]
     if case.card is not None:
         drop, low, high = case.card.repair.drop
-        beside = f"{points(low, '')} to {points(high)}, {points(case.card.repair.allowed)} allowed"
+        beside, allowed = f"{points(low, '')} to {points(high)}", case.card.repair.allowed
+        beside += "" if allowed is None else f", {points(allowed)} allowed"
         lines.insert(1, ("Loss of accuracy", (_NONE, Item(points(drop), beside=beside))))
         lines.append(("Distance from the suspect’s weights", (_NONE, _distance(case))))
     return Shown(_headings(case, "measure"), tuple(lines))

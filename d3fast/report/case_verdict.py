@@ -9,6 +9,7 @@ says "safe": signs that are not raised prove nothing.
 from dataclasses import dataclass
 
 from d3fast.findings import Findings
+from d3fast.metrics import MAX_FLOOR
 from d3fast.report.case import Card, CaseDocuments
 from d3fast.report.case_words import interval, joined, percent, points
 
@@ -21,12 +22,14 @@ class Point:
     """One line of the verdict.
 
     Attributes:
+        question: what it answers.
         word: the answer in one or two words.
         state: ``GOOD``, ``BAD`` or ``OPEN``.
         text: the answer in a sentence.
         found: what it rests on.
     """
 
+    question: str
     word: str
     state: str
     text: str
@@ -48,6 +51,18 @@ class Verdict:
     advice: str
 
 
+def _works(found: Findings | None) -> bool:
+    """Whether a known trigger works, more often than on models that were never poisoned."""
+    return found is not None and 100 * (found.metrics.asr or 0.0) > MAX_FLOOR
+
+
+def _carries(found: Findings | None) -> bool | None:
+    """Whether a model bears signs of a backdoor, a working trigger among them."""
+    if found is None or _works(found):
+        return None if found is None else True
+    return None if found.blind else found.suspicious
+
+
 def _toward(found: Findings) -> str:
     """`` toward class “3”``, or nothing where no class is named."""
     names = [f"“{found.name(target)}”" for target in found.targets[:5]]
@@ -59,157 +74,184 @@ def _toward(found: Findings) -> str:
 
 
 def _evidence(found: Findings) -> str:
-    """How many signs are raised, in words."""
+    """How many signs are raised, and how often a known trigger works, in words."""
     parts = []
     if found.inversions:
         count = len(found.outliers)
+        verb = "has" if count == 1 else "have"
         parts.append(
-            f"{count} of {len(found.inversions)} classes {'has' if count == 1 else 'have'} a "
-            "suspiciously small trigger"
+            f"{count} of {len(found.inversions)} classes {verb} a suspiciously small trigger."
         )
     if found.signs:
-        parts.append(f"{len(found.raised)} of {len(found.signs)} other signs raised")
-    return "; ".join(parts).capitalize() + ("." if parts else "")
+        parts.append(f"{len(found.raised)} of {len(found.signs)} signs raised.")
+    m = found.metrics
+    if m.asr is not None and m.asr_interval is not None:
+        parts.append(
+            f"The known trigger works on {percent(m.asr)} of {m.triggered} samples "
+            f"(95 % interval {interval(*m.asr_interval)})."
+        )
+    return " ".join(parts)
 
 
 def _backdoor(before: Findings | None) -> Point:
-    if before is None or before.suspicious is None:
-        return Point("not looked for", OPEN, "Nobody has looked for a backdoor in this model.")
-    if before.suspicious:
+    question, carries = "Backdoor?", _carries(before)
+    if before is None or (carries is None and not before.blind):
+        text = "Nobody has looked for a backdoor in this model."
+        return Point(question, "not looked for", OPEN, text)
+    if carries is None:
+        return Point(question, "cannot tell", OPEN, _BLIND)
+    if carries:
         text = f"The model bears signs of a backdoor{_toward(before)}."
-        return Point("found", BAD, text, _evidence(before))
-    if before.blind:
-        return Point("cannot tell", OPEN, _BLIND)
+        return Point(question, "found", BAD, text, _evidence(before))
     text = "No sign of a backdoor was found. That does not prove that there is none."
-    return Point("no sign", OPEN, text, _evidence(before))
+    return Point(question, "no sign", OPEN, text, _evidence(before))
 
 
 def _repaired(before: Findings | None, after: Findings | None) -> Point:
+    question, carried, carries = "Repaired?", _carries(before), _carries(after)
     if after is None:
-        return Point("no repair", OPEN, "The model has not been repaired.")
-    if after.suspicious is None:
+        return Point(question, "no repair", OPEN, "The model has not been repaired.")
+    if carries is None:
         text = "The model was repaired, but nobody has looked for signs since."
-        return Point("not checked", OPEN, text)
-    if after.blind:
-        return Point("cannot tell", OPEN, f"The model was repaired. {_BLIND}")
-    was = before is not None and before.suspicious
-    if after.suspicious:
-        if not was:
-            text = f"The repaired model bears signs of a backdoor{_toward(after)}"
-            text += (
-                " that the suspect did not bear." if before and before.suspicious is False else "."
-            )
-        elif before is not None and set(before.targets) & set(after.targets):
-            text = f"The repair failed: the signs{_toward(after)} are still there."
-        else:
-            text = f"After the repair the model bears signs of a backdoor{_toward(after)}, "
-            text += "not of the one before."
-        return Point("not repaired", BAD, text, _evidence(after))
-    if was:
-        text = "The model was repaired: the signs of the backdoor are gone."
-        return Point("repaired", GOOD, text, _evidence(after))
-    text = "The model was repaired as a precaution; no sign before, none after."
-    if before is None or before.suspicious is None:
-        text = "The model was repaired; the repaired model bears no sign of a backdoor."
-    return Point("repaired", GOOD, text, _evidence(after))
+        if after.blind and after.suspicious is not None:
+            text = f"The model was repaired. {_BLIND}"
+        return Point(question, "not checked", OPEN, text)
+    if carries:
+        return Point(question, "no", BAD, _failure(before, after), _evidence(after))
+    text = {
+        None: "The model was repaired; the repaired model bears no sign of a backdoor.",
+        True: "The model was repaired: the signs of the backdoor are gone.",
+        False: "The model was repaired as a precaution: no sign before, none after.",
+    }[carried]
+    return Point(question, "yes", GOOD, text, _evidence(after))
+
+
+def _failure(before: Findings | None, after: Findings) -> str:
+    """In what way a repair failed."""
+    toward = _toward(after)
+    if before is None or not _carries(before):
+        text = f"The repaired model bears signs of a backdoor{toward}"
+        return f"{text}." if _carries(before) is None else f"{text} that the suspect did not bear."
+    if not after.targets or set(before.targets) & set(after.targets):
+        return f"The repair failed: signs of a backdoor{toward} are still there."
+    return f"The repaired model bears signs of a backdoor{toward}, not of the one before."
 
 
 def _accuracy(before: Findings | None, card: Card | None) -> Point:
+    question = "Accuracy?"
     if card is None:
         if before is None:
-            return Point("not measured", OPEN, "Its accuracy has not been measured.")
+            return Point(question, "not measured", OPEN, "Its accuracy has not been measured.")
         m = before.metrics
         text = f"It answers {percent(m.acc)} of {m.images} clean samples correctly."
-        return Point("measured", OPEN, text, f"95 % interval {interval(*m.acc_interval)}.")
+        return Point(
+            question, "measured", OPEN, text, f"95 % interval {interval(*m.acc_interval)}."
+        )
     drop, low, high = card.repair.drop
     held_out, allowed = card.repair.samples[1], card.repair.allowed
-    measured = f"{points(drop)} lost" if drop >= 0 else f"{points(-drop)} gained"
-    text = f"{measured}, {points(allowed)} were allowed."
+    measured = _price(drop)
     found = f"95 % interval of the loss {points(low, '')} to {points(high)}, {held_out} samples."
+    if allowed is None:
+        return Point(question, "no limit", OPEN, f"{measured}; no limit was stated.", found)
+    text = f"{measured}, {points(allowed)} were allowed."
     if not card.repair.kept:
-        return Point("lost", BAD, f"Accuracy is lower than agreed: {text}", found)
+        return Point(question, "lost", BAD, f"Accuracy is lower than agreed: {text}", found)
     if high > allowed:
         found += " So few samples do not rule out a loss above what was allowed."
-    return Point("kept", GOOD, f"Accuracy is kept: {text}", found)
+    return Point(question, "kept", GOOD, f"Accuracy is kept: {text}", found)
+
+
+def _price(drop: float) -> str:
+    return f"{points(drop)} lost" if drop >= 0 else f"{points(-drop)} gained"
 
 
 def _left(before: Findings | None, after: Findings | None) -> Point:
-    now = after or before
-    if now is None or now.suspicious is None or now.blind:
-        return Point("unknown", OPEN, "What the model carries is not known.")
+    question, now = "What is left?", after or before
+    carries = _carries(now)
+    if now is None or carries is None:
+        return Point(question, "unknown", OPEN, "What the model carries is not known.")
     names = [f"the small trigger of class “{found.name}”" for found in now.outliers[:5]]
     names += [f"the sign “{sign.name}”" for sign in now.raised]
-    if now.suspicious:
-        text = "The backdoor is still in the model." if after is None else "Signs are left."
-        return Point("left", BAD, text, f"Raised: {joined(names)}." if names else "")
+    names += ["the known trigger"] * _works(now)
+    found = f"Stands out: {joined(names)}." if names else ""
+    if carries:
+        text = "The model is as it came." if after is None else "Signs of a backdoor."
+        return Point(question, "a backdoor", BAD, text, found)
     if names:
         text = "Not enough for a verdict, but something still stands out."
-        return Point("a little", OPEN, text, f"Raised: {joined(names)}.")
+        return Point(question, "a little", OPEN, text, found)
     text = "Nothing that the signs can see; what they cannot see is under “What was not checked”."
-    return Point("nothing seen", GOOD if after is not None else OPEN, text)
+    return Point(question, "nothing seen", GOOD if after is not None else OPEN, text)
 
 
 def _headline(before: Findings | None, after: Findings | None, card: Card | None) -> str:
-    was = None if before is None else before.suspicious
-    if before is not None and before.blind:
-        done = "" if after is None else "; it was repaired"
-        return f"Whether the model has a backdoor cannot be told{done}"
-    where = "" if before is None or not was else _toward(before)
+    carried, carries = _carries(before), _carries(after)
+    blind = before is not None and before.blind and carried is None
+    where = _toward(before) if before is not None and carried else ""
     if after is None or card is None:
+        if blind:
+            return "Whether the model has a backdoor cannot be told"
         return {
             None: "Nobody has looked for a backdoor yet",
             True: f"Signs of a backdoor{where}",
             False: "No sign of a backdoor found",
-        }[was]
+        }[carried]
     start = {
         None: "The model was repaired",
         True: f"Backdoor{where} found",
         False: "No sign of a backdoor found",
-    }[was]
-    if after.suspicious is None:
-        return f"{start}; nobody has checked the repaired model"
-    if after.suspicious:
-        return (
-            f"{start}; the repaired model still bears signs"
-            if was
-            else (f"{start}; the repaired model bears signs")
-        )
+    }[carried]
+    if carries is None:
+        known = "its state cannot be told" if after.blind else "nobody has checked the result"
+        return f"{start}; {known}" if not carried else f"{start} and treated; {known}"
+    if carries:
+        return f"{start}; the repaired model {'still ' if carried else ''}bears signs"
     price = "accuracy kept" if card.repair.kept else "more accuracy lost than allowed"
-    return f"{start} and repaired, {price}" if was else f"{start}; repaired, {price}"
+    if card.repair.allowed is None:
+        price = f"{_price(card.repair.drop[0])} in accuracy"
+    if carried is None:
+        return f"{start}, {price}; no sign of a backdoor is left"
+    return f"{start} and repaired, {price}" if carried else f"{start}; repaired, {price}"
 
 
 def _advice(case: CaseDocuments) -> str:
-    before, after, card = case.before, case.after, case.card
-    if card is None or after is None:
-        if before is None or before.suspicious is None:
-            return "Run d3fast inspect before anything is decided."
-        if before.blind:
-            return "Decide by where the model came from; d3fast cannot tell."
-        if before.suspicious:
-            return "Do not ship this model. Repair it with d3fast detox, then make this page again."
-        return (
-            "Nothing found here speaks against shipping. If you do not trust where the model came "
-            "from, a repair as a precaution costs little: d3fast detox."
-        )
+    card, carries = case.card, _carries(case.after)
+    if card is None:
+        return _advice_without_repair(case.before)
+    name = card.repair.output
     if case.output_is_the_cards is False:
-        return f"Do not ship {card.repair.output} from this folder: run d3fast detox again."
-    if after.suspicious is None:
-        return f"Run d3fast inspect on {card.repair.output} before it ships."
-    if after.suspicious:
+        return f"Do not ship {name} from this folder: run d3fast detox again."
+    if carries is None:
+        return f"Run d3fast inspect on {name} before it ships."
+    if carries:
         return (
             "Do not ship either model. Repair again with more clean samples or a stronger push "
             "(d3fast pilot compares settings), or train the model anew from data that you trust."
         )
     if not card.repair.kept:
         return (
-            f"Do not ship the suspect. {card.repair.output} bears no sign of a backdoor but is "
-            "less accurate than agreed: decide whether you can live with the loss, allow more, or "
-            "repair again with more clean samples."
+            f"Do not ship the suspect. {name} bears no sign of a backdoor but is less accurate "
+            "than agreed: decide whether you can live with the loss, allow more, or repair again "
+            "with more clean samples."
         )
     return (
-        f"If one of the two models ships, ship {card.repair.output}, after your own tests on data "
-        "that were not used here. Keep card.json: d3fast monitor compares a later look with it."
+        f"If one of the two models ships, ship {name}, after your own tests on data that were not "
+        "used here. Keep card.json: d3fast monitor compares a later look with it."
     )
+
+
+def _advice_without_repair(before: Findings | None) -> str:
+    carries = _carries(before)
+    if carries:
+        return "Do not ship this model. Repair it with d3fast detox, then make this page again."
+    if carries is False:
+        return (
+            "Nothing found here speaks against shipping. If you do not trust where the model came "
+            "from, a repair as a precaution costs little: d3fast detox."
+        )
+    if before is not None and before.blind:
+        return "Decide by where the model came from; d3fast cannot tell."
+    return "Run d3fast inspect before anything is decided."
 
 
 def verdict(case: CaseDocuments) -> Verdict:
