@@ -171,7 +171,8 @@ def detox(
         "options": {**used, "preset": name, "flip": flip},
     }  # fmt: skip
     Results(_command(model, case, used), settings, rows).write(place / CARD)
-    keep.path.unlink(missing_ok=True)
+    for leftover in (STATE, PARTIAL):
+        (place / leftover).unlink(missing_ok=True)
     card.print_card(rows, console)
     console.print(f"Written to {place}: {REPAIRED}, {CARD}.", highlight=False, markup=False)
     if not next(row for row in rows if row["kind"] == "repair")["kept"]:

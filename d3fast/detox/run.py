@@ -78,7 +78,8 @@ class DetoxResult:
 def save_weights(model: nn.Module, path: str | Path, config: D3Config | None = None) -> None:
     """Write a model's weights as safetensors, whole or not at all.
 
-    Tensors that share memory (a tied head) are written once. Load the file with
+    The same weights and configuration give the same bytes. Tensors that share memory (a tied
+    head) are written once. Load the file with
     ``safetensors.torch.load_model(model, path)``.
 
     Args:
@@ -94,6 +95,20 @@ def save_weights(model: nn.Module, path: str | Path, config: D3Config | None = N
         metadata["d3fast.config"] = json.dumps(asdict(config))
     with whole_file(path) as temporary:
         save_model(model, str(temporary), metadata=metadata)
+        _order_header(temporary)
+
+
+def _order_header(path: Path) -> None:
+    """Put a file's metadata in order, in place: safetensors writes it in a random one."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        first = {"__metadata__": header.pop("__metadata__"), **header}
+        text = json.dumps(first, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(text) <= length:
+            file.seek(8)
+            file.write(text.ljust(length))
 
 
 def detoxify(

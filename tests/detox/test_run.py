@@ -344,6 +344,14 @@ def test_the_file_carries_the_configuration(tmp_path, config):
     assert D3Config(**json.loads(metadata["d3fast.config"])) == config
 
 
+def test_saving_twice_gives_the_same_bytes(tmp_path):
+    result = _detoxify(Net(), config=D3Config(epochs=1))
+    files = [tmp_path / f"{i}.safetensors" for i in range(8)]
+    for file in files:
+        result.save(file)
+    assert len({file.read_bytes() for file in files}) == 1
+
+
 def test_weights_in_another_memory_layout_are_saved_too(tmp_path):
     model = nn.Sequential(nn.Conv2d(1, 4, 2), nn.Flatten(), nn.Linear(4, 3))
     model = model.to(memory_format=torch.channels_last)

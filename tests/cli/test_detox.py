@@ -1,0 +1,200 @@
+"""``d3fast detox``: what it writes, when it says no, and what Ctrl-C leaves."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from d3fast import cli
+from d3fast.attacks import BadNets, TrainConfig, train_backdoored
+from d3fast.attacks.base import save_attack
+from d3fast.data import load, save_samples
+from d3fast.detox import save_weights
+from d3fast.models import load_weights, make_model
+from d3fast.seeding import global_seed
+
+MODEL = "preact_resnet_tiny"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A model that knows the digits, and clean samples."""
+    place = tmp_path_factory.mktemp("suspect")
+    splits = load("digits", 0, train=600, clean=100)
+    with global_seed(0):
+        model = make_model(MODEL, 10, 1)
+    train_backdoored(model, splits.train, None, config=TrainConfig(epochs=4), progress=False)
+    save_weights(model, place / "suspect.safetensors")
+    save_samples(splits.clean, place / "clean.npz")
+    return place
+
+
+@pytest.fixture
+def call(files, tmp_path, monkeypatch):
+    """Calls the command in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def invoke(*more, data=files / "clean.npz", checkpoint=files / "suspect.safetensors"):
+        return CliRunner().invoke(cli.app, [
+            "detox", "--model", MODEL, "--checkpoint", str(checkpoint), "--data", str(data),
+            "--out", "case", "--device", "cpu", *more,
+        ])  # fmt: skip
+
+    return invoke
+
+
+def card(tmp_path):
+    return json.loads((tmp_path / "case" / "card.json").read_text())
+
+
+def rows(tmp_path, kind):
+    return [row for row in card(tmp_path)["rows"] if row["kind"] == kind]
+
+
+SHORT = ("--epochs", "3", "--max-acc-drop", "100", "--no-inspect")
+
+
+def test_weights_and_card_belong_together(call, files, tmp_path):
+    result = call(*SHORT)
+    assert result.exit_code == 0, result.output
+    assert {p.name for p in (tmp_path / "case").iterdir()} == {"repaired.safetensors", "card.json"}
+    (repair,) = rows(tmp_path, "repair")
+    for key, path in (("input_sha256", files / "suspect.safetensors"),
+                      ("output_sha256", tmp_path / "case" / repair["output"])):  # fmt: skip
+        assert repair[key] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (repair["repair_samples"], repair["held_out_samples"]) == (75, 25)
+    models = rows(tmp_path, "model")
+    assert [row["role"] for row in models] == ["suspect", "repaired"]
+    assert all(row["images"] == 25 and row["asr"] is None for row in models)
+    lost = 100 * (models[0]["acc"] - models[1]["acc"])
+    assert repair["acc_drop_low"] <= repair["acc_drop"] == pytest.approx(lost)
+    assert [row["epoch"] for row in rows(tmp_path, "epoch")] == [1, 2, 3]
+    assert str(files) not in json.dumps(card(tmp_path))
+
+
+def test_the_repaired_file_fits_the_model_and_is_another_one(call, files, tmp_path):
+    call(*SHORT)
+    model = make_model(MODEL, 10, 1)
+    load_weights(model, tmp_path / "case" / "repaired.safetensors")
+    before = load_file(files / "suspect.safetensors")["head.weight"]
+    assert not torch.equal(model.head.weight, before)
+
+
+def test_the_inspection_of_both_models_is_in_the_card(call, tmp_path):
+    result = call("--epochs", "2", "--max-acc-drop", "100")
+    assert result.exit_code == 0, result.output
+    for kind, count in (("inversion", 10), ("verdict", 1)):
+        roles = [row["role"] for row in rows(tmp_path, kind)]
+        assert roles == ["suspect"] * count + ["repaired"] * count
+    assert "Inspection, repaired:" in result.output
+
+
+def test_options_go_over_a_file_and_that_over_a_preset(call, tmp_path):
+    (tmp_path / "d3.toml").write_text('epochs = 2\nlr = 0.02\nconstraint = "none"\n')
+    result = call("--preset", "authors", "--config", "d3.toml", "--lr", "0.03", "--push", "all",
+                  "--no-inspect", "--max-acc-drop", "100")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    config = card(tmp_path)["settings"]["config"]
+    assert (config["epochs"], config["lr"], config["constraint"]) == (2, 0.03, None)
+    assert (config["track"], config["schedule"], config["averaging"]) == ("all", "cosine", 0.0)
+
+
+def test_a_limit_that_is_missed_is_said_and_is_no_success(call, tmp_path):
+    result = call("--preset", "authors", "--epochs", "1", "--clean-weight", "0", "--lr", "5",
+                  "--max-acc-drop", "0", "--no-inspect")  # fmt: skip
+    assert result.exit_code == 3, result.output
+    assert "Limit of 0 points: MISSED." in result.output
+    assert rows(tmp_path, "repair")[0]["kept"] is False
+    assert (tmp_path / "case" / "repaired.safetensors").exists()
+
+
+def test_a_known_trigger_is_measured_with(call, tmp_path):
+    save_attack(BadNets(target=0, size=2, margin=0), tmp_path / "t.safetensors", "badnets")
+    plain = call(*SHORT)
+    weights = (tmp_path / "case" / "repaired.safetensors").read_bytes()
+    result = call(*SHORT, "--trigger", "t.safetensors")
+    assert plain.exit_code == result.exit_code == 0, result.output
+    assert all(0 <= row["asr"] <= 1 for row in rows(tmp_path, "model"))
+    assert weights == (tmp_path / "case" / "repaired.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        (("--constraint", "cube"), "constraint must be one of"),
+        (("--push", "nothing at all"), "nothing at all"),
+        (("--radius", "far"), "radius must be a number"),
+        (("--schedule", "soon"), "distance_schedule must be one of"),
+        (("--preset", "best"), "preset must be one of"),
+        (("--held-out", "1.5"), "cannot be split"),
+        (("--max-acc-drop", "-1"), "max_acc_drop"),
+        (("--config", "missing.toml"), "missing.toml"),
+        (("--resume",), "nothing to resume"),
+        (("--size", "4"), "size is for folders"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(call, tmp_path, more, complaint):
+    result = call("--epochs", "1", *more)
+    assert result.exit_code == 2, result.output
+    (line,) = result.stderr.splitlines()
+    assert complaint in line
+    assert not list((tmp_path / "case").glob("*")) or "resume" in complaint
+
+
+def test_a_toml_file_with_an_unknown_option_is_refused(call, tmp_path):
+    (tmp_path / "d3.toml").write_text("epoch = 2\n")
+    result = call("--config", "d3.toml")
+    assert result.exit_code == 2
+    assert "'epoch'; did you mean 'epochs'?" in result.stderr
+
+
+def start(files, tmp_path, *more):
+    return subprocess.Popen(
+        [sys.executable, "-m", "d3fast", "detox", "--model", MODEL,
+         "--checkpoint", str(files / "suspect.safetensors"), "--data", str(files / "clean.npz"),
+         "--out", "case", "--device", "cpu", "--epochs", "40", "--no-inspect",
+         "--max-acc-drop", "100", *more],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def test_after_ctrl_c_there_is_a_usable_file_and_resuming_gives_the_same_bits(files, tmp_path):
+    case = tmp_path / "case"
+    process = start(files, tmp_path)
+    until = time.monotonic() + 120
+    while not (case / "resume.pt").exists():
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT
+    assert errors == "interrupted\n"
+    assert "--resume goes on" in output
+    load_weights(make_model(MODEL, 10, 1), case / "partial.safetensors")
+    assert not (case / "repaired.safetensors").exists()
+
+    again = start(files, tmp_path)  # not by accident
+    _, errors = again.communicate(timeout=120)
+    assert again.returncode == 2
+    assert "--resume" in errors
+
+    resumed = start(files, tmp_path, "--resume")
+    resumed.communicate(timeout=300)
+    assert resumed.returncode == 0
+    assert {p.name for p in case.iterdir()} == {"card.json", "repaired.safetensors"}
+    bits = (case / "repaired.safetensors").read_bytes()
+    (case / "repaired.safetensors").unlink()
+    whole = start(files, tmp_path)
+    whole.communicate(timeout=300)
+    assert whole.returncode == 0
+    assert bits == (case / "repaired.safetensors").read_bytes()
