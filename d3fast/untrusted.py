@@ -9,10 +9,13 @@ and words its errors by what is here.
 import errno
 import os
 import stat
+import zipfile
+from collections import Counter
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 _MOST = 300
+_ZIP_DIRECTORY = 2**23  # bytes: 100,000 members; a second, 100 MB
 
 
 def printable(text: object, most: int = _MOST) -> str:
@@ -73,3 +76,38 @@ def read_limited(path: str | Path, limit: int) -> bytes:
     if len(content) > limit:
         raise ValueError(f"{printable(path)} is longer than {limit} bytes")
     return content
+
+
+class _InSmallPieces:
+    """A file that nobody reads more from at once than a zip archive's directory may be long."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        content = self.file.read(size if 0 <= size <= _ZIP_DIRECTORY else _ZIP_DIRECTORY + 1)
+        if len(content) > _ZIP_DIRECTORY:
+            raise ValueError(f"its directory is longer than {_ZIP_DIRECTORY} bytes")
+        return content
+
+
+def zip_members(file: BinaryIO) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
+    """A zip archive and its members by name; their sizes are what the archive claims.
+
+    Args:
+        file: open at its start; it is left open when the archive is closed.
+
+    Raises:
+        ValueError: no archive, a damaged one, one whose directory is longer than 8 MiB or names
+            a member twice: readers differ in which of the two they take.
+    """
+    pieces: Any = _InSmallPieces(file)
+    try:
+        archive = zipfile.ZipFile(pieces)
+    except Exception as error:  # zipfile lets out whatever bad bytes lead to
+        raise ValueError(complaint(error)) from None
+    name, count = Counter(archive.namelist()).most_common(1)[0] if archive.namelist() else ("", 0)
+    if count > 1:
+        raise ValueError(f"it holds '{printable(name, 80)}' twice")
+    return archive, {info.filename: info for info in archive.infolist()}

@@ -1,71 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fill a model with weights from a file that is not trusted.
 
-Safetensors cannot run code when it is read. A ``.pt`` file is a pickle: torch's restricted
-unpickler reads tensors from it and refuses everything else. What came out is compared with the
-model, name by name, before a single weight is overwritten.
+``d3fast.models.weight_files`` lists what the file holds. That is compared with the model, name by
+name, shape by shape, before a tensor is read; so no more is read than the model has room for.
+What was read is looked at before a single weight is overwritten.
 """
 
-import pickle
-import re
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-_PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
+from d3fast.models.stored import Other, Stored
+from d3fast.models.weight_files import open_weights
+from d3fast.untrusted import complaint, printable
+
 # What training scripts call the weights within a checkpoint, and what wrappers put before names.
 _NESTED = ("state_dict", "model_state_dict", "model", "net")
 _PREFIXES = ("module.", "_orig_mod.")
-_REFUSED = re.compile(r"[Uu]nsupported (?:global: GLOBAL|GLOBAL|class) ([\w.]+)")
+
+
+def _quoted(name: object) -> str:
+    return f"'{printable(name, 100)}'"
 
 
 def _listed(names: Iterable[str], most: int = 3) -> str:
     found = sorted(names)
     more = f" and {len(found) - most} more" if len(found) > most else ""
-    return ", ".join(map(repr, found[:most])) + more
+    return ", ".join(map(_quoted, found[:most])) + more
 
 
-def _unreadable(path: Path, error: Exception) -> ValueError:
-    if isinstance(error, pickle.UnpicklingError):
-        refused = _REFUSED.search(str(error))
-        if refused:
-            return ValueError(
-                f"{path} holds more than tensors (it asks for {refused[1]}), which can run code: "
-                "refused. Read it in a sandbox, and from there take "
-                "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
-            )
-    # The restricted unpickler puts a page of advice before what it found.
-    found = str(error).partition("WeightsUnpickler error:")
-    lines = (found[2] or found[0]).strip().splitlines()
-    detail = f": {lines[0].strip()[:120]}" if lines else ""
-    return ValueError(f"{path} is damaged or no file of weights ({type(error).__name__}{detail})")
-
-
-def _read(path: Path) -> Any:
-    """What the file holds. Whatever a damaged file brings a reader to raise is a ``ValueError``."""
-    suffix = path.suffix.lower()
-    if suffix not in (".safetensors", *_PICKLES):
-        known = ", ".join((".safetensors", *_PICKLES))
-        raise ValueError(f"weights must be in a file ending in {known}, got {path}")
-    with path.open("rb"):
-        pass  # a file that is not there or may not be read says so itself
-    try:
-        if suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise _unreadable(path, error) from None
-
-
-def _named_tensors(held: Any, path: Path) -> dict[str, Tensor]:
+def _named_tensors(held: Any, path: Path) -> dict[str, Stored]:
     """The weights themselves, out of what training scripts put around them."""
     for _ in _NESTED:  # a file may nest them without end
         if not isinstance(held, Mapping):
@@ -74,22 +42,27 @@ def _named_tensors(held: Any, path: Path) -> dict[str, Tensor]:
         if inner is None:
             break
         held = inner
+    shown = printable(path)
     if not isinstance(held, Mapping):
-        raise ValueError(f"{path} must hold weights by name, it holds a {type(held).__name__}")
+        raise ValueError(f"{shown} must hold weights by name, it holds {_kind(held)}")
     for name, value in held.items():
         if not isinstance(name, str):
-            raise ValueError(f"{path} must hold weights by name, it has the key {name!r:.40}")
-        if type(value) not in (Tensor, nn.Parameter) or value.layout != torch.strided:
-            raise ValueError(f"{path}: {name!r} must be a dense tensor, it is {_kind(value)}")
+            key = printable(name, 40)
+            raise ValueError(f"{shown} must hold weights by name, it has the key {key}")
+        if not isinstance(value, Stored):
+            raise ValueError(
+                f"{shown}: {_quoted(name)} must be a dense tensor, it is {_kind(value)}"
+            )
     return dict(held)
 
 
 def _kind(value: Any) -> str:
-    layout = f" of {value.layout}" if isinstance(value, Tensor) else ""
-    return f"a {type(value).__name__}{layout}"
+    if isinstance(value, Other):
+        return value.kind
+    return "a Tensor" if isinstance(value, Stored) else f"a {type(value).__name__}"
 
 
-def _without_prefix(given: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _without_prefix(given: dict[str, Stored], own: Mapping[str, Tensor]) -> dict[str, Stored]:
     """Names without what ``DataParallel`` or ``torch.compile`` put before every one of them."""
 
     def shared(names: Iterable[str]) -> str | None:
@@ -108,7 +81,11 @@ def _same_memory(tensor: Tensor) -> tuple[Any, ...]:
     return (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
 
 
-def _complete(given: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _as_stored(tensor: Tensor) -> Stored:
+    return Stored(tuple(tensor.shape), tensor.dtype, lambda: tensor)
+
+
+def _complete(given: dict[str, Stored], own: Mapping[str, Tensor]) -> dict[str, Stored]:
     """Add what a file may leave out: a tied weight's other names, and counts of batch norm."""
     by_memory = {_same_memory(own[n]): n for n in own if n in given and own[n].data_ptr()}
     whole = dict(given)
@@ -117,7 +94,7 @@ def _complete(given: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, 
         if twin is not None:
             whole[name] = given[twin]
         elif name.endswith("num_batches_tracked"):  # not there before torch 0.4.1
-            whole[name] = own[name]
+            whole[name] = _as_stored(own[name])
     return whole
 
 
@@ -132,33 +109,48 @@ def _fits(given: torch.dtype, own: torch.dtype) -> bool:
         return False
 
 
-def _check(given: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
+def _check(given: Mapping[str, Stored], own: Mapping[str, Tensor], path: Path) -> None:
+    """Compare what the file lists with the model; nothing is read."""
+    misfit = f"{printable(path)} does not fit the model:"
     lacks, extra = own.keys() - given.keys(), given.keys() - own.keys()
     if lacks or extra:
         parts = [f"it lacks {_listed(lacks)}"] if lacks else []
         parts += [f"the model has no {_listed(extra)}"] if extra else []
-        raise ValueError(f"{path} does not fit the model: {'; '.join(parts)}")
-    twins: dict[tuple[Any, ...], str] = {}
-    for name, value in given.items():
+        raise ValueError(f"{misfit} {'; '.join(parts)}")
+    for name, stored in given.items():
         target = own[name]
-        if value.shape != target.shape:
+        if stored.shape != target.shape:
             raise ValueError(
-                f"{path} does not fit the model: {name!r} has shape {tuple(value.shape)}, "
-                f"the model's {tuple(target.shape)}"
+                f"{misfit} {name!r} has shape {printable(stored.shape, 100)}, the model's "
+                f"{tuple(target.shape)}"
             )
-        if not _fits(value.dtype, target.dtype) or value.is_meta:
+        if not _fits(stored.dtype, target.dtype):
+            raise ValueError(f"{misfit} {name!r} is {stored.dtype}, the model's {target.dtype}")
+
+
+def _read(given: Mapping[str, Stored], own: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Read the values, and refuse those that no model has."""
+    twins: dict[tuple[Any, ...], str] = {}
+    values: dict[str, Tensor] = {}
+    for name, stored in given.items():
+        try:
+            value = values[name] = stored.read()
+        except Exception as error:
             raise ValueError(
-                f"{path} does not fit the model: {name!r} is "
-                f"{'empty' if value.is_meta else value.dtype}, the model's {target.dtype}"
-            )
+                f"{printable(path)} is damaged: {name!r} cannot be read: {complaint(error)}"
+            ) from None
+        if value.shape != stored.shape or value.dtype != stored.dtype:
+            raise ValueError(f"{printable(path)}: {name!r} is not what the file says it is")
         if not bool(value.isfinite().all()):
-            raise ValueError(f"{path}: {name!r} holds NaN or inf")
+            raise ValueError(f"{printable(path)}: {name!r} holds NaN or inf")
+        target = own[name]
         twin = twins.setdefault(_same_memory(target), name) if target.data_ptr() else name
-        if not torch.equal(given[twin], value):
+        if not torch.equal(values[twin], value):
             raise ValueError(
-                f"{path} does not fit the model: {twin!r} and {name!r} differ, in the model they "
-                "are one"
+                f"{printable(path)} does not fit the model: {twin!r} and {name!r} differ, in the "
+                "model they are one"
             )
+    return values
 
 
 @torch.no_grad()
@@ -168,7 +160,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     A ``.safetensors`` file, or one that ``torch.save`` wrote (``.pt``, ``.pth``, ``.bin``,
     ``.ckpt``, ``.tar``). The weights may be under ``state_dict``, ``model_state_dict``, ``model``
     or ``net`` and all have a prefix ``module.`` or ``_orig_mod.``. A narrower dtype of the same
-    kind is widened. No code from the file is run.
+    kind is widened. No code from the file is run, and no more is read than the model has.
 
     Args:
         model: the model; stays where it is, in its dtypes.
@@ -196,7 +188,9 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     if lazy:
         raise ValueError(f"{lazy[0]!r} has no shape yet: run the model on a batch first")
     own = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    given = _complete(_without_prefix(_named_tensors(_read(path), path), own), own)
-    _check(given, own, path)
-    for name, value in given.items():
+    with open_weights(path) as held:
+        given = _complete(_without_prefix(_named_tensors(held, path), own), own)
+        _check(given, own, path)
+        values = _read(given, own, path)
+    for name, value in values.items():
         own[name].copy_(value)

@@ -202,8 +202,8 @@ def _endless():
         (torch.zeros(1), "must hold weights by name, it holds a Tensor$"),
         ({1: torch.zeros(1)}, "must hold weights by name, it has the key 1$"),
         ({"epoch": 3}, "'epoch' must be a dense tensor, it is a int$"),
-        ({"a": torch.eye(2).to_sparse()}, "'a' must be a dense tensor, it is a Tensor of torch.sp"),
-        (changed(**{"3_bias": torch.zeros(3, device="meta")}), "'3.bias' is empty, the model's"),
+        ({"a": torch.eye(2).to_sparse()}, "'a' must be a dense tensor, it is a sparse tensor$"),
+        (changed(**{"3_bias": torch.zeros(3, device="meta")}), "it is a tensor without values$"),
         (_endless(), "'model' must be a dense tensor, it is a dict$"),
     ],
 )
@@ -224,7 +224,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, nested, protocol):
         r"Read it in a sandbox, and from there take safetensors",
     )
     path.write_bytes(pickle.dumps(Runs(mark), protocol))
-    refused(net(), path, r"mkdir\), which can run" if protocol == 2 else r"Unsupported operand 149")
+    refused(net(), path, r"mkdir\), which can run code: refused")
     assert not mark.exists()
 
 
