@@ -10,7 +10,7 @@ from rich.console import Console
 from torch import nn
 
 from d3fast.attacks import load_attack
-from d3fast.data import DATASETS, ImageData, load, stratified_split
+from d3fast.data import DATASETS, ImageData, clean_samples, load, stratified_split
 from d3fast.devices import resolve_device
 from d3fast.files import folder
 from d3fast.models import load_weights, make_model
@@ -34,7 +34,10 @@ def _named(files: list[Path]) -> dict[str, Path]:
 def _samples(
     data: str, seed: int, samples: int, data_dir: Path | None, size: int | None
 ) -> ImageData:
-    test = load(data, seed, clean=0, data_dir=data_dir, size=size).test
+    if data in DATASETS or not Path(data).exists():
+        test = load(data, seed, clean=0, data_dir=data_dir, size=size).test
+    else:
+        test = clean_samples(data, size=size)
     count = min(samples, len(test))
     (chosen,) = stratified_split(test.labels, [count], generator(seed, "spectrum samples"))
     return test.subset(chosen.sort().values)
@@ -52,14 +55,17 @@ def spectrum(
         str,
         typer.Option(help="A model of d3fast (docs/data.md lists them) or package.module:factory."),
     ] = "preact_resnet_narrow",
-    data: Annotated[str, typer.Option(help=f"One of {', '.join(DATASETS)}.")] = "digits",
+    data: Annotated[
+        str,
+        typer.Option(help=f"One of {', '.join(DATASETS)}; or clean samples, a folder or .npz."),
+    ] = "digits",
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder or file of the data set, where it has any.")
     ] = None,
     size: Annotated[
         int | None, typer.Option(min=1, help="Side that image files are stretched to.")
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Test images to measure on.")] = 200,
+    samples: Annotated[int, typer.Option(min=1, help="Images to measure on.")] = 200,
     out: Annotated[Path, typer.Option(help="Folder for page and JSON.")] = Path("runs/spectrum"),
     losses: Annotated[
         str, typer.Option(help="Of clean, backdoor, difference; without a trigger clean alone.")
@@ -90,9 +96,10 @@ def spectrum(
         models[name].to(on)
     attack = None if trigger is None else load_attack(trigger)
     rows = portrait(models, images, attack, config=config, device=str(on), progress=progress)
-    settings = {**asdict(config), "data": data, "model": model, "samples": len(images)}
+    named = data if data in DATASETS else Path(data).name  # no folder of the user's
+    settings = {**asdict(config), "data": named, "model": model, "samples": len(images)}
     command = (
-        f"d3fast spectrum --data {data} --model {model} --samples {samples} --params {params} "
+        f"d3fast spectrum --data {named} --model {model} --samples {samples} --params {params} "
         f"--kind {kind} --k {k} --tol {tol:g} --probes {probes} --steps {steps} --seed {seed}"
     )
     write_spectrum(rows, settings, command, place, Console())

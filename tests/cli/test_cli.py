@@ -310,6 +310,15 @@ def test_spectrum_writes_a_page_and_json_for_a_suspect_and_its_repairs(
     assert str(tmp_path) not in json.dumps(document)
 
 
+def test_spectrum_takes_clean_samples_of_ones_own(call, checkpoints, small_setup, tmp_path):
+    result = _spectrum(call, checkpoints, tmp_path / "out", "--params", "head", "--data",
+                       str(checkpoints / "clean.npz"), model=small_setup.model)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    document = json.loads((tmp_path / "out" / "spectrum.json").read_text())
+    assert document["settings"]["data"] == "clean.npz"
+    assert str(tmp_path) not in json.dumps(document)
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
