@@ -24,11 +24,10 @@ from d3fast.cli.monitor import monitor
 from d3fast.cli.pilot import pilot
 from d3fast.cli.report import report
 from d3fast.cli.spectrum import spectrum
+from d3fast.untrusted import printable
 
-
-def _one_line(text: str) -> str:
-    """Text with everything escaped that a terminal would act on: names of files may hold it."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+# Characters of an error: a name in it may be a stranger's.
+_LINE = 2000
 
 
 class _OneLineErrors(TyperGroup):
@@ -39,7 +38,7 @@ class _OneLineErrors(TyperGroup):
         try:
             return super().invoke(ctx)
         except (ValueError, OSError) as error:
-            typer.echo(f"error: {_one_line(str(error))}", err=True)
+            typer.echo(f"error: {printable(error, _LINE)}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)
