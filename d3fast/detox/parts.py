@@ -148,7 +148,7 @@ def has_settled(history: Sequence[Epoch], config: D3Config) -> bool:
         False
     """
     wait = config.patience
-    averaged = min(first_averaged(config), config.epochs)
+    averaged = first_averaged(config) if config.averaging else 0
     if not wait or len(history) < max(config.epochs // 2, averaged, wait + 1):
         return False
     before, recent = history[:-wait], history[-wait:]
