@@ -9,12 +9,15 @@ and words its errors by what is here.
 import errno
 import os
 import stat
+import unicodedata
 import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Any, BinaryIO
 
 _MOST = 300
+_LONGEST_NAME = 200
+_TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # of reading direction
 _ZIP_DIRECTORY = 2**23  # bytes: 100,000 members; a second, 100 MB
 
 
@@ -31,7 +34,18 @@ def printable(text: object, most: int = _MOST) -> str:
     if len(text) > most:
         half = (most - 1) // 2
         text = f"{text[:half]}…{text[-half:]}"
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return "".join(repr(c)[1:-1] if _obeyed(c) else c for c in text)
+
+
+def shows(name: str) -> bool:
+    """Whether a name may be shown as it is: nothing a terminal obeys, at most 200 characters."""
+    return len(name) <= _LONGEST_NAME and not any(map(_obeyed, name))
+
+
+def _obeyed(character: str) -> bool:
+    """Whether it does something else to a line than being read: controls, ends of lines, turns."""
+    category = unicodedata.category(character)
+    return category in ("Cc", "Cs", "Zl", "Zp") or character in _TURNS
 
 
 def complaint(error: BaseException) -> str:
@@ -86,10 +100,11 @@ class _InSmallPieces:
         self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
 
     def read(self, size: int = -1) -> bytes:
-        content = self.file.read(size if 0 <= size <= _ZIP_DIRECTORY else _ZIP_DIRECTORY + 1)
-        if len(content) > _ZIP_DIRECTORY:
+        if size < 0:  # the end of the file, where the directory's place is
+            size = os.fstat(self.file.fileno()).st_size - self.tell()
+        if size > _ZIP_DIRECTORY:
             raise ValueError(f"its directory is longer than {_ZIP_DIRECTORY} bytes")
-        return content
+        return self.file.read(size)
 
 
 def zip_members(file: BinaryIO) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:

@@ -12,6 +12,7 @@ when it is read.
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,8 +28,14 @@ from d3fast.files import whole_file
 from d3fast.labels import wanted
 from d3fast.seeding import generator as seeded
 from d3fast.training import Gradients, plain_gradients
+from d3fast.untrusted import complaint, open_regular, printable
 
 FORMAT = "d3fast.attack/1"
+_MAX_FILE = 2**28
+# What an attack of a file may ask for: its networks and warps are made by these.
+_LARGEST = {"width": 256, "grid": 4096}
+_LARGE = 2**63
+_LARGEST_SIDE = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +218,9 @@ def poison_once(
 def refuse_state(attack: Attack, state: Mapping[str, Tensor]) -> None:
     """Raise ``ValueError`` if a fixed pattern is given tensors: they are another attack's."""
     if state:
-        raise ValueError(f"{type(attack).__name__} learns no tensors, got {', '.join(state)}")
+        raise ValueError(
+            f"{type(attack).__name__} learns no tensors, got {printable(', '.join(state), 80)}"
+        )
 
 
 def option_values(attack: Any) -> dict[str, Any]:
@@ -247,19 +256,42 @@ def read_attack(path: str | Path) -> tuple[str, Mapping[str, Any], dict[str, Ten
         ValueError: a file that is no saved attack.
         OSError: a file that cannot be opened.
     """
-    name = Path(path).name
+    name = printable(Path(path).name)
     try:
+        with open_regular(path) as start:
+            if os.fstat(start.fileno()).st_size > _MAX_FILE:
+                raise ValueError(f"{name} is longer than {_MAX_FILE} bytes, no saved attack")
         with safe_open(Path(path), framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise ValueError(f"{name} is no saved attack (format {FORMAT})")
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        options = json.loads(metadata["options"])
-        attack = metadata["attack"]
     except SafetensorError as error:
-        raise ValueError(f"{name} is no safetensors file: {error}") from None
-    except (KeyError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{name} is a damaged saved attack: {error}") from None
-    if not isinstance(options, dict):
-        raise ValueError(f"{name} is a damaged saved attack: its options are {options!r:.40}")
+        raise ValueError(f"{name} is no safetensors file: {complaint(error)}") from None
+    try:
+        options, attack = json.loads(metadata["options"]), metadata["attack"]
+        _check_options(options)
+        _check_tensors(tensors)
+    except (KeyError, ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is a damaged saved attack: {complaint(error)}") from None
     return attack, options, tensors
+
+
+def _check_options(options: Any) -> None:
+    """Raise ``ValueError`` on options that would make an attack of any size, or none at all."""
+    if not isinstance(options, dict):
+        raise ValueError(f"its options are {printable(repr(options), 40)}")
+    for option, value in options.items():
+        most = _LARGEST.get(option, _LARGE)
+        if isinstance(value, int | float) and abs(value) > most:
+            shown = printable(option, 40)
+            raise ValueError(f"{shown} must be <= {most}, got {printable(repr(value), 40)}")
+
+
+def _check_tensors(tensors: Mapping[str, Tensor]) -> None:
+    for name, value in tensors.items():
+        if not value.numel() or max(value.shape, default=1) > _LARGEST_SIDE:
+            shape = printable(tuple(value.shape), 80)
+            raise ValueError(f"'{printable(name, 80)}' has shape {shape}, which no trigger has")
+        if not bool(value.isfinite().all()):
+            raise ValueError(f"'{printable(name, 80)}' holds NaN or inf")

@@ -21,6 +21,7 @@ from d3fast.attacks.sig import SIG
 from d3fast.attacks.ssba import SSBA
 from d3fast.attacks.wanet import WaNet
 from d3fast.checks import check_choice
+from d3fast.untrusted import complaint, printable
 
 ATTACKS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
@@ -78,11 +79,15 @@ def load_attack(path: str | Path) -> Any:
         OSError: a file that cannot be opened.
     """
     name, options, tensors = read_attack(path)
-    check_choice("attack", name, ATTACKS)
+    file = printable(Path(path).name)
     try:
+        check_choice("attack", name, ATTACKS)
         attack = ATTACKS[name](**options)
-    except TypeError as error:  # an option too many or too few
-        file = Path(path).name
-        raise ValueError(f"{file} has options that {name!r} cannot take: {error}") from None
-    attack.load_state_dict(tensors)
+        attack.load_state_dict(tensors)
+    except TypeError as error:  # an option too many, too few, or of another type
+        raise ValueError(
+            f"{file} has options that {name!r} cannot take: {complaint(error)}"
+        ) from None
+    except (ValueError, OverflowError, RuntimeError) as error:
+        raise ValueError(f"{file} is no usable attack: {complaint(error)}") from None
     return attack

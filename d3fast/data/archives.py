@@ -7,6 +7,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from d3fast.untrusted import complaint, open_regular, printable
+
 _PIECE = 2**20
 
 
@@ -41,7 +43,7 @@ def read_tar_gz(path: Path, names: Collection[str], limit: int) -> dict[str, byt
         OSError: a file that cannot be opened.
     """
     found: dict[str, bytes] = {}
-    with open(path, "rb") as raw:
+    with open_regular(path) as raw:
         try:
             limited: Any = _Limited(gzip.GzipFile(fileobj=raw), limit)
             # Read as a stream, through the limit: that bounds what headers may ask for too.
@@ -59,6 +61,6 @@ def read_tar_gz(path: Path, names: Collection[str], limit: int) -> dict[str, byt
                 pass
         except Exception as error:  # tarfile lets out whatever a bad header leads to
             raise ValueError(
-                f"{path} is no .tar.gz archive, or a damaged one: {str(error) or 'it ends early'}"
+                f"{printable(path)} is no .tar.gz archive, or a damaged one: {complaint(error)}"
             ) from None
     return found

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from d3fast.checks import check_integer
 from d3fast.seeding import generator as seeded
+from d3fast.untrusted import printable, shows
 
 
 def as_float(images: Tensor) -> Tensor:
@@ -54,7 +55,8 @@ class ImageData:
         classes: names of the classes; their number is the number of classes.
 
     Raises:
-        ValueError: shapes, types or labels that do not fit together.
+        ValueError: shapes, types or labels that do not fit together; a name with control
+            characters, or of more than 200.
 
     Example:
         >>> data = ImageData(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.arange(4) % 2,
@@ -68,6 +70,11 @@ class ImageData:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        bad = next((name for name in self.classes if not shows(name)), None)
+        if bad is not None:
+            raise ValueError(
+                f"classes must have names of one short line, got '{printable(bad, 80)}'"
+            )
         if self.images.ndim != 4 or self.images.dtype not in (torch.uint8, torch.float32):
             raise ValueError(
                 "images must be (N, C, H, W) of uint8 or float32, got shape "

@@ -23,6 +23,7 @@ from d3fast.data.archives import read_tar_gz
 from d3fast.data.base import ImageData, Splits, draw_parts
 from d3fast.data.places import cache_dir, check_inside, read_bytes
 from d3fast.data.plain_pickle import read_plain_pickle
+from d3fast.untrusted import printable
 
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -128,7 +129,7 @@ def _find(
             found = _from_archive(archive, (version,))
             if found is not None:
                 return archive, *found
-    raise ValueError(f"{collection.title} is not in {place}; {_how_to_get(collection)}")
+    raise ValueError(f"{collection.title} is not in {printable(place)}; {_how_to_get(collection)}")
 
 
 def _how_to_get(collection: _Collection) -> str:
@@ -192,7 +193,8 @@ def _load(
         test = _decode(files, (version.test,), version, collection.classes)
     except ValueError as error:
         raise ValueError(
-            f"{collection.title} in {place}: {error}; to get it afresh, {_how_to_get(collection)}"
+            f"{collection.title} in {printable(place)}: {error}; to get it "
+            f"afresh, {_how_to_get(collection)}"
         ) from None
     parts = draw_parts(data.labels, seed, f"{collection.name} split", train=train, clean=clean)
     return Splits(data.subset(parts[0]), data.subset(parts[1]), test)

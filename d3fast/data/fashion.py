@@ -11,6 +11,7 @@ from pathlib import Path
 from d3fast.data.base import ImageData, Splits, draw_parts
 from d3fast.data.idx import read_idx
 from d3fast.data.places import cache_dir
+from d3fast.untrusted import printable
 
 CLASSES = (
     "T-shirt", "trouser", "pullover", "dress", "coat",
@@ -60,18 +61,19 @@ def _load_part(files: dict[str, Path], part: str) -> ImageData:
         images, labels = read_idx(images_path), read_idx(labels_path)
         if images.ndim != 3 or images.shape[1:] != (28, 28):
             raise ValueError(
-                f"{images_path.name} must hold 28x28 images, has shape {tuple(images.shape)}"
+                f"{printable(images_path.name)} must hold 28x28 images, has shape "
+                f"{tuple(images.shape)}"
             )
         if labels.shape != images.shape[:1]:
             raise ValueError(
-                f"{labels_path.name} must hold {len(images)} labels, has shape "
+                f"{printable(labels_path.name)} must hold {len(images)} labels, has shape "
                 f"{tuple(labels.shape)}"
             )
         return ImageData(images.unsqueeze(1), labels.long(), CLASSES)
     except (ValueError, OSError) as error:
         raise ValueError(
-            f"Fashion-MNIST in {images_path.parent} cannot be used: {error}; to get it afresh, "
-            f"{HOW_TO_GET_IT}"
+            f"Fashion-MNIST in {printable(images_path.parent)} cannot be used: {error}; to get it "
+            f"afresh, {HOW_TO_GET_IT}"
         ) from None
 
 

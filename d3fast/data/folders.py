@@ -17,6 +17,7 @@ from d3fast.checks import check_integer
 from d3fast.data.base import Splits
 from d3fast.data.pictures import SUFFIXES, Picture, split_pictures
 from d3fast.data.places import checked_file, checked_folder
+from d3fast.untrusted import printable, shows
 
 TEST_SHARE = 0.2
 _LEFT_BEHIND = ("thumbs.db", "desktop.ini")
@@ -38,11 +39,16 @@ def _class_folders(folder: Path, root: Path) -> dict[str, Path]:
     found = {}
     for path in _entries(folder):
         if path.is_dir():
+            if not shows(path.name):  # as the name of a class it would be printed as it is
+                raise ValueError(f"{printable(path)} is no name for a class: rename the folder")
             found[path.name] = checked_folder(path, root)
         elif _is_image(path):
-            raise ValueError(f"{path} is in no class folder: {folder} must hold one per class")
+            raise ValueError(
+                f"{printable(path)} is in no class folder: {printable(folder)} must hold one "
+                "per class"
+            )
     if not found:
-        raise ValueError(f"{folder} holds no class folders")
+        raise ValueError(f"{printable(folder)} holds no class folders")
     return found
 
 
@@ -52,11 +58,12 @@ def _pictures(folder: Path, label: int, root: Path) -> list[Picture]:
         if not _is_image(path):
             what = "a folder" if path.is_dir() else "no image"
             raise ValueError(
-                f"{path} is {what}: a class folder holds images alone ({', '.join(SUFFIXES)})"
+                f"{printable(path)} is {what}: a class folder holds images alone "
+                f"({', '.join(SUFFIXES)})"
             )
         pictures.append(Picture(checked_file(path, root), label))
     if not pictures:
-        raise ValueError(f"{folder} holds no images")
+        raise ValueError(f"{printable(folder)} holds no images")
     return pictures
 
 
@@ -64,7 +71,7 @@ def _listed(folder: Path, classes: tuple[str, ...], root: Path) -> list[Picture]
     pictures = []
     for name, path in _class_folders(folder, root).items():
         if name not in classes:
-            raise ValueError(f"{path} is a class that the training images do not have")
+            raise ValueError(f"{printable(path)} is a class that the training images do not have")
         pictures += _pictures(path, classes.index(name), root)
     return pictures
 
@@ -104,7 +111,7 @@ def folder(
         raise ValueError("data_dir must be given for 'folder': a folder with one folder per class")
     root = Path(data_dir)
     if not root.is_dir():
-        raise ValueError(f"{root} is missing or no folder")
+        raise ValueError(f"{printable(root)} is missing or no folder")
     train_root, test_root = root, None
     if _has_folders(root / "train"):  # a class may have the name, its folder holds images
         train_root = checked_folder(root / "train", root)

@@ -15,6 +15,8 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
+from d3fast.untrusted import complaint, open_regular, printable
+
 _MAX_BYTES = 2**30  # no IDX data set in use comes near; a forged header must not exhaust memory
 _PIECE = 2**20
 
@@ -32,16 +34,18 @@ def read_idx(path: Path) -> Tensor:
         ValueError: a file that is corrupt, truncated, too long, empty, or of another type.
         OSError: a file that cannot be opened.
     """
-    with open(path, "rb") as raw:
+    with open_regular(path) as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         try:
             if not zipped:
-                return _read(raw, path.name)
+                return _read(raw, printable(path.name))
             with gzip.open(raw) as unzipped:
-                return _read(unzipped, path.name)
+                return _read(unzipped, printable(path.name))
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(f"{path.name} is corrupt or truncated: {error}") from None
+            raise ValueError(
+                f"{printable(path.name)} is corrupt or truncated: {complaint(error)}"
+            ) from None
 
 
 def _read(file: BinaryIO | gzip.GzipFile, name: str) -> Tensor:

@@ -13,8 +13,9 @@ file may be hostile: what it declares is checked before it is unpacked, and noth
 import math
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,10 +25,14 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from d3fast.data.base import ImageData, Splits, draw_parts
+from d3fast.untrusted import complaint, open_regular, printable, zip_members
 
 TEST_SHARE = 0.2
 _MAX_BYTES = 2**32  # of one array, unpacked
 _MAX_CLASSES = 2**16
+_UNSUSPICIOUS = 2**26  # bytes of an array that may be packed as tightly as it likes
+_MAX_RATIO = 200  # deflate reaches 1000, on nothing but zeros
+_PIECE = 2**20
 _KEYS = (
     ("images", "labels", "", ""),
     ("x_train", "y_train", "x_test", "y_test"),
@@ -44,13 +49,23 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
         return npy.read_array_header_1_0(file)
 
 
-def _member(archive: zipfile.ZipFile, key: str) -> np.ndarray[Any, Any]:
-    info = archive.getinfo(f"{key}.npy")
+@dataclass(frozen=True)
+class _Archive:
+    """An open .npz file and its members by name."""
+
+    file: zipfile.ZipFile
+    members: Mapping[str, zipfile.ZipInfo]
+
+
+def _member(archive: _Archive, key: str) -> np.ndarray[Any, Any]:
+    info = archive.members[f"{key}.npy"]
     if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError("it is encrypted, or packed in a way that numpy does not use")
     if info.file_size > _MAX_BYTES:
         raise ValueError(f"it claims {info.file_size} bytes, more than {_MAX_BYTES}")
-    with archive.open(info) as file:
+    if info.file_size > _UNSUSPICIOUS and info.file_size > _MAX_RATIO * info.compress_size:
+        raise ValueError(f"it unpacks from {info.compress_size} bytes to {info.file_size}")
+    with archive.file.open(info) as file:
         shape, fortran, dtype = _header(file)
         if dtype.kind not in "uifU":
             raise ValueError(f"its type is {dtype}, not numbers or text")
@@ -62,9 +77,14 @@ def _member(archive: zipfile.ZipFile, key: str) -> np.ndarray[Any, Any]:
                 f"it must hold {expected} bytes of data for shape {shape}, has "
                 f"{info.file_size - file.tell()}"
             )
-        content = bytearray(file.read(expected))  # the archive's reader ends at file_size
-    if len(content) != expected:
-        raise ValueError(f"it is truncated: {expected} bytes expected, {len(content)} found")
+        content = bytearray(expected)
+        found = 0
+        while found < expected and (piece := file.read(min(_PIECE, expected - found))):
+            content[found : found + len(piece)] = piece
+            found += len(piece)
+        file.read(1)  # to the checksum at the end
+    if found != expected:
+        raise ValueError(f"it is truncated: {expected} bytes expected, {found} found")
     flat = np.frombuffer(content, dtype=dtype)
     return flat.reshape(shape, order="F" if fortran else "C")
 
@@ -127,13 +147,10 @@ def _naming(key: str, path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # zipfile and numpy let out whatever bad bytes lead to
-        what = str(error) or type(error).__name__
-        raise ValueError(f"{key} in {path} cannot be used: {what}") from None
+        raise ValueError(f"{key} in {printable(path)} cannot be used: {complaint(error)}") from None
 
 
-def _part(
-    archive: zipfile.ZipFile, path: Path, images_key: str, labels_key: str
-) -> tuple[Tensor, Tensor]:
+def _part(archive: _Archive, path: Path, images_key: str, labels_key: str) -> tuple[Tensor, Tensor]:
     with _naming(images_key, path):
         images = _images(_member(archive, images_key))
     with _naming(labels_key, path):
@@ -144,17 +161,21 @@ def _part(
 def _read(path: Path) -> tuple[ImageData, ImageData | None]:
     """What is in the file: training and test images, or all images and ``None``."""
     if not path.is_file():
-        raise ValueError(f"{path} is missing or no regular file")
-    try:
-        archive = zipfile.ZipFile(path)
-    except Exception as error:  # as above
-        raise ValueError(f"{path} is no .npz file, or a damaged one: {error}") from None
-    with archive:
-        keys = {name.removesuffix(".npy") for name in archive.namelist()}
+        raise ValueError(f"{printable(path)} is missing or no regular file")
+    with open_regular(path) as file:
+        try:
+            archive = _Archive(*zip_members(file))
+        except ValueError as error:
+            raise ValueError(
+                f"{printable(path)} is no .npz file, or a damaged one: {error}"
+            ) from None
+        keys = {name.removesuffix(".npy") for name in archive.members if name.endswith(".npy")}
         used = next((known for known in _KEYS if set(known[:2]) <= keys), None)
         if used is None:
             known = " or ".join(f"{pair[0]} and {pair[1]}" for pair in _KEYS)
-            raise ValueError(f"{path} must hold {known}, it holds {sorted(keys)!r:.200}")
+            raise ValueError(
+                f"{printable(path)} must hold {known}, it holds {printable(sorted(keys), 200)}"
+            )
         images_key, labels_key, test_images_key, test_labels_key = used
         images, labels = _part(archive, path, images_key, labels_key)
         given = None

@@ -15,6 +15,7 @@ from d3fast.data.folders import folder
 from d3fast.data.npz_file import npz
 from d3fast.data.places import read_lines
 from d3fast.files import whole_file
+from d3fast.untrusted import printable
 
 _MAX_LIST = 2**22  # bytes of a list of class names
 
@@ -23,10 +24,13 @@ def _renamed(data: ImageData, names: Path) -> ImageData:
     """The same images, their labels positions in a list of names."""
     classes = tuple(line.strip() for line in read_lines(names, _MAX_LIST))
     if len(set(classes)) < len(classes):
-        raise ValueError(f"{names} names a class twice")
+        raise ValueError(f"{printable(names)} names a class twice")
     unknown = [name for name in data.classes if name not in classes]
     if unknown:
-        raise ValueError(f"{names} must name every class of the samples, it lacks {unknown[0]!r}")
+        raise ValueError(
+            f"{printable(names)} must name every class of the samples, it lacks "
+            f"'{printable(unknown[0], 80)}'"
+        )
     places = torch.tensor([classes.index(name) for name in data.classes])
     return ImageData(data.images, places[data.labels], classes)
 
@@ -64,9 +68,11 @@ def clean_samples(
     if path.is_dir():
         parts = folder(0, train=None, clean=0, data_dir=path, size=size)
     elif not path.exists():
-        raise ValueError(f"{path} is missing: give a folder with one folder per class, or a .npz")
+        raise ValueError(
+            f"{printable(path)} is missing: give a folder with one folder per class, or a .npz"
+        )
     elif size is not None:
-        raise ValueError(f"size is for folders of images, got {size} for {path}")
+        raise ValueError(f"size is for folders of images, got {size} for {printable(path)}")
     else:
         parts = npz(0, train=None, clean=0, data_dir=path)
     data = ImageData(

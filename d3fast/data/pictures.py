@@ -19,6 +19,7 @@ from torch import Tensor
 
 from d3fast.data.base import ImageData, Splits, draw_parts
 from d3fast.data.places import read_bytes
+from d3fast.untrusted import complaint, printable
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp")
 MAX_PIXELS = 2**26  # of one image: a photograph has a third of that
@@ -73,9 +74,9 @@ def read_picture(
             warnings.simplefilter("ignore")
             return _decode(content, size, channels, box)
     except UnidentifiedImageError:
-        raise ValueError(f"{path} is no image of a known format") from None
+        raise ValueError(f"{printable(path)} is no image of a known format") from None
     except Exception as error:  # Pillow lets out whatever its parsers run into
-        raise ValueError(f"{path} cannot be used: {str(error) or type(error).__name__}") from None
+        raise ValueError(f"{printable(path)} cannot be used: {complaint(error)}") from None
 
 
 def _decode(content: bytes, size: int | None, channels: int | None, box: Box | None) -> Tensor:
@@ -137,8 +138,8 @@ def read_pictures(
             needed = len(pictures) * image.numel()
             if needed > _MAX_BYTES:
                 raise ValueError(
-                    f"{len(pictures)} images of the size of {picture.path} take {needed} bytes, "
-                    f"more than {_MAX_BYTES}: take fewer, or give a smaller size"
+                    f"{len(pictures)} images of the size of {printable(picture.path)} take "
+                    f"{needed} bytes, more than {_MAX_BYTES}: take fewer, or give a smaller size"
                 )
             images = torch.empty((len(pictures), *image.shape), dtype=torch.uint8)
         if image.shape != images.shape[1:]:
@@ -151,12 +152,13 @@ def _unlike(path: Path, shape: torch.Size, first: Path, first_shape: torch.Size)
     if shape[0] != first_shape[0]:
         kinds = {1: "grey", 3: "colour"}
         return ValueError(
-            f"{path} is {kinds[shape[0]]}, but {first} is {kinds[first_shape[0]]}: convert the "
-            "images to one kind"
+            f"{printable(path)} is {kinds[shape[0]]}, but {printable(first)} is "
+            f"{kinds[first_shape[0]]}: convert the images to one kind"
         )
     sizes = [f"{width}x{height}" for _, height, width in (shape, first_shape)]
     return ValueError(
-        f"{path} has {sizes[0]} pixels, but {first} has {sizes[1]}: give size to resize them all"
+        f"{printable(path)} has {sizes[0]} pixels, but {printable(first)} has {sizes[1]}: "
+        "give size to resize them all"
     )
 
 

@@ -8,6 +8,8 @@ files that are none (devices, pipes) too, and nothing is read past a limit.
 import os
 from pathlib import Path
 
+from d3fast.untrusted import printable, read_limited
+
 
 def cache_dir(name: str) -> Path:
     """Where a user may keep a data set: ``${XDG_CACHE_HOME:-~/.cache}/d3fast/NAME``."""
@@ -23,7 +25,7 @@ def check_inside(path: Path, root: Path) -> None:
     if path.is_symlink():
         target = Path(os.path.realpath(path))
         if not target.is_relative_to(os.path.realpath(root)):
-            raise ValueError(f"{path} is a link that leads out of {root}")
+            raise ValueError(f"{printable(path)} is a link that leads out of {printable(root)}")
 
 
 def checked_file(path: Path, root: Path) -> Path:
@@ -34,9 +36,9 @@ def checked_file(path: Path, root: Path) -> Path:
     """
     check_inside(path, root)
     if not path.exists():
-        raise ValueError(f"{path} is missing")
+        raise ValueError(f"{printable(path)} is missing")
     if not path.is_file():
-        raise ValueError(f"{path} is no regular file")
+        raise ValueError(f"{printable(path)} is no regular file")
     return path
 
 
@@ -48,7 +50,7 @@ def checked_folder(path: Path, root: Path) -> Path:
     """
     check_inside(path, root)
     if not path.is_dir():
-        raise ValueError(f"{path} is missing or no folder")
+        raise ValueError(f"{printable(path)} is missing or no folder")
     return path
 
 
@@ -60,12 +62,8 @@ def read_bytes(path: Path, limit: int) -> bytes:
         OSError: a file that cannot be read.
     """
     if not path.is_file():
-        raise ValueError(f"{path} is missing or no regular file")
-    with open(path, "rb") as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise ValueError(f"{path} is longer than {limit} bytes")
-    return content
+        raise ValueError(f"{printable(path)} is missing or no regular file")
+    return read_limited(path, limit)
 
 
 def read_lines(path: Path, limit: int = 2**26) -> list[str]:
@@ -78,7 +76,7 @@ def read_lines(path: Path, limit: int = 2**26) -> list[str]:
     try:
         text = read_bytes(path, limit).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no UTF-8 text: {error.reason}") from None
+        raise ValueError(f"{printable(path)} is no UTF-8 text: {error.reason}") from None
     return [line for line in text.splitlines() if line.strip()]
 
 
@@ -89,5 +87,7 @@ def check_plain_name(name: str, where: Path) -> str:
         ValueError: a path, a hidden or an empty name; ``where`` is the file it was read from.
     """
     if not name or name.startswith(".") or any(c in name for c in "/\\\0"):
-        raise ValueError(f"{where} names the file {name!r:.80}, which is no plain name")
+        raise ValueError(
+            f"{printable(where)} names the file {printable(repr(name), 80)}, which is no plain name"
+        )
     return name

@@ -21,6 +21,7 @@ from d3fast.data.places import (
     checked_folder,
     read_lines,
 )
+from d3fast.untrusted import printable
 
 FOLDER = "tiny-imagenet-200"
 HOW_TO_GET_IT = (
@@ -34,7 +35,7 @@ def _find(data_dir: str | Path | None) -> Path:
     for root in (place, place / FOLDER):
         if (root / "wnids.txt").is_file():
             return root
-    raise ValueError(f"Tiny ImageNet's wnids.txt is not in {place}; {HOW_TO_GET_IT}")
+    raise ValueError(f"Tiny ImageNet's wnids.txt is not in {printable(place)}; {HOW_TO_GET_IT}")
 
 
 def _wnids(root: Path) -> list[str]:
@@ -43,9 +44,9 @@ def _wnids(root: Path) -> list[str]:
     wnids = [line.strip() for line in read_lines(path)]
     for wnid in wnids:
         if not re.fullmatch(r"n\d{8}", wnid, re.ASCII):
-            raise ValueError(f"{path} must hold lines like n01443537, got {wnid!r:.80}")
+            raise ValueError(f"{printable(path)} must hold lines like n01443537, got {wnid!r:.80}")
     if not wnids or len(set(wnids)) < len(wnids) or len(wnids) > _MAX_CLASSES:
-        raise ValueError(f"{path} must hold 1 to {_MAX_CLASSES} different classes")
+        raise ValueError(f"{printable(path)} must hold 1 to {_MAX_CLASSES} different classes")
     return wnids
 
 
@@ -66,7 +67,7 @@ def _train(root: Path, wnids: list[str]) -> list[Picture]:
         folder = checked_folder(checked_folder(train / wnid, root) / "images", root)
         files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
         if not files:
-            raise ValueError(f"{folder} holds no images")
+            raise ValueError(f"{printable(folder)} holds no images")
         pictures += [Picture(checked_file(path, root), label) for path in files]
     return pictures
 
@@ -81,12 +82,13 @@ def _validation(root: Path, wnids: list[str]) -> list[Picture]:
         name, wnid, *_ = [*line.split("\t"), "", ""]
         if wnid not in labels:
             raise ValueError(
-                f"{table} must name a file and a class of wnids.txt, line {number} is {line!r:.80}"
+                f"{printable(table)} must name a file and a class of wnids.txt, line {number} is "
+                f"{line!r:.80}"
             )
         path = checked_file(images / check_plain_name(name, table), root)
         pictures.append(Picture(path, labels[wnid]))
     if not pictures:
-        raise ValueError(f"{table} lists no images")
+        raise ValueError(f"{printable(table)} lists no images")
     return pictures
 
 

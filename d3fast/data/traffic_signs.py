@@ -19,6 +19,7 @@ from d3fast.data.places import (
     checked_folder,
     read_lines,
 )
+from d3fast.untrusted import printable
 
 CLASSES = (
     "limit 20", "limit 30", "limit 50", "limit 60", "limit 70", "limit 80", "end of limit 80",
@@ -42,7 +43,9 @@ def _find(data_dir: str | Path | None) -> Path:
     for root in (place, place / "GTSRB"):
         if (root / "Final_Training").is_dir() and (root / "Final_Test").is_dir():
             return root
-    raise ValueError(f"GTSRB's Final_Training and Final_Test are not in {place}; {HOW_TO_GET_IT}")
+    raise ValueError(
+        f"GTSRB's Final_Training and Final_Test are not in {printable(place)}; {HOW_TO_GET_IT}"
+    )
 
 
 def _find_test_table(root: Path) -> Path:
@@ -58,7 +61,7 @@ def _rows(table: Path, images: Path, root: Path, label: int | None, crop: bool) 
     """What a table of ``Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId`` lists."""
     lines = read_lines(table)
     if not lines or not lines[0].startswith("Filename;"):
-        raise ValueError(f"{table} does not start with the line Filename;Width;...")
+        raise ValueError(f"{printable(table)} does not start with the line Filename;Width;...")
     pictures = []
     for number, line in enumerate(lines[1:], start=2):
         name, *fields = line.split(";")
@@ -66,16 +69,18 @@ def _rows(table: Path, images: Path, root: Path, label: int | None, crop: bool) 
             _, _, left, upper, right, lower, class_id = map(int, fields)
         except ValueError:
             raise ValueError(
-                f"{table} must hold a name and seven numbers per line, line {number} is "
+                f"{printable(table)} must hold a name and seven numbers per line, line {number} is "
                 f"{line!r:.80}"
             ) from None
         if not 0 <= class_id < len(CLASSES) or label not in (None, class_id):
             wanted = f"in 0..{len(CLASSES) - 1}" if label is None else str(label)
-            raise ValueError(f"{table}: ClassId must be {wanted}, line {number} has {class_id}")
+            raise ValueError(
+                f"{printable(table)}: ClassId must be {wanted}, line {number} has {class_id}"
+            )
         path = checked_file(images / check_plain_name(name, table), root)
         pictures.append(Picture(path, class_id, (left, upper, right, lower) if crop else None))
     if not pictures:
-        raise ValueError(f"{table} lists no images")
+        raise ValueError(f"{printable(table)} lists no images")
     return pictures
 
 

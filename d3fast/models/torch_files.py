@@ -2,7 +2,7 @@
 """What ``torch.save`` wrote, read without unpickling and without ``torch.load``.
 
 Both formats hold a pickle that says how tensors lie in storages, and the storages' bytes: a zip
-archive with ``data.pkl`` and ``data/0``, ``data/1`` and so on, none of them packed; or, before torch
+archive with ``data.pkl`` and ``data/0``, ``data/1`` and so on, none packed; or, before torch
 1.6, pickles one behind the other and the storages after them. The pickle is followed by
 ``d3fast.pickles``; nothing it names is looked up, imported or called. A tensor's bytes are read
 when somebody who knows how large it may be asks for them, so optimizer state costs nothing.

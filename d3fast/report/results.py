@@ -7,6 +7,7 @@ newer version is refused instead of being misread.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
@@ -19,7 +20,7 @@ from d3fast.untrusted import complaint, printable, read_limited
 
 SCHEMA = "d3fast.results"
 VERSION = 1
-_MOST_BYTES = 64 * 2**20
+_MOST_BYTES = 2**24
 
 
 def _now() -> str:
@@ -79,19 +80,26 @@ def _no_number(text: str) -> Any:
     raise ValueError(f"{text} among the numbers")
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(f"{text:.40}")
+
+
 def read_results(path: str | Path) -> Results:
     """Read a document that ``Results.write`` wrote; the file may be hostile.
 
     What the fields hold is left to the reader: rows are mappings, their values any JSON.
 
     Raises:
-        ValueError: a file that is no such document, of a newer version, or above 64 MiB.
+        ValueError: a file that is no such document, of a newer version, or above 16 MiB.
         OSError: a file that cannot be opened.
     """
     path = Path(path)
     name, content = printable(path.name), read_limited(path, _MOST_BYTES)
     try:
-        document = json.loads(content.decode("utf-8"), parse_constant=_no_number)
+        document = json.loads(
+            content.decode("utf-8"), parse_constant=_no_number, parse_float=_finite
+        )
     except UnicodeDecodeError:
         raise ValueError(f"{name} is no JSON: it is not UTF-8") from None
     except RecursionError:

@@ -132,5 +132,5 @@ def test_a_field_of_another_type_is_refused(written, changes):
 def test_a_file_too_large_to_be_results_is_not_read(tmp_path):
     with (tmp_path / "results.json").open("wb") as file:
         file.truncate(2**40)  # sparse
-    with pytest.raises(ValueError, match="is longer than 67108864 bytes"):
+    with pytest.raises(ValueError, match="is longer than 16777216 bytes"):
         read_results(tmp_path / "results.json")
