@@ -52,7 +52,7 @@ class Checkpointing:
         ValueError: negative seconds.
     """
 
-    path: Path
+    path: str | Path
     resume: bool = False
     generators: Sequence[torch.Generator] = ()
     seconds: float = 0.0
@@ -112,7 +112,7 @@ class Journal:
         self.started = self.written = time.perf_counter()
         self.found: Mapping[str, Any] | None = None
         if checkpointing is not None and checkpointing.resume:
-            self.found = read_state(checkpointing.path)
+            self.found = read_state(Path(checkpointing.path))
             if self.found["run"] != self.run:
                 raise ValueError(
                     f"{checkpointing.path} belongs to another repair: other weights, samples or "
