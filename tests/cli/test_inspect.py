@@ -1,0 +1,87 @@
+"""``d3fast inspect``: a checkpoint and clean samples in, a table, a sentence and a file out."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from d3fast import cli
+from d3fast.files import sha256
+from d3fast.findings import findings
+from d3fast.models import make_model
+from d3fast.report.results import read_results
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    """Calls the command from a folder that has nothing to do with the source."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    save_file(make_model("preact_resnet_tiny", 4, 1).state_dict(), "suspect.safetensors")
+    images = np.random.default_rng(0).integers(0, 256, (24, 8, 8), np.uint8)
+    np.savez("clean.npz", images=images, labels=np.arange(24) % 4)
+
+    def invoke(*args):
+        given = ["--checkpoint", "suspect.safetensors", "--data", "clean.npz",
+                 "--model", "preact_resnet_tiny", "--steps", "3", *args]  # fmt: skip
+        return CliRunner().invoke(cli.app, ["inspect", *given])
+
+    return invoke
+
+
+def test_it_writes_what_it_found_into_the_case_folder(call, tmp_path):
+    result = call()
+    assert result.exit_code == 0, result.output
+    assert "Written to runs/case/inspect.json" in result.output
+    written = read_results(tmp_path / "runs" / "case" / "inspect.json")
+    found = findings(written.rows, "suspect")
+    assert found.sha256 == sha256(tmp_path / "suspect.safetensors")
+    assert found.text in " ".join(result.output.split())
+    assert found.metrics.images == 24
+    assert len(found.inversions) == 4
+    assert [sign.name for sign in found.signs] == ["patch", "head", "shift", "margin"]
+    assert written.settings["checkpoint"] == "suspect.safetensors"
+    assert written.settings["options"]["inversion"]["steps"] == 3
+    assert str(tmp_path) not in written.command
+
+
+def test_the_table_has_a_line_per_sign_asked(call):
+    output = call("--signs", "head, margin").output
+    assert [line.split()[0] for line in output.splitlines() if line.startswith((" head", " margin",
+            "head", "margin"))] == ["head", "margin"]  # fmt: skip
+    assert "shift" not in output
+
+
+def test_the_same_seed_writes_the_same_rows(call, tmp_path):
+    for place in ("a", "b"):
+        assert call("--out", place, "--seed", "5").exit_code == 0
+    first, second = (read_results(tmp_path / place / "inspect.json").rows for place in "ab")
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("args", "complaint"),
+    [
+        (("--signs", "luck"), "sign must be one of 'patch', 'head', 'shift', 'margin', got 'luck'"),
+        (("--signs", ""), "sign must be one of"),
+        (("--rate", "2"), "rate must be > 0 and < 1, got 2.0"),
+        (("--checkpoint", "none.safetensors"), "none.safetensors"),
+        (("--data", "none"), "none is missing"),
+        (("--model", "vit_tiny"), "does not fit the model"),
+        (("--device", "gpu0"), "device must be"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_and_exit_code_2(call, tmp_path, args, complaint):
+    result = call(*args)
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_samples_of_one_class_are_refused(call, tmp_path):
+    np.savez(tmp_path / "clean.npz", images=np.zeros((6, 8, 8), np.uint8), labels=np.zeros(6, int))
+    result = call()
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
