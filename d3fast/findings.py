@@ -99,10 +99,9 @@ class Findings:
 
     @property
     def blind(self) -> bool:
-        """Whether nothing could have stood out: signs compare classes, two are too few."""
-        return len(self.inversions) < 3 and all(
-            s.value is None and not s.raised for s in self.signs
-        )
+        """Whether the verdict is empty: signs compare classes, and two are too few."""
+        nothing = len(self.inversions) < 3 and all(sign.value is None for sign in self.signs)
+        return self.suspicious is False and nothing
 
     @property
     def outliers(self) -> tuple[Inverted, ...]:

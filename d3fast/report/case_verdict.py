@@ -113,7 +113,7 @@ def _repaired(before: Findings | None, after: Findings | None) -> Point:
         return Point(question, "no repair", OPEN, "The model has not been repaired.")
     if carries is None:
         text = "The model was repaired, but nobody has looked for signs since."
-        if after.blind and after.suspicious is not None:
+        if after.blind:
             text = f"The model was repaired. {_BLIND}"
         return Point(question, "not checked", OPEN, text)
     if carries:
@@ -186,10 +186,9 @@ def _left(before: Findings | None, after: Findings | None) -> Point:
 
 def _headline(before: Findings | None, after: Findings | None, card: Card | None) -> str:
     carried, carries = _carries(before), _carries(after)
-    blind = before is not None and before.blind and carried is None
     where = _toward(before) if before is not None and carried else ""
     if after is None or card is None:
-        if blind:
+        if before is not None and before.blind:
             return "Whether the model has a backdoor cannot be told"
         return {
             None: "Nobody has looked for a backdoor yet",
