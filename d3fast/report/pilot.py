@@ -75,29 +75,32 @@ def pilot_table(pilot: Pilot) -> Shown:
     trials = pilot.of("trial")
     latest = {row["trial"]: row for row in trials}  # rungs come in order
     given = suspect["asr"] is not None
-    headings = ("setting", "w", "λ", "ε", "epochs", "ACC %", "95 %", "inverted",
-                *(["trigger"] if given else []), "way", "s", "front")  # fmt: skip
-    lines = [("suspect", (*[Item("")] * 4, *_rates(suspect, given), *[Item("")] * 3))]
+    headings = ("setting", *_LETTERS.values(), "epochs", "ACC %", "95 %", "inv. %",
+                *(["trig. %"] if given else []), "way", "s")  # fmt: skip
+    lines = [("suspect", (*[Item("")] * 4, *_rates(suspect, given), *[Item("")] * 2))]
     for row in sorted(latest.values(), key=lambda row: (-row["rung"], row["trial"])):
         best = row["trial"] == pilot.recommended["trial"]
         cells = [Item(f"{row[name]:g}", best=best) for name in _LETTERS]
         cells += [Item(f"{row['epochs']}"), *_rates(row, given)]
         cells += [Item(f"{row['distance']:.2f}"), Item(f"{row['seconds']:.1f}")]
-        mark = "•" if row["pareto"] and row["rung"] == trials[-1]["rung"] else ""
-        name = f"{row['trial']}, recommended" if best else f"{row['trial']}"
-        lines.append((name, (*cells, Item(mark))))
-    notes = (
-        "success on held-out images: inverted triggers of "
-        + ", ".join(f"class {target}" for target in suspect["targets"])
-        + ("" if suspect["flagged"] else " (no class stands out: the smallest mask)")
-        + ("; the trigger that was given" if given else ""),
-        "way: of the tracked weights, in units of their norm; front: no other of the last rung "
-        "is better in accuracy and success",
-    )
-    at = headings.index("inverted")
-    shown = tuple(f"{h} [{1 if i == at else 2}]" if i == at or h == "way" else h
-                  for i, h in enumerate(headings))  # fmt: skip
-    return Shown(shown, tuple(lines), notes, references=("suspect",))
+        front = row["pareto"] and row["rung"] == trials[-1]["rung"]
+        lines.append((f"{row['trial']} {'•' * front}{'←' * best}".strip(), tuple(cells)))
+    return Shown(headings, tuple(lines), references=("suspect",))
+
+
+def legend(pilot: Pilot) -> list[str]:
+    """What the columns of the table are, a line each."""
+    (suspect,) = pilot.of("suspect")
+    classes = ", ".join(f"class {target}" for target in suspect["targets"])
+    why = "masks that stand out" if suspect["flagged"] else "no mask stands out: the smallest"
+    lines = [f"inv.: % of other classes' images that answer {classes} ({why})"]
+    if suspect["asr"] is not None:
+        lines.append("trig.: the same for the trigger that was given")
+    return [
+        *lines,
+        "way: of the tracked weights, in units of their norm; s: seconds of the repair",
+        "•: on the front, no other of the last rung is better in accuracy and success; ←: advised",
+    ]
 
 
 def _rates(row: Row, given: bool) -> list[Item]:
@@ -110,15 +113,15 @@ def _rates(row: Row, given: bool) -> list[Item]:
 
 
 def sensitivity_lines(pilot: Pilot) -> list[str]:
-    """How much each parameter moves the means of the first rung, a line each."""
+    """The means of the first rung by the values of each parameter, a line each."""
     lines = []
     for row in pilot.of("sensitivity"):
         values = ", ".join(f"{value:g}" for value in row["values"])
         acc = ", ".join(f"{100 * mean:.1f}" for mean in row["acc"])
         asr = ", ".join(f"{100 * mean:.1f}" for mean in row["inversion_asr"])
         lines.append(
-            f"{_LETTERS[row['parameter']]} = {values}: mean ACC {acc} % "
-            f"(range {100 * row['acc_range']:.1f}), inverted triggers {asr} % "
+            f"{_LETTERS[row['parameter']]} = {values}: ACC {acc} % "
+            f"(range {100 * row['acc_range']:.1f}), inverted {asr} % "
             f"(range {100 * row['asr_range']:.1f})"
         )
     return lines
@@ -141,9 +144,8 @@ def print_pilot(pilot: Pilot, console: Console) -> None:
     """Print table, sensitivity, recommendation and cost."""
     table = to_rich(pilot_table(pilot), "Short repairs, held-out clean samples")
     console.print(table)
-    first = pilot.rungs[0][1]
-    console.print(f"\nWhat each parameter changes, after {first} epochs:", highlight=False)
-    lines = [f"  {line}" for line in sensitivity_lines(pilot)]
+    lines = [*legend(pilot), "", f"What each parameter changes, after {pilot.rungs[0][1]} epochs:"]
+    lines += sensitivity_lines(pilot)
     lines += ["", f"Recommended: setting {pilot.recommended['trial']}. {_sentence(pilot)}"]
     lines += [cost_line(pilot)]
     for line in lines:

@@ -92,6 +92,7 @@ def _describe(axes: Axes, trials: Sequence[Row], suspect: Row) -> None:
     axes.set_xlabel("accuracy lost on held-out samples, points")
     top = max([_SMALLEST, *(100 * (_rate(row) or 0.0) for row in trials)])
     axes.set_ylim(-0.06 * top, 1.15 * top)
+    axes.margins(x=0.1)
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, -1.0), max(high, 1.0))
     axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")
