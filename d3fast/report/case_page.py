@@ -10,7 +10,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from d3fast.case import CARD, INSPECTION, PILOT, SPECTRUM
-from d3fast.findings import REPAIRED, SUSPECT
+from d3fast.findings import REPAIRED, SUSPECT, Findings
 from d3fast.report.case import CaseDocuments, read_case
 from d3fast.report.case_plots import course_figures, layer_figure
 from d3fast.report.case_tables import (
@@ -38,28 +38,34 @@ def _svg(figure: Figure, alt: str) -> Markup:
         return inline_svg(figure, alt)
 
 
+def _side(case: CaseDocuments, role: str, found: Findings, target: int) -> dict[str, Any]:
+    """One picture and what stands below it; the picture may be missing."""
+    inverted = next((i for i in found.inversions if i.target == target), None)
+    return {
+        "when": "" if case.after is None else {SUSPECT: "before", REPAIRED: "after"}[role],
+        "uri": case.pictures.get((role, target)),
+        "words": "not measured" if inverted is None else inverted_words(inverted),
+        "outlier": inverted is not None and inverted.outlier,
+    }
+
+
 def _pictures(case: CaseDocuments) -> list[dict[str, Any]]:
-    """One per class that either model has a picture of: before and after, with their sizes."""
-    found = [(SUSPECT, "before", case.before), (REPAIRED, "after", case.after)]
-    models = [(role, when, model) for role, when, model in found if model is not None]
+    """One per class: before and after, with their sizes.
+
+    Left out are classes that have but one of the two and stand out in neither.
+    """
+    models = [(r, f) for r, f in ((SUSPECT, case.before), (REPAIRED, case.after)) if f is not None]
     names = {
         inverted.target: inverted.name
-        for role, _, model in models
-        for inverted in sorted(model.inversions, key=lambda i: i.norm)
+        for role, found in models
+        for inverted in sorted(found.inversions, key=lambda i: i.norm)
         if (role, inverted.target) in case.pictures
     }
     shown = []
     for target, name in names.items():
-        sides = []
-        for role, when, model in models:
-            inverted = next((i for i in model.inversions if i.target == target), None)
-            sides.append({
-                "when": when if len(models) > 1 else "",
-                "uri": case.pictures.get((role, target)),
-                "words": "not measured" if inverted is None else inverted_words(inverted),
-                "outlier": inverted is not None and inverted.outlier,
-            })  # fmt: skip
-        shown.append({"name": name, "sides": sides})
+        sides = [_side(case, role, found, target) for role, found in models]
+        if all(side["uri"] for side in sides) or any(side["outlier"] for side in sides):
+            shown.append({"name": name, "sides": sides})
     return shown
 
 
@@ -87,7 +93,8 @@ def _pilot(case: CaseDocuments) -> dict[str, Any] | None:
     keys = {"distance_weight": "weight of the distance", "clean_weight": "weight of the clean loss",
             "epsilon": "ε"}  # fmt: skip
     return {
-        "trials": len(trials),
+        "runs": len(trials),
+        "settings": len({trial["trial"] for trial in trials}),
         "seconds": sum(trial["seconds"] for trial in trials),
         "why": chosen and chosen["why"],
         "chosen": chosen and {name: f"{chosen[key]:g}" for key, name in keys.items()},

@@ -65,7 +65,7 @@ def before_and_after(case: CaseDocuments) -> Shown:
         readers["Attack success rate under a known trigger (ASR)"] = _asr
     readers |= {
         "Smallest inverted trigger": _smallest,
-        "Classes with a suspiciously small trigger": _outliers,
+        "Classes with an unusually small trigger": _outliers,
         "Signs raised": _raised,
     }
     lines = [(name, tuple(read(found) for found in models)) for name, read in readers.items()]
@@ -92,7 +92,7 @@ def _distance(case: CaseDocuments) -> Item:
 def _inverted(found: Inverted | None) -> tuple[Item, Item]:
     if found is None:
         return _NONE, _NONE
-    beside = "suspicious" if found.outlier else ""
+    beside = "unusual" if found.outlier else ""
     return Item(size(found.norm), best=found.outlier), Item(
         index(found.index), best=found.outlier, beside=beside
     )

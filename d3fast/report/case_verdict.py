@@ -76,14 +76,14 @@ def _toward(found: Findings) -> str:
 def _evidence(found: Findings) -> str:
     """How many signs are raised, and how often a known trigger works, in words."""
     parts = []
+    if found.signs:
+        parts.append(f"{len(found.raised)} of {len(found.signs)} signs raised.")
     if found.inversions:
         count = len(found.outliers)
         verb = "has" if count == 1 else "have"
         parts.append(
-            f"{count} of {len(found.inversions)} classes {verb} a suspiciously small trigger."
+            f"{count} of {len(found.inversions)} classes {verb} an unusually small trigger."
         )
-    if found.signs:
-        parts.append(f"{len(found.raised)} of {len(found.signs)} signs raised.")
     m = found.metrics
     if m.asr is not None and m.asr_interval is not None:
         parts.append(
@@ -155,6 +155,8 @@ def _accuracy(before: Findings | None, card: Card | None) -> Point:
         return Point(question, "no limit", OPEN, f"{measured}; no limit was stated.", found)
     text = f"{measured}, {points(allowed)} were allowed."
     if not card.repair.kept:
+        if low <= allowed:
+            found += " So few samples do not prove a loss above what was allowed either."
         return Point(question, "lost", BAD, f"Accuracy is lower than agreed: {text}", found)
     if high > allowed:
         found += " So few samples do not rule out a loss above what was allowed."
@@ -178,7 +180,7 @@ def _left(before: Findings | None, after: Findings | None) -> Point:
         text = "The model is as it came." if after is None else "Signs of a backdoor."
         return Point(question, "a backdoor", BAD, text, found)
     if names:
-        text = "Not enough for a verdict, but something still stands out."
+        text = "No sign of a backdoor by the verdict; something still stands out, though."
         return Point(question, "a little", OPEN, text, found)
     text = "Nothing that the signs can see; what they cannot see is under “What was not checked”."
     return Point(question, "nothing seen", GOOD if after is not None else OPEN, text)

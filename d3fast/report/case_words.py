@@ -4,49 +4,51 @@
 import math
 from collections.abc import Sequence
 
+_NB = "\N{NO-BREAK SPACE}"  # a number and its unit stay in one line
+
 
 def _fixed(value: float, digits: int = 1) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # + 0.0: no minus zero
 
 
 def percent(share: float) -> str:
-    """A share in percent.
+    r"""A share in percent.
 
     Example:
         >>> percent(0.97555), percent(1.0)
-        ('97.6 %', '100.0 %')
+        ('97.6\xa0%', '100.0\xa0%')
     """
-    return f"{_fixed(100 * share)} %"
+    return f"{_fixed(100 * share)}{_NB}%"
 
 
-def points(value: float, unit: str = " points") -> str:
-    """Percentage points.
+def points(value: float, unit: str = f"{_NB}points") -> str:
+    r"""Percentage points.
 
     Example:
         >>> points(-0.94), points(0.5, ""), points(-0.01)
-        ('−0.9 points', '0.5', '0.0 points')
+        ('−0.9\xa0points', '0.5', '0.0\xa0points')
     """
     return f"{_fixed(value)}{unit}"
 
 
 def interval(low: float, high: float) -> str:
-    """An interval of shares, in percent.
+    r"""An interval of shares, in percent.
 
     Example:
         >>> interval(0.9529, 0.9871)
-        '95.3 to 98.7 %'
+        '95.3 to 98.7\xa0%'
     """
-    return f"{_fixed(100 * low)} to {_fixed(100 * high)} %"
+    return f"{_fixed(100 * low)} to {_fixed(100 * high)}{_NB}%"
 
 
 def size(pixels: float) -> str:
-    """The size of a trigger.
+    r"""The size of a trigger.
 
     Example:
         >>> size(4.25), size(123.4)
-        ('4.2 px', '123 px')
+        ('4.2\xa0px', '123\xa0px')
     """
-    return f"{_fixed(pixels, 1 if pixels < 100 else 0)} px"
+    return f"{_fixed(pixels, 1 if pixels < 100 else 0)}{_NB}px"
 
 
 def index(value: float | None) -> str:

@@ -25,6 +25,11 @@ from tests.report.case_documents import (
 SUBSETS = [s for n in range(1, 5) for s in itertools.combinations(ROWS, n)]
 
 
+def plain(text):
+    """The text with all spaces alike."""
+    return text.replace("\N{NO-BREAK SPACE}", " ")
+
+
 @pytest.fixture
 def drawn_page(tmp_path):
     """The page of a folder with these documents, as text."""
@@ -33,7 +38,7 @@ def drawn_page(tmp_path):
         for name in names:
             write(tmp_path, name)
         write_case(tmp_path, tmp_path / "report.html")
-        return (tmp_path / "report.html").read_text(encoding="utf-8")
+        return plain((tmp_path / "report.html").read_text(encoding="utf-8"))
 
     return made
 
@@ -103,6 +108,11 @@ def test_triggers_stand_side_by_side_before_and_after(page):
     assert patch.index("before: 11.7 px, index 0.1") < patch.index("after: 11.7 px, index 0.1")
     lone = text[text.index("<h3>Class “3”</h3>") :]
     assert "no picture: not among the smallest" in lone[: lone.index("</figure>")]
+
+
+def test_classes_pictured_once_that_stand_out_in_neither_model_are_left_out(page):
+    assert "<h3>Class “9”</h3>" not in page("card")
+    assert "<h3>Class “7”</h3>" in page("inspect", "card")
 
 
 def test_what_was_not_checked_says_so_without_numbers_made_up(page):

@@ -22,6 +22,15 @@ SUSPICIOUS = tuple(
 )
 
 
+def plain(found):
+    """The verdict with all spaces alike."""
+    points = [
+        replace(point, text=point.text.replace("\xa0", " "), found=point.found.replace("\xa0", " "))
+        for point in found.points
+    ]
+    return replace(found, points=points, headline=found.headline.replace("\xa0", " "))
+
+
 @pytest.fixture
 def judge(tmp_path):
     """The verdict on a folder with these documents."""
@@ -29,7 +38,7 @@ def judge(tmp_path):
     def judged(**documents):
         for name, rows in documents.items():
             write(tmp_path, name, rows)
-        return verdict(read_case(tmp_path))
+        return plain(verdict(read_case(tmp_path)))
 
     return judged
 
@@ -98,6 +107,11 @@ def test_a_card_that_says_kept_against_its_own_numbers_is_not_believed(judge):
 
 def test_an_interval_beyond_the_budget_is_said(judge):
     assert "do not rule out" in judge(card=card_rows()).points[2].found
+
+
+def test_a_loss_that_so_few_samples_do_not_prove_is_said(judge):
+    found = judge(card=card_rows(acc_drop=3.0, acc_drop_high=9.0, kept=False)).points[2].found
+    assert "do not prove a loss above what was allowed" in found
 
 
 def test_an_interval_within_the_budget_needs_no_caveat(judge):
@@ -193,7 +207,7 @@ def test_a_known_trigger_that_still_works_outweighs_quiet_signs(tmp_path):
     case = read_case(tmp_path)
     works = Metrics(correct=437, images=450, hits=300, robust=50, triggered=400)
     after = replace(findings(card_rows(), "repaired"), metrics=works)
-    found = verdict(replace(case, card=replace(case.card, repaired=after)))
+    found = plain(verdict(replace(case, card=replace(case.card, repaired=after))))
     assert found.points[1].word == "no"
     assert "known trigger works on 75.0 % of 400 samples" in found.points[1].found
     assert found.points[3].found == "Stands out: the known trigger."
