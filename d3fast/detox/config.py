@@ -138,7 +138,7 @@ class D3Config:
         Args:
             changes: fields to set otherwise.
         """
-        steered = cls(dual_step=5.0, margin=0.1, patience=10, max_acc_drop=1.0, recovery=20)
+        steered = cls(dual_step=1.0, margin=0.3, patience=10, max_acc_drop=1.0, recovery=20)
         return replace(steered, **changes)
 
     @property
