@@ -33,6 +33,7 @@ RESULTS = Path(__file__).parent / "results"
 DEVELOPMENT = tuple(range(100, 105))
 RATES = (0.005, 0.01, 0.025, 0.05)
 CLEAN, UNEVEN = "clean", "clean, one class twice"
+SPARSE = 0.02
 # The rate given here changes no value; which one the defaults have is decided by this study.
 OPTIONS = InspectOptions(rate=0.025)
 
@@ -47,6 +48,7 @@ class Plan:
         backdoored: seeds of the backdoored models.
         clean: seeds of the clean ones.
         uneven: seeds of those with one class twice.
+        sparse: seeds of BadNets with a poison ratio of ``SPARSE``.
     """
 
     preset: Preset
@@ -54,13 +56,15 @@ class Plan:
     backdoored: tuple[int, ...]
     clean: tuple[int, ...]
     uneven: tuple[int, ...] = ()
+    sparse: tuple[int, ...] = ()
 
 
 _ALL = tuple(name for name, _ in PRESETS["digits"].attacks)
 PLANS = {
     "development": Plan(PRESETS["digits"], _ALL, DEVELOPMENT[:3], DEVELOPMENT),
     "digits": Plan(
-        PRESETS["digits"], _ALL, tuple(range(5)), tuple(range(20)), tuple(range(5))
+        PRESETS["digits"], _ALL, tuple(range(5)), tuple(range(20)), tuple(range(5)),
+        tuple(range(5)),
     ),
     "fashion-mnist": Plan(
         PRESETS["cpu"], ("badnets", "blended", "sig", "wanet"), (0, 1, 2), tuple(range(6))
@@ -98,6 +102,8 @@ class InspectCell:
             row = finished(self.source, place.folder)
             assert row is not None
             named = {key: row.get(key) for key in ("attack", "target", "acc", "asr", "refused")}
+            if self.spec.attack is not None and self.spec.ratio != Implant.ratio:
+                named["attack"] += f", {100 * self.spec.ratio:g} % poisoned"
             if named["refused"]:
                 return {**named, "seed": self.spec.seed}
             model = self.spec.fresh_model(splits)
@@ -144,6 +150,10 @@ def cells_of(plan: Plan) -> tuple[list[CleanCell], list[AttackCell], list[Inspec
         AttackCell(plan.preset.cell(seed, name, None))
         for name in plan.attacks for seed in plan.backdoored
     ]  # fmt: skip
+    attacks += [
+        AttackCell(replace(plan.preset.cell(seed, "badnets", None), ratio=SPARSE))
+        for seed in plan.sparse
+    ]
     sources: list[AttackCell | CleanCell] = [
         *attacks, *(twin for twin in twins if twin.spec.seed in plan.clean)
     ]  # fmt: skip
@@ -172,15 +182,27 @@ def raised(row: Row, rate: float, signs: Sequence[str] | None = None) -> list[tu
     ]
 
 
-def choose_rate(rows: Sequence[Row]) -> float:
+def choices(rows: Sequence[Row]) -> list[Row]:
+    """What each of ``RATES`` gives on some models: how many are found, how many false alarms."""
+    table = []
+    for rate in RATES:
+        row: Row = {"kind": "choice", "set": rows[0]["set"], "rate": rate,
+                    "threshold": threshold(10, rate)}  # fmt: skip
+        for kind, clean in (("backdoored", False), ("clean", True)):
+            alarms = [bool(raised(r, rate)) for r in rows if (r["attack"] == CLEAN) == clean]
+            row |= {f"{kind}_found": sum(alarms), f"{kind}_models": len(alarms)}
+        table.append(row)
+    return table
+
+
+def chosen_rate(table: Sequence[Row]) -> float:
     """The rate with the largest share found minus share of false alarms; of equals the lowest."""
 
-    def gain(rate: float) -> float:
-        backdoored = [bool(raised(row, rate)) for row in rows if row["attack"] != CLEAN]
-        clean = [bool(raised(row, rate)) for row in rows if row["attack"] == CLEAN]
-        return sum(backdoored) / len(backdoored) - sum(clean) / len(clean)
+    def gain(row: Row) -> float:
+        found, alarms = (row[f"{k}_found"] / row[f"{k}_models"] for k in ("backdoored", "clean"))
+        return found - alarms
 
-    return max(sorted(RATES), key=gain)
+    return max(sorted(table, key=lambda row: row["rate"]), key=gain)["rate"]
 
 
 def rates(rows: Sequence[Row], rate: float) -> Iterator[Row]:
@@ -203,8 +225,8 @@ def rates(rows: Sequence[Row], rate: float) -> Iterator[Row]:
             low, high = wilson(found, len(own))
             yield {
                 "kind": "rate", "set": name, "attack": attack, "sign": sign,
-                "found": found, "named": None if attack == CLEAN else named, "models": len(own),
-                "low": low, "high": high,
+                "found": found, "named": None if own[0]["asr"] is None else named,
+                "models": len(own), "low": low, "high": high,
             }  # fmt: skip
 
 
@@ -219,13 +241,15 @@ def main() -> None:
     place = Place(folder(asked.out))
     names = asked.sets.split(",")
     rows = [row for name in names for row in inspected(name, place, asked.workers)]
-    rate = choose_rate([row for row in rows if row["set"] == "development"])
+    table = choices([row for row in rows if row["set"] == "development"])
+    rate = chosen_rate(table)
     settings = {
         "sets": names, "rate": rate, "threshold": threshold(10, rate), "rates": list(RATES),
         "options": asdict(OPTIONS),
     }  # fmt: skip
     path = RESULTS / "inspect-cpu.json"
-    Results("python -m benchmarks.inspect_study", settings, [*rates(rows, rate), *rows]).write(path)
+    every = [*table, *rates(rows, rate), *rows]
+    Results("python -m benchmarks.inspect_study", settings, every).write(path)
     Console().print(f"Written to {path}.", highlight=False)
 
 
