@@ -1,0 +1,241 @@
+"""``d3fast pilot``: what a user types, what is printed, what is in the folder."""
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from d3fast import D3Config, cli
+from d3fast.attacks import BadNets, save_attack
+from d3fast.cli.pilot import _devices
+from d3fast.detox import read_config, save_weights
+from d3fast.models import make_model
+from d3fast.report.results import read_results
+
+SHORT = ["--trials", "2", "--epochs", "2", "--seed", "0", "--devices", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A checkpoint of random weights, clean samples, a trigger, and a factory in a module."""
+    place = tmp_path_factory.mktemp("case files")
+    draws = np.random.default_rng(0)
+    np.savez(place / "clean.npz", images=draws.integers(0, 256, (40, 8, 8), np.uint8),
+             labels=np.arange(40) % 4)  # fmt: skip
+    save_weights(make_model("preact_resnet_tiny", 4, 1), place / "suspect.safetensors")
+    save_attack(BadNets(target=1, size=2, margin=0), place / "trigger.safetensors", "badnets")
+    (place / "mine.py").write_text(
+        "from torch import nn\n"
+        "def make(num_classes):\n"
+        "    class Local(nn.Linear):\n"
+        "        pass\n"
+        "    return nn.Sequential(nn.Flatten(), Local(64, num_classes))\n"
+        "class Mine(nn.Sequential):\n"
+        "    def __init__(self, num_classes):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(64, num_classes))\n"
+    )
+    return place
+
+
+@pytest.fixture
+def arguments(files, tmp_path):
+    return ["pilot", "--model", "preact_resnet_tiny", "--checkpoint",
+            str(files / "suspect.safetensors"), "--data", str(files / "clean.npz"),
+            "--out", str(tmp_path / "case")]  # fmt: skip
+
+
+def call(*arguments):
+    return CliRunner().invoke(cli.app, [*arguments, "--no-progress"])
+
+
+def test_it_writes_rows_and_a_configuration_and_prints_what_comes_next(arguments, tmp_path):
+    result = call(*arguments, *SHORT)
+    assert result.exit_code == 0, result.output
+    place = tmp_path / "case"
+    assert {path.name for path in place.iterdir()} == {"pilot.json", "pilot.toml"}
+    document = read_results(place / "pilot.json")
+    kinds = [row["kind"] for row in document.rows]
+    assert kinds == ["suspect", *["trial"] * 3, *["sensitivity"] * 3, "recommendation"]
+    assert document.settings["finished"]
+    assert document.settings["rungs"] == [[2, 1], [1, 2]]
+    assert document.settings["config"] == json.loads(json.dumps(asdict(D3Config.auto())))
+    (line,) = [line for line in result.output.splitlines() if line.startswith("Go on with: ")]
+    words = shlex.split(line)
+    assert words[3:5] == ["d3fast", "detox"]
+    assert words[words.index("--config") + 1] == str(place / "pilot.toml")
+    assert words[words.index("--model") + 1] == "preact_resnet_tiny"
+    assert "95 %" in result.output
+
+
+def test_detox_takes_the_configuration_that_was_recommended(arguments, tmp_path):
+    call(*arguments, *SHORT, "--max-acc-drop", "2.5")
+    place = tmp_path / "case"
+    *_, chosen = read_results(place / "pilot.json").rows
+    config = read_config(place / "pilot.toml")
+    for name in ("distance_weight", "clean_weight", "epsilon"):
+        assert getattr(config, name) == chosen[name]
+    assert (config.dual_step, config.max_acc_drop) == (0.0, 2.5)
+
+
+def test_no_folder_is_named_in_the_results(arguments, files, tmp_path):
+    call(*arguments, *SHORT, "--trigger", str(files / "trigger.safetensors"))
+    text = (tmp_path / "case" / "pilot.json").read_text()
+    assert str(tmp_path) not in text
+    assert files.name not in text
+    assert json.loads(text)["settings"]["trigger"] == "trigger.safetensors"
+
+
+def test_a_trigger_has_a_column_of_its_own_and_is_in_the_rows(arguments, files, tmp_path):
+    result = call(*arguments, *SHORT, "--trigger", str(files / "trigger.safetensors"))
+    assert "trig. %" in result.output
+    suspect, *_ = read_results(tmp_path / "case" / "pilot.json").rows
+    assert suspect["asr"] is not None
+    assert "trig. %" not in call(*arguments, *SHORT).output
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--trials", "28"], "trials must be <= 27"),
+        (["--devices", "warp"], "device must be"),
+        (["--devices", ""], "device must be"),
+        (["--devices", "cpu,cuda:99"], "not available"),
+        (["--max-acc-drop", "-1"], "max_acc_drop must be"),
+        (["--trigger", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["--data", "nowhere"], "nowhere is missing"),
+    ],
+)
+def test_input_that_cannot_be_used_is_one_line_and_exit_code_2(arguments, tmp_path, extra, message):
+    result = call(*arguments, *SHORT, *extra)
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+    assert not (tmp_path / "case" / "pilot.json").exists()
+
+
+def test_a_folder_in_the_way_of_the_output_is_found_before_anything_is_computed(
+    arguments, tmp_path
+):
+    (tmp_path / "case").write_text("")
+    result = call(*arguments, *SHORT)
+    assert (result.exit_code, "a file is in the way" in result.stderr) == (2, True)
+
+
+def test_automatic_devices_are_no_more_than_four_cores_or_there_are_trials(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("d3fast.environment.cores", lambda: 9)
+    assert _devices("auto", 9) == ["cpu"] * 4
+    assert _devices("auto", 2) == ["cpu"] * 2
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert _devices("auto", 9) == ["cuda:0", "cuda:1"]
+    assert _devices("cpu, cpu", 9) == ["cpu", "cpu"]
+
+
+@pytest.fixture
+def own_model(files, tmp_path):
+    """Runs d3fast in the folder of the user's own module, in processes."""
+
+    def run(name):
+        model = make_from(files, name)
+        save_weights(model, tmp_path / "own.safetensors")
+        return subprocess.run(
+            [sys.executable, "-m", "d3fast", "pilot", "--model", f"mine:{name}", "--checkpoint",
+             str(tmp_path / "own.safetensors"), "--data", "clean.npz", "--out",
+             str(tmp_path / "out"), *SHORT[:-1], "cpu,cpu"],
+            cwd=files, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+
+    return run
+
+
+def make_from(files, name):
+    scope = {}
+    exec((files / "mine.py").read_text(), scope)
+    return scope[name](num_classes=4)
+
+
+def test_workers_find_a_model_of_the_folder_that_it_is_started_in(own_model, tmp_path):
+    done = own_model("Mine")
+    assert done.returncode == 0, done.stderr
+    assert read_results(tmp_path / "out" / "pilot.json").settings["devices"] == ["cpu", "cpu"]
+
+
+def test_a_model_that_cannot_travel_is_one_line_that_says_what_to_do(own_model):
+    done = own_model("make")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the model cannot be sent to other processes (")
+    assert done.stderr.endswith("use one device\n")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def started(arguments):
+    """Starts a long pilot in a process group of its own, two workers in it."""
+    long = ["--trials", "2", "--epochs", "200", "--devices", "cpu,cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "d3fast", *arguments, *long],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    yield process
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def wait_until(there):
+    deadline = time.monotonic() + 90
+    while not there() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert there()
+
+
+def interrupt(process):
+    """Ctrl-C in a terminal reaches the whole group; gives what was printed."""
+    os.killpg(process.pid, signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGINT
+    assert stderr == "interrupted\n"
+    wait_until(lambda: not alive_in_group(process.pid))
+    return stdout
+
+
+def alive_in_group(group):
+    """Processes of a group that have not ended."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, its_group = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state != "Z":
+                found.append(stat.parent.name)
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes through /proc")
+def test_ctrl_c_ends_the_workers_and_leaves_the_rungs_that_are_complete(started, tmp_path):
+    place = tmp_path / "case"
+    wait_until((place / "pilot.toml").exists)
+    assert "1 of 2 rungs are in" in interrupt(started).replace("\n", " ")
+    document = read_results(place / "pilot.json")
+    assert (document.settings["finished"], document.settings["rungs_done"]) == (False, 1)
+    assert sum(row["kind"] == "trial" for row in document.rows) == 2
+    assert {path.name for path in place.iterdir()} == {"pilot.json", "pilot.toml"}
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes through /proc")
+@pytest.mark.parametrize("seconds", [0.05, 1.0])
+def test_ctrl_c_while_workers_begin_is_as_quiet(started, tmp_path, seconds):
+    wait_until((tmp_path / "case").exists)
+    time.sleep(seconds)
+    interrupt(started)
+    assert list((tmp_path / "case").iterdir()) == []
