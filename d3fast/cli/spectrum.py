@@ -12,7 +12,7 @@ from torch import nn
 from d3fast.attacks import load_attack
 from d3fast.data import DATASETS, ImageData, clean_samples, load, stratified_split
 from d3fast.devices import resolve_device
-from d3fast.files import folder
+from d3fast.files import folder, sha256
 from d3fast.models import load_weights, make_model
 from d3fast.report.spectrum import write_spectrum
 from d3fast.seeding import generator
@@ -97,7 +97,11 @@ def spectrum(
     attack = None if trigger is None else load_attack(trigger)
     rows = portrait(models, images, attack, config=config, device=str(on), progress=progress)
     named = data if data in DATASETS else Path(data).name  # no folder of the user's
-    settings = {**asdict(config), "data": named, "model": model, "samples": len(images)}
+    settings = {
+        **asdict(config), "data": named, "model": model, "samples": len(images),
+        "checkpoint": checkpoint.name, "sha256": sha256(checkpoint),
+        "repaired": {name: sha256(path) for name, path in _named(repaired or []).items()},
+    }  # fmt: skip
     command = (
         f"d3fast spectrum --data {named} --model {model} --samples {samples} --params {params} "
         f"--kind {kind} --k {k} --tol {tol:g} --probes {probes} --steps {steps} --seed {seed}"

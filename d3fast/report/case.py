@@ -3,7 +3,7 @@
 
 Documents of other models than the one at hand are left out and named: a page that mixes two models
 would say what is true of neither. The card decides whose case it is, then the inspection, then the
-pilot. A spectrum does not say which files it was measured on, unless its settings do.
+pilot. A document that does not say whose it is stays in.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -157,6 +157,19 @@ def _belonging(hashes: Mapping[str, str | None]) -> tuple[str, set[str], list[st
     return decisive, kept, warnings
 
 
+def _other_repairs(spectrum: Results, card: Card | None) -> list[str]:
+    """A sentence if a spectrum was measured on other repairs than the card's."""
+    repaired = spectrum.settings.get("repaired")
+    if card is None or not isinstance(repaired, dict) or not repaired:
+        return []
+    if card.repair.output_sha256 in repaired.values():
+        return []
+    return [
+        f"{SPECTRUM} is about other repaired files than {CARD}. It is left out of this page; "
+        f"run {COMMANDS[SPECTRUM]} again."
+    ]
+
+
 def _hash(results: Results) -> str | None:
     return maybe(digest, {**results.settings, "kind": "settings"}, "sha256")
 
@@ -185,6 +198,9 @@ def read_case(folder: str | Path) -> CaseDocuments:
         suspect = _named(INSPECTION, _suspect, read[INSPECTION].rows)
         hashes[INSPECTION] = suspect.sha256
     decisive, kept, warnings = _belonging(hashes)
+    if SPECTRUM in kept and (other := _other_repairs(read[SPECTRUM], card)):
+        kept.remove(SPECTRUM)
+        warnings += other
     same = _is_the_cards(folder, card)
     inspection = suspect if INSPECTION in kept else None
     pictures: dict[tuple[str, int], str] = {}

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -17,6 +18,7 @@ from d3fast.benchmark import presets
 from d3fast.benchmark.attacks import Preset
 from d3fast.benchmark.plan import GridPreset
 from d3fast.benchmark.repairs import Repair
+from d3fast.files import sha256
 from d3fast.implant import Implant
 
 
@@ -308,6 +310,9 @@ def test_spectrum_writes_a_page_and_json_for_a_suspect_and_its_repairs(
         "--samples 20 --params head --kind hessian --k 1 --tol 0.01 --probes 1 --steps 2 --seed 0"
     )
     assert str(tmp_path) not in json.dumps(document)
+    settings = document["settings"]
+    assert settings["sha256"] == sha256(checkpoints / "backdoored.safetensors")
+    assert settings["repaired"] == {name: sha256(Path(path)) for name, path in files.items()}
 
 
 def test_spectrum_takes_clean_samples_of_ones_own(call, checkpoints, small_setup, tmp_path):

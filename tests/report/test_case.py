@@ -12,6 +12,7 @@ from d3fast.report.case import read_case
 from d3fast.report.case_page import write_case
 from tests.report.case_documents import (
     OTHER_SHA,
+    REPAIRED_SHA,
     ROWS,
     card_rows,
     edit,
@@ -178,6 +179,13 @@ def test_what_was_measured_on_another_model_is_left_out(tmp_path, page, name):
     text = page("card")
     assert f"{name}.json is about another model" in text
     assert f"<dt>{name}.json</dt>" not in text
+
+
+def test_a_spectrum_of_other_repairs_than_the_cards_is_left_out(tmp_path, page):
+    write(tmp_path, "spectrum", repaired={"repaired": OTHER_SHA})
+    assert "spectrum.json is about other repaired files than card.json" in page("card")
+    write(tmp_path, "spectrum", repaired={"a": OTHER_SHA, "b": REPAIRED_SHA})
+    assert "<h2>Curvature</h2>" in page()
 
 
 def test_without_a_card_the_inspection_decides(tmp_path, page):
