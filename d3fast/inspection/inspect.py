@@ -62,7 +62,7 @@ class InspectOptions:
     inversion: InversionOptions = SHORT
     outlier: float = 2.0
     signs: tuple[str, ...] = tuple(SIGNS)
-    rate: float = 0.025
+    rate: float = 0.01
     samples: int = 1000
 
     def __post_init__(self) -> None:
