@@ -67,7 +67,7 @@ PLANS = {
         tuple(range(5)),
     ),
     "fashion-mnist": Plan(
-        PRESETS["cpu"], ("badnets", "blended", "sig", "wanet"), (0, 1, 2), tuple(range(6))
+        PRESETS["cpu"], ("badnets", "blended", "sig", "wanet"), (0, 1, 2), (0, 1, 2)
     ),
 }  # fmt: skip
 
