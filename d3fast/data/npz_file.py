@@ -25,7 +25,7 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from d3fast.data.base import ImageData, Splits, draw_parts
-from d3fast.untrusted import complaint, open_regular, printable, zip_members
+from d3fast.untrusted import complaint, open_regular, printable, shows, zip_members
 
 TEST_SHARE = 0.2
 _MAX_BYTES = 2**32  # of one array, unpacked
@@ -139,7 +139,11 @@ def _names(array: np.ndarray[Any, Any] | None, labels: Tensor) -> tuple[str, ...
             f"classes must be names, one for each of at least {len(counts)} labels, it is "
             f"{array.shape} of {array.dtype}"
         )
-    return tuple(array.tolist())
+    names = tuple(array.tolist())
+    for name in names:
+        if not shows(name):
+            raise ValueError(f"'{printable(name, 80)}' is no name of one short line")
+    return names
 
 
 @contextmanager

@@ -1,0 +1,126 @@
+"""Runs cases of the corpus in a process of its own, where memory and time are bounded.
+
+``python -m tests.hostile.child FOLDER [GROUP [FIRST]]`` writes one line of JSON per case: what was
+raised and how it prints, seconds, how far the peak of memory rose, which files are new. The test
+that started it judges. A model that has changed ends it.
+"""
+
+import contextlib
+import copy
+import faulthandler
+import json
+import os
+import resource
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from d3fast.attacks import load_attack
+from d3fast.data import clean_samples, load
+from d3fast.data.idx import read_idx
+from d3fast.data.pictures import read_picture
+from d3fast.models import load_weights
+from d3fast.report.results import read_results
+from tests.hostile.data import ARRAYS, CIFAR, FOLDERS, IDX, PICTURES
+from tests.hostile.documents import RESULTS, TRIGGERS
+from tests.hostile.files import Case
+from tests.hostile.weights import WEIGHTS, net
+
+SECONDS = 10
+ROOM = 2**30  # bytes of address space that a loader may add
+
+
+def _load_weights(path: Path) -> None:
+    """Load into a new model; a refused file must leave it as it was."""
+    model = net()
+    before = copy.deepcopy(model.state_dict())
+    try:
+        load_weights(model, path)
+    finally:
+        after = model.state_dict()
+        unchanged = all(torch.equal(after[name], value) for name, value in before.items())
+        if not unchanged and sys.exc_info()[0] is not None:
+            os.write(2, b"the model has changed\n")
+            os._exit(3)
+
+
+GROUPS: Mapping[str, tuple[list[Case], Callable[[Path], Any]]] = {
+    "weights": (WEIGHTS, _load_weights),
+    "triggers": (TRIGGERS, load_attack),
+    "results": (RESULTS, read_results),
+    "pictures": (PICTURES, lambda path: read_picture(path, size=8)),
+    "folders": (FOLDERS, clean_samples),
+    "arrays": (ARRAYS, clean_samples),
+    "idx": (IDX, read_idx),
+    "cifar": (CIFAR, lambda path: load("cifar10", 0, clean=2, data_dir=path)),
+}
+
+
+def _peak() -> int:
+    """Peak of resident memory since the last call of ``_reset_peak``, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _reset_peak() -> None:
+    with contextlib.suppress(OSError):  # without it a case may look worse than it is, never better
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _address_space() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def _listing(folder: Path) -> set[str]:
+    return {os.path.join(where, name) for where, _, files in os.walk(folder) for name in files}
+
+
+def run(case: Case, loader: Callable[[Path], Any], folder: Path) -> dict[str, Any]:
+    path = case.make(folder)
+    files = _listing(folder)
+    error: BaseException | None = None
+    _reset_peak()
+    before, start = _peak(), time.perf_counter()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (_address_space() + ROOM, hard))
+    faulthandler.dump_traceback_later(SECONDS, exit=True)  # a loader may hang where no signal helps
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # a second line on the terminal
+            loader(path)
+    except BaseException as raised:
+        error = raised
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    return {
+        "name": case.name,
+        "type": None if error is None else type(error).__name__,
+        "usable": isinstance(error, ValueError | OSError),
+        "line": str(error),
+        "path": str(path),
+        "seconds": time.perf_counter() - start,
+        "memory": _peak() - before,
+        "new": sorted(_listing(folder) - files),
+    }
+
+
+def main(where: str, only: str | None = None, first: str = "0") -> None:
+    for group in GROUPS if only is None else [only]:
+        cases, loader = GROUPS[group]
+        for position, case in list(enumerate(cases))[int(first) :]:
+            folder = Path(where, f"{group}-{position}")
+            folder.mkdir()
+            print(json.dumps({"group": group, **run(case, loader, folder)}), flush=True)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(*sys.argv[1:])

@@ -1,0 +1,116 @@
+"""Hostile triggers and results."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from d3fast.report.results import Results
+from tests.hostile.files import BAD_NAME, Case, content, damaged, safetensors, special
+
+_safe = partial(content, "w.safetensors")
+_json = partial(content, "w.json")
+
+_OPTIONS = {
+    "badnets": {"target": 1},
+    "blended": {"target": 1},
+    "sig": {"target": 1},
+    "wanet": {"target": 1},
+    "low-frequency": {"target": 1},
+    "input-aware": {"target": 1},
+    "ssba": {"target": 1},
+}
+
+
+def trigger(attack: str = "badnets", tensors: Any = None, **options: Any) -> bytes:
+    text = json.dumps({**_OPTIONS.get(attack, {}), **options})
+    return raw_trigger(text, attack, tensors)
+
+
+def raw_trigger(options: str, attack: str = "badnets", tensors: Any = None) -> bytes:
+    metadata = {"format": "d3fast.attack/1", "attack": attack, "options": options}
+    return save(tensors or {}, metadata)
+
+
+def _trigger(*arguments: Any, **options: Any) -> Callable[[Path], Path]:
+    return _safe(trigger(*arguments, **options))
+
+
+TRIGGERS = [
+    *special(".safetensors"),
+    Case("a model", _safe(save({"a": torch.zeros(1)})), "no saved attack"),
+    Case("an unknown attack", _trigger("exec"), "attack must be one of"),
+    Case("an attack whose name prints badly", _trigger(BAD_NAME), "attack must be one of"),
+    Case("a header of 2^63 bytes", _safe(safetensors({}, length=2**63)), ""),
+    Case("an unknown option", _trigger(run="code"), "options"),
+    Case("an option whose name prints badly", _trigger(**{BAD_NAME: 1}), "options"),
+    Case("options 100,000 deep", _safe(raw_trigger("[" * 10**5)), "damaged"),
+    Case("options of a megabyte of digits", _safe(raw_trigger("9" * 2**20)), "damaged"),
+    Case("options that are a list", _safe(raw_trigger("[1]")), "options"),
+    Case("a target of NaN", _safe(raw_trigger('{"target": NaN}')), "target"),
+    Case("a target of 10^4000", _trigger(target=10**4000), ""),
+    Case("a target of a list", _trigger(target=[1] * 10**5), "target"),
+    Case("a target that prints badly", _trigger(target=BAD_NAME), "target"),
+    Case("a size of 10^4000", _trigger(size=10**4000), ""),
+    Case("a label mapping that is a list", _trigger(mapping=[1]), ""),
+    Case("tensors that no one asked for",
+         _trigger("badnets", {"a": torch.zeros(1)}), "learns no tensors"),
+    Case("tensors whose names print badly",
+         _trigger("badnets", {BAD_NAME: torch.zeros(1)}), "learns no"),
+    Case("10,000 tensors",
+         _trigger("badnets", {f"{n}": torch.zeros(1) for n in range(10_000)}), "learns no"),
+    *(Case(f"{name}: other tensors", _trigger(name, {"a": torch.zeros(1)}), "")
+      for name in _OPTIONS),
+    *(Case(f"{name}: {option} of {value!r:.20}", _trigger(name, **{option: value}), "")
+      for name, option, value in [
+          ("blended", "alpha", 10**400), ("blended", "alpha", "x"), ("blended", "alpha", None),
+          ("sig", "delta", [1]), ("sig", "frequency", 10**400), ("wanet", "grid", 10**9),
+          ("wanet", "strength", "x"), ("low-frequency", "strength", {}), ("ssba", "width", 2**40),
+          ("input-aware", "density", []), ("input-aware", "width", 2**40)]),
+    *damaged(trigger("badnets"), ".safetensors"),
+]  # fmt: skip
+
+
+def results(**changes: Any) -> bytes:
+    document = Results("d3fast inspect", {"seed": 0}, ({"kind": "model", "acc": 0.5},)).as_dict()
+    return json.dumps({**document, **changes}).encode()
+
+
+def _results(**changes: Any) -> Callable[[Path], Path]:
+    return _json(results(**changes))
+
+
+def _rows(text: bytes) -> Callable[[Path], Path]:
+    """A document whose rows are a given piece of JSON."""
+    return _json(results(rows="ROWS").replace(b'"ROWS"', text))
+
+
+RESULTS = [
+    *special(".json"),
+    Case("a text", _json(b"hello"), "no JSON"),
+    Case("no UTF-8", _json(b"\xff\xfe"), "no JSON"),
+    Case("brackets 100,000 deep", _json(b"[" * 10**5), "no JSON"),
+    Case("rows 100,000 deep", _rows(b"[" * 10**5 + b"]" * 10**5), ""),
+    Case("NaN", _rows(b'[{"acc": NaN}]'), "NaN"),
+    Case("inf", _rows(b'[{"acc": -Infinity}]'), "Infinity"),
+    Case("a number past what floats hold", _rows(b'[{"acc": 1e999}]'), ""),
+    Case("a number of a million digits", _rows(b'[{"acc": ' + b"9" * 10**6 + b"}]"), ""),
+    Case("200 MB", _json(lambda: b" " * (2 * 10**8)), "longer than"),
+    Case("another document", _json(b'{"schema": "other"}'), "no d3fast.results"),
+    Case("another version", _results(version=10**9), "has version"),
+    Case("a version that prints badly", _results(version=BAD_NAME), "has version"),
+    Case("a field whose name prints badly", _results(**{BAD_NAME: 1}), "missing or unknown"),
+    Case("10,000 unknown fields",
+         _results(**{f"f{n}": 1 for n in range(10_000)}), "missing or unknown"),
+    Case("rows that are numbers", _results(rows=[1]), "row"),
+    *(Case(f"{name} of another type: {value!r}", _results(**{name: value}), name)
+      for name, value in [
+          ("command", 1), ("command", None), ("settings", []), ("settings", "x"), ("rows", {}),
+          ("rows", None), ("rows", "x"), ("versions", 1), ("machine", []), ("commit", 1),
+          ("created", None)]),
+    *damaged(results(), ".json"),
+]  # fmt: skip
