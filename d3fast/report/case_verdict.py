@@ -102,7 +102,9 @@ def _backdoor(before: Findings | None) -> Point:
         return Point(question, "cannot tell", OPEN, _BLIND)
     if carries:
         text = f"The model bears signs of a backdoor{_toward(before)}."
-        return Point(question, "found", BAD, text, _evidence(before))
+        if _works(before):
+            text = f"The model has a backdoor{_toward(before)}: a known trigger works."
+        return Point(question, "found" if _works(before) else "signs", BAD, text, _evidence(before))
     text = "No sign of a backdoor was found. That does not prove that there is none."
     return Point(question, "no sign", OPEN, text, _evidence(before))
 
@@ -117,7 +119,8 @@ def _repaired(before: Findings | None, after: Findings | None) -> Point:
             text = f"The model was repaired. {_BLIND}"
         return Point(question, "not checked", OPEN, text)
     if carries:
-        return Point(question, "no", BAD, _failure(before, after), _evidence(after))
+        word = "not certain" if _moved(before, after) else "no"
+        return Point(question, word, BAD, _failure(before, after), _evidence(after))
     text = {
         None: "The model was repaired; the repaired model bears no sign of a backdoor.",
         True: "The model was repaired: the signs of the backdoor are gone.",
@@ -126,15 +129,25 @@ def _repaired(before: Findings | None, after: Findings | None) -> Point:
     return Point(question, "yes", GOOD, text, _evidence(after))
 
 
+def _moved(before: Findings | None, after: Findings) -> bool:
+    """Whether the signs after a repair point to other classes than those before."""
+    if before is None or _works(after) or not before.targets or not after.targets:
+        return False
+    return not set(before.targets) & set(after.targets)
+
+
 def _failure(before: Findings | None, after: Findings) -> str:
     """In what way a repair failed."""
     toward = _toward(after)
+    if before is not None and _moved(before, after):
+        return (
+            f"The signs{_toward(before)} are gone, but the repaired model bears some{toward}: "
+            "a second backdoor that the first one hid, or a false alarm."
+        )
     if before is None or not _carries(before):
         text = f"The repaired model bears signs of a backdoor{toward}"
         return f"{text}." if _carries(before) is None else f"{text} that the suspect did not bear."
-    if not after.targets or set(before.targets) & set(after.targets):
-        return f"The repair failed: signs of a backdoor{toward} are still there."
-    return f"The repaired model bears signs of a backdoor{toward}, not of the one before."
+    return f"The repair failed: signs of a backdoor{toward} are still there."
 
 
 def _accuracy(before: Findings | None, card: Card | None) -> Point:
@@ -177,8 +190,8 @@ def _left(before: Findings | None, after: Findings | None) -> Point:
     names += ["the known trigger"] * _works(now)
     found = f"Stands out: {joined(names)}." if names else ""
     if carries:
-        text = "The model is as it came." if after is None else "Signs of a backdoor."
-        return Point(question, "a backdoor", BAD, text, found)
+        text = "The model is as it came." if after is None else f"Signs{_toward(after)}."
+        return Point(question, "signs", BAD, text, found)
     if names:
         text = "No sign of a backdoor by the verdict; something still stands out, though."
         return Point(question, "a little", OPEN, text, found)
@@ -189,30 +202,35 @@ def _left(before: Findings | None, after: Findings | None) -> Point:
 def _headline(before: Findings | None, after: Findings | None, card: Card | None) -> str:
     carried, carries = _carries(before), _carries(after)
     where = _toward(before) if before is not None and carried else ""
+    sort = "A known trigger works: backdoor" if _works(before) else "Signs of a backdoor"
     if after is None or card is None:
         if before is not None and before.blind:
             return "Whether the model has a backdoor cannot be told"
         return {
             None: "Nobody has looked for a backdoor yet",
-            True: f"Signs of a backdoor{where}",
+            True: f"{sort}{where}",
             False: "No sign of a backdoor found",
         }[carried]
     start = {
         None: "The model was repaired",
-        True: f"Backdoor{where} found",
+        True: f"{sort}{where}",
         False: "No sign of a backdoor found",
     }[carried]
     if carries is None:
-        known = "its state cannot be told" if after.blind else "nobody has checked the result"
-        return f"{start}; {known}" if not carried else f"{start} and treated; {known}"
+        known = "cannot be told" if after.blind else "nobody has checked"
+        comma = "," if carried is None else "; repaired,"
+        return f"{start}{comma} with what outcome {known}"
+    if carries and carried:
+        others = f"after the repair others,{_toward(after)}"
+        return f"{start}; {others if _moved(before, after) else 'the repair failed'}"
     if carries:
-        return f"{start}; the repaired model {'still ' if carried else ''}bears signs"
+        return f"{start}; the repaired model bears signs{_toward(after)}"
     price = "accuracy kept" if card.repair.kept else "more accuracy lost than allowed"
     if card.repair.allowed is None:
         price = f"{_price(card.repair.drop[0])} in accuracy"
     if carried is None:
         return f"{start}, {price}; no sign of a backdoor is left"
-    return f"{start} and repaired, {price}" if carried else f"{start}; repaired, {price}"
+    return f"{start}; {'gone after the repair' if carried else 'repaired'}, {price}"
 
 
 def _advice(case: CaseDocuments) -> str:
@@ -224,6 +242,11 @@ def _advice(case: CaseDocuments) -> str:
         return f"Do not ship {name} from this folder: run d3fast detox again."
     if carries is None:
         return f"Run d3fast inspect on {name} before it ships."
+    if carries and case.after is not None and _moved(case.before, case.after):
+        return (
+            "Do not ship either model yet. Inspect the repaired one again with more clean samples "
+            "or another seed; if the signs stay, repair again (d3fast pilot compares settings)."
+        )
     if carries:
         return (
             "Do not ship either model. Repair again with more clean samples or a stronger push "

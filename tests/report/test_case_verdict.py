@@ -63,8 +63,11 @@ def words(found):
 
 def test_found_and_repaired(judge):
     found = judge(card=card_rows())
-    assert found.headline == "Backdoor toward class “3” found and repaired, accuracy kept"
-    assert words(found) == ["found", "yes", "kept", "nothing seen"]
+    assert (
+        found.headline
+        == "Signs of a backdoor toward class “3”; gone after the repair, accuracy kept"
+    )
+    assert words(found) == ["signs", "yes", "kept", "nothing seen"]
     assert [point.state for point in found.points] == [BAD, GOOD, GOOD, GOOD]
     assert found.advice.startswith("If one of the two models ships, ship repaired.safetensors")
 
@@ -72,14 +75,14 @@ def test_found_and_repaired(judge):
 def test_found_and_not_yet_repaired(judge):
     found = judge(inspect=inspect_rows())
     assert found.headline == "Signs of a backdoor toward class “3”"
-    assert words(found) == ["found", "no repair", "measured", "a backdoor"]
+    assert words(found) == ["signs", "no repair", "measured", "signs"]
     assert found.advice.startswith("Do not ship this model. Repair it")
 
 
 def test_found_and_still_there(judge):
     found = judge(card=card_rows(after=list(SUSPICIOUS)))
-    assert found.headline == "Backdoor toward class “3” found; the repaired model still bears signs"
-    assert words(found) == ["found", "no", "kept", "a backdoor"]
+    assert found.headline == "Signs of a backdoor toward class “3”; the repair failed"
+    assert words(found) == ["signs", "no", "kept", "signs"]
     assert found.points[1].text.startswith("The repair failed")
     assert found.advice.startswith("Do not ship either model")
 
@@ -87,14 +90,21 @@ def test_found_and_still_there(judge):
 def test_found_and_another_one_afterwards(judge):
     other = [{**row, "targets": [5]} if row["kind"] == "verdict" else row for row in SUSPICIOUS]
     found = judge(card=card_rows(after=other))
-    assert found.points[1].text == (
-        "The repaired model bears signs of a backdoor toward class “5”, not of the one before."
+    assert (
+        found.headline
+        == "Signs of a backdoor toward class “3”; after the repair others, toward class “5”"
     )
+    assert found.points[1].word == "not certain"
+    assert found.points[1].text == (
+        "The signs toward class “3” are gone, but the repaired model bears some toward class “5”: "
+        "a second backdoor that the first one hid, or a false alarm."
+    )
+    assert found.advice.startswith("Do not ship either model yet. Inspect the repaired one again")
 
 
 def test_found_and_repaired_at_too_high_a_price(judge):
     found = judge(card=card_rows(acc_drop=3.0, acc_drop_high=5.0, kept=False))
-    assert found.headline.endswith("found and repaired, more accuracy lost than allowed")
+    assert found.headline.endswith("; gone after the repair, more accuracy lost than allowed")
     assert (found.points[2].word, found.points[2].state) == ("lost", BAD)
     assert "3.0 points lost, 1.0 points were allowed" in found.points[2].text
     assert found.advice.startswith("Do not ship the suspect. repaired.safetensors bears no sign")
@@ -141,7 +151,10 @@ def test_no_sign_and_a_repair_as_a_precaution(judge):
 
 def test_no_sign_before_but_after(judge):
     found = judge(card=quiet(card_rows(after=list(SUSPICIOUS))))
-    assert found.headline == "No sign of a backdoor found; the repaired model bears signs"
+    assert (
+        found.headline
+        == "No sign of a backdoor found; the repaired model bears signs toward class “3”"
+    )
     assert found.points[1].text.endswith("that the suspect did not bear.")
     assert found.points[3].state == BAD
 
@@ -149,7 +162,7 @@ def test_no_sign_before_but_after(judge):
 def test_a_repair_whose_outcome_nobody_inspected(judge):
     found = judge(card=without_verdict(card_rows(), "repaired"))
     assert found.headline == (
-        "Backdoor toward class “3” found and treated; nobody has checked the result"
+        "Signs of a backdoor toward class “3”; repaired, with what outcome nobody has checked"
     )
     assert words(found)[1] == "not checked"
     assert found.advice == "Run d3fast inspect on repaired.safetensors before it ships."
@@ -157,13 +170,16 @@ def test_a_repair_whose_outcome_nobody_inspected(judge):
 
 def test_a_card_without_inspection_borrows_that_of_inspect_json(judge):
     found = judge(card=without_verdict(card_rows(), "suspect"), inspect=inspect_rows())
-    assert found.headline == "Backdoor toward class “3” found and repaired, accuracy kept"
+    assert (
+        found.headline
+        == "Signs of a backdoor toward class “3”; gone after the repair, accuracy kept"
+    )
 
 
 def test_a_card_without_inspection_alone(judge):
     rows = without_verdict(without_verdict(card_rows(), "suspect"), "repaired")
     found = judge(card=rows)
-    assert found.headline == "The model was repaired; nobody has checked the result"
+    assert found.headline == "The model was repaired, with what outcome nobody has checked"
     assert words(found) == ["not looked for", "not checked", "kept", "unknown"]
 
 
@@ -211,3 +227,13 @@ def test_a_known_trigger_that_still_works_outweighs_quiet_signs(tmp_path):
     assert found.points[1].word == "no"
     assert "known trigger works on 75.0 % of 400 samples" in found.points[1].found
     assert found.points[3].found == "Stands out: the known trigger."
+
+
+def test_a_known_trigger_that_works_is_more_than_a_sign(tmp_path):
+    rows = [{**row, "hits": 390, "robust": 1, "triggered": 400} if row["kind"] == "model" else row
+            for row in quiet(inspect_rows())]  # fmt: skip
+    write(tmp_path, "inspect", rows)
+    found = plain(verdict(read_case(tmp_path)))
+    assert (found.points[0].word, found.points[0].state) == ("found", BAD)
+    assert found.points[0].text == "The model has a backdoor: a known trigger works."
+    assert found.headline == "A known trigger works: backdoor"
