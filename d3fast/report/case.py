@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 from d3fast.case import CARD, INSPECTION, PILOT, SPECTRUM
 from d3fast.files import sha256
 from d3fast.findings import REPAIRED, SUSPECT, Findings, class_names, findings
+from d3fast.report.case_origin import Origin, origin
 from d3fast.report.case_pictures import checked_picture
 from d3fast.report.case_rows import Repair, Way, epochs, pilot_rows, repair, spectrum_rows, way
 from d3fast.report.results import Results, read_results
-from d3fast.rows import digest, maybe
 
 COMMANDS = {INSPECTION: "d3fast inspect", PILOT: "d3fast pilot", CARD: "d3fast detox",
             SPECTRUM: "d3fast spectrum"}  # fmt: skip
@@ -52,7 +52,7 @@ class CaseDocuments:
     """All that was found out in one case.
 
     Attributes:
-        documents: what was read, by the name of the file; those left out are not among them.
+        documents: where each is from, by the name of its file; not those that were left out.
         inspection: the suspect, from inspect.json.
         card: card.json.
         pilot: rows of pilot.json.
@@ -64,7 +64,7 @@ class CaseDocuments:
         warnings: what does not belong together, a sentence each.
     """
 
-    documents: Mapping[str, Results]
+    documents: Mapping[str, Origin]
     inspection: Findings | None
     card: Card | None
     pilot: Sequence[Mapping[str, Any]]
@@ -170,10 +170,6 @@ def _other_repairs(spectrum: Results, card: Card | None) -> list[str]:
     ]
 
 
-def _hash(results: Results) -> str | None:
-    return maybe(digest, {**results.settings, "kind": "settings"}, "sha256")
-
-
 def read_case(folder: str | Path) -> CaseDocuments:
     """Read inspect.json, pilot.json, card.json and spectrum.json, those that are there.
 
@@ -189,7 +185,8 @@ def read_case(folder: str | Path) -> CaseDocuments:
     if not read:
         made = ", ".join(f"{name} ({command})" for name, command in COMMANDS.items())
         raise ValueError(f"{folder} has nothing to report on; it needs one of {made}")
-    hashes = {name: _named(name, _hash, results) for name, results in read.items()}
+    origins = {name: _named(name, origin, results) for name, results in read.items()}
+    hashes = {name: found.sha256 for name, found in origins.items()}
     card = suspect = None
     if CARD in read:
         card = _named(CARD, _card, read[CARD].rows)
@@ -212,7 +209,7 @@ def read_case(folder: str | Path) -> CaseDocuments:
         if found is not None:
             pictures |= _named(name, _pictures, found, role)
     return CaseDocuments(
-        documents={name: read[name] for name in COMMANDS if name in kept},
+        documents={name: origins[name] for name in COMMANDS if name in kept},
         inspection=inspection,
         card=card,
         pilot=_named(PILOT, pilot_rows, read[PILOT].rows) if PILOT in kept else (),

@@ -24,11 +24,9 @@ from d3fast.report.case_verdict import verdict
 from d3fast.report.case_words import percent
 from d3fast.report.page import inline_svg, write_page
 from d3fast.report.pilot_plots import pareto_figure, sensitivity_figure
-from d3fast.report.results import Results
 from d3fast.report.spectrum import models_of, spectrum_table
 from d3fast.report.spectrum_plots import density_figure, eigenvalue_figure
-from d3fast.rows import maybe, of_kind, text
-from d3fast.untrusted import printable
+from d3fast.rows import of_kind
 
 
 def _svg(figure: Figure, alt: str) -> Markup:
@@ -136,45 +134,22 @@ def _repair(case: CaseDocuments) -> dict[str, Any] | None:
     }
 
 
-def _made(name: str, results: Results) -> dict[str, str]:
-    """Who made a document, with what, and when."""
-    versions = {"kind": "versions", **results.versions}
-    shown = (f"{key} {maybe(text, versions, key, most=40) or '?'}" for key in ("d3fast", "torch"))
-    when = printable(results.created, 40).replace("T", " ").replace("+00:00", " UTC")
-    return {
-        "name": name,
-        "command": printable(results.command, 600),
-        "when": ", ".join([when, *shown]),
-    }
-
-
-def _machine(results: Results) -> str:
-    machine = {"kind": "machine", **results.machine}
-    gpus = machine.get("gpus")
-    parts = [machine.get("cpu"), f"{machine.get('cores')} cores", machine.get("system"),
-             *(gpus if isinstance(gpus, list) else [])[:8]]  # fmt: skip
-    return ", ".join(printable(part, 80) for part in parts if part)
-
-
 def _origin(case: CaseDocuments) -> dict[str, Any]:
-    """How the page was made: commands, versions, hashes, machines."""
+    """How the page was made: documents, model, files with their hashes, machines."""
+    made = list(case.documents.values())
     files = []
-    settings = [{**results.settings, "kind": "settings"} for results in case.documents.values()]
-    checkpoints = [maybe(text, row, "checkpoint", most=120) for row in settings]
     if case.before is not None:
-        name = next((c for c in checkpoints if c), "the suspect")
+        name = next((origin.checkpoint for origin in made if origin.checkpoint), "the suspect")
         files.append((name, case.before.sha256))
     if case.card is not None:
         files.append((case.card.repair.output, case.card.repair.output_sha256))
     return {
-        "documents": [_made(name, results) for name, results in case.documents.items()],
+        "documents": case.documents,
         "files": files,
-        "machines": list(dict.fromkeys(_machine(results) for results in case.documents.values())),
+        "machines": list(dict.fromkeys(origin.machine for origin in made)),
         "head": case.before and case.before.head,
         "weights": case.before and f"{case.before.parameters:,}",
-        "model": next(
-            (m for m in (maybe(text, row, "model", most=120) for row in settings) if m), None
-        ),
+        "model": next((origin.model for origin in made if origin.model), None),
     }
 
 
