@@ -29,8 +29,8 @@ class Pilot:
     """What came out.
 
     Attributes:
-        rows: of kinds ``suspect``, ``trial`` (one per setting and rung), ``sensitivity`` and
-            ``recommendation``; docs/pilot.md says what is in them.
+        rows: of kinds ``suspect``, ``trial`` (one per setting and rung), ``failed`` (in place of
+            it), ``sensitivity`` and ``recommendation``; docs/pilot.md says what is in them.
         rungs: (settings, epochs) of all that were planned.
         done: how many of them are complete.
         base: all choices of a repair but the three that were tried.
@@ -134,14 +134,19 @@ def run_pilot(
         patches, flagged = suspicious([patch for part in found for patch in part])
         (suspect,) = crew.run(measure_suspect, [patches])
         suspect["flagged"] = flagged
-        trials: list[Row] = []
+        trials, failed = list[Row](), list[Row]()
         numbers = list(range(len(settings)))
         for rung, (_, epochs) in enumerate(rungs):
             title = f"repairs of {epochs} epochs"
             work = [Trial(i, settings[i], rung, epochs, patches) for i in numbers]
-            rows = with_front(crew.run(run_trial, work, partial(advance, title)))
+            rows = crew.run(run_trial, work, partial(advance, title))
+            failed += [row for row in rows if row["kind"] == "failed"]
+            rows = with_front([row for row in rows if row["kind"] == "trial"])
+            if not rows:
+                raise ValueError(f"no setting could be repaired with: {failed[-1]['reason']}")
             trials += rows
-            pilot = _so_far(suspect, trials, rungs, options, base, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            pilot = _so_far(suspect, trials, failed, rungs, options, base, seconds)
             if on_rung is not None:
                 on_rung(pilot)
             if not pilot.finished:
@@ -152,6 +157,7 @@ def run_pilot(
 def _so_far(
     suspect: Row,
     trials: Sequence[Row],
+    failed: Sequence[Row],
     rungs: tuple[tuple[int, int], ...],
     options: PilotOptions,
     base: D3Config,
@@ -163,7 +169,7 @@ def _so_far(
         suspect, [row for row in trials if row["rung"] == last], options.max_acc_drop, base.epochs
     )
     matters = sensitivity([row for row in trials if row["rung"] == 0])
-    rows = (suspect, *trials, *matters, advice)
+    rows = (suspect, *trials, *failed, *matters, advice)
     return Pilot(rows, rungs, last + 1, base, seconds)
 
 

@@ -128,16 +128,22 @@ def measure_suspect(bench: Bench, device: torch.device, patches: Sequence[Invers
 
 
 def run_trial(bench: Bench, device: torch.device, trial: Trial) -> Row:
-    """Repair with one setting, from the suspect on, and measure."""
+    """Repair with one setting, from the suspect on, and measure.
+
+    A setting whose repair fails (its loss becomes infinite) gives a row of kind ``failed``.
+    """
     plain: Any = {"patience": 0, "max_acc_drop": None, "recovery": 0}
     config = trial.setting.config(bench.base, epochs=trial.epochs, **plain)
     samples = repair_samples(
         bench.repair, batch_size=bench.options.batch_size, augment=bench.augment, seed=config.seed
     )
-    result = detoxify(bench.model, samples.loader, config, device=device, progress=False)
+    row = {"trial": trial.number, "rung": trial.rung, "epochs": trial.epochs, **vars(trial.setting)}
+    try:
+        result = detoxify(bench.model, samples.loader, config, device=device, progress=False)
+    except ValueError as error:
+        return {"kind": "failed", **row, "reason": str(error)}
     moved = total_distance(distance_profile(bench.model, result.model, config.track))
     return {
-        "kind": "trial", "trial": trial.number, "rung": trial.rung, "epochs": trial.epochs,
-        **vars(trial.setting), **measured(bench, device, result.model, trial.patches),
+        "kind": "trial", **row, **measured(bench, device, result.model, trial.patches),
         "distance": moved.relative or 0.0, "seconds": result.seconds,
     }  # fmt: skip

@@ -146,6 +146,7 @@ def print_pilot(pilot: Pilot, console: Console) -> None:
     console.print(table)
     lines = [*legend(pilot), "", f"What each parameter changes, after {pilot.rungs[0][1]} epochs:"]
     lines += sensitivity_lines(pilot)
+    lines += [f"Setting {row['trial']} failed: {row['reason']}." for row in pilot.of("failed")]
     lines += ["", f"Recommended: setting {pilot.recommended['trial']}. {_sentence(pilot)}"]
     lines += [cost_line(pilot)]
     for line in lines:

@@ -135,6 +135,21 @@ def test_numbers_are_within_their_intervals(call):
         assert 0 <= row["acc_low"] <= row["acc"] <= row["acc_high"] <= 1
 
 
+def test_a_setting_whose_repair_fails_is_left_behind(call, short):
+    wild = replace(short, distance_weight=(1.0, 1e38), clean_weight=(10.0,), epsilon=(0.1, 0.2))
+    pilot = call(options=wild, base=D3Config.auto(constraint=None))
+    failed = pilot.of("failed")
+    assert {row["distance_weight"] for row in failed} == {1e38}
+    assert len(failed) == 2
+    assert all("lower lr" in row["reason"] for row in failed)
+    assert {row["distance_weight"] for row in pilot.of("trial")} == {1.0}
+
+
+def test_where_all_fail_the_reason_is_given(call):
+    with pytest.raises(ValueError, match=r"^no setting could be repaired with: .* lower lr"):
+        call(base=D3Config.auto(lr=1e38, constraint=None))
+
+
 def test_parts_that_do_not_fit_are_refused(model, parts, short):
     repair, held_out = parts
     empty = held_out.subset(torch.arange(0))
