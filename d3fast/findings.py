@@ -19,7 +19,7 @@ SUSPECT, REPAIRED = "suspect", "repaired"
 
 Row = Mapping[str, Any]
 
-_NAME = 60  # characters of a class or a sign
+_NAME = 80  # characters of a class or a sign
 
 
 @dataclass(frozen=True)

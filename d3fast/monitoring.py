@@ -140,7 +140,7 @@ def _inversions(old: Findings, new: Findings) -> list[Change]:
 def _raised(sign: Sign | None) -> str:
     if sign is None:
         return "not measured"
-    value = "" if sign.value is None else f" ({sign.value:.1f}, raised above {sign.threshold:g})"
+    value = "" if sign.value is None else f" ({sign.value:.1f}, raised above {sign.threshold:.1f})"
     return ("raised" if sign.raised else "not raised") + value
 
 

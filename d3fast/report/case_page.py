@@ -169,11 +169,12 @@ def write_case(folder: str | Path, out: str | Path) -> tuple[str, ...]:
     """
     case = read_case(folder)
     said = verdict(case)
+    classes, more_classes = class_table(case)
     samples = {m.metrics.images for m in (case.before, case.after) if m is not None}
     write_page(
         out, "case.html", title=said.headline, ours="", verdict=said, case=case,
-        measures=before_and_after(case), classes=class_table(case), signs=sign_table(case),
-        meanings=sign_meanings(case), pictures=_pictures(case), repair=_repair(case),
+        measures=before_and_after(case), classes=classes, more_classes=more_classes,
+        signs=sign_table(case), meanings=sign_meanings(case), pictures=_pictures(case), repair=_repair(case),
         spectrum=_spectrum(case), pilot=_pilot(case), origin=_origin(case),
         samples=max(samples, default=None),
         has={name.partition(".")[0]: name in case.documents

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from d3fast.report.plot import BLUE, GREY, ORANGE, STYLE
+from d3fast.untrusted import printable
 
 Row = Mapping[str, Any]
 
@@ -84,15 +85,15 @@ def layer_figure(layers: Sequence[tuple[str, float | None]]) -> Figure:
     furthest = sorted(known, key=lambda layer: -layer[2])[:_MOST_LAYERS]
     shown = sorted(furthest)
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(7.6, 0.9 + 0.19 * len(shown)), layout="constrained")
+        figure = Figure(figsize=(7.6, 0.6 + 0.19 * len(shown)), layout="constrained")
         axes = figure.subplots()
         places = range(len(shown))
         bars = axes.barh(places, [100 * value for _, _, value in shown], height=0.62, color=BLUE)
         axes.bar_label(bars, fmt="{:.3g}", padding=3, fontsize=7.5, color=GREY)
         # A dollar sign would make mathematics of a name.
-        names = [name.replace("$", "＄") for _, name, _ in shown]
+        names = [printable(name, 50).replace("$", "＄") for _, name, _ in shown]
         axes.set_yticks(places, names, fontsize=7.5)
-        axes.invert_yaxis()
+        axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.grid(axis="x", color=GREY, alpha=0.2, linewidth=0.6)
         axes.set_xlim(left=0)
         axes.set_xlabel("% of the layer’s norm")

@@ -103,10 +103,13 @@ def inverted_words(found: Inverted) -> str:
     return f"{size(found.norm)}, index {index(found.index)}"
 
 
-def class_table(case: CaseDocuments) -> Shown:
-    """One line per class, the smallest trigger first: size and anomaly index, before and after.
+def class_table(case: CaseDocuments) -> tuple[Shown, int]:
+    """One line per class: size of its trigger and anomaly index, before and after.
 
-    Of many classes those with the smallest triggers are shown, and how many more there are.
+    Unusual ones come first, then the smallest.
+
+    Returns:
+        The table, and how many classes with larger triggers are not in it.
     """
     models = [{i.target: i for i in found.inversions} for found in _models(case)]
     least = {
@@ -124,11 +127,7 @@ def class_table(case: CaseDocuments) -> Shown:
     headings = ["class", "trigger", "index"]
     if len(models) > 1:
         headings = ["class", "trigger before", "index before", "trigger after", "index after"]
-    more = len(chosen) - len(shown)
-    notes = (
-        (f"{more} more classes, all with larger triggers, are in the JSON files.",) if more else ()
-    )
-    return Shown(tuple(headings), tuple(lines), notes=notes)
+    return Shown(tuple(headings), tuple(lines)), len(chosen) - len(shown)
 
 
 def _sign(sign: Sign | None) -> Item:

@@ -73,6 +73,12 @@ def _toward(found: Findings) -> str:
     return f" toward {'class' if len(found.targets) == 1 else 'classes'} {listed}"
 
 
+def _briefly(found: Findings) -> str:
+    """The same for a headline: classes whose names would fill it are counted."""
+    toward = _toward(found)
+    return toward if len(toward) < 80 else f" toward {len(found.targets)} classes"
+
+
 def _evidence(found: Findings) -> str:
     """How many signs are raised, and how often a known trigger works, in words."""
     parts = []
@@ -201,7 +207,7 @@ def _left(before: Findings | None, after: Findings | None) -> Point:
 
 def _headline(before: Findings | None, after: Findings | None, card: Card | None) -> str:
     carried, carries = _carries(before), _carries(after)
-    where = _toward(before) if before is not None and carried else ""
+    where = _briefly(before) if before is not None and carried else ""
     sort = "A known trigger works: backdoor" if _works(before) else "Signs of a backdoor"
     if after is None or card is None:
         if before is not None and before.blind:
@@ -221,10 +227,10 @@ def _headline(before: Findings | None, after: Findings | None, card: Card | None
         comma = "," if carried is None else "; repaired,"
         return f"{start}{comma} with what outcome {known}"
     if carries and carried:
-        others = f"after the repair others,{_toward(after)}"
+        others = f"after the repair others,{_briefly(after)}"
         return f"{start}; {others if _moved(before, after) else 'the repair failed'}"
     if carries:
-        return f"{start}; the repaired model bears signs{_toward(after)}"
+        return f"{start}; the repaired model bears signs{_briefly(after)}"
     price = "accuracy kept" if card.repair.kept else "more accuracy lost than allowed"
     if card.repair.allowed is None:
         price = f"{_price(card.repair.drop[0])} in accuracy"

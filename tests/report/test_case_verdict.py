@@ -212,6 +212,15 @@ def test_several_targets_are_listed(judge):
     assert judge(inspect=rows).headline == "Signs of a backdoor toward classes “3”, “5” and “7”"
 
 
+def test_a_headline_counts_classes_whose_names_would_fill_it(judge):
+    rows = [{**row, "class": f"{row['class']} " + 40 * "x"} if row["kind"] == "inversion" else row
+            for row in inspect_rows()]  # fmt: skip
+    rows = [{**row, "targets": [3, 5]} if row["kind"] == "verdict" else row for row in rows]
+    found = judge(inspect=rows)
+    assert found.headline == "Signs of a backdoor toward 2 classes"
+    assert 40 * "x" in found.points[0].text
+
+
 def test_another_file_under_the_name_of_the_repaired_one_must_not_ship(judge, tmp_path):
     (tmp_path / "repaired.safetensors").write_bytes(b"another")
     found = judge(card=card_rows())
