@@ -174,8 +174,8 @@ def write_case(folder: str | Path, out: str | Path) -> tuple[str, ...]:
     write_page(
         out, "case.html", title=said.headline, ours="", verdict=said, case=case,
         measures=before_and_after(case), classes=classes, more_classes=more_classes,
-        signs=sign_table(case), meanings=sign_meanings(case), pictures=_pictures(case), repair=_repair(case),
-        spectrum=_spectrum(case), pilot=_pilot(case), origin=_origin(case),
+        signs=sign_table(case), meanings=sign_meanings(case), pictures=_pictures(case),
+        repair=_repair(case), spectrum=_spectrum(case), pilot=_pilot(case), origin=_origin(case),
         samples=max(samples, default=None),
         has={name.partition(".")[0]: name in case.documents
              for name in (INSPECTION, CARD, PILOT, SPECTRUM)},
