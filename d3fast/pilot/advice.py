@@ -107,18 +107,16 @@ def _why(suspect: Row, best: Row, count: int, within: int, limit: float) -> str:
     kind = "inverted triggers"
     if best["asr"] is not None:
         kind = "the trigger that was given"
-    drop, samples = lost(suspect, best), suspect["samples"]
+    drop, one = lost(suspect, best), 100 / suspect["samples"]
     change = f"loses {drop:.1f} points of accuracy" if drop >= 0 else f"gains {-drop:.1f} points"
+    rate = f"{100 * attack_rate(best):.1f} %"
+    allowed = f"within {limit:g} point{'s' * (limit != 1)} after {best['epochs']} epochs"
     if within:
-        text = (
-            f"of {count} settings after {best['epochs']} epochs {within} lose at most {limit:g} "
-            f"points; of these it has the lowest success of {kind}, "
-            f"{100 * attack_rate(best):.1f} %, and {change}"
-        )
+        verb = "stays" if within == 1 else "stay"
+        text = f"{within} of {count} settings {verb} {allowed}; of these it has the lowest success "
+        text += f"of {kind}, {rate}, and {change}"
     else:
-        text = (
-            f"none of {count} settings after {best['epochs']} epochs stays within {limit:g} "
-            f"points; this one loses least, {drop:.1f}, and the success of {kind} is "
-            f"{100 * attack_rate(best):.1f} %"
-        )
-    return f"{text} (one of {samples} held-out samples is {100 / samples:.1f} points)"
+        text = f"none of {count} settings stays {allowed}; this one loses least, {drop:.1f}, and "
+        text += f"the success of {kind} is {rate}"
+    coarse = ": the limit allows none to be lost" if one > limit else ""
+    return f"{text} (one of {suspect['samples']} held-out samples is {one:.1f} points{coarse})"

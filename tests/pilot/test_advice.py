@@ -65,12 +65,16 @@ def test_a_trigger_that_was_given_has_no_say_in_who_goes_on():
 def test_where_none_is_within_the_row_says_so():
     chosen = recommendation(SUSPECT, [run(0, 40, 0.0), run(1, 42, 1.0)], 1.0, 50)
     assert (chosen["trial"], chosen["within"], chosen["acc_drop"]) == (1, False, 6.0)
-    assert chosen["why"].startswith("none of 2 settings after 5 epochs stays within 1 points")
+    assert chosen["why"].startswith("none of 2 settings stays within 1 point after 5 epochs")
 
 
 def test_the_row_says_what_the_held_out_samples_can_resolve():
     chosen = recommendation(SUSPECT, [run(0, 45, 0.0)], 1.0, 50)
-    assert "one of 50 held-out samples is 2.0 points" in chosen["why"]
+    assert chosen["why"].endswith(
+        "(one of 50 held-out samples is 2.0 points: the limit allows none to be lost)"
+    )
+    chosen = recommendation(SUSPECT, [run(0, 45, 0.0)], 2.0, 50)
+    assert chosen["why"].endswith("(one of 50 held-out samples is 2.0 points)")
 
 
 def test_seconds_of_a_whole_repair_are_those_of_an_epoch_times_its_epochs():

@@ -74,7 +74,9 @@ def test_it_fits_a_terminal_of_80_columns(given):
     out = io.StringIO()
     print_pilot(made(given), Console(file=out, width=80))
     assert "…" not in out.getvalue()
-    assert "Recommended: setting 0. Of 3 settings after 20 epochs" in out.getvalue()
+    assert (
+        "Recommended: setting 0. 1 of 3 settings stays within 2 points after 20" in out.getvalue()
+    )
 
 
 def test_a_pilot_that_was_cut_off_says_so(tmp_path):
