@@ -27,6 +27,7 @@ Row = Mapping[str, Any]
 
 _NAME = 60  # characters of a model, a parameter, a loss
 _LAYER = 80
+_MOST_NODES = 20_000  # a density takes a bump for each
 _MOST = 1e12  # what a figure can show and nothing measured exceeds
 
 
@@ -218,7 +219,7 @@ def pilot_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
         ValueError: a field that cannot be; no trial.
     """
     readers: Mapping[str, tuple[Callable[[Row], dict[str, Any]], int]] = {
-        "trial": (_trial, 5000), "sensitivity": (_sensitivity, 8),
+        "trial": (_trial, 1000), "sensitivity": (_sensitivity, 8),
         "recommendation": (_recommendation, 1), "suspect": (_untouched, 1),
     }  # fmt: skip
     found = [
@@ -237,6 +238,8 @@ def _grid(row: Row, key: str, low: float) -> list[list[float]]:
     ]
     if not lines or not lines[0] or len({len(line) for line in lines}) > 1:
         raise ValueError(f"spectrum row: {key} must be lists of numbers of one length")
+    if len(lines) * len(lines[0]) > _MOST_NODES:
+        raise ValueError(f"spectrum row: {key} must be at most {_MOST_NODES} numbers")
     return lines
 
 
@@ -268,8 +271,8 @@ def spectrum_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
     Raises:
         ValueError: a field that cannot be; spectra that are not one per model and loss.
     """
-    models = [_scored(row) for row in of_kind(rows, "model", 50)]
-    spectra = [_spectrum(row) for row in of_kind(rows, "spectrum", 200)]
+    models = [_scored(row) for row in of_kind(rows, "model", 12)]
+    spectra = [_spectrum(row) for row in of_kind(rows, "spectrum", 60)]
     names, losses = ([row["model"] for row in models], {row["loss"] for row in spectra})
     if len(set(names)) < len(names):
         raise ValueError("two model rows have the same name")

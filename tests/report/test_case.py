@@ -17,6 +17,7 @@ from tests.report.case_documents import (
     card_rows,
     edit,
     model,
+    pilot_rows,
     repair,
     settings,
     spectrum_rows,
@@ -267,6 +268,8 @@ def clear(document):
         ("spectrum", clear),
         ("spectrum", change("spectrum", nodes=[[1.0], [1.0, 2.0]])),
         ("spectrum", change("spectrum", nodes=[])),
+        ("spectrum", change("spectrum", nodes=[[0.0] * 20_001])),
+        ("spectrum", change("spectrum", nodes=[[0.0]] * 1001)),
         ("spectrum", change("spectrum", weights=[[0.1]])),
         ("spectrum", change("spectrum", eigenvalues=[])),
         ("spectrum", change("spectrum", model="another")),
@@ -350,6 +353,12 @@ def test_layers_that_started_at_zero_and_losses_of_zero_can_be_drawn(tmp_path, d
     rows += [epoch, {"kind": "distance", "layers": layers, "total": None}]
     write(tmp_path, "card", rows)
     assert drawn_page().count("<svg role") == 3
+
+
+def test_more_rows_than_can_be_drawn_are_refused(tmp_path):
+    write(tmp_path, "pilot", 1001 * pilot_rows()[:1])
+    with pytest.raises(ValueError, match="1001 rows of kind trial, at most 1000"):
+        read_case(tmp_path)
 
 
 def test_settings_of_a_case_are_those_of_the_documents(tmp_path):
