@@ -101,7 +101,9 @@ class _InSmallPieces:
 
     def read(self, size: int = -1) -> bytes:
         if size < 0:  # the end of the file, where the directory's place is
-            size = os.fstat(self.file.fileno()).st_size - self.tell()
+            here = self.tell()
+            size = self.seek(0, os.SEEK_END) - here
+            self.seek(here)
         if size > _ZIP_DIRECTORY:
             raise ValueError(f"its directory is longer than {_ZIP_DIRECTORY} bytes")
         return self.file.read(size)

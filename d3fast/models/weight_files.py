@@ -23,7 +23,7 @@ from d3fast.untrusted import complaint, open_regular, printable
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 SUFFIXES = (".safetensors", *PICKLES)
-_MAX_HEADER = 2**24  # of safetensors: 150,000 tensors
+_MAX_HEADER = 2**23  # of safetensors: 70,000 tensors
 _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "C64": torch.complex64,
@@ -47,7 +47,7 @@ def check_header(file: BinaryIO) -> dict[str, Any]:
     """The header of a safetensors file, names to what is said of them.
 
     Raises:
-        ValueError: one that is longer than 16 MiB or than the file, no JSON, or has a name twice.
+        ValueError: one that is longer than 8 MiB or than the file, no JSON, or has a name twice.
     """
     length = int.from_bytes(file.read(8), "little")
     if length > _MAX_HEADER:

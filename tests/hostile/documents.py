@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save
 
 from d3fast.report.results import Results
-from tests.hostile.files import BAD_NAME, Case, content, damaged, safetensors, special
+from tests.hostile.files import BAD_NAME, Case, content, damaged, safetensors, sparse_file, special
 
 _safe = partial(content, "w.safetensors")
 _json = partial(content, "w.json")
@@ -99,7 +99,7 @@ RESULTS = [
     Case("inf", _rows(b'[{"acc": -Infinity}]'), "Infinity"),
     Case("a number past what floats hold", _rows(b'[{"acc": 1e999}]'), ""),
     Case("a number of a million digits", _rows(b'[{"acc": ' + b"9" * 10**6 + b"}]"), ""),
-    Case("200 MB", _json(lambda: b" " * (2 * 10**8)), "longer than"),
+    Case("200 MB", sparse_file("w.json", b" ", 2 * 10**8), "longer than"),
     Case("another document", _json(b'{"schema": "other"}'), "no d3fast.results"),
     Case("another version", _results(version=10**9), "has version"),
     Case("a version that prints badly", _results(version=BAD_NAME), "has version"),

@@ -1,7 +1,7 @@
 """Every file of the corpus ends in one clear line: soon, in little memory, and nothing is changed.
 
 The cases run one after the other in a process of their own (``child``), where a loader may add no
-more than a gigabyte of address space and ends the process if it takes ten seconds.
+more than a gigabyte of address space and ends the process if it takes a minute.
 """
 
 import json

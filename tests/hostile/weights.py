@@ -266,9 +266,9 @@ SAFETENSORS = [
     Case("a header of 2^63 bytes", _safe(safetensors({}, length=2**63)), ""),
     Case("a header of 90 MB", sparse_file(
         "w.safetensors", (90 * 10**6).to_bytes(8, "little") + b"{}", 10**8), ""),
-    Case("100,000 tensors in the header", _safe(lambda: safetensors(
+    Case("50,000 tensors in the header", _safe(lambda: safetensors(
         {f"{n}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
-         for n in range(10**5)})), MISFIT),
+         for n in range(50_000)})), MISFIT),
     Case("offsets past the end", _st(data_offsets=[0, 120]), ""),
     Case("offsets in reverse", _st(data_offsets=[12, 0]), ""),
     Case("offsets of another length", _st(data_offsets=[0, 8]), ""),
