@@ -1,6 +1,7 @@
 """The page of a case: what it holds for every subset of documents, and what it refuses."""
 
 import itertools
+import json
 import re
 
 import pytest
@@ -286,6 +287,29 @@ def test_a_malformed_document_is_one_line_that_names_it_and_writes_nothing(tmp_p
     assert "\n" not in str(caught.value)
     assert str(caught.value).isprintable()
     assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_any_value_in_any_field_is_read_or_refused_by_name(tmp_path, name):
+    path = write(tmp_path, name)
+    document = json.loads(path.read_text(encoding="utf-8"))
+    complaints = set()
+    firsts = {row["kind"]: row for row in reversed(document["rows"])}
+    for row in firsts.values():
+        for field, old in list(row.items()):
+            for value in (None, True, -1, 10**400, "x" * 2000, [], [None], {}, [[1, 2], [3]]):
+                row[field] = value
+                path.write_text(json.dumps(document), encoding="utf-8")
+                try:
+                    read_case(tmp_path)
+                except ValueError as error:
+                    complaints.add(str(error))
+            row[field] = old
+    assert len(complaints) > 20
+    for complaint in complaints:
+        assert complaint.startswith(f"{name}.json"), complaint
+        assert complaint.isprintable()
+        assert len(complaint) < 400
 
 
 HOSTILE = "</title><script>alert(1)</script>\x1b[2J\n‮$\\frac{$_{"
