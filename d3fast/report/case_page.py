@@ -92,6 +92,7 @@ def _pilot(case: CaseDocuments) -> dict[str, Any] | None:
             "epsilon": "ε"}  # fmt: skip
     return {
         "runs": len(trials),
+        "trigger": any(trial["asr"] is not None for trial in trials),
         "settings": len({trial["trial"] for trial in trials}),
         "seconds": sum(trial["seconds"] for trial in trials),
         "why": chosen and chosen["why"],

@@ -127,6 +127,14 @@ def test_what_was_not_checked_says_so_without_numbers_made_up(page):
     assert re.findall(r"\d+", re.sub("<.*?>|d3fast", "", part)) == ["450"]
 
 
+def test_a_trigger_that_the_pilot_alone_knew_is_told_apart(tmp_path, page):
+    write(tmp_path, "pilot", [{**row, "asr": 0.5} if row["kind"] == "trial" else row
+                              for row in pilot_rows()])  # fmt: skip
+    text = page("card")
+    assert "measured in the comparison of settings alone" in text
+    assert "trigger is not known" not in text
+
+
 def test_how_it_was_made_has_commands_versions_and_hashes(page):
     text = page("inspect", "card")
     made = text[text.index("How this was made") :]
