@@ -7,8 +7,8 @@ archive with ``data.pkl`` and ``data/0``, ``data/1`` and so on, none packed; or,
 ``d3fast.pickles``; nothing it names is looked up, imported or called. A tensor's bytes are read
 when somebody who knows how large it may be asks for them, so optimizer state costs nothing.
 
-``torch.load(weights_only=True)`` did run code from files up to torch 2.5 (CVE-2025-32434), builds
-every tensor before it can be looked at, and unpacks what is packed.
+``torch.load(weights_only=True)`` ran code from files up to torch 2.5 (CVE-2025-32434), corrupted
+memory up to 2.9 (CVE-2026-24747), and builds every tensor before one of them can be looked at.
 """
 
 import io

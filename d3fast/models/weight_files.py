@@ -32,7 +32,7 @@ _DTYPES = {
 }  # fmt: skip
 _SANDBOX = (
     "Read it in a sandbox, and from there take "
-    "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
+    "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors'): docs/hostile-files.md"
 )
 
 

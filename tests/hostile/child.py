@@ -1,8 +1,8 @@
 """Runs cases of the corpus in a process of its own, where memory and time are bounded.
 
 ``python -m tests.hostile.child FOLDER [GROUP [FIRST]]`` writes one line of JSON per case: what was
-raised and how it prints, seconds of CPU, how far the peak of memory rose, which files are new. The test
-that started it judges. A model that has changed ends it.
+raised and how it prints, seconds of CPU, how far the peak of memory rose, which files are new. The
+test that started it judges. A model that has changed ends it.
 """
 
 import contextlib
