@@ -1,11 +1,20 @@
 """Names, complaints and files of strangers."""
 
+import io
 import os
 import signal
+import zipfile
 
 import pytest
 
-from d3fast.untrusted import complaint, open_regular, printable, read_limited
+from d3fast.untrusted import (
+    complaint,
+    open_regular,
+    printable,
+    read_limited,
+    shows,
+    zip_members,
+)
 
 
 @pytest.mark.parametrize(
@@ -61,3 +70,41 @@ def test_nothing_is_left_open(tmp_path):
         with pytest.raises(IsADirectoryError):
             open_regular(tmp_path)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("name", ["cat", "Große Katze", "گل\u200cها", "a\u00a0b", "", "x" * 200])
+def test_names_that_are_read_are_shown(name):
+    assert shows(name)
+    assert printable(name) == name
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[2J", "\u202etac", "\ud800", "x" * 201])
+def test_names_that_a_terminal_obeys_or_that_fill_it_are_not(name):
+    assert not shows(name)
+
+
+def _archive(*names):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in names:
+            archive.writestr(name, name)
+    return buffer
+
+
+def test_the_members_of_an_archive_come_by_name():
+    archive, members = zip_members(_archive("a", "b/c"))
+    assert list(members) == ["a", "b/c"]
+    assert archive.read(members["b/c"]) == b"b/c"
+    assert zip_members(_archive())[1] == {}
+
+
+def test_an_archive_with_two_members_of_one_name_is_refused():
+    content = _archive("first", "other").getvalue().replace(b"other", b"first")
+    with pytest.raises(ValueError, match="it holds 'first' twice"):
+        zip_members(io.BytesIO(content))
+
+
+def test_a_directory_of_many_megabytes_is_not_read(monkeypatch):
+    monkeypatch.setattr("d3fast.untrusted._ZIP_DIRECTORY", 100)
+    with pytest.raises(ValueError, match="its directory is longer than 100 bytes"):
+        zip_members(_archive("a" * 200))
