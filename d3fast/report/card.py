@@ -52,7 +52,7 @@ def lost_points(before: Metrics, after: Metrics) -> tuple[float, float, float]:
     Example:
         >>> before, after = (Metrics(n, 100) for n in (95, 93))
         >>> [round(points, 1) for points in lost_points(before, after)]
-        [2.0, -5.0, 9.1]
+        [2.0, -5.1, 9.3]
     """
     low, high = difference_interval(before.correct, before.images, after.correct, after.images)
     return 100 * (before.acc - after.acc), 100 * low, 100 * high
