@@ -3,7 +3,8 @@ r"""``detoxify``: a D3 repair from a suspect to a repaired copy.
 
 Up to two phases. The push moves the tracked weights away from theta_0 under the hinge. Where a
 limit of lost accuracy is set and held-out samples say that it was passed, a recovery follows:
-fine-tuning without a push that keeps every tracked weight nearly as far as it went.
+fine-tuning without a push, half of it on the suspect's own answers, that keeps every tracked weight
+nearly as far as it went.
 """
 
 import copy
@@ -39,8 +40,9 @@ from d3fast.seeding import generator, global_seed
 from d3fast.training import Epoch, Gradients, check_weights, fit, mean_loss, plain_gradients
 
 OnEpoch = Callable[[Epoch, nn.Module], None]
-# Share of the way that a recovery may not go back.
-_KEPT = 0.9
+# Of a recovery: the share of the way that is not gone back, and that of the loss that is held against
+# the suspect's own answers to clean samples. Far from where the backdoor was, they teach little else.
+_KEPT, _TAUGHT = 0.9, 0.5
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ class _Repair:
         with global_seed(config.seed, "training", self.device):
             if found is None or found["phase"] == "push":
                 self._push(gradients)
-            lost = self._recover(gradients)
+            lost = self._recover()
         if config.channels_last:
             self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         wait_for(self.device)
@@ -294,7 +296,7 @@ class _Repair:
         ]
         return 100 * (accuracies[0] - accuracies[1])
 
-    def _recover(self, gradients: Gradients) -> float | None:
+    def _recover(self) -> float | None:
         """Recover where the limit was passed; the points that are lost in the end."""
         limit = self.config.max_acc_drop
         if limit is None:
@@ -310,7 +312,8 @@ class _Repair:
         }  # fmt: skip
         # A hinge at 0 is the cross-entropy itself.
         loss = CleanLoss(epsilon=0.0, weight=1.0)
-        self._fit("recovery", parts, optimizer, loss, gradients, lambda *_: None,
+        taught = distilled(self.suspect, max(_TAUGHT, self.config.distillation))
+        self._fit("recovery", parts, optimizer, loss, taught, lambda *_: None,
                   epochs=self.config.recovery, schedule="cosine")  # fmt: skip
         before, after = self._lost(pushed), self._lost(self.model)
         if after < before:
@@ -324,7 +327,9 @@ class _Repair:
         start = dict(self.suspect.named_parameters())
         floors = []
         for name, param in zip(tracked["param_names"], tracked["params"], strict=True):
-            far = torch.linalg.vector_norm(param.detach() - start[name], dtype=torch.float64)
+            far = torch.linalg.vector_norm(
+                param.detach() - start[name].detach(), dtype=torch.float64
+            )
             floors.append({
                 "params": [param], "param_names": [name], "reference": [start[name]],
                 "constraint": "distance_floor", "radius": _KEPT * float(far),
