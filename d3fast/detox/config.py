@@ -57,9 +57,9 @@ class D3Config:
             distance has grown, but not before half of the epochs; 0 runs them all.
         max_acc_drop: how many points of accuracy on held-out samples a repair may cost; ``None``
             sets no limit.
-        recovery: epochs of fine-tuning that follow where it costs more: no push, the tracked weights
-            kept at least nine tenths as far as they went, half of the loss held against the
-            suspect's own answers to the clean samples; 0 leaves it out.
+        recovery: epochs of fine-tuning that follow where it costs more: no push, the tracked
+            weights kept at least nine tenths as far as they went, half of the loss held against
+            the suspect's own answers to the clean samples; 0 leaves it out.
         seed: draws the warm start, dropout's masks, and the order of a loader that shuffles by
             torch's global generator.
         backend: of the optimizer.

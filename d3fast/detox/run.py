@@ -40,8 +40,8 @@ from d3fast.seeding import generator, global_seed
 from d3fast.training import Epoch, Gradients, check_weights, fit, mean_loss, plain_gradients
 
 OnEpoch = Callable[[Epoch, nn.Module], None]
-# Of a recovery: the share of the way that is not gone back, and that of the loss that is held against
-# the suspect's own answers to clean samples. Far from where the backdoor was, they teach little else.
+# Of a recovery: the share of the way that is not gone back, and that of the loss that is held
+# against the suspect's own answers. Far from where the backdoor was, they teach little else.
 _KEPT, _TAUGHT = 0.9, 0.5
 
 
