@@ -134,7 +134,7 @@ def _pickles_of(files):
 @fuzz
 @given(pickled=changed(list(_pickles_of(ZIPPED))))
 def test_pickles_in_files_of_torch(folder, pickled):
-    members = [("w/data.pkl", pickled), *((f"w/data/{n}", bytes(100)) for n in range(8))]
+    members = [("w/data.pkl", pickled), *((f"w/data/{n}", bytes(100)) for n in range(20))]
     loads_or_one_line(_valid, folder / "p.pt", forged_zip(members))
 
 
