@@ -3,7 +3,7 @@
 
 After every epoch all that the repair's course depends on is written to one file, whole or not at
 all: weights, optimizer, schedules, lambda, the average, the random generators, the history. The
-file holds tensors, numbers and texts alone and is read without unpickling anything else.
+file holds tensors, numbers and texts alone, and is read without unpickling.
 """
 
 import hashlib
@@ -20,7 +20,10 @@ from torch import Tensor, nn
 from d3fast.checks import check_number
 from d3fast.detox.config import D3Config
 from d3fast.files import whole_file
+from d3fast.models.stored import Stored
+from d3fast.models.torch_files import read_torch_file
 from d3fast.training import Epoch
+from d3fast.untrusted import complaint, open_regular, printable
 
 _FORMAT, _VERSION = "d3fast.repair", 1
 _KEYS = ("run", "phase", "parts", "history", "clean_weights", "random", "generators", "seconds")
@@ -166,6 +169,17 @@ class Journal:
             torch.save(state, temporary)
 
 
+def _with_tensors(held: Any) -> Any:
+    """The same with every tensor read."""
+    if isinstance(held, Stored):
+        return held.read()
+    if isinstance(held, dict):
+        return {key: _with_tensors(value) for key, value in held.items()}
+    if isinstance(held, list | tuple):
+        return type(held)(_with_tensors(value) for value in held)
+    return held
+
+
 def read_state(path: Path) -> Mapping[str, Any]:
     """Read what a ``Journal`` wrote.
 
@@ -173,18 +187,17 @@ def read_state(path: Path) -> Mapping[str, Any]:
         ValueError: no such file, or a damaged one.
         OSError: a file that cannot be opened.
     """
-    if not path.is_file():
-        raise ValueError(f"there is nothing to resume: {path} is missing")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:
-        raise ValueError(f"{path} is damaged ({type(error).__name__})") from None
+    if not path.exists():
+        raise ValueError(f"there is nothing to resume: {printable(path)} is missing")
+    with open_regular(path) as file:
+        try:
+            state = _with_tensors(read_torch_file(file))
+        except Exception as error:  # whatever bad bytes lead to
+            raise ValueError(f"{printable(path)} is damaged: {complaint(error)}") from None
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
-        raise ValueError(f"{path} is no state of a repair")
+        raise ValueError(f"{printable(path)} is no state of a repair")
     if state.get("version") != _VERSION or any(key not in state for key in _KEYS):
-        raise ValueError(f"{path} was written by another version of d3fast")
+        raise ValueError(f"{printable(path)} was written by another version of d3fast")
     return state
 
 

@@ -19,10 +19,12 @@ from d3fast.metrics import Metrics, Trigger, difference_interval, evaluate
 from d3fast.optim import find_head
 from d3fast.report.results import read_results
 from d3fast.spectrum import distance_profile, total_distance
+from d3fast.untrusted import printable
 
 Row = Mapping[str, Any]
 
 _BATCH = 256
+_LINE = 2000  # characters: an inspection's words may be from a stranger's file
 
 
 def measured(model: nn.Module, samples: ImageData, trigger: Trigger | None = None) -> Metrics:
@@ -165,4 +167,4 @@ def card_lines(rows: Sequence[Row]) -> list[str]:
 def print_card(rows: Sequence[Row], console: Console) -> None:
     """Print the card's sentences."""
     for line in card_lines(rows):
-        console.print(line, highlight=False, markup=False)
+        console.print(printable(line, _LINE), highlight=False, markup=False)
