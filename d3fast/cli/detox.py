@@ -143,6 +143,7 @@ def detox(
         "seed": seed,
     })  # fmt: skip
     case = open_case(model, checkpoint, data, size=size, classes=classes, device=device, seed=seed)
+    options.settle_threads(case.model)
     attack = None if trigger is None else load_attack(trigger)
     repair, held = case.parts(held_out)
     samples = repair_samples(

@@ -49,6 +49,7 @@ def inspect(
     chosen = InspectOptions(signs=names, rate=rate, samples=samples)
     chosen = replace(chosen, inversion=replace(chosen.inversion, steps=steps))
     case = open_case(model, checkpoint, data, size=size, classes=classes, device=device, seed=seed)
+    options.settle_threads(case.model)
     found = inspect_model(case.model, case.data, options=chosen, seed=seed, progress=progress)
     place = folder(out)
     rows = found.rows(sha256=case.sha256)

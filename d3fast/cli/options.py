@@ -4,7 +4,12 @@
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
+from torch import nn
+
+# Layers of models this small gain nothing from a second thread, and on busy cores wait long for it.
+_SMALL = 2**20
 
 Checkpoint = Annotated[
     Path, typer.Option(help="The suspect's weights: .safetensors, or a torch.save file.")
@@ -26,3 +31,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Progress = Annotated[bool, typer.Option(help="Show progress bars.")]
 
 CASE = Path("runs/case")
+
+
+def settle_threads(model: nn.Module) -> None:
+    """One CPU thread for a small model, all of them for a large one; the same on every run."""
+    if sum(param.numel() for param in model.parameters()) < _SMALL:
+        torch.set_num_threads(1)

@@ -10,6 +10,7 @@ from rich.console import Console
 from torch import nn
 
 from d3fast.attacks import load_attack
+from d3fast.cli.options import settle_threads
 from d3fast.data import DATASETS, ImageData, clean_samples, load, stratified_split
 from d3fast.devices import resolve_device
 from d3fast.files import folder, sha256
@@ -94,6 +95,7 @@ def spectrum(
         models[name] = make_model(model, len(images.classes), images.shape[0])
         load_weights(models[name], path)
         models[name].to(on)
+        settle_threads(models[name])
     attack = None if trigger is None else load_attack(trigger)
     rows = portrait(models, images, attack, config=config, device=str(on), progress=progress)
     named = data if data in DATASETS else Path(data).name  # no folder of the user's
