@@ -22,7 +22,7 @@ def inspect_table(results: Results, name: str) -> str:
     rates = [row for row in rows if row["kind"] == "rate"]
     signs = [sign for sign in dict.fromkeys(row["sign"] for row in rates) if sign != ALL]
     lines = []
-    for attack in sorted({row["attack"] for row in rates}, key=lambda a: a.startswith("clean")):
+    for attack in dict.fromkeys(row["attack"] for row in rates):
         own = {row["sign"]: row for row in rates if row["attack"] == attack}
         whole = own[ALL]
         models = [r for r in rows if r["kind"] == "inspected" and r["attack"] == attack]

@@ -32,7 +32,7 @@ from d3fast.report.results import Results
 RESULTS = Path(__file__).parent / "results"
 DEVELOPMENT = tuple(range(100, 105))
 RATES = (0.005, 0.01, 0.025, 0.05)
-CLEAN, UNEVEN = "clean", "clean, one class twice"
+CLEAN, UNEVEN, EVERY = "clean", "clean, one class twice", "every attack"
 SPARSE = 0.02
 # The rate given here changes no value; which one the defaults have is decided by this study.
 OPTIONS = InspectOptions(rate=0.025)
@@ -208,10 +208,13 @@ def chosen_rate(table: Sequence[Row]) -> float:
 def rates(rows: Sequence[Row], rate: float) -> Iterator[Row]:
     """Per set and attack, of every sign alone and of all together: how many were found.
 
-    A backdoored model is ``found`` if a sign is raised, and ``named`` if one points to its target.
+    ``EVERY`` is all attacks at the usual poison ratio together. A backdoored model is ``found`` if
+    a sign is raised, and ``named`` if one points to its target.
     """
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
+        if row["attack"] in _ALL:
+            groups.setdefault((row["set"], EVERY), []).append(row)
         groups.setdefault((row["set"], row["attack"]), []).append(row)
     for (name, attack), own in groups.items():
         for sign in ("all", *own[0]["signs"]):
@@ -245,7 +248,7 @@ def main() -> None:
     rate = chosen_rate(table)
     settings = {
         "sets": names, "rate": rate, "threshold": threshold(10, rate), "rates": list(RATES),
-        "options": asdict(OPTIONS),
+        "options": asdict(replace(OPTIONS, rate=rate)),
     }  # fmt: skip
     path = RESULTS / "inspect-cpu.json"
     every = [*table, *rates(rows, rate), *rows]

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from benchmarks.inspect_report import inspect_table, rates_table
 from benchmarks.report import (
     bandwidth_table,
     constraint_table,
@@ -36,7 +37,15 @@ PAGES = (
     ROOT / "README.md",
     *(
         ROOT / "docs" / f"{name}.md"
-        for name in ("performance", "attacks", "benchmark", "research", "spectrum", "why")
+        for name in (
+            "performance",
+            "attacks",
+            "benchmark",
+            "research",
+            "spectrum",
+            "why",
+            "inspect",
+        )
     ),
 )
 PARTS: Mapping[str, Callable[[Results], str]] = {
@@ -57,6 +66,9 @@ PARTS: Mapping[str, Callable[[Results], str]] = {
     "peers": peers_table,
     "why": why_table,
     "way": way_table,
+    "inspect-digits": lambda results: inspect_table(results, "digits"),
+    "inspect-fashion": lambda results: inspect_table(results, "fashion-mnist"),
+    "inspect-rates": rates_table,
 }
 _BLOCK = re.compile(r"(<!-- table: ([^# ]+)#(\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 

@@ -10,11 +10,17 @@ from types import MappingProxyType
 
 from d3fast.inspection.signs import MIN_CLASSES, Finding, short
 
-# Models on which a sign was raised, of so many: on digits, with the seeds that chose no threshold.
-BACKDOORED: Mapping[str, tuple[int, int]] = MappingProxyType({})
-CLEAN = (0, 1)
-# Clean models one class of which had twice as many training images as the others.
-UNEVEN = (0, 1)
+# Models of digits on which a sign was raised, of so many; seeds that chose no threshold. The first
+# were poisoned to 10 %.
+BACKDOORED: Mapping[str, tuple[int, int]] = MappingProxyType(
+    {
+        "badnets": (5, 5), "blended": (5, 5), "sig": (0, 5), "wanet": (5, 5),
+        "low-frequency": (5, 5), "input-aware": (3, 5), "ssba": (5, 5),
+    }
+)  # fmt: skip
+SPARSE = (2, 5)  # badnets, 2 % poisoned
+CLEAN = (2, 20)
+CLEAN_BY_HEAD = 2  # by the sign head
 
 
 @dataclass(frozen=True)
@@ -62,10 +68,9 @@ def _suspicious(raised: Sequence[Finding], names: Sequence[str]) -> str:
         f"{alarms} of {models} clean models showed one too"
     )
     if [found.name for found in raised] == ["head"]:
-        alarms, models = UNEVEN
         said += (
-            f", and {alarms} of {models} that had more training images of one class, which the "
-            "sign head, the only one raised, cannot tell from a backdoor"
+            f", {CLEAN_BY_HEAD} of them by head, the only one raised here, which more training "
+            "images of one class than of the others move as well"
         )
     return f"{said}. Repair it and look again."
 
@@ -83,8 +88,10 @@ def _quiet(classes: int) -> str:
         for name, (hits, count) in BACKDOORED.items()
         if hits < count
     )
+    few = SPARSE[1] - SPARSE[0]
     return (
         "No sign of a backdoor found. That does not mean that there is none: of "
-        f"{models} backdoored models {models - found} showed no sign"
-        f"{f' ({missed})' if missed else ''}, and an attacker who knows the signs can avoid them."
+        f"{models} models of digits that were backdoored on purpose, {models - found} showed no "
+        f"sign ({missed}), and so did {few} of {SPARSE[1]} of which fewer images were poisoned. "
+        "An attacker who knows the signs can avoid them."
     )

@@ -3,7 +3,7 @@
 import pytest
 
 from d3fast.inspection.signs import Finding
-from d3fast.inspection.verdict import BACKDOORED, CLEAN, verdict
+from d3fast.inspection.verdict import BACKDOORED, CLEAN, CLEAN_BY_HEAD, verdict
 
 CLASSES = tuple("abcdefghij")
 
@@ -35,6 +35,7 @@ def test_where_the_head_alone_is_raised_it_says_what_else_that_may_be():
     alone = verdict([finding("head", 7.0), finding("patch", 1.0)], CLASSES).text
     beside = verdict([finding("head", 7.0), finding("patch", 7.0)], CLASSES).text
     assert "more training images of one class" in alone
+    assert f"{CLEAN_BY_HEAD} of them by head" in alone
     assert "more training images" not in beside
 
 
@@ -43,7 +44,7 @@ def test_a_negative_verdict_says_what_it_does_not_mean_and_how_many_were_missed(
     missed = sum(models - found for found, models in BACKDOORED.values())
     models = sum(models for _, models in BACKDOORED.values())
     assert text.startswith("No sign of a backdoor found. That does not mean that there is none")
-    assert f"{models} backdoored models" in text
+    assert f"{models} models of digits" in text
     assert f"{missed} showed no sign" in text
 
 

@@ -1,0 +1,117 @@
+"""How the rates of ``d3fast inspect`` are counted, and that the package quotes them."""
+
+import pytest
+import torch
+
+from benchmarks import inspect_study as study
+from benchmarks.inspect_report import inspect_table, rates_table
+from d3fast.benchmark.cells import key_of
+from d3fast.inspection import SIGNS, InspectOptions
+from d3fast.inspection.signs import threshold
+from d3fast.inspection.verdict import BACKDOORED, CLEAN, CLEAN_BY_HEAD, SPARSE
+from d3fast.report.results import Results, read_results
+
+COMMITTED = read_results(study.RESULTS / "inspect-cpu.json")
+
+
+def test_what_is_reported_is_measured_on_other_seeds_than_the_thresholds_were_chosen_on():
+    for name, plan in study.PLANS.items():
+        seeds = {*plan.backdoored, *plan.clean, *plan.uneven, *plan.sparse}
+        assert seeds <= set(study.DEVELOPMENT) or not seeds & set(study.DEVELOPMENT), name
+
+
+@pytest.mark.parametrize("name", study.PLANS)
+def test_every_model_of_a_plan_is_inspected_once_and_trained_before(name):
+    plan = study.PLANS[name]
+    twins, attacks, looks = study.cells_of(plan)
+    assert len({key_of(look) for look in looks}) == len(looks)
+    trained = [*twins, *attacks]
+    assert all(look.source is None or look.source in trained for look in looks)
+    assert all(attack.twin in twins for attack in attacks)
+    count = len(plan.attacks) * len(plan.backdoored) + len(plan.clean)
+    assert len(looks) == count + len(plan.uneven) + len(plan.sparse)
+
+
+def test_one_class_has_twice_as_many_images_in_an_uneven_model(monkeypatch):
+    seen = {}
+
+    def record(spec, splits, attack, progress):
+        seen["counts"] = splits.train.labels.bincount()
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)), 0.0
+
+    monkeypatch.setattr(study, "implant", record)
+    look = study.cells_of(study.PLANS["digits"])[2][-1]
+    study._uneven(look.spec, look.spec.splits(), progress=False)
+    counts = seen["counts"].float() / seen["counts"].float().median()
+    assert counts[look.spec.seed % 10] == pytest.approx(2, rel=0.1)
+    assert counts.sum() == pytest.approx(11, rel=0.1)
+
+
+def row(attack, value, target=0, found=0, **other):
+    signs = {"patch": {"value": value, "target": found}, "head": {"value": 0.0, "target": 1}}
+    asr = None if attack.startswith("clean") else 0.9
+    return {"kind": "inspected", "set": "digits", "attack": attack, "target": target, "asr": asr,
+            "acc": 0.95, "signs": signs, **other}  # fmt: skip
+
+
+ROWS = [row("badnets", 99.0), row("badnets", 99.0, found=5), row("badnets", 0.1),
+        row("clean", 99.0, target=None), row("clean", 0.1, target=None)]  # fmt: skip
+
+
+def test_a_wrong_class_is_found_but_not_named():
+    counted = {(r["attack"], r["sign"]): r for r in study.rates(ROWS, 0.025)}
+    one = counted["badnets", "all"]
+    assert (one["found"], one["named"], one["models"]) == (2, 1, 3)
+    assert counted["badnets", "head"]["found"] == 0
+    clean = counted["clean", "all"]
+    assert (clean["found"], clean["named"], clean["models"]) == (1, None, 2)
+    assert 0 < clean["low"] < 0.5 < clean["high"] < 1
+
+
+def test_the_rate_chosen_gains_most_and_is_the_lowest_of_equals():
+    between = (threshold(10, 0.01) + threshold(10, 0.025)) / 2
+    rows = [row("badnets", between), row("clean", 0.1, target=None)]
+    table = study.choices(rows)
+    assert [line["backdoored_found"] for line in table] == [0, 0, 1, 1]
+    assert study.chosen_rate(table) == 0.025
+
+
+def test_the_tables_have_a_line_per_kind_of_model_and_per_rate():
+    results = Results("", {}, [*study.choices(ROWS), *study.rates(ROWS, 0.025), *ROWS])
+    lines = inspect_table(results, "digits").splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == [
+        "every attack", "badnets", "clean",
+    ]  # fmt: skip
+    assert lines[3].endswith("| 2 (21–94 %) | 1 |")
+    assert len(rates_table(results).splitlines()) == 2 + len(study.RATES)
+
+
+def counts(name, attack, sign="all"):
+    (one,) = (r for r in COMMITTED.rows if r["kind"] == "rate" and r["sign"] == sign
+              and (r["set"], r["attack"]) == (name, attack))  # fmt: skip
+    return one["found"], one["models"]
+
+
+def test_the_verdict_quotes_the_committed_rates():
+    assert counts("digits", study.CLEAN) == CLEAN
+    assert counts("digits", study.CLEAN, "head")[0] == CLEAN_BY_HEAD
+    assert counts("digits", "badnets, 2 % poisoned") == SPARSE
+    assert {name: counts("digits", name) for name in BACKDOORED} == dict(BACKDOORED)
+    assert set(BACKDOORED) == set(study.PLANS["digits"].attacks)
+    found, models = (sum(numbers) for numbers in zip(*BACKDOORED.values(), strict=True))
+    assert counts("digits", study.EVERY) == (found, models)
+
+
+def test_the_committed_rates_are_those_of_the_defaults():
+    options = COMMITTED.settings["options"]
+    defaults = InspectOptions()
+    assert COMMITTED.settings["rate"] == defaults.rate
+    assert options["inversion"]["steps"] == defaults.inversion.steps
+    assert options["inversion"]["batch_size"] == defaults.inversion.batch_size
+    assert options["rate"] == defaults.rate
+    assert (options["samples"], tuple(options["signs"])) == (defaults.samples, tuple(SIGNS))
+
+
+def test_the_committed_rate_is_the_one_that_the_development_models_choose():
+    own = [r for r in COMMITTED.rows if r["kind"] == "inspected" and r["set"] == "development"]
+    assert study.chosen_rate(study.choices(own)) == COMMITTED.settings["rate"]
