@@ -41,6 +41,7 @@ class HeadWeights:
 
     name = "head"
     title = "Support of the class in the weights of the head"
+    spread = 0.0
 
     @torch.no_grad()
     def __call__(self, subject: Subject) -> Sequence[float]:

@@ -50,6 +50,7 @@ class MaximumMargin:
 
     name = "margin"
     title = "Largest margin that any image gives the class"
+    spread = 0.0
 
     def __post_init__(self) -> None:
         check_number("lr", self.lr)

@@ -47,6 +47,7 @@ class Patch:
 
     name = "patch"
     title = "Size of the smallest patch that forces the class"
+    spread = 0.1  # of the logarithm: sizes that differ by a tenth are the same
 
     def __post_init__(self) -> None:
         check_number("success", self.success)

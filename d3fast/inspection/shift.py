@@ -55,6 +55,7 @@ class SharedShift:
 
     name = "shift"
     title = "Effect of a small shared shift toward the class"
+    spread = 0.0
 
     def __post_init__(self) -> None:
         check_number("size", self.size)

@@ -6,7 +6,7 @@ model without a backdoor treats its classes alike, more or less; a backdoor make
 stand out. How far, in standard deviations, is the same index as for inverted triggers
 (``d3fast.anomaly``), on the large side only:
 
-    value = (max s - median s) / (1.4826 MAD)
+    value = (max s - median s) / max(1.4826 MAD, spread)
 
 The sign is raised where the value is above a threshold that as many normally distributed numbers
 exceed at a given rate: with few classes the spread is known badly, and one of them stands out by
@@ -17,11 +17,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import median
 from typing import Protocol
 
 import torch
 
-from d3fast.anomaly import MAD_SCALE, anomaly_indices
+from d3fast.anomaly import MAD_SCALE
 from d3fast.checks import check_integer, check_number
 from d3fast.inspection.subject import Subject
 from d3fast.seeding import generator
@@ -40,6 +41,10 @@ class Sign(Protocol):
     @property
     def title(self) -> str:
         """What is compared between the classes."""
+
+    @property
+    def spread(self) -> float:
+        """Least unit that a statistic is counted in; see ``standing_out``."""
 
     def __call__(self, subject: Subject) -> Sequence[float]:
         """One statistic per class, larger where a backdoor is likelier."""
@@ -72,15 +77,19 @@ class Finding:
         return self.value is not None and self.value > self.threshold
 
 
-def standing_out(statistics: Sequence[float]) -> tuple[float | None, int | None]:
+def standing_out(
+    statistics: Sequence[float], spread: float = 0.0
+) -> tuple[float | None, int | None]:
     """How far the largest of a few numbers stands out, and which one it is.
 
     Args:
         statistics: one per class, finite.
+        spread: least unit that it is counted in. Where all but one are nearly equal, a difference
+            that means nothing would be many of their own units.
 
     Returns:
-        (max - median) / (1.4826 MAD) and its position. 0 where all are equal, infinity where
-        more than half are; ``(None, None)`` for fewer than three.
+        (max - median) / max(1.4826 MAD, spread) and its position. 0 where all are equal, infinity
+        where more than half are and there is no spread; ``(None, None)`` for fewer than three.
 
     Raises:
         ValueError: no numbers, or NaN or inf among them.
@@ -89,17 +98,24 @@ def standing_out(statistics: Sequence[float]) -> tuple[float | None, int | None]
         >>> value, target = standing_out([1.0, 2.0, 9.0, 1.5, 1.8])
         >>> round(value, 2), target
         (16.19, 2)
+        >>> standing_out([1.0, 1.0, 1.1, 1.0], spread=0.1)[0] < 1.1
+        True
         >>> standing_out([1.0, 9.0])
         (None, None)
     """
+    if not len(statistics):
+        raise ValueError("statistics must be one number per class, got none")
     for statistic in statistics:
         check_number("statistics", statistic, -math.inf)
-    if 0 < len(statistics) < MIN_CLASSES:
+    if len(statistics) < MIN_CLASSES:
         return None, None
-    lowest = min(statistics, default=0.0)
-    indices = anomaly_indices([statistic - lowest for statistic in statistics])
+    middle = median(statistics)
+    unit = max(MAD_SCALE * median([abs(s - middle) for s in statistics]), spread)
     target = max(range(len(statistics)), key=statistics.__getitem__)
-    return indices[target], target
+    away = statistics[target] - middle
+    if unit == 0:
+        return (math.inf if away else 0.0), target
+    return away / unit, target
 
 
 @lru_cache(maxsize=64)
@@ -153,7 +169,7 @@ def ask(sign: Sign, subject: Subject, names: Sequence[str], rate: float) -> Find
     """
     statistics = tuple(float(statistic) for statistic in sign(subject))
     try:
-        value, target = standing_out(statistics)
+        value, target = standing_out(statistics, sign.spread)
     except ValueError as error:
         raise ValueError(f"sign {sign.name}: {error}") from None
     above = threshold(max(len(statistics), MIN_CLASSES), rate)

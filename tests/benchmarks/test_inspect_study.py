@@ -29,7 +29,9 @@ def test_every_model_of_a_plan_is_inspected_once_and_trained_before(name):
     assert all(look.source is None or look.source in trained for look in looks)
     assert all(attack.twin in twins for attack in attacks)
     count = len(plan.attacks) * len(plan.backdoored) + len(plan.clean)
-    assert len(looks) == count + len(plan.uneven) + len(plan.sparse)
+    repaired = len(plan.attacks) * len(plan.repaired)
+    assert sum(look.repaired for look in looks) == repaired
+    assert len(looks) == count + repaired + len(plan.uneven) + len(plan.sparse)
 
 
 def test_one_class_has_twice_as_many_images_in_an_uneven_model(monkeypatch):

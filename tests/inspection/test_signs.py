@@ -34,6 +34,14 @@ def test_equal_numbers_have_value_0_and_one_beside_equal_ones_is_infinite():
     assert standing_out([4.0, 4.0, 4.0, 5.0]) == (math.inf, 3)
 
 
+def test_where_the_others_are_nearly_equal_it_is_counted_in_the_least_unit():
+    numbers = [4.0, 4.001, 3.999, 4.0, 4.2]
+    assert standing_out(numbers)[0] > 100
+    assert standing_out(numbers, spread=0.1) == (pytest.approx(2.0), 4)
+    wide = [3.0, 1.0, 7.0, 2.0, 2.5]
+    assert standing_out(wide, spread=0.1) == standing_out(wide)
+
+
 @pytest.mark.parametrize("numbers", [[1.0], [1.0, 100.0]])
 def test_of_fewer_than_three_none_can_be_said_to_stand_out(numbers):
     assert standing_out(numbers) == (None, None)
@@ -70,7 +78,7 @@ def test_thresholds_that_mean_nothing_are_refused(classes, rate, complaint):
 class Says:
     """A sign that says what it was told."""
 
-    name, title = "says", "What it was told"
+    name, title, spread = "says", "What it was told", 0.0
 
     def __init__(self, *statistics):
         self.statistics = statistics
