@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``d3fast detox``: parses, calls, prints."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -154,6 +155,7 @@ def detox(
         _state_of(place, resume), resume, samples.generators, seconds=1.0,
         identity=f"{fingerprint(case.data)} {held_out} {batch_size} {flip}",
     )  # fmt: skip
+    before = inspected_before(place / INSPECTION, case.settings()) if inspect else []
     try:
         result = detoxify(
             case.model, samples.loader, chosen, held.batches(BATCH_SIZE), progress=progress,
@@ -165,7 +167,7 @@ def detox(
     result.save(place / REPAIRED)
     rows = _card(case, (repair, held), result, name, place / REPAIRED, attack)
     if inspect:
-        rows += _inspected(case, result, place, progress)
+        rows += _inspected(case, result, before, progress)
     used = {"batch_size": batch_size, "held_out": held_out, "seed": seed}
     settings = {
         **case.settings(), "config": asdict(chosen),
@@ -202,17 +204,18 @@ def _card(
 
 
 def _inspected(
-    case: Case, result: DetoxResult, place: Path, progress: bool
+    case: Case, result: DetoxResult, before: Sequence[Mapping[str, Any]], progress: bool
 ) -> list[dict[str, Any]]:
     """What an inspection finds before and after; an inspection of the suspect is not repeated."""
-    before = inspected_before(place / INSPECTION, case.settings())
     rows = [dict(row) for row in before]
     todo = {"repaired": result.model} if before else {
         "suspect": case.model, "repaired": result.model,
     }  # fmt: skip
     for role, one in todo.items():
         found = inspect_model(one, case.data, seed=case.seed, progress=progress)
-        rows += [r for r in found.rows(role, sha256="") if r["kind"] != "model"]
+        suspected = [target for r in rows if r["kind"] == "verdict" for target in r["targets"]]
+        every = found.rows(role, sha256="", pictured=suspected)
+        rows += [row for row in every if row["kind"] != "model"]
     return rows
 
 

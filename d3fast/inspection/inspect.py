@@ -107,7 +107,12 @@ class Inspection:
         return verdict(self.findings, self.classes)
 
     def rows(
-        self, role: str = SUSPECT, *, sha256: str, metrics: Metrics | None = None
+        self,
+        role: str = SUSPECT,
+        *,
+        sha256: str,
+        metrics: Metrics | None = None,
+        pictured: Sequence[int] = (),
     ) -> list[dict[str, Any]]:
         """The rows of a results file: model, inversions, signs, verdict.
 
@@ -115,6 +120,7 @@ class Inspection:
             role: ``"suspect"`` or ``"repaired"``.
             sha256: of the file with the weights.
             metrics: shown instead of those on the samples of the inspection.
+            pictured: classes whose triggers are drawn besides the smallest ones.
         """
         shown = (self.metrics if metrics is None else metrics).as_dict()
         model = {"kind": "model", "role": role, "sha256": sha256, "parameters": self.parameters,
@@ -127,11 +133,11 @@ class Inspection:
         ]  # fmt: skip
         final = {"kind": "verdict", "role": role, "suspicious": self.verdict.suspicious,
                  "targets": list(self.verdict.targets), "text": self.verdict.text}  # fmt: skip
-        return [model, *self._inversion_rows(role), *signs, final]
+        return [model, *self._inversion_rows(role, pictured), *signs, final]
 
-    def _inversion_rows(self, role: str) -> list[dict[str, Any]]:
+    def _inversion_rows(self, role: str, besides: Sequence[int]) -> list[dict[str, Any]]:
         by_size = sorted(self.inversions, key=lambda found: found.norm)
-        pictured = {found.target for found in by_size[:_PICTURES]}
+        pictured = {*(found.target for found in by_size[:_PICTURES]), *besides[:_PICTURES]}
         return [
             {
                 "kind": "inversion", "role": role, "target": found.target,

@@ -15,6 +15,7 @@ from torch import nn
 from d3fast.case import Case
 from d3fast.data import ImageData
 from d3fast.detox import DetoxResult
+from d3fast.findings import SUSPECT, findings
 from d3fast.metrics import Metrics, Trigger, difference_interval, evaluate
 from d3fast.optim import find_head
 from d3fast.report.results import read_results
@@ -125,9 +126,13 @@ def inspected_before(path: Path, settings: Mapping[str, Any]) -> list[Row]:
     if not path.is_file():
         return []
     found = read_results(path)
-    same = all(found.settings.get(k) == settings[k] for k in ("sha256", "samples", "seed"))
-    kinds = ("inversion", "sign", "verdict")
-    return [row for row in found.rows if row.get("kind") in kinds] if same else []
+    if any(found.settings.get(key) != settings[key] for key in ("sha256", "samples", "seed")):
+        return []
+    try:
+        findings(found.rows, SUSPECT)  # whoever wrote it, it goes into the card as it is
+    except ValueError as error:
+        raise ValueError(f"{printable(path.name)}: {error}") from None
+    return [row for row in found.rows if row.get("kind") in ("inversion", "sign", "verdict")]
 
 
 def _one(rows: Sequence[Row], **wanted: Any) -> Row:

@@ -97,6 +97,23 @@ def test_the_inspection_of_both_models_is_in_the_card(call, tmp_path):
     assert "Inspection, repaired:" in result.output
 
 
+def test_an_inspection_of_the_same_model_is_not_repeated(call, files, tmp_path):
+    more = ("--model", MODEL, "--checkpoint", str(files / "suspect.safetensors"), "--data",
+            str(files / "clean.npz"), "--out", "case", "--device", "cpu")  # fmt: skip
+    assert CliRunner().invoke(cli.app, ["inspect", *more, "--steps", "10"]).exit_code == 0
+    path = tmp_path / "case" / "inspect.json"
+    document = json.loads(path.read_text())
+    (verdict,) = (row for row in document["rows"] if row["kind"] == "verdict")
+    verdict["text"] = "what the file says"
+    path.write_text(json.dumps(document))
+    assert "what the file says" in call("--epochs", "1", "--max-acc-drop", "100").output
+    del verdict["targets"]
+    path.write_text(json.dumps(document))
+    result = call("--epochs", "1", "--max-acc-drop", "100")
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("error: inspect.json: verdict row")
+
+
 def test_options_go_over_a_file_and_that_over_a_preset(call, tmp_path):
     (tmp_path / "d3.toml").write_text('epochs = 2\nlr = 0.02\nconstraint = "none"\n')
     result = call("--preset", "authors", "--config", "d3.toml", "--lr", "0.03", "--push", "all",
