@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from d3fast.data import ImageData, clean_samples, stratified_split
+from d3fast.data import ImageData, clean_samples, fingerprint, stratified_split
 from d3fast.devices import resolve_device
 from d3fast.files import sha256
 from d3fast.models import load_weights, make_model
@@ -69,7 +69,8 @@ class Case:
         """What a results file says of it; no folder's name."""
         return {
             "model": self.spec, "checkpoint": self.checkpoint.name, "sha256": self.sha256,
-            "samples": len(self.data), "classes": list(self.data.classes), "seed": self.seed,
+            "samples": len(self.data), "samples_sha256": fingerprint(self.data),
+            "classes": list(self.data.classes), "seed": self.seed,
         }  # fmt: skip
 
 

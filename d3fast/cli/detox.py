@@ -13,14 +13,13 @@ from d3fast.attacks import load_attack
 from d3fast.case import CARD, INSPECTION, REPAIRED, Case, open_case
 from d3fast.checks import check_choice
 from d3fast.cli import options
-from d3fast.data import ImageData
+from d3fast.data import ImageData, fingerprint
 from d3fast.detox import (
     PRESETS,
     Checkpointing,
     D3Config,
     DetoxResult,
     detoxify,
-    fingerprint,
     read_config,
     repair_samples,
     usual_augment,

@@ -17,7 +17,7 @@ from d3fast.data.cifar import cifar10, cifar100
 from d3fast.data.fashion import fashion_mnist
 from d3fast.data.folders import folder
 from d3fast.data.npz_file import npz
-from d3fast.data.own import clean_samples, save_samples
+from d3fast.data.own import clean_samples, fingerprint, save_samples
 from d3fast.data.sklearn_digits import digits
 from d3fast.data.tinyimagenet import tiny_imagenet
 from d3fast.data.traffic_signs import gtsrb
@@ -105,6 +105,6 @@ def load(
 __all__ = [
     "AUGMENTATIONS", "DATASETS", "RESIZABLE", "Augment", "Augmented", "Batches", "Dataset",
     "ImageData", "ResizableDataset", "Splits", "as_float", "cifar10", "cifar100", "clean_samples",
-    "digits", "fashion_mnist", "folder", "gtsrb", "load", "npz", "save_samples",
+    "digits", "fashion_mnist", "fingerprint", "folder", "gtsrb", "load", "npz", "save_samples",
     "stratified_split", "tiny_imagenet",
 ]  # fmt: skip

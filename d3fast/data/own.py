@@ -5,6 +5,7 @@ The readers are those of the data sets ``folder`` and ``npz``. What class a labe
 decided by the model: by the order of the folders' names, or by a list of the model's classes.
 """
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +93,19 @@ def save_samples(data: ImageData, path: str | Path) -> None:
     images, labels = data.images.cpu().numpy(), data.labels.cpu().numpy()
     with whole_file(path) as temporary:
         np.savez_compressed(temporary, images=images, labels=labels, classes=np.array(data.classes))
+
+
+def fingerprint(data: ImageData) -> str:
+    """A hash of images and labels: whether two runs had the same samples.
+
+    Example:
+        >>> data = ImageData(torch.zeros(1, 1, 2, 2), torch.zeros(1, dtype=torch.long), ("a",))
+        >>> len(fingerprint(data)), fingerprint(data) == fingerprint(data.to("cpu"))
+        (64, True)
+    """
+    digest = hashlib.sha256()
+    for tensor in (data.images, data.labels):
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        flat = tensor.cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clean samples as a repair wants them: shuffled, augmented, and able to be resumed."""
 
-import hashlib
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from d3fast.data import Augment, Augmented, ImageData
 from d3fast.seeding import generator
@@ -69,19 +67,3 @@ def repair_samples(
     batches = data.batches(batch_size, order)
     loader = Augmented(batches, augment or usual_augment(data.shape), draws)
     return Samples(loader, (order, draws))
-
-
-def fingerprint(data: ImageData) -> str:
-    """A hash of images and labels, for ``Checkpointing.identity``.
-
-    Example:
-        >>> data = ImageData(torch.zeros(1, 1, 2, 2), torch.zeros(1, dtype=torch.long), ("a",))
-        >>> len(fingerprint(data)), fingerprint(data) == fingerprint(data.to("cpu"))
-        (64, True)
-    """
-    digest = hashlib.sha256()
-    for tensor in (data.images, data.labels):
-        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        flat: Tensor = tensor.cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

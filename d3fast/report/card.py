@@ -126,7 +126,8 @@ def inspected_before(path: Path, settings: Mapping[str, Any]) -> list[Row]:
     if not path.is_file():
         return []
     found = read_results(path)
-    if any(found.settings.get(key) != settings[key] for key in ("sha256", "samples", "seed")):
+    known = ("sha256", "samples_sha256", "seed")
+    if any(found.settings.get(key) != settings[key] for key in known):
         return []
     try:
         findings(found.rows, SUSPECT)  # whoever wrote it, it goes into the card as it is

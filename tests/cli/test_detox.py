@@ -107,6 +107,10 @@ def test_an_inspection_of_the_same_model_is_not_repeated(call, files, tmp_path):
     verdict["text"] = "what the file says"
     path.write_text(json.dumps(document))
     assert "what the file says" in call("--epochs", "1", "--max-acc-drop", "100").output
+    save_samples(load("digits", 1, train=600, clean=100).clean, tmp_path / "others.npz")
+    others = call("--epochs", "1", "--max-acc-drop", "100", data=tmp_path / "others.npz")
+    assert others.exit_code == 0
+    assert "what the file says" not in others.output
     del verdict["targets"]
     path.write_text(json.dumps(document))
     result = call("--epochs", "1", "--max-acc-drop", "100")
