@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from d3fast.optim.placements import placed
 from d3fast.optim.references import match_layout
 
 
@@ -60,10 +61,11 @@ def restore_state(
             raise ValueError(
                 f"reference has shape {tuple(theta_0.shape)}, its parameter {tuple(p.shape)}"
             )
-        state["reference"] = match_layout(theta_0.detach().to(p.device), p)
+        state["reference"] = match_layout(placed(theta_0.detach().to(p.device), p, "reference"), p)
     if "distance" in saved:
         state["distance"] = saved["distance"].detach().to(p.device, torch.float64, copy=True)
     if state.get("momentum_buffer") is not None:
-        state["momentum_buffer"] = match_layout(state["momentum_buffer"], p)
+        buffer = placed(state["momentum_buffer"], p, "momentum_buffer")
+        state["momentum_buffer"] = match_layout(buffer, p)
     else:
         state.pop("momentum_buffer", None)

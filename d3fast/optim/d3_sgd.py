@@ -3,11 +3,10 @@
 
 The class keeps the contract of ``torch.optim.Optimizer`` (groups, state, hooks, AMP) and hands
 the arithmetic of a step to one of two backends that share one specification: ``reference`` in
-plain PyTorch, ``fused`` through the C++/CUDA kernels. Method: arXiv 2411.09585.
+plain PyTorch, ``fused`` through the C++/CUDA kernels; groups with DTensors go to ``sharded``.
+Method: arXiv 2411.09585.
 """
 
-import sys
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, overload
 
@@ -16,21 +15,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from d3fast.checks import check_choice
-from d3fast.optim import fused, reference
+from d3fast.optim import fused, reference, sharded
+from d3fast.optim.backends import choose_backend
 from d3fast.optim.checkpoints import restore_state, with_own_options
 from d3fast.optim.options import check_group, check_options, is_tracked
+from d3fast.optim.placements import check_placements, is_sharded
 from d3fast.optim.references import resolve_references
 from d3fast.optim.warm_start import WARM_STARTS
 
 References = Sequence[Tensor] | Mapping[str, Tensor]
-
-
-def _level_of_caller() -> int:
-    """The ``stacklevel`` with which this function's caller warns about the user's own line."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_globals["__name__"].startswith(("d3fast.", "torch.")) and frame.f_back:
-        level, frame = level + 1, frame.f_back
-    return level
 
 
 class D3FusedSGD(Optimizer):
@@ -166,7 +159,8 @@ class D3FusedSGD(Optimizer):
         group = self.param_groups[-1]
         try:
             check_group(group)
-            self._choose_backend(len(self.param_groups) - 1, announce=True)
+            check_placements(group)
+            choose_backend(len(self.param_groups) - 1, group, announce=True)
             if given is not None or (is_tracked(group) and not self._awaits_reference):
                 self._keep_references(group, given)
         except Exception:
@@ -263,17 +257,14 @@ class D3FusedSGD(Optimizer):
                 loss = closure()
         grad_scale: Tensor | None = getattr(self, "grad_scale", None)
         found_inf: Tensor | None = getattr(self, "found_inf", None)
-        taking_part = []
-        for index, group in enumerate(self.param_groups):  # all of them before anything moves
-            plan = self._plans.get(index)
-            grads = plan.gradients(group, self.state) if plan is not None else None
-            if grads is None:
-                params = [p for p in group["params"] if p.grad is not None]
-                if not params:
-                    continue
-                self._check_step(index, group, params)
-                self._plans.pop(index, None)
-            taking_part.append((index, group, grads))
+        spread = [g for g in self.param_groups if is_sharded(g)]
+        if spread and found_inf is not None:
+            found_inf = sharded.any_rank(found_inf, spread)
+        try:
+            taking_part = self._taking_part()
+        except ValueError:
+            sharded.refuse(spread)
+            raise
         for index, group, grads in taking_part:
             if found_inf is not None and self._must_read(index) and bool(found_inf != 0):
                 continue  # before any state is made: on overflow nothing changes
@@ -283,6 +274,22 @@ class D3FusedSGD(Optimizer):
                 self._plans[index].step(grads, group, grad_scale, found_inf)
         return loss
 
+    def _taking_part(self) -> list[tuple[int, dict[str, Any], list[Tensor] | None]]:
+        """The groups that the step moves, all of them checked before anything does."""
+        found = []
+        for index, group in enumerate(self.param_groups):
+            plan = self._plans.get(index)
+            grads = plan.gradients(group, self.state) if plan is not None else None
+            if grads is None:
+                params = [p for p in group["params"] if p.grad is not None]
+                if not params and not sharded.must_meet(group):
+                    continue
+                self._check_step(index, group, params)
+                self._plans.pop(index, None)
+            found.append((index, group, grads))
+        # A rank's refusal reaches the others with the first sums that they wait for.
+        return sorted(found, key=lambda part: not sharded.must_meet(part[1]))
+
     def _step_anew(
         self,
         index: int,
@@ -291,8 +298,12 @@ class D3FusedSGD(Optimizer):
         found_inf: Tensor | None,
     ) -> None:
         """Take the step of a group that has no plan, or none that is still good."""
-        if self._choose_backend(index) == "reference":
-            members = self._members(group)
+        backend = choose_backend(index, group)
+        if backend == "sharded":
+            sharded.step_group(group, self.state, grad_scale=grad_scale)
+            return
+        if backend == "reference":
+            members = reference.members_of(group, self.state)
             reference.step_group(members, group, grad_scale=grad_scale)
             return
         plan = self._plans[index] = fused.Plan(group, self.state)
@@ -303,12 +314,13 @@ class D3FusedSGD(Optimizer):
 
     def _must_read(self, index: int) -> bool:
         """Whether the host has to know ``found_inf`` before this group's step."""
-        params = [p for p in self.param_groups[index]["params"] if p.grad is not None]
-        if params[0].is_cpu or self._choose_backend(index) == "reference":
+        group = self.param_groups[index]
+        params = [p for p in group["params"] if p.grad is not None]
+        if choose_backend(index, group) != "fused" or params[0].is_cpu:
             return True
         # The kernels skip by themselves, but whether this is a buffer's first step, which is not
         # dampened, the host has to know. It waits for the device that one time.
-        return self.param_groups[index]["dampening"] != 0 and any(
+        return group["dampening"] != 0 and any(
             "momentum_buffer" not in self.state[p] for p in params
         )
 
@@ -329,39 +341,6 @@ class D3FusedSGD(Optimizer):
         if is_tracked(group):
             self._need_references(index, group, params)
 
-    def _members(self, group: dict[str, Any]) -> list[reference.Member]:
-        tracked = is_tracked(group)
-        members = []
-        for p in group["params"]:
-            if p.grad is None:
-                continue
-            state, buffer, first = self.state[p], None, False
-            if group["momentum"] != 0:
-                first = "momentum_buffer" not in state
-                if first:
-                    state["momentum_buffer"] = torch.zeros_like(p)
-                buffer = state["momentum_buffer"]
-            theta_0 = state["reference"] if tracked else None
-            members.append(reference.Member(p, p.grad, buffer, first, theta_0))
-        return members
-
-    def _choose_backend(self, index: int, announce: bool = False) -> str:
-        group = self.param_groups[index]
-        if group["backend"] == "reference":
-            return "reference"
-        reason = fused.why_not(group)
-        if reason is None:
-            return "fused"
-        if group["backend"] == "fused":
-            raise ValueError(f"backend='fused' cannot serve param group {index}: {reason}")
-        if announce:
-            warnings.warn(
-                f"param group {index} runs on the slower backend='reference': {reason}; "
-                "ask for backend='reference' to silence this",
-                stacklevel=_level_of_caller(),
-            )
-        return "reference"
-
     def _tracked(self) -> Iterable[tuple[int, dict[str, Any], list[tuple[str | int, Tensor]]]]:
         offset = 0
         for index, group in enumerate(self.param_groups):
@@ -373,15 +352,20 @@ class D3FusedSGD(Optimizer):
                 yield index, group, list(zip(keys, group["params"], strict=True))
 
     @torch.no_grad()
-    def _distance(self, index: int, group: dict[str, Any], p: Tensor) -> Tensor:
+    def _distances(self, index: int, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
+        if is_sharded(group):
+            return sharded.distances(params, self.state, group["distance_p"])
         plan = self._plans.get(index)
-        carried = plan.carried(p, self.state) if plan and group["distance_p"] == 2 else None
-        if carried is not None:
-            return carried.to(torch.promote_types(p.dtype, torch.float32))
-        theta_0 = self.state[p]["reference"]
-        delta = p.detach() - theta_0.to(torch.promote_types(p.dtype, theta_0.dtype))
-        norm = torch.linalg.vector_norm(delta, group["distance_p"], dtype=torch.float64)
-        return norm.to(torch.promote_types(p.dtype, torch.float32))
+        plan = plan if group["distance_p"] == 2 else None
+        return [
+            reference.distance(
+                p,
+                self.state[p]["reference"],
+                group["distance_p"],
+                plan.carried(p, self.state) if plan else None,
+            )
+            for p in params
+        ]
 
     def distances(self) -> dict[str | int, Tensor]:
         """How far each tracked parameter is from its reference, ``||theta - theta_0||_p``.
@@ -392,11 +376,11 @@ class D3FusedSGD(Optimizer):
             norm that the step itself produced is returned; edits through ``.data`` since then
             are not seen before the next step or ``refresh_distances()``.
         """
-        return {
-            key: self._distance(index, group, p)
-            for index, group, members in self._tracked()
-            for key, p in members
-        }
+        found: dict[str | int, Tensor] = {}
+        for index, group, members in self._tracked():
+            keys, params = zip(*members, strict=True)
+            found.update(zip(keys, self._distances(index, group, list(params)), strict=True))
+        return found
 
     def total_distance(self) -> Tensor:
         """The distance d of the objective: summed over tensors, or one norm per group.
@@ -406,7 +390,7 @@ class D3FusedSGD(Optimizer):
         """
         total: Tensor | None = None
         for index, group, members in self._tracked():
-            each = torch.stack([self._distance(index, group, p) for _, p in members])
+            each = torch.stack(self._distances(index, group, [p for _, p in members]))
             joint = group["scope"] == "group"
             d = torch.linalg.vector_norm(each, group["distance_p"]) if joint else each.sum()
             total = d if total is None else total + d.to(total)
@@ -418,6 +402,17 @@ class D3FusedSGD(Optimizer):
         for _, _, members in self._tracked():
             for _, p in members:
                 self.state[p].pop("distance", None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of ``torch.optim.Optimizer``, with momentum buffers from before the first step.
+
+        ``torch.distributed.checkpoint`` loads a saved state into the tensors of this one and would
+        pass over buffers that are not there yet.
+        """
+        for group in self.param_groups:
+            if is_sharded(group) or group["dampening"] == 0:
+                sharded.make_buffers(group, self.state)
+        return super().state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict; the reference is the saved theta_0, not the current weights.

@@ -12,7 +12,7 @@ It runs on any device and in any floating dtype (half types compute in float32),
 reading rather than for speed. Source: Wei, Liu, Zha, arXiv 2411.09585.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,10 +42,38 @@ class Member:
     reference: Tensor | None
 
 
+def members_of(
+    group: Mapping[str, Any], state: MutableMapping[Tensor, dict[str, Any]]
+) -> list[Member]:
+    """The parameters of a group that have a gradient; momentum buffers are made if missing."""
+    members = []
+    for p in group["params"]:
+        if p.grad is None:
+            continue
+        own, buffer, first = state[p], None, False
+        if group["momentum"] != 0:
+            first = "momentum_buffer" not in own
+            if first:
+                own["momentum_buffer"] = torch.zeros_like(p)
+            buffer = own["momentum_buffer"]
+        theta_0 = own["reference"] if is_tracked(group) else None
+        members.append(Member(p, p.grad, buffer, first, theta_0))
+    return members
+
+
 def joint_norm(tensors: Sequence[Tensor], p: float) -> Tensor:
     """The p-norm of several tensors taken as one vector (0-dim)."""
     norms = torch.stack([torch.linalg.vector_norm(t, p) for t in tensors])
     return torch.linalg.vector_norm(norms, p)
+
+
+def distance(theta: Tensor, theta_0: Tensor, p: float, carried: Tensor | None = None) -> Tensor:
+    """``||theta - theta_0||_p``, 0-dim; a norm that a step carried spares the sweep."""
+    kind = torch.promote_types(theta.dtype, torch.float32)
+    if carried is not None:
+        return carried.to(kind)
+    delta = theta.detach() - theta_0.to(torch.promote_types(theta.dtype, theta_0.dtype))
+    return torch.linalg.vector_norm(delta, p, dtype=torch.float64).to(kind)
 
 
 def distance_gradient(delta: Tensor, distance: Tensor, p: float) -> Tensor:

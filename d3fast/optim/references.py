@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from d3fast.optim.placements import placed
+
 
 def same_layout(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors of one shape lie alike in memory; sizes of 1 have no stride."""
@@ -72,5 +74,5 @@ def resolve_references(
             got = tuple(theta_0.shape) if isinstance(theta_0, Tensor) else type(theta_0).__name__
             raise ValueError(f"reference of {label} must have shape {tuple(p.shape)}, got {got}")
         copy = torch.empty_like(p, dtype=dtype or p.dtype, requires_grad=False)
-        copies.append(copy.copy_(theta_0.detach()))
+        copies.append(copy.copy_(placed(theta_0.detach(), p, f"reference of {label}")))
     return copies

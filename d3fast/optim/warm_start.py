@@ -12,15 +12,20 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from d3fast.optim.placements import check_equal_draws, is_dtensor, placed
+
 
 def _drawn_like(reference: Tensor, generator: torch.Generator | None, kind: str) -> Tensor:
     # A CPU generator serves every device: the same seed gives the same weights everywhere.
     device = generator.device if generator is not None else reference.device
     draw = torch.rand if kind == "uniform" else torch.randn
     dtype = torch.promote_types(reference.dtype, torch.float32)
-    return draw(reference.shape, generator=generator, device=device, dtype=dtype).to(
-        reference.device
-    )
+    drawn = draw(reference.shape, generator=generator, device=device, dtype=dtype)
+    if is_dtensor(reference):
+        # Every rank draws the whole tensor and keeps its part: no sharding changes a number.
+        check_equal_draws(drawn, reference)
+        return placed(drawn, reference, "warm start")
+    return drawn.to(reference.device)
 
 
 def near(reference: Tensor, generator: torch.Generator | None) -> Tensor:

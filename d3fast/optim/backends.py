@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which backend takes the steps of a param group, and the one warning where it is a slow one."""
+
+import sys
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from d3fast.optim import fused
+from d3fast.optim.placements import is_sharded
+
+
+def _level_of_caller() -> int:
+    """The ``stacklevel`` with which this function's caller warns about the user's own line."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_globals["__name__"].startswith(("d3fast.", "torch.")) and frame.f_back:
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def choose_backend(index: int, group: Mapping[str, Any], announce: bool = False) -> str:
+    """``"fused"``, ``"reference"``, or ``"sharded"`` for a group with DTensors.
+
+    Args:
+        index: number of the group, for messages.
+        group: the param group.
+        announce: warn where ``backend="auto"`` finds no kernel.
+
+    Raises:
+        ValueError: ``backend="fused"`` where no kernel serves the group.
+    """
+    sharded = is_sharded(group)
+    slow = "sharded" if sharded else "reference"
+    if group["backend"] == "reference":
+        return slow
+    reason = "its parameters are DTensors" if sharded else fused.why_not(group)
+    if reason is None:
+        return "fused"
+    if group["backend"] == "fused":
+        raise ValueError(f"backend='fused' cannot serve param group {index}: {reason}")
+    if announce:
+        warnings.warn(
+            f"param group {index} runs on the slower backend='reference': {reason}; "
+            "ask for backend='reference' to silence this",
+            stacklevel=_level_of_caller(),
+        )
+    return slow

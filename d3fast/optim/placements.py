@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DTensors: which part of a tensor lies here, and how ranks add up what they know of it.
+
+FSDP2 and tensor parallelism keep a parameter as a ``DTensor``: every rank of a device mesh holds
+a local part, and one placement per mesh dimension says whether the ranks along it hold different
+parts (``Shard``) or the same (``Replicate``). The optimizer keeps what belongs to a parameter
+(reference, momentum) as a DTensor with the same placements, so that
+``torch.distributed.checkpoint`` saves it and loads it at another world size.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def is_dtensor(tensor: Any) -> bool:
+    """Whether a tensor is a DTensor; importing them takes a second that most runs can save."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
+
+
+def is_sharded(group: Mapping[str, Any]) -> bool:
+    """Whether any parameter of a group is a DTensor."""
+    return any(map(is_dtensor, group["params"]))
+
+
+def local(tensor: Any) -> Tensor:
+    """The part that lies on this rank, sharing memory; a plain tensor lies here whole."""
+    if not is_dtensor(tensor):
+        return tensor
+    with torch.no_grad():
+        part: Tensor = tensor.to_local().detach()
+    return part
+
+
+def mesh_of(tensor: Any) -> Any | None:
+    """The device mesh of a DTensor, ``None`` for a plain tensor."""
+    return tensor.device_mesh if is_dtensor(tensor) else None
+
+
+def counts_here(tensor: Any) -> bool:
+    """Whether this rank's part enters a sum over the mesh: of equal parts one does."""
+    if not is_dtensor(tensor):
+        return True
+    at = tensor.device_mesh.get_coordinate()
+    return at is not None and all(
+        i == 0
+        for i, placement in zip(at, tensor.placements, strict=True)
+        if placement.is_replicate()
+    )
+
+
+def check_placements(group: Mapping[str, Any]) -> None:
+    """Refuse parameters whose norms cannot be added up over the ranks.
+
+    Raises:
+        ValueError: a parameter with a ``Partial`` placement; ``scope="group"`` over parameters
+            that do not all lie on one mesh.
+    """
+    for p in filter(is_dtensor, group["params"]):
+        if any(placement.is_partial() for placement in p.placements):
+            raise ValueError(
+                f"params must be sharded or replicated, got a DTensor placed {p.placements}"
+            )
+    if group["scope"] != "group":
+        return
+    first = mesh_of(group["params"][0])
+    if any(mesh_of(p) != first for p in group["params"]):
+        raise ValueError(
+            "scope='group' needs all parameters of a group on one device mesh, "
+            "got several meshes or DTensors beside plain tensors; scope='tensor' takes them"
+        )
+
+
+def placed(tensor: Tensor, param: Tensor, what: str) -> Tensor:
+    """A tensor of the parameter's shape, put where the parameter is.
+
+    Args:
+        tensor: the whole tensor, the same on every rank, or a DTensor.
+        param: the parameter; where it is plain, so must ``tensor`` be.
+        what: what the tensor is, for the error.
+
+    Raises:
+        ValueError: a DTensor for a plain parameter, or one on another mesh.
+    """
+    mesh: Any = mesh_of(param)
+    theirs: Any = mesh_of(tensor)
+    if mesh is None and theirs is None:
+        return tensor
+    if theirs is None:
+        return _distributed(tensor, param)
+    if theirs != mesh:
+        here = "is a plain tensor" if mesh is None else f"is on one of {mesh.size()} ranks"
+        raise ValueError(
+            f"{what} is on a mesh of {theirs.size()} ranks, its parameter {here}: "
+            "torch.distributed.checkpoint loads a state at another world size"
+        )
+    given: Any = tensor
+    like: Any = param
+    moved: Tensor = given.redistribute(mesh, like.placements)
+    return moved
+
+
+def _distributed(whole: Tensor, param: Any) -> Tensor:
+    from torch.distributed.tensor import distribute_tensor
+
+    # Every rank has the whole tensor: it keeps its part and sends nothing.
+    return distribute_tensor(
+        whole.to(local(param).device), param.device_mesh, param.placements, src_data_rank=None
+    )
+
+
+def add_up(numbers: Tensor, mesh: Any | None, largest: bool = False) -> Tensor:
+    """Add numbers over all ranks of a mesh, in place; the same bits on every rank.
+
+    Args:
+        numbers: any shape, on the mesh's device.
+        mesh: the device mesh; ``None`` leaves the numbers as they are.
+        largest: take the largest instead of the sum.
+    """
+    if mesh is None or mesh.get_coordinate() is None:
+        return numbers
+    from torch import distributed as dist
+
+    for dimension in range(mesh.ndim):
+        if mesh.size(dimension) > 1:
+            op = dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM
+            dist.all_reduce(numbers, op=op, group=mesh.get_group(dimension))
+    return numbers
+
+
+def add_up_rows(rows: Tensor, tensors: Sequence[Tensor], footer: Tensor) -> Tensor:
+    """Add rows of numbers, one per tensor, over the ranks that hold each tensor's parts.
+
+    Args:
+        rows: (tensors, columns), this rank's share.
+        tensors: parameters; those on one mesh share one all-reduce.
+        footer: (columns), added over every mesh beside the rows.
+
+    Returns:
+        The sums, and below them the largest footer that any mesh added up to.
+    """
+    meshes: list[Any] = []
+    for tensor in tensors:
+        if mesh_of(tensor) not in meshes:
+            meshes.append(mesh_of(tensor))
+    totals, below = rows.clone(), footer.clone()
+    for mesh in meshes:
+        at = [i for i, tensor in enumerate(tensors) if mesh_of(tensor) == mesh]
+        pack = add_up(torch.cat([rows[at], footer[None]]), mesh)
+        totals[at], below = pack[:-1], torch.maximum(below, pack[-1])
+    return torch.cat([totals, below[None]])
+
+
+def check_equal_draws(drawn: Tensor, param: Tensor) -> None:
+    """Refuse random numbers that differ from rank to rank: their parts would not fit together.
+
+    Raises:
+        ValueError: on every rank of the mesh.
+    """
+    sample = drawn.flatten()[:64].to(local(param).device, torch.float64)
+    ends = add_up(torch.stack([sample, -sample]), mesh_of(param), largest=True)
+    if not torch.equal(ends[0], -ends[1]):
+        raise ValueError(
+            "warm_start draws other numbers on each rank: "
+            "give every rank a generator with the same seed"
+        )

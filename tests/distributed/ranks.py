@@ -1,0 +1,318 @@
+"""What ranks do in the tests of this folder, and the loop in which they wait for it.
+
+The functions below the loop run on every rank of a group, and with ``world=None`` in the test
+itself, on whole tensors: the single process that a sharded run has to follow.
+"""
+
+import traceback
+import warnings
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import distributed as dist
+from torch import nn
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    RowwiseParallel,
+    parallelize_module,
+)
+from torch.distributed.tensor.placement_types import Partial
+from torch.nn.parallel import DistributedDataParallel
+
+from d3fast import D3FusedSGD, param_groups
+
+SHAPES = ((7, 5), (1,), (3, 2), (301,), (6, 0))
+
+
+@dataclass
+class Raised:
+    line: str
+    trace: str
+
+
+def serve(rank, world, store, inbox, outbox):
+    """Be one rank: take calls until killed."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{store}",
+        rank=rank,
+        world_size=world,
+        timeout=timedelta(seconds=30),
+    )
+    warnings.simplefilter("ignore")
+    while True:
+        name, args = inbox.get()
+        try:
+            outbox.put((rank, globals()[name](world, *args)))
+        except Exception as error:
+            line = f"{type(error).__name__}: {error}".splitlines()[0]
+            outbox.put((rank, Raised(line, traceback.format_exc())))
+
+
+def whole(tensor):
+    full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return full.detach().clone().numpy()
+
+
+def layout_of(name, world):
+    """A mesh, and the placements of a tensor on it."""
+    if name == "shards":
+        return init_device_mesh("cpu", (world,)), [Shard(0)]
+    if name == "copies":
+        return init_device_mesh("cpu", (world,)), [Replicate()]
+    mesh = init_device_mesh("cpu", (2, world // 2))
+    return mesh, {
+        "copies of shards": [Replicate(), Shard(0)],
+        "shards of shards": [Shard(0), Shard(0)],
+    }[name]
+
+
+def spread(tensor, layout):
+    if layout is None:
+        return tensor
+    return distribute_tensor(tensor, *layout, src_data_rank=None)
+
+
+def draw(seed, dtype, shapes=SHAPES):
+    g = torch.Generator().manual_seed(seed)
+    return [torch.randn(s, generator=g, dtype=torch.float64).to(dtype) for s in shapes]
+
+
+def far_apart(layout, dtype, options):
+    """Parameters away from their references, and an optimizer over them."""
+    params = [nn.Parameter(spread(t + 3, layout)) for t in draw(0, dtype)]
+    options = {"lr": 0.05, "backend": "reference", "reference": draw(1, dtype), **options}
+    return params, D3FusedSGD(params, **options)
+
+
+def descend(params, opt, layout, dtype, steps, start=0):
+    for t in range(start, start + steps):
+        for p, grad in zip(params, draw(100 + t, dtype), strict=True):
+            p.grad = spread(grad, layout)
+        opt.step()
+
+
+def summary(params, opt):
+    return {
+        "params": [whole(p) for p in params],
+        "distances": {k: float(d) for k, d in opt.distances().items()},
+        "total": float(opt.total_distance()),
+        "smallest part": min(
+            p.to_local().numel() if isinstance(p, DTensor) else p.numel()
+            for p in params
+            if p.numel()
+        ),
+    }
+
+
+def trajectory(world, layout_name, dtype, options, steps=20):
+    layout = layout_of(layout_name, world) if world else None
+    params, opt = far_apart(layout, dtype, options)
+    descend(params, opt, layout, dtype, steps)
+    return summary(params, opt)
+
+
+# ---------------------------------------------------------------- models
+
+
+def network():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(10, 8), nn.Tanh(), nn.Linear(8, 5))
+    return model.double()
+
+
+def wrapped(kind, world):
+    """The network as one way of parallel training has it."""
+    model = network()
+    if world is None:
+        return model
+    if kind == "fsdp":
+        fully_shard(model, mesh=init_device_mesh("cpu", (world,)))
+    elif kind == "tensor parallel":
+        cut(model, init_device_mesh("cpu", (world,)))
+    elif kind == "both":
+        mesh = init_device_mesh("cpu", (2, world // 2), mesh_dim_names=("data", "tensor"))
+        cut(model, mesh["tensor"])
+        fully_shard(model, mesh=mesh["data"])
+    elif kind == "ddp":
+        model = DistributedDataParallel(model)
+    return model
+
+
+def cut(model, mesh):
+    parallelize_module(model, mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
+
+
+def batch_of(kind, world, step):
+    """The rank's share of a batch of 8."""
+    g = torch.Generator().manual_seed(step)
+    inputs = torch.randn(8, 10, generator=g, dtype=torch.float64)
+    targets = torch.randint(0, 5, (8,), generator=g)
+    if world is None or kind == "tensor parallel":
+        return inputs, targets
+    groups = 2 if kind == "both" else world
+    at = dist.get_rank() // (world // groups)
+    return inputs.chunk(groups)[at], targets.chunk(groups)[at]
+
+
+def optimizer_of(model, options):
+    options = {"lr": 0.1, "momentum": 0.9, "backend": "auto", **options}
+    track = options.pop("track", "all")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return D3FusedSGD(param_groups(model, track=track), **options)
+
+
+def train(model, opt, kind, world, steps, start=0):
+    for t in range(start, start + steps):
+        inputs, targets = batch_of(kind, world, t)
+        opt.zero_grad()
+        nn.functional.cross_entropy(model(inputs), targets).backward()
+        opt.step()
+
+
+def training(world, kind, options, steps=20):
+    model = wrapped(kind, world)
+    opt = optimizer_of(model, options)
+    opt.warm_start("random", generator=torch.Generator().manual_seed(7))
+    start = [whole(p) for p in model.parameters()]
+    train(model, opt, kind, world, steps)
+    return {"start": start, **summary(list(model.parameters()), opt)}
+
+
+def local_bits(world, options):
+    """The parameters of a DDP run, as they are on this rank."""
+    model = wrapped("ddp", world)
+    opt = optimizer_of(model, options)
+    opt.warm_start("random", generator=torch.Generator().manual_seed(7))
+    train(model, opt, "ddp", world, 5)
+    return [p.detach().numpy().tobytes() for p in model.parameters()]
+
+
+def save(world, kind, options, folder, steps):
+    model = wrapped(kind, world)
+    opt = optimizer_of(model, options)
+    opt.warm_start("random", generator=torch.Generator().manual_seed(7))
+    train(model, opt, kind, world, steps)
+    weights, state = get_state_dict(model, opt)
+    dcp.save({"model": weights, "optimizer": state}, checkpoint_id=folder)
+
+
+def resume(world, kind, options, folder, steps, start):
+    model = wrapped(kind, world)
+    for p in model.parameters():
+        p.data.mul_(0)  # whatever is right afterwards was loaded
+    opt = optimizer_of(model, options)
+    weights, state = get_state_dict(model, opt)
+    dcp.load({"model": weights, "optimizer": state}, checkpoint_id=folder)
+    set_state_dict(model, opt, model_state_dict=weights, optim_state_dict=state)
+    train(model, opt, kind, world, steps, start)
+    return summary(list(model.parameters()), opt)
+
+
+# ---------------------------------------------------------------- warm starts, AMP, bad input
+
+
+def warm_started(world, layout_name, mode, equal_seeds=True):
+    layout = layout_of(layout_name, world) if world else None
+    params, opt = far_apart(layout, torch.float64, {})
+    seed = 0 if equal_seeds else dist.get_rank()
+    opt.warm_start(mode, generator=torch.Generator().manual_seed(seed))
+    return summary(params, opt)
+
+
+def overflow_on_one_rank(world):
+    layout = layout_of("shards", world)
+    params, opt = far_apart(layout, torch.float64, {"momentum": 0.9})
+    before = [whole(p) for p in params]
+    opt.found_inf = torch.tensor(float(dist.get_rank() == 1))
+    opt.grad_scale = torch.ones(())
+    descend(params, opt, layout, torch.float64, 1)
+    return before, [whole(p) for p in params]
+
+
+def gradient_missing_on_one_rank(world):
+    layout = layout_of("shards", world)
+    params, opt = far_apart(layout, torch.float64, {})
+    before = [p.to_local().clone() for p in params]
+    for p, grad in zip(params, draw(100, torch.float64), strict=True):
+        p.grad = spread(grad, layout)
+    if dist.get_rank() == 1:
+        params[0].grad = None
+    return refused_without_moving(opt, params, before)
+
+
+def no_gradient_at_all_on_one_rank(world):
+    layout = layout_of("shards", world)
+    params, opt = far_apart(layout, torch.float64, {})
+    before = [p.to_local().clone() for p in params]
+    if dist.get_rank() == 0:
+        for p, grad in zip(params, draw(100, torch.float64), strict=True):
+            p.grad = spread(grad, layout)
+    return refused_without_moving(opt, params, before)
+
+
+def option_out_of_range_on_one_rank(world):
+    layout = layout_of("shards", world)
+    params, opt = far_apart(layout, torch.float64, {})
+    plain = nn.Parameter(torch.ones(3))
+    opt.add_param_group({"params": [plain], "distance_weight": 0.0, "constraint": None})
+    plain.grad = torch.ones(3)
+    before = [p.detach().clone() for p in (plain,)] + [p.to_local().clone() for p in params]
+    for p, grad in zip(params, draw(100, torch.float64), strict=True):
+        p.grad = spread(grad, layout)
+    if dist.get_rank() == 1:
+        opt.param_groups[0]["lr"] = -1.0
+    return refused_without_moving(opt, [plain, *params], before)
+
+
+def refused_without_moving(opt, params, before):
+    try:
+        opt.step()
+    finally:
+        here = [p.to_local() if isinstance(p, DTensor) else p for p in params]
+        if not all(torch.equal(a, b) for a, b in zip(here, before, strict=True)):
+            raise AssertionError("a parameter moved")
+
+
+def partial_placement(world):
+    mesh = init_device_mesh("cpu", (world,))
+    D3FusedSGD([nn.Parameter(DTensor.from_local(torch.ones(3), mesh, [Partial()]))])
+
+
+def fused_asked_for(world):
+    far_apart(layout_of("shards", world), torch.float64, {"backend": "fused"})
+
+
+def mixed_group(world, scope):
+    layout = layout_of("shards", world)
+    params = [nn.Parameter(spread(torch.ones(4), layout)), nn.Parameter(torch.ones(2))]
+    opt = D3FusedSGD(
+        params, lr=0.1, scope=scope, backend="reference", reference=[p * 2 for p in params]
+    )
+    for p in params:
+        p.grad = torch.ones_like(p)
+    opt.step()
+    return [whole(p) for p in params]
+
+
+def state_of_another_mesh(world):
+    layout = layout_of("shards", world)
+    _, first = far_apart(layout, torch.float64, {"momentum": 0.9})
+    _, second = far_apart(layout_of("shards of shards", world), torch.float64, {"momentum": 0.9})
+    second.load_state_dict(first.state_dict())
+
+
+def backend_warning(world):
+    layout = layout_of("shards", world)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        far_apart(layout, torch.float64, {"backend": "auto"})
+    return [str(w.message) for w in caught]
