@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights of a half type as the sum of two tensors, so that small updates are not lost.
+
+A step is computed in float32. Rounded to bfloat16, whatever changes a weight by less than 1/512 of
+it is gone, at every step anew. Kahan's remedy keeps what the rounding took off in a second tensor
+of the same dtype and adds it back before the next step:
+
+    x = theta + c                 the weight that steps are taken from, in float32
+    theta <- round(x),  c <- round(x - theta)
+
+``docs/precision.md`` has the measurements: after 1,000 steps theta is as close to float64 as its
+dtype allows. Source: Kahan, "Further remarks on reducing truncation errors", CACM 8 (1965).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+HALF_TYPES = (torch.bfloat16, torch.float16)
+
+
+def compensation_of(p: Tensor, state: dict[str, Any]) -> Tensor | None:
+    """``state["compensation"]`` of a parameter of a half type, made where missing.
+
+    Returns:
+        A tensor like ``p``, or ``None`` for wider types, which need none.
+    """
+    if p.dtype not in HALF_TYPES:
+        return None
+    if "compensation" not in state:
+        state["compensation"] = torch.zeros_like(p, requires_grad=False)
+    remainder: Tensor = state["compensation"]
+    return remainder
+
+
+def whole_weight(theta: Tensor, compensation: Tensor | None) -> Tensor:
+    """``theta + c`` in float32 (in theta's own dtype where that is wider).
+
+    A remainder that rounding theta cannot have left, because theta was changed since or is
+    infinite, counts as 0.
+
+    Args:
+        theta: weights, any shape, any floating dtype.
+        compensation: c, shape of ``theta``; ``None`` where none is kept.
+
+    Example:
+        >>> theta, c = torch.ones(1, dtype=torch.bfloat16), torch.tensor([0.001])
+        >>> whole_weight(theta, c), whole_weight(0 * theta, c)
+        (tensor([1.0010]), tensor([0.]))
+    """
+    wide = theta.to(torch.promote_types(theta.dtype, torch.float32))
+    if compensation is None:
+        return wide
+    kind = torch.finfo(theta.dtype)
+    # Half a spacing of the dtype, never more than this share of the weight.
+    most = wide.abs().clamp(min=kind.tiny) * (kind.eps / 2)
+    c = compensation.to(wide.dtype)
+    return wide + torch.where((c.abs() <= most) & c.isfinite(), c, torch.zeros_like(c))
+
+
+def keep(weight: Tensor, theta: Tensor, compensation: Tensor | None) -> None:
+    """Round a weight into ``theta``, and what that took off into ``compensation``; in place.
+
+    Args:
+        weight: x, shape of ``theta``, float32 or wider.
+        theta: receives the weights.
+        compensation: receives the remainder; ``None`` where none is kept.
+
+    Example:
+        >>> theta, c = torch.zeros(1, dtype=torch.bfloat16), torch.zeros(1, dtype=torch.bfloat16)
+        >>> keep(torch.tensor([1.001]), theta, c)
+        >>> theta.item(), round(c.item(), 4)
+        (1.0, 0.001)
+    """
+    theta.copy_(weight)
+    if compensation is not None:
+        compensation.copy_(weight - theta.to(weight.dtype))
