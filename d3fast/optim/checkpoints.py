@@ -69,3 +69,5 @@ def restore_state(
         state["momentum_buffer"] = match_layout(buffer, p)
     else:
         state.pop("momentum_buffer", None)
+    if "compensation" in state:
+        state["compensation"] = match_layout(placed(state["compensation"], p, "compensation"), p)

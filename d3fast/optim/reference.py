@@ -8,8 +8,9 @@ One step of one param group, as in DESIGN ("One optimizer step, exactly"):
     v <- momentum * v + (1 - dampening) * d          (v <- d on the first step)
     theta <- Pi(theta - lr * (d + momentum * v  if nesterov else  v))
 
-It runs on any device and in any floating dtype (half types compute in float32), written for
-reading rather than for speed. Source: Wei, Liu, Zha, arXiv 2411.09585.
+It runs on any device and in any floating dtype (half types compute in float32, and what storing
+them takes off is kept: ``low_precision``), written for reading rather than for speed.
+Source: Wei, Liu, Zha, arXiv 2411.09585.
 """
 
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from d3fast.optim.constraints import Bounds, projection_coefficient, resolve_bounds
+from d3fast.optim.low_precision import compensation_of, keep, whole_weight
 from d3fast.optim.options import is_tracked
 
 
@@ -33,6 +35,7 @@ class Member:
         momentum_buffer: v, or ``None`` where momentum is 0.
         first: the buffer holds no earlier step.
         reference: theta_0, or ``None`` where the group is not tracked.
+        compensation: what storing ``param`` in a half type took off, or ``None``.
     """
 
     param: Tensor
@@ -40,6 +43,7 @@ class Member:
     momentum_buffer: Tensor | None
     first: bool
     reference: Tensor | None
+    compensation: Tensor | None = None
 
 
 def members_of(
@@ -57,7 +61,8 @@ def members_of(
                 own["momentum_buffer"] = torch.zeros_like(p)
             buffer = own["momentum_buffer"]
         theta_0 = own["reference"] if is_tracked(group) else None
-        members.append(Member(p, p.grad, buffer, first, theta_0))
+        remainder = compensation_of(p, own) if is_tracked(group) else None
+        members.append(Member(p, p.grad, buffer, first, theta_0, remainder))
     return members
 
 
@@ -107,7 +112,7 @@ def step_group(
 
 def _step_unit(unit: Sequence[Member], group: Mapping[str, Any]) -> None:
     dtypes = [torch.promote_types(m.param.dtype, torch.float32) for m in unit]
-    thetas = [m.param.to(dt) for m, dt in zip(unit, dtypes, strict=True)]
+    thetas = [whole_weight(m.param, m.compensation) for m in unit]
     tracked = is_tracked(group)
     references = [
         m.reference.to(dt)
@@ -122,7 +127,7 @@ def _step_unit(unit: Sequence[Member], group: Mapping[str, Any]) -> None:
     if bounds is not None:
         updated = _project(updated, references, bounds)
     for m, theta in zip(unit, updated, strict=True):
-        m.param.copy_(theta)
+        keep(theta, m.param, m.compensation)
 
 
 def _pushes(

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from d3fast.optim import reference
 from d3fast.optim.constraints import Bounds, projection_coefficient, resolve_bounds
+from d3fast.optim.low_precision import compensation_of, keep, whole_weight
 from d3fast.optim.options import is_tracked
 from d3fast.optim.placements import (
     add_up,
@@ -61,14 +62,14 @@ def must_meet(group: Mapping[str, Any]) -> bool:
 
 
 def make_buffers(group: Mapping[str, Any], state: State) -> None:
-    """Make the momentum buffers that are missing: zeros, which change no step but a dampened one.
+    """Make missing momentum buffers and remainders: zeros, which change no step but a dampened one.
 
     The first step is not dampened; ``state["step"]`` of a sharded group says which one that is.
     """
-    if group["momentum"] == 0:
-        return
     for p in group["params"]:
-        if p.requires_grad and "momentum_buffer" not in state[p]:
+        if p.requires_grad and is_tracked(group):
+            compensation_of(p, state[p])
+        if p.requires_grad and group["momentum"] != 0 and "momentum_buffer" not in state[p]:
             state[p]["momentum_buffer"] = torch.zeros_like(p, requires_grad=False)
             if is_sharded(group):
                 state[p]["step"] = torch.zeros(())
@@ -127,7 +128,10 @@ def _member(
     if group["momentum"] != 0:
         buffer, first = local(state["momentum_buffer"]), state.get("step", 1) == 0
     theta_0 = local(state["reference"]) if is_tracked(group) else None
-    return reference.Member(local(p), local(placed(p.grad, p, "grad")), buffer, first, theta_0)
+    kept = compensation_of(p, state) if is_tracked(group) else None
+    remainder = None if kept is None else local(kept)
+    grad = local(placed(p.grad, p, "grad"))
+    return reference.Member(local(p), grad, buffer, first, theta_0, remainder)
 
 
 def _step_tracked(group: Mapping[str, Any], members: Mapping[Tensor, reference.Member]) -> None:
@@ -164,7 +168,7 @@ def _check_agreement(sums: Tensor, params: Sequence[Tensor]) -> None:
 def _move(m: reference.Member, group: Mapping[str, Any], bounds: Bounds | None) -> _Move:
     assert m.reference is not None
     dtype = torch.promote_types(m.param.dtype, torch.float32)
-    theta, theta_0 = m.param.to(dtype), m.reference.to(dtype)
+    theta, theta_0 = whole_weight(m.param, m.compensation), m.reference.to(dtype)
     p, delta = float(group["distance_p"]), theta - theta_0
     q = group["distance_weight"] * _powers(delta, p)
     grad = m.grad.to(dtype)
@@ -223,7 +227,7 @@ def _finish(
         elif bounds is not None and m.reference is not None:
             theta_0 = m.reference.to(theta.dtype)
             theta = torch.where(c == 1, theta, theta_0 + c * (theta - theta_0))
-        m.param.copy_(theta)
+        keep(theta, m.param, m.compensation)
 
 
 def distances(params: Sequence[Tensor], state: State, p: float) -> list[Tensor]:

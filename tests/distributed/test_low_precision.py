@@ -1,0 +1,17 @@
+"""Shards of a half type keep what rounding took off, as whole tensors do."""
+
+import torch
+
+from tests.distributed import ranks
+from tests.distributed.test_trajectories import error
+
+# Steps below half of a spacing: rounded to nearest, none of them would move a weight.
+SMALL = {"lr": 4e-4, "constraint": None}
+
+
+def test_small_steps_on_shards_follow_those_on_whole_tensors(worlds):
+    want = ranks.trajectory(None, "shards", torch.float16, SMALL)
+    start = [t + 3 for t in ranks.draw(0, torch.float16)]
+    assert error([t.numpy() for t in start], want["params"]) > 5e-4
+    for got in worlds[2].run(ranks.trajectory, "shards", torch.float16, SMALL):
+        assert error(got["params"], want["params"]) < 5e-5
