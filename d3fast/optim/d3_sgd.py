@@ -19,7 +19,7 @@ from d3fast.optim import fused, reference, sharded
 from d3fast.optim.backends import choose_backend
 from d3fast.optim.checkpoints import restore_state, with_own_options
 from d3fast.optim.options import check_group, check_options, is_tracked
-from d3fast.optim.placements import check_placements, is_sharded
+from d3fast.optim.placements import check_not_replaced, check_placements, is_sharded
 from d3fast.optim.references import resolve_references
 from d3fast.optim.warm_start import WARM_STARTS
 
@@ -61,7 +61,8 @@ class D3FusedSGD(Optimizer):
             otherwise reference with a warning that says why.
 
     Parameters whose ``grad`` is ``None`` take no part in a step: neither in the norms nor in
-    the projection. State per parameter: ``momentum_buffer``, ``reference`` (tracked groups) and
+    the projection. State per parameter: ``momentum_buffer``, ``reference`` (tracked groups),
+    ``compensation`` (tracked weights of a half type: what storing them took off) and
     ``distance`` (float64 scalar, tracked groups on the fused backend).
 
     Raises:
@@ -287,6 +288,8 @@ class D3FusedSGD(Optimizer):
                 self._check_step(index, group, params)
                 self._plans.pop(index, None)
             found.append((index, group, grads))
+        if not found:
+            check_not_replaced()
         # A rank's refusal reaches the others with the first sums that they wait for.
         return sorted(found, key=lambda part: not sharded.must_meet(part[1]))
 

@@ -24,7 +24,8 @@ def is_dtensor(tensor: Any) -> bool:
 
 def is_sharded(group: Mapping[str, Any]) -> bool:
     """Whether any parameter of a group is a DTensor."""
-    return any(map(is_dtensor, group["params"]))
+    module = sys.modules.get("torch.distributed.tensor")  # once: every step asks every group
+    return module is not None and any(isinstance(p, module.DTensor) for p in group["params"])
 
 
 def local(tensor: Any) -> Tensor:
@@ -72,6 +73,19 @@ def check_placements(group: Mapping[str, Any]) -> None:
         raise ValueError(
             "scope='group' needs all parameters of a group on one device mesh, "
             "got several meshes or DTensors beside plain tensors; scope='tensor' takes them"
+        )
+
+
+def check_not_replaced() -> None:
+    """Called where no parameter at all has a gradient: in a distributed run they were replaced.
+
+    Raises:
+        ValueError: this process is one of a distributed run.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        raise ValueError(
+            "no parameter of the optimizer has a gradient: build it after fully_shard and "
+            "parallelize_module, which replace the parameters of a model"
         )
 
 

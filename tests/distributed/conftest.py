@@ -2,6 +2,7 @@
 
 import multiprocessing
 import queue
+import time
 
 import pytest
 import torch
@@ -43,15 +44,21 @@ class Ranks:
             self._start()
         for inbox in self._inboxes:
             inbox.put((function.__name__, args))
-        answers = {}
-        try:
-            while len(answers) < self.world:
-                rank, answer = self._outbox.get(timeout=PATIENCE)
+        answers, deadline = {}, time.monotonic() + PATIENCE
+        while len(answers) < self.world:
+            try:
+                rank, answer = self._outbox.get(timeout=0.5)
                 answers[rank] = answer
-        except queue.Empty:
+            except queue.Empty:
+                if time.monotonic() > deadline:
+                    self.stop()
+                    silent = sorted(set(range(self.world)) - set(answers))
+                    pytest.fail(f"ranks {silent} did not answer, the others: {answers}")
+                for rank, process in enumerate(self._processes):
+                    if not process.is_alive():
+                        answers.setdefault(rank, ranks.DIED)
+        if ranks.DIED in answers.values():
             self.stop()
-            silent = sorted(set(range(self.world)) - set(answers))
-            pytest.fail(f"ranks {silent} did not answer, the others: {answers}")
         return [answers[rank] for rank in range(self.world)]
 
     def run(self, function, *args):
@@ -59,6 +66,7 @@ class Ranks:
         answers = self.outcomes(function, *args)
         raised = [a for a in answers if isinstance(a, ranks.Raised)]
         assert not raised, raised[0].trace
+        assert ranks.DIED not in answers, answers
         return answers
 
     def refusals(self, function, *args):

@@ -4,6 +4,7 @@ The functions below the loop run on every rank of a group, and with ``world=None
 itself, on whole tensors: the single process that a sharded run has to follow.
 """
 
+import os
 import traceback
 import warnings
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ from torch.nn.parallel import DistributedDataParallel
 from d3fast import D3FusedSGD, param_groups
 
 SHAPES = ((7, 5), (1,), (3, 2), (301,), (6, 0))
+
+
+DIED = "the process died"
 
 
 @dataclass
@@ -58,7 +62,8 @@ def serve(rank, world, store, inbox, outbox):
 
 def whole(tensor):
     full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-    return full.detach().clone().numpy()
+    wide = torch.promote_types(full.dtype, torch.float32)  # numpy has no bfloat16
+    return full.detach().to(wide, copy=True).numpy()
 
 
 def layout_of(name, world):
@@ -217,7 +222,56 @@ def resume(world, kind, options, folder, steps, start):
     return summary(list(model.parameters()), opt)
 
 
+class _Killed(dcp.FileSystemWriter):
+    def write_data(self, *args):
+        os._exit(1)
+
+
+def killed_while_saving(world, kind, options, folder):
+    model = wrapped(kind, world)
+    opt = optimizer_of(model, options)
+    train(model, opt, kind, world, 7)
+    weights, state = get_state_dict(model, opt)
+    writer = (_Killed if dist.get_rank() == 1 else dcp.FileSystemWriter)(folder)
+    dcp.save({"model": weights, "optimizer": state}, storage_writer=writer)
+
+
 # ---------------------------------------------------------------- warm starts, AMP, bad input
+
+
+def scaled_training(world, overflow_at):
+    """Four steps under a GradScaler; in one of them rank 1 has an infinite gradient."""
+    model = wrapped("fsdp", world)
+    opt = optimizer_of(model, {})
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    moved = []
+    for t in range(4):
+        inputs, targets = batch_of("fsdp", world, t)
+        opt.zero_grad()
+        loss = nn.functional.cross_entropy(model(inputs), targets)
+        if t == overflow_at and dist.get_rank() == 1:
+            loss = loss * float("inf")
+        before = [whole(p) for p in model.parameters()]
+        scaler.scale(loss).backward()
+        scaler.step(opt)
+        scaler.update()
+        after = [whole(p) for p in model.parameters()]
+        moved.append(any((a != b).any() for a, b in zip(before, after, strict=True)))
+    return {"moved": moved, "scale": scaler.get_scale(), **summary(list(model.parameters()), opt)}
+
+
+def unscaled_training(world):
+    model = wrapped("fsdp", world)
+    opt = optimizer_of(model, {})
+    train(model, opt, "fsdp", world, 4)
+    return summary(list(model.parameters()), opt)
+
+
+def sharded_after_construction(world):
+    model = network()
+    opt = optimizer_of(model, {})
+    fully_shard(model, mesh=init_device_mesh("cpu", (world,)))
+    train(model, opt, "fsdp", world, 1)
 
 
 def warm_started(world, layout_name, mode, equal_seeds=True):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.distributed import ranks
+from tests.distributed.test_trajectories import assert_equal_runs
 
 
 def test_a_gradient_that_one_rank_lacks_is_refused_everywhere(worlds):
@@ -26,6 +27,23 @@ def test_an_overflow_on_one_rank_holds_up_the_step_of_all(worlds):
     for before, after in worlds[2].run(ranks.overflow_on_one_rank):
         for a, b in zip(before, after, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_a_grad_scaler_skips_the_step_of_all_ranks_together(worlds):
+    for got in worlds[2].run(ranks.scaled_training, 2):
+        assert got["moved"] == [True, True, False, True]
+        assert got["scale"] == 512.0
+
+
+def test_a_grad_scaler_changes_nothing_without_an_overflow(worlds):
+    want = worlds[2].run(ranks.unscaled_training)[0]
+    for got in worlds[2].run(ranks.scaled_training, None):
+        assert_equal_runs([got], want, 1e-9)
+
+
+def test_an_optimizer_built_before_fully_shard_is_refused(worlds):
+    for line in worlds[2].refusals(ranks.sharded_after_construction):
+        assert line.startswith("ValueError: no parameter of the optimizer has a gradient: build it")
 
 
 def test_partial_placements_are_refused(worlds):

@@ -28,3 +28,14 @@ def test_a_sharded_run_goes_on_in_one_process(worlds, tmp_path):
     worlds[4].run(ranks.save, "fsdp", OPTIONS, str(tmp_path), 6)
     got = ranks.resume(None, "fsdp", OPTIONS, str(tmp_path), 6, 6)
     assert_equal_runs([got], ranks.training(None, "fsdp", OPTIONS, 12), 1e-9)
+
+
+def test_a_rank_killed_while_saving_leaves_the_last_checkpoint_whole(worlds, tmp_path):
+    last, torn = str(tmp_path / "step-6"), str(tmp_path / "step-7")
+    worlds[2].run(ranks.save, "fsdp", OPTIONS, last, 6)
+    answers = worlds[2].outcomes(ranks.killed_while_saving, "fsdp", OPTIONS, torn)
+    assert answers[1] == ranks.DIED
+    assert isinstance(answers[0], ranks.Raised)
+    assert not (tmp_path / "step-7" / ".metadata").exists()
+    answers = worlds[4].run(ranks.resume, "fsdp", OPTIONS, last, 6, 6)
+    assert_equal_runs(answers, ranks.training(None, "fsdp", OPTIONS, 12), 1e-9)

@@ -71,6 +71,13 @@ def test_float32_follows_to_1e_6(worlds, constraint):
     assert_equal_runs(worlds[2].run(ranks.trajectory, *call), want, 1e-6)
 
 
+def test_bfloat16_follows_to_its_rounding(worlds):
+    call = ("shards", torch.bfloat16, FULL)
+    want = ranks.trajectory(None, *call)
+    for got in worlds[2].run(ranks.trajectory, *call):
+        assert error(got["params"], want["params"]) < 1e-4
+
+
 @pytest.mark.parametrize("layout", ["shards", "copies", "copies of shards", "shards of shards"])
 def test_four_ranks_follow_in_every_layout(worlds, layout):
     call = (layout, torch.float64, {**FULL, "scope": "group"})
