@@ -266,7 +266,12 @@ class D3FusedSGD(Optimizer):
         except ValueError:
             sharded.refuse(spread)
             raise
+        meeting = [group for _, group, _ in taking_part if sharded.must_meet(group)]
+        if meeting and (found_inf is None or not bool(found_inf != 0)):
+            sharded.step_tracked(meeting, self.state, grad_scale)
         for index, group, grads in taking_part:
+            if sharded.must_meet(group):
+                continue
             if found_inf is not None and self._must_read(index) and bool(found_inf != 0):
                 continue  # before any state is made: on overflow nothing changes
             if grads is None:
@@ -290,8 +295,7 @@ class D3FusedSGD(Optimizer):
             found.append((index, group, grads))
         if not found:
             check_not_replaced()
-        # A rank's refusal reaches the others with the first sums that they wait for.
-        return sorted(found, key=lambda part: not sharded.must_meet(part[1]))
+        return found
 
     def _step_anew(
         self,
@@ -303,7 +307,7 @@ class D3FusedSGD(Optimizer):
         """Take the step of a group that has no plan, or none that is still good."""
         backend = choose_backend(index, group)
         if backend == "sharded":
-            sharded.step_group(group, self.state, grad_scale=grad_scale)
+            sharded.step_plain(group, self.state, grad_scale)
             return
         if backend == "reference":
             members = reference.members_of(group, self.state)

@@ -164,7 +164,8 @@ def add_up_rows(rows: Tensor, tensors: Sequence[Tensor], footer: Tensor) -> Tens
     totals, below = rows.clone(), footer.clone()
     for mesh in meshes:
         at = [i for i, tensor in enumerate(tensors) if mesh_of(tensor) == mesh]
-        pack = add_up(torch.cat([rows[at], footer[None]]), mesh)
+        mine = torch.cat([rows[at], footer[None]])
+        pack = add_up(mine.to(local(tensors[at[0]]).device), mesh).to(rows.device)
         totals[at], below = pack[:-1], torch.maximum(below, pack[-1])
     return torch.cat([totals, below[None]])
 

@@ -16,7 +16,7 @@ Nothing is carried from step to step, so no edit of the weights can make a norm 
 temporaries as large as the tracked local parts live during the step.
 """
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,55 +67,96 @@ def make_buffers(group: Mapping[str, Any], state: State) -> None:
     The first step is not dampened; ``state["step"]`` of a sharded group says which one that is.
     """
     for p in group["params"]:
-        if p.requires_grad and is_tracked(group):
+        if not p.requires_grad and p.grad is None:
+            continue
+        if is_tracked(group):
             compensation_of(p, state[p])
-        if p.requires_grad and group["momentum"] != 0 and "momentum_buffer" not in state[p]:
+        if group["momentum"] != 0 and "momentum_buffer" not in state[p]:
             state[p]["momentum_buffer"] = torch.zeros_like(p, requires_grad=False)
             if is_sharded(group):
                 state[p]["step"] = torch.zeros(())
 
 
-def step_group(
-    group: Mapping[str, Any],
-    state: State,
-    *,
-    grad_scale: Tensor | None = None,
-) -> None:
-    """Take one step of a param group with DTensors, in place, on every rank of their mesh.
+def step_plain(group: Mapping[str, Any], state: State, grad_scale: Tensor | None = None) -> None:
+    """Take one step of an untracked group with DTensors, in place; no rank waits for another.
 
     Args:
         group: the options of ``D3FusedSGD``; parameters without a gradient take no part.
+        state: the optimizer's state; buffers lie as their parameters do.
+        grad_scale: 1-element tensor the gradients are divided by, in place (AMP).
+    """
+    members = _members(group, state, grad_scale)
+    reference.step_group(list(members.values()), group)
+    _count_step(group, members, state)
+
+
+def step_tracked(
+    groups: Sequence[Mapping[str, Any]], state: State, grad_scale: Tensor | None = None
+) -> None:
+    """Take one step of all tracked groups with DTensors, in place, on every rank of their meshes.
+
+    Args:
+        groups: those that ``must_meet``; parameters without a gradient take no part.
         state: the optimizer's state; references and buffers lie as their parameters do.
         grad_scale: 1-element tensor the gradients are divided by, in place (AMP).
 
     Raises:
         ValueError: some ranks have a gradient that others lack, or a rank refused the step; on
-            every rank, and nothing has moved.
+            every rank, and no parameter has moved.
     """
-    make_buffers(group, state)
-    active = [p for p in group["params"] if p.grad is not None]
-    members = {p: _member(p, state[p], group, grad_scale) for p in active}
-    if is_tracked(group):
-        _step_tracked(group, members)
-    else:
-        reference.step_group(list(members.values()), group)
-    for p in active:
-        if is_dtensor(p):
-            torch.autograd.graph.increment_version(p)
-        if group["momentum"] != 0:
-            state[p]["step"] = state[p].get("step", torch.zeros(())) + 1
+    members = [_members(group, state, grad_scale) for group in groups]
+    moves: dict[Tensor, _Move] = {}
+    for group, own in zip(groups, members, strict=True):
+        bounds = resolve_bounds(group)
+        moves.update({p: _move(m, group, bounds) for p, m in own.items()})
+    params, rows = _rows(groups)
+    for row, p in zip(rows, params, strict=True):
+        if p in moves:
+            if counts_here(p):
+                row[:TAKES_PART] = moves[p].sums
+            row[TAKES_PART] = 1
+    sums = add_up_rows(rows, params, torch.zeros_like(rows[0]))
+    _check_agreement(sums, params)
+    numbers = dict(zip(params, sums[:-1], strict=True))
+    for group, own in zip(groups, members, strict=True):
+        for unit in [list(own)] if group["scope"] == "group" else [[p] for p in own]:
+            if unit:
+                whole = torch.stack([numbers[p] for p in unit]).sum(0).to(moves[unit[0]].a.device)
+                _finish([moves[p] for p in unit], whole, group)
+        _count_step(group, own, state)
 
 
 def refuse(groups: Sequence[Mapping[str, Any]]) -> None:
-    """Tell the other ranks, who wait for the sums of the first tracked group, that none come."""
-    params = next((g["params"] for g in groups if must_meet(g)), None)
-    if params is None:
-        return
+    """Tell the other ranks, who wait for the sums of the tracked groups, that none will come."""
+    meeting = [group for group in groups if must_meet(group)]
+    if meeting:
+        params, rows = _rows(meeting)
+        footer = torch.zeros_like(rows[0])
+        footer[REFUSED] = 1
+        add_up_rows(rows, params, footer)
+
+
+def _rows(groups: Sequence[Mapping[str, Any]]) -> tuple[list[Tensor], Tensor]:
+    """All parameters, and a row of zeros for each."""
+    params = [p for group in groups for p in group["params"]]
     device = local(params[0]).device
-    rows = torch.zeros(len(params), TAKES_PART + 1, dtype=torch.float64, device=device)
-    footer = torch.zeros_like(rows[0])
-    footer[REFUSED] = 1
-    add_up_rows(rows, params, footer)
+    return params, torch.zeros(len(params), TAKES_PART + 1, dtype=torch.float64, device=device)
+
+
+def _members(
+    group: Mapping[str, Any], state: State, grad_scale: Tensor | None
+) -> dict[Tensor, reference.Member]:
+    make_buffers(group, state)
+    active = [p for p in group["params"] if p.grad is not None]
+    return {p: _member(p, state[p], group, grad_scale) for p in active}
+
+
+def _count_step(group: Mapping[str, Any], moved: Iterable[Tensor], state: State) -> None:
+    for p in moved:
+        if is_dtensor(p):  # its local part was written past autograd
+            torch.autograd.graph.increment_version(p)
+        if group["momentum"] != 0:
+            state[p]["step"] = state[p].get("step", torch.zeros(())) + 1
 
 
 def _member(
@@ -134,25 +175,6 @@ def _member(
     return reference.Member(local(p), grad, buffer, first, theta_0, remainder)
 
 
-def _step_tracked(group: Mapping[str, Any], members: Mapping[Tensor, reference.Member]) -> None:
-    params, bounds = group["params"], resolve_bounds(group)
-    moves = {p: _move(m, group, bounds) for p, m in members.items()}
-    device = local(params[0]).device
-    rows = torch.zeros(len(params), TAKES_PART + 1, dtype=torch.float64, device=device)
-    for row, p in zip(rows, params, strict=True):
-        if p in moves:
-            if counts_here(p):
-                row[:TAKES_PART] = moves[p].sums
-            row[TAKES_PART] = 1
-    sums = add_up_rows(rows, params, torch.zeros_like(rows[0]))
-    _check_agreement(sums, params)
-    numbers = {p: row for p, row in zip(params, sums[:-1], strict=True) if p in moves}
-    units = [list(moves)] if group["scope"] == "group" else [[p] for p in moves]
-    for unit in filter(None, units):
-        whole = torch.stack([numbers[p] for p in unit]).sum(0)
-        _finish([moves[p] for p in unit], whole, group, bounds)
-
-
 def _check_agreement(sums: Tensor, params: Sequence[Tensor]) -> None:
     if float(sums[-1, REFUSED]) != 0:
         raise ValueError("another rank refused this step; its own error says why")
@@ -161,7 +183,7 @@ def _check_agreement(sums: Tensor, params: Sequence[Tensor]) -> None:
         ranks = mesh.size() if mesh is not None else 1
         if count not in (0, ranks):
             raise ValueError(
-                f"parameter {i} of a tracked group has a gradient on {count:.0f} of {ranks} ranks"
+                f"tracked parameter {i} has a gradient on {count:.0f} of {ranks} ranks"
             )
 
 
@@ -204,10 +226,9 @@ def _dot(x: Tensor, y: Tensor) -> Tensor:
     return (x.double() * y).sum()
 
 
-def _finish(
-    unit: Sequence[_Move], sums: Tensor, group: Mapping[str, Any], bounds: Bounds | None
-) -> None:
+def _finish(unit: Sequence[_Move], sums: Tensor, group: Mapping[str, Any]) -> None:
     """Write what norms over the whole unit make of its local moves."""
+    bounds = resolve_bounds(group)
     p = float(group["distance_p"])
     distance = sums[POWER] ** (1 / p)
     s = torch.where(distance > 0, distance, torch.ones_like(distance)) ** (1 - p)

@@ -18,6 +18,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.debug import CommDebugMode
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     RowwiseParallel,
@@ -370,3 +371,29 @@ def backend_warning(world):
         warnings.simplefilter("always")
         far_apart(layout, torch.float64, {"backend": "auto"})
     return [str(w.message) for w in caught]
+
+
+def two_tracked_groups(world, missing=False):
+    """Groups with options of their own, and how many all-reduces one step takes."""
+    layout = layout_of("shards", world) if world else None
+    params = [nn.Parameter(spread(t + 3, layout)) for t in draw(0, torch.float64)]
+    first, second = params[:2], params[2:]
+    groups = [
+        {"params": first, "reference": [2 * p.detach() for p in first], "scope": "group"},
+        {
+            "params": second,
+            "reference": [3 * p.detach() for p in second],
+            "constraint": "distance_ball",
+            "radius": 0.1,
+            "distance_p": 1.5,
+        },
+    ]
+    opt = D3FusedSGD(groups, lr=0.05, momentum=0.9, backend="reference")
+    if missing:
+        for p, grad in zip(params, draw(100, torch.float64), strict=True):
+            p.grad = spread(grad, layout)
+        second[0].grad = None if dist.get_rank() == 1 else second[0].grad
+        return refused_without_moving(opt, params, [p.to_local().clone() for p in params])
+    with CommDebugMode() as calls:
+        descend(params, opt, layout, torch.float64, 20)
+    return {"calls": sum(calls.get_comm_counts().values()), **summary(params, opt)}

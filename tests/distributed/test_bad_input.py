@@ -8,12 +8,17 @@ from tests.distributed.test_trajectories import assert_equal_runs
 
 
 def test_a_gradient_that_one_rank_lacks_is_refused_everywhere(worlds):
-    line = "ValueError: parameter 0 of a tracked group has a gradient on 1 of 2 ranks"
+    line = "ValueError: tracked parameter 0 has a gradient on 1 of 2 ranks"
     assert worlds[2].refusals(ranks.gradient_missing_on_one_rank) == [line] * 2
 
 
+def test_a_refusal_in_the_second_group_leaves_the_first_where_it_was(worlds):
+    line = "ValueError: tracked parameter 2 has a gradient on 1 of 2 ranks"
+    assert worlds[2].refusals(ranks.two_tracked_groups, True) == [line] * 2
+
+
 def test_a_rank_without_any_gradient_is_refused_everywhere(worlds):
-    line = "ValueError: parameter 0 of a tracked group has a gradient on 1 of 2 ranks"
+    line = "ValueError: tracked parameter 0 has a gradient on 1 of 2 ranks"
     assert worlds[2].refusals(ranks.no_gradient_at_all_on_one_rank) == [line] * 2
 
 

@@ -71,6 +71,13 @@ def test_float32_follows_to_1e_6(worlds, constraint):
     assert_equal_runs(worlds[2].run(ranks.trajectory, *call), want, 1e-6)
 
 
+def test_all_groups_share_one_all_reduce_per_step(worlds):
+    want = ranks.two_tracked_groups(None)
+    answers = worlds[2].run(ranks.two_tracked_groups)
+    assert_equal_runs(answers, want, 1e-12)
+    assert [a["calls"] for a in answers] == [20, 20]
+
+
 def test_bfloat16_follows_to_its_rounding(worlds):
     call = ("shards", torch.bfloat16, FULL)
     want = ranks.trajectory(None, *call)
