@@ -40,6 +40,7 @@ def restore_state(
     states: MutableMapping[Tensor, dict[str, Any]],
     saved: Mapping[str, Any],
     present: Tensor | None,
+    momentum_dtype: torch.dtype | None = None,
 ) -> None:
     """Put right what the base class did to one parameter's state.
 
@@ -48,6 +49,7 @@ def restore_state(
         states: the optimizer's state, as the base class left it.
         saved: the parameter's part of the saved state.
         present: its reference before the load, kept where the saved state has none.
+        momentum_dtype: of the group.
 
     Raises:
         ValueError: a reference of another shape than the parameter.
@@ -65,7 +67,9 @@ def restore_state(
     if "distance" in saved:
         state["distance"] = saved["distance"].detach().to(p.device, torch.float64, copy=True)
     if state.get("momentum_buffer") is not None:
-        buffer = placed(state["momentum_buffer"], p, "momentum_buffer")
+        # From what was saved: the base class may have rounded it already.
+        buffer = saved["momentum_buffer"].detach().to(p.device, momentum_dtype or p.dtype)
+        buffer = placed(buffer, p, "momentum_buffer")
         state["momentum_buffer"] = match_layout(buffer, p)
     else:
         state.pop("momentum_buffer", None)

@@ -55,6 +55,7 @@ class D3FusedSGD(Optimizer):
         reference: theta_0 if it is not the current weights: one tensor per parameter, or a
             mapping from parameter names.
         reference_dtype: dtype the reference is kept in; the parameter's by default.
+        momentum_dtype: dtype of the momentum, likewise; float32 is finer beside a half type.
         capturable: let the kernels read an ``lr`` or ``radius`` given as a 1-element CUDA
             tensor, so that a step can be captured in a CUDA graph; otherwise the host reads it.
         backend: ``"fused"``, ``"reference"``, or ``"auto"``: fused where a kernel exists,
@@ -100,6 +101,7 @@ class D3FusedSGD(Optimizer):
         radius_unit: str = "relative",
         reference: References | None = None,
         reference_dtype: torch.dtype | None = None,
+        momentum_dtype: torch.dtype | None = None,
         capturable: bool = False,
         backend: str = "auto",
     ) -> None:
@@ -117,6 +119,7 @@ class D3FusedSGD(Optimizer):
             "radius": radius,
             "radius_unit": radius_unit,
             "reference_dtype": reference_dtype,
+            "momentum_dtype": momentum_dtype,
             "capturable": capturable,
             "backend": backend,
         }
@@ -446,6 +449,6 @@ class D3FusedSGD(Optimizer):
         finally:
             handle.remove()
         ids = (i for g in saved["param_groups"] for i in g["params"])
-        params = (p for g in self.param_groups for p in g["params"])
-        for i, p in zip(ids, params, strict=True):
-            restore_state(p, self.state, saved["state"].get(i, {}), present.get(p))
+        params = ((p, g["momentum_dtype"]) for g in self.param_groups for p in g["params"])
+        for i, (p, dtype) in zip(ids, params, strict=True):
+            restore_state(p, self.state, saved["state"].get(i, {}), present.get(p), dtype)

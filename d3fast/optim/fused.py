@@ -37,7 +37,7 @@ _EXCHANGE = getattr(Tensor, "__dlpack_c_exchange_api__", None)
 read_options = itemgetter(
     *("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize"),
     *("distance_weight", "distance_p", "scope", "constraint", "radius", "radius_unit"),
-    *("reference_dtype", "capturable", "backend"),
+    *("reference_dtype", "momentum_dtype", "capturable", "backend"),
 )
 
 
@@ -97,6 +97,8 @@ def why_not(group: Mapping[str, Any]) -> str | None:
         return "the group mixes dtypes"
     if not all(is_dense(p) for p in params):
         return "a parameter does not fill its memory densely"
+    if group["momentum"] != 0 and group["momentum_dtype"] not in (None, dtype):
+        return f"momentum_dtype={group['momentum_dtype']} differs from the parameters' {dtype}"
     if is_tracked(group):
         if group["distance_p"] not in (1, 2):
             return f"distance_p={group['distance_p']!r} has no fused kernel, only 1 and 2 have"
@@ -350,5 +352,5 @@ def _prepare_state(p: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -
 
 def _key(group: Mapping[str, Any]) -> tuple[Any, ...]:
     """The options that a plan is made for; the others it takes over."""
-    asked = (group["scope"], group["backend"], group["distance_p"], group["reference_dtype"])
-    return (*asked, *_columns(group).values())
+    names = ("scope", "backend", "distance_p", "reference_dtype", "momentum_dtype")
+    return (*(group[name] for name in names), *_columns(group).values())

@@ -69,9 +69,10 @@ def check_options(group: Mapping[str, Any]) -> None:
     check_choice("scope", group["scope"], SCOPES)
     check_choice("radius_unit", group["radius_unit"], RADIUS_UNITS)
     check_choice("backend", group["backend"], BACKENDS)
-    dtype = group["reference_dtype"]
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ValueError(f"reference_dtype must be a floating torch.dtype, got {dtype!r}")
+    for name in ("reference_dtype", "momentum_dtype"):
+        dtype = group[name]
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise ValueError(f"{name} must be a floating torch.dtype, got {dtype!r}")
     resolve_bounds(group)
 
 

@@ -58,7 +58,7 @@ def members_of(
         if group["momentum"] != 0:
             first = "momentum_buffer" not in own
             if first:
-                own["momentum_buffer"] = torch.zeros_like(p)
+                own["momentum_buffer"] = torch.zeros_like(p, dtype=group["momentum_dtype"])
             buffer = own["momentum_buffer"]
         theta_0 = own["reference"] if is_tracked(group) else None
         remainder = compensation_of(p, own) if is_tracked(group) else None

@@ -72,7 +72,8 @@ def make_buffers(group: Mapping[str, Any], state: State) -> None:
         if is_tracked(group):
             compensation_of(p, state[p])
         if group["momentum"] != 0 and "momentum_buffer" not in state[p]:
-            state[p]["momentum_buffer"] = torch.zeros_like(p, requires_grad=False)
+            dtype = group["momentum_dtype"]
+            state[p]["momentum_buffer"] = torch.zeros_like(p, dtype=dtype, requires_grad=False)
             if is_sharded(group):
                 state[p]["step"] = torch.zeros(())
 

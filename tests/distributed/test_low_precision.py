@@ -1,5 +1,6 @@
 """Shards of a half type keep what rounding took off, as whole tensors do."""
 
+import pytest
 import torch
 
 from tests.distributed import ranks
@@ -9,9 +10,11 @@ from tests.distributed.test_trajectories import error
 SMALL = {"lr": 4e-4, "constraint": None}
 
 
-def test_small_steps_on_shards_follow_those_on_whole_tensors(worlds):
-    want = ranks.trajectory(None, "shards", torch.float16, SMALL)
+@pytest.mark.parametrize("momentum", [{}, {"momentum": 0.5, "momentum_dtype": torch.float32}])
+def test_small_steps_on_shards_follow_those_on_whole_tensors(worlds, momentum):
+    call = ("shards", torch.float16, {**SMALL, **momentum})
+    want = ranks.trajectory(None, *call)
     start = [t + 3 for t in ranks.draw(0, torch.float16)]
     assert error([t.numpy() for t in start], want["params"]) > 5e-4
-    for got in worlds[2].run(ranks.trajectory, "shards", torch.float16, SMALL):
+    for got in worlds[2].run(ranks.trajectory, *call):
         assert error(got["params"], want["params"]) < 5e-5

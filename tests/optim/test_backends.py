@@ -21,6 +21,11 @@ UNSERVED = {
         {"reference_dtype": torch.float64},
         "reference_dtype=torch.float64 differs",
     ),
+    "momentum": (
+        [torch.ones(2)],
+        {"momentum": 0.9, "momentum_dtype": torch.float64},
+        "momentum_dtype=torch.float64 differs",
+    ),
 }
 
 

@@ -160,3 +160,30 @@ def test_a_step_that_amp_skips_leaves_the_remainder_alone(half):
     opt.step()
     assert torch.equal(weights, before[0])
     assert torch.equal(opt.state[weights]["compensation"], before[1])
+
+
+def test_momentum_in_float32_comes_closer_to_float64_than_in_the_weights_dtype():
+    twin, exact = head(torch.float64, lr=0.05)
+    start = twin.detach().clone()
+    want = descend(twin, exact, 100)
+    lost = []
+    for dtype in (torch.float32, None):
+        weights, opt = head(torch.bfloat16, lr=0.05, momentum_dtype=dtype)
+        descend(weights, opt, 100)
+        assert opt.state[weights]["momentum_buffer"].dtype == (dtype or torch.bfloat16)
+        known = whole_weight(weights.detach(), opt.state[weights]["compensation"])
+        lost.append(way_lost(known, want, start))
+    assert lost[0] < lost[1] / 10
+
+
+def test_a_float32_momentum_resumes_to_the_same_bits(half):
+    options = {"momentum_dtype": torch.float32, "dampening": 0.2}
+    weights, opt = head(half, **options)
+    want = descend(weights, opt, 20)
+    first, before = head(half, **options)
+    descend(first, before, 10)
+    second = nn.Parameter(first.detach().clone())
+    after = D3FusedSGD([second], **OPTIONS)
+    after.load_state_dict(copy.deepcopy(before.state_dict()))
+    assert after.state[second]["momentum_buffer"].dtype == torch.float32
+    assert torch.equal(descend(second, after, 10, start=10), want)

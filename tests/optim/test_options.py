@@ -39,6 +39,7 @@ def test_a_group_is_tracked_if_pushed_or_projected(distance_weight, constraint, 
         {"constraint": "distance_shell", "radius": [1.0, 1.0]},
         {"constraint": "distance_shell", "radius": (torch.tensor(1.0), 2)},
         {"reference_dtype": torch.float32},
+        {"momentum": 0.9, "momentum_dtype": torch.float32},
     ],
     ids=str,
 )
@@ -65,6 +66,7 @@ def test_the_defaults_are_those_of_the_paper_s_step():
         "radius": None,
         "radius_unit": "relative",
         "reference_dtype": None,
+        "momentum_dtype": None,
         "capturable": False,
         "backend": "auto",
     }
