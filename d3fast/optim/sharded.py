@@ -208,9 +208,7 @@ def _move(m: reference.Member, group: Mapping[str, Any], bounds: Bounds | None) 
             along, k = d + momentum * v, 1.0 + momentum * damping
     a, b = theta - lr * along, lr * k * q
     x = a if bounds is None or bounds.center == "origin" else a - theta_0
-    power = delta.abs().double() ** p
-    products = (power.sum(), _dot(x, x), _dot(x, b), _dot(b, b), _dot(theta_0, theta_0))
-    return _Move(m, a, b, velocity, torch.stack(products))
+    return _Move(m, a, b, velocity, _sums(delta, x, b, theta_0, p, bounds is not None))
 
 
 def _powers(delta: Tensor, p: float) -> Tensor:
@@ -223,8 +221,29 @@ def _powers(delta: Tensor, p: float) -> Tensor:
     return wide.sign() * wide.abs() ** (p - 1)
 
 
-def _dot(x: Tensor, y: Tensor) -> Tensor:
-    return (x.double() * y).sum()
+def _sums(
+    delta: Tensor, x: Tensor, b: Tensor, theta_0: Tensor, p: float, projected: bool
+) -> Tensor:
+    """The columns up to ``REFERENCE`` for one local part; those of a projection only if wanted."""
+    sums = torch.zeros(TAKES_PART, dtype=torch.float64, device=delta.device)
+    # Piece by piece: float64 copies of whole tensors would be memory and traffic.
+    size = 1 << 16 if delta.is_cpu else 1 << 24
+    pieces = (torch.split(t.reshape(-1), size) for t in (delta, x, b, theta_0))
+    for narrow in zip(*pieces, strict=True):
+        d, x_, b_, r = (t.double() for t in narrow)
+        sums[POWER] += torch.dot(d, d) if p == 2 else power_sum(d, p)
+        if projected:
+            sums[XX] += torch.dot(x_, x_)
+            sums[XB] += torch.dot(x_, b_)
+            sums[BB] += torch.dot(b_, b_)
+            sums[REFERENCE] += torch.dot(r, r)
+    return sums
+
+
+def power_sum(delta: Tensor, p: float) -> Tensor:
+    """The sum of ``|delta|^p`` in float64, 0-dim."""
+    wide = delta.double().abs()
+    return wide.sum() if p == 1 else (wide**p).sum()
 
 
 def _finish(unit: Sequence[_Move], sums: Tensor, group: Mapping[str, Any]) -> None:
@@ -261,7 +280,7 @@ def distances(params: Sequence[Tensor], state: State, p: float) -> list[Tensor]:
             theta_0 = local(state[theta]["reference"])
             dtype = torch.promote_types(theta.dtype, theta_0.dtype)
             delta = local(theta).to(dtype) - theta_0.to(dtype)
-            row[0] = (delta.abs().double() ** p).sum()
+            row[0] = power_sum(delta, p)
     norms = add_up_rows(rows, params, torch.zeros_like(rows[0]))[:-1, 0] ** (1 / p)
     kinds = [torch.promote_types(theta.dtype, torch.float32) for theta in params]
     return [norm.to(kind) for norm, kind in zip(norms, kinds, strict=True)]
