@@ -121,7 +121,12 @@ class Krylov:
 
     def ritz(self) -> tuple[Tensor, Tensor, Tensor]:
         """Ritz values (filled,), their vectors in the basis as columns, residuals (filled,)."""
-        values, vectors = torch.linalg.eigh(self.projected[: self.filled, : self.filled])
+        # Closed spaces are taken by themselves: where they share an eigenvalue, which vectors come
+        # out of the whole matrix is up to rounding, and may belong to no block.
+        parts = [(0, self.block), (self.block, self.filled)] if self.block else [(0, self.filled)]
+        solved = [torch.linalg.eigh(self.projected[a:b, a:b]) for a, b in parts]
+        values, order = torch.cat([found for found, _ in solved]).sort(stable=True)
+        vectors = torch.block_diag(*[turn for _, turn in solved])[:, order]
         return values, vectors, self.beta * vectors[-1].abs()
 
     def rotate(self, coordinates: Tensor) -> None:
