@@ -312,6 +312,24 @@ def precision_table(results: Results, dtype: str, measure: str) -> str:
     return markdown(headings, lines)
 
 
+def worst_table(results: Results) -> str:
+    """The largest errors of all runs with the momentum in the weights' dtype, in percent."""
+    lines = []
+    for way in (*WAYS, ROUNDED):
+        own = [r for r in results.rows if r["way_kept"] == way and r["momentum"] in ("same", None)]
+        size = own[0]["bytes"]
+        worst = (
+            f"{100 * max(r[measure] for r in own if r['dtype'] == dtype):.2g}"
+            for measure in ("distance", "way")
+            for dtype in DTYPES
+        )
+        lines.append([way, "–" if size is None else str(size),
+                      *(f"{float(x):g}" for x in worst)])  # fmt: skip
+    headings = ["weights kept", "bytes"]
+    headings += [f"{name}, {dtype}" for name in ("distance off", "way lost") for dtype in DTYPES]
+    return markdown(headings, lines)
+
+
 def main() -> None:
     """Run everything and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)

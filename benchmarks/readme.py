@@ -7,9 +7,11 @@ A table stands between ``<!-- table: NAME#PART -->`` and ``<!-- end -->``; NAME 
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from benchmarks.inspect_report import inspect_table, rates_table
+from benchmarks.precision_study import DTYPES, precision_table, worst_table
 from benchmarks.report import (
     bandwidth_table,
     constraint_table,
@@ -45,6 +47,7 @@ PAGES = (
             "spectrum",
             "why",
             "inspect",
+            "precision",
         )
     ),
 )
@@ -69,6 +72,12 @@ PARTS: Mapping[str, Callable[[Results], str]] = {
     "inspect-digits": lambda results: inspect_table(results, "digits"),
     "inspect-fashion": lambda results: inspect_table(results, "fashion-mnist"),
     "inspect-rates": rates_table,
+    "worst": worst_table,
+    **{
+        f"{dtype}-{measure}": partial(precision_table, dtype=dtype, measure=measure)
+        for dtype in DTYPES
+        for measure in ("way", "distance", "norm")
+    },
 }
 _BLOCK = re.compile(r"(<!-- table: ([^# ]+)#(\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 

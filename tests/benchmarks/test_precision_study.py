@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from benchmarks import precision_study as study
-from d3fast.report.results import Results
+from d3fast.report.results import Results, read_results
+
+COMMITTED = read_results(study.RESULTS / "precision-cpu.json").rows
 
 
 def case(dtype=torch.bfloat16, start="near"):
@@ -78,3 +80,22 @@ def test_a_table_has_a_line_per_way_and_momentum_and_a_column_per_learning_rate(
         [f" {study.ROUNDED} ", " – ", " 8 "],
     ]  # fmt: skip
     assert lines[2].endswith("| 75 (50–100) | 75 (50–100) |")
+
+
+def worst(measure, dtype, way, momentum="same"):
+    asked = (dtype, way, momentum)
+    return max(r[measure] for r in COMMITTED if (r["dtype"], r["way_kept"], r["momentum"]) == asked)
+
+
+@pytest.mark.parametrize(("dtype", "worse"), [("bf16", 1e-3), ("fp16", 3e-4)])
+def test_the_default_keeps_the_distance_and_ways_without_memory_do_not(dtype, worse):
+    assert worst("distance", dtype, "Kahan") < worse
+    assert worst("distance", dtype, "stochastic") > 0.25
+    assert worst("distance", dtype, "to nearest") > 0.25
+
+
+@pytest.mark.parametrize("dtype", study.DTYPES)
+def test_the_way_lost_is_that_of_the_page(dtype):
+    lost = {way: worst("way", dtype, way) for way in study.WAYS}
+    assert lost["fp32 master"] == pytest.approx(lost["int16 remainder"], rel=0.02)
+    assert lost["Kahan"] < 0.03 < 1 < min(lost["to nearest"], lost["stochastic"])
