@@ -126,7 +126,8 @@ class Krylov:
         parts = [(0, self.block), (self.block, self.filled)] if self.block else [(0, self.filled)]
         solved = [torch.linalg.eigh(self.projected[a:b, a:b]) for a, b in parts]
         values, order = torch.cat([found for found, _ in solved]).sort(stable=True)
-        vectors = torch.block_diag(*[turn for _, turn in solved])[:, order]
+        vectors = torch.block_diag(*[turn for _, turn in solved])  # type: ignore[no-untyped-call]
+        vectors = vectors[:, order]
         return values, vectors, self.beta * vectors[-1].abs()
 
     def rotate(self, coordinates: Tensor) -> None:
