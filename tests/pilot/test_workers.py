@@ -25,6 +25,14 @@ class Tool:
         return self
 
 
+@pytest.fixture
+def nobody_left():
+    """Checks afterwards that no process is left besides those that were there before."""
+    before = set(multiprocessing.active_children())
+    yield
+    assert set(multiprocessing.active_children()) <= before
+
+
 def add(tool, device, item):
     time.sleep(0.01 * item)  # the first items take longest
     return tool.number + item
@@ -63,7 +71,7 @@ def test_results_come_in_the_order_of_the_items(devices):
         assert crew.run(add, []) == []
 
 
-def test_one_device_needs_no_process_and_several_are_processes(tmp_path):
+def test_one_device_needs_no_process_and_several_are_processes(nobody_left, tmp_path):
     with Crew(Tool(0, tmp_path), ["cpu"]) as crew:
         crew.run(note, [0])
     assert [path.name for path in tmp_path.iterdir()] == [str(os.getpid())]
@@ -72,7 +80,6 @@ def test_one_device_needs_no_process_and_several_are_processes(tmp_path):
     names = {path.name for path in tmp_path.iterdir()}
     assert len(names) == 3
     assert {path.read_text() for path in tmp_path.iterdir()} == {"1"}
-    assert not multiprocessing.active_children()
 
 
 def test_every_item_is_reported():
@@ -83,13 +90,12 @@ def test_every_item_is_reported():
 
 
 @pytest.mark.parametrize("devices", [["cpu"], ["cpu", "cpu"]])
-def test_what_a_task_refuses_reaches_the_caller(devices):
+def test_what_a_task_refuses_reaches_the_caller(nobody_left, devices):
     with (
         pytest.raises(ValueError, match=r"^item 1 cannot be used$"),
         Crew(Tool(0), devices) as crew,
     ):
         crew.run(fail, [0, 1, 2])
-    assert not multiprocessing.active_children()
 
 
 def test_a_defect_in_a_worker_keeps_its_traceback():
