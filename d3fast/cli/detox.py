@@ -13,7 +13,7 @@ from d3fast.attacks import load_attack
 from d3fast.case import CARD, INSPECTION, REPAIRED, Case, open_case
 from d3fast.checks import check_choice
 from d3fast.cli import options
-from d3fast.data import ImageData, fingerprint
+from d3fast.data import ImageData
 from d3fast.detox import (
     PRESETS,
     Checkpointing,
@@ -22,6 +22,7 @@ from d3fast.detox import (
     detoxify,
     read_config,
     repair_samples,
+    save_weights,
     usual_augment,
     weights_so_far,
 )
@@ -56,21 +57,25 @@ def _config(preset: str | None, file: Path | None, chosen: dict[str, Any]) -> tu
     if preset is not None:
         check_choice("preset", preset, PRESETS)
     name = preset or "auto"
-    config = PRESETS[name]() if file is None else read_config(file, preset)
+    if file is None:
+        config = PRESETS[name]()
+    else:
+        config = read_config(file, preset)
+        name = file.name if preset is None else f"{file.name} over {preset}"
     given = {key: value for key, value in chosen.items() if value is not None}
     if given.get("constraint") == "none":
         given["constraint"] = None
-    return name if file is None else f"{file.name} over {name}", replace(config, **given)
+    return name, replace(config, **given)
 
 
-def _leave_partial(case: Case, place: Path, console: Console) -> None:
+def _leave_partial(case: Case, chosen: D3Config, place: Path, console: Console) -> None:
     """After Ctrl-C: what there is, as a file that can be used."""
     state = place / STATE
     if not state.exists():
         console.print("No epoch was finished: nothing to keep.", highlight=False)
         return
     epochs = weights_so_far(state, case.model)
-    DetoxResult(case.model, (), D3Config(), 0.0).save(place / PARTIAL)
+    save_weights(case.model, place / PARTIAL, chosen)
     console.print(
         f"{epochs} epochs were finished. {place / PARTIAL} holds the weights so far; "
         "the same command with --resume goes on.", highlight=False, markup=False,
@@ -150,18 +155,19 @@ def detox(
         repair, batch_size=batch_size, augment=usual_augment(repair.shape, flip), seed=seed
     )
     place = folder(out)
+    facts = case.settings()
     keep = Checkpointing(
         _state_of(place, resume), resume, samples.generators, seconds=1.0,
-        identity=f"{fingerprint(case.data)} {held_out} {batch_size} {flip}",
+        identity=f"{facts['samples_sha256']} {held_out} {batch_size} {flip}",
     )  # fmt: skip
-    before = inspected_before(place / INSPECTION, case.settings()) if inspect else []
+    before = inspected_before(place / INSPECTION, facts) if inspect else []
     try:
         result = detoxify(
             case.model, samples.loader, chosen, held.batches(BATCH_SIZE), progress=progress,
             checkpointing=keep,
         )  # fmt: skip
     except KeyboardInterrupt:
-        _leave_partial(case, place, console)
+        _leave_partial(case, chosen, place, console)
         raise
     result.save(place / REPAIRED)
     rows = _card(case, (repair, held), result, name, place / REPAIRED, attack)
@@ -169,7 +175,7 @@ def detox(
         rows += _inspected(case, result, before, progress)
     used = {"batch_size": batch_size, "held_out": held_out, "seed": seed}
     settings = {
-        **case.settings(), "config": asdict(chosen),
+        **facts, "config": asdict(chosen),
         "options": {**used, "preset": name, "flip": flip},
     }  # fmt: skip
     Results(_command(model, case, used), settings, rows).write(place / CARD)

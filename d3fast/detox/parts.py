@@ -22,21 +22,15 @@ from d3fast.training import Epoch
 _STILL = 1e-3
 
 
-def make_optimizer(model: nn.Module, config: D3Config, **changes: Any) -> D3FusedSGD:
-    """The optimizer of a repair.
-
-    Args:
-        model: on its device.
-        config: the choices.
-        changes: options of the optimizer to set otherwise.
-    """
-    options: dict[str, Any] = {
-        "lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay,
-        "distance_weight": config.weights()[1], "distance_p": config.distance_p,
-        "scope": config.scope, "constraint": config.constraint, "radius": config.radius,
-        "radius_unit": config.radius_unit, "backend": config.backend,
-    }  # fmt: skip
-    return D3FusedSGD(param_groups(model, track=config.track), **{**options, **changes})
+def make_optimizer(model: nn.Module, config: D3Config) -> D3FusedSGD:
+    """The optimizer of a push, for a model on its device."""
+    return D3FusedSGD(
+        param_groups(model, track=config.track),
+        lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay,
+        distance_weight=config.weights()[1], distance_p=config.distance_p, scope=config.scope,
+        constraint=config.constraint, radius=config.radius, radius_unit=config.radius_unit,
+        backend=config.backend,
+    )  # fmt: skip
 
 
 def lr_schedule(optimizer: D3FusedSGD, schedule: str, epochs: int) -> LRScheduler | None:

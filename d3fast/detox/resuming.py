@@ -70,13 +70,11 @@ class Progress:
     """How far a repair is.
 
     Attributes:
-        phase: ``"push"`` or ``"recovery"``.
         history: one record per finished epoch.
         clean_weights: lambda after each of them.
         seconds: spent on them.
     """
 
-    phase: str = "push"
     history: tuple[Epoch, ...] = ()
     clean_weights: list[float] = field(default_factory=list)
     seconds: float = 0.0

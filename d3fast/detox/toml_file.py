@@ -47,7 +47,7 @@ def read_config(path: str | Path, preset: str | None = None) -> D3Config:
 
     Args:
         path: the TOML file.
-        preset: what the rest is taken from, if the file does not say; ``"auto"`` if ``None``.
+        preset: what the rest is taken from; what the file says, or ``"auto"``, if ``None``.
 
     Raises:
         ValueError: no TOML; an unknown option or preset; a value out of range or of another type.
@@ -66,9 +66,10 @@ def read_config(path: str | Path, preset: str | None = None) -> D3Config:
         table = tomllib.loads(read_bytes(path, _MAX_FILE).decode("utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is no TOML: {str(error) or 'nested too deeply'}") from None
-    chosen = table.pop("preset", preset or "auto")
-    if not isinstance(chosen, str):
-        raise ValueError(f"{path}: preset must be a name, got {chosen!r:.60}")
+    own = table.pop("preset", "auto")
+    if not isinstance(own, str):
+        raise ValueError(f"{path}: preset must be a name, got {own!r:.60}")
+    chosen = own if preset is None else preset
     check_choice("preset", chosen, PRESETS)
     try:
         return replace(PRESETS[chosen](), **_values(table, path))

@@ -28,6 +28,11 @@ def test_fields_are_set_and_the_file_may_name_its_preset(written):
     assert config == D3Config.paper(lr=0.5, radius=(0.5, 1.5), constraint="distance_shell")
 
 
+def test_a_preset_that_is_asked_for_goes_over_the_files(written):
+    path = written('preset = "paper"\nlr = 0.5\n')
+    assert read_config(path, "authors") == D3Config.authors(lr=0.5)
+
+
 def test_none_stands_for_null_where_that_is_a_value(written):
     assert read_config(written('constraint = "none"\nmax_acc_drop = "none"\n')) == D3Config.auto(
         constraint=None, max_acc_drop=None
