@@ -11,8 +11,9 @@ pushed away from where they were, while the hinge on a few clean samples keeps t
 
 from d3fast.detox.config import PRESETS, D3Config
 from d3fast.detox.resuming import Checkpointing, weights_so_far
-from d3fast.detox.run import DetoxResult, detoxify, save_weights
+from d3fast.detox.run import DetoxResult, detoxify
 from d3fast.detox.samples import repair_samples, usual_augment
+from d3fast.detox.saving import save_weights
 from d3fast.detox.toml_file import read_config
 
 __all__ = [

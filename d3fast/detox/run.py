@@ -8,16 +8,14 @@ nearly as far as it went.
 """
 
 import copy
-import json
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_model
 from torch import nn
 
 from d3fast.detox.config import D3Config
@@ -30,8 +28,8 @@ from d3fast.detox.parts import (
     make_optimizer,
 )
 from d3fast.detox.resuming import Checkpointing, HasState, Journal, Progress
+from d3fast.detox.saving import save_weights
 from d3fast.devices import resolve_device, wait_for
-from d3fast.files import whole_file
 from d3fast.loss import CleanLoss, distilled
 from d3fast.metrics import evaluate
 from d3fast.optim import D3FusedSGD, param_groups
@@ -75,42 +73,6 @@ class DetoxResult:
         See ``save_weights``.
         """
         save_weights(self.model, path, self.config)
-
-
-def save_weights(model: nn.Module, path: str | Path, config: D3Config | None = None) -> None:
-    """Write a model's weights as safetensors, whole or not at all.
-
-    The same weights and configuration give the same bytes. Tensors that share memory (a tied
-    head) are written once. Load the file with
-    ``safetensors.torch.load_model(model, path)``.
-
-    Args:
-        model: the model.
-        path: the file to write.
-        config: how it was repaired, for the file's header.
-
-    Raises:
-        ValueError: the folder does not exist.
-    """
-    metadata = {"format": "pt"}
-    if config is not None:
-        metadata["d3fast.config"] = json.dumps(asdict(config))
-    with whole_file(path) as temporary:
-        save_model(model, str(temporary), metadata=metadata)
-        _order_header(temporary)
-
-
-def _order_header(path: Path) -> None:
-    """Put a file's metadata in order, in place: safetensors writes it in a random one."""
-    with path.open("r+b") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        first = {"__metadata__": header.pop("__metadata__"), **header}
-        text = json.dumps(first, ensure_ascii=False, separators=(",", ":")).encode()
-        if len(text) <= length:
-            file.seek(8)
-            file.write(text.ljust(length))
 
 
 def detoxify(

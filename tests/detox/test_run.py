@@ -1,13 +1,10 @@
 """``detoxify``: the method by hand, what it promises, and what it refuses."""
 
 import copy
-import json
 from dataclasses import replace
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_model
 from torch import nn
 
 from d3fast import CleanLoss, D3Config, D3FusedSGD, detoxify, param_groups
@@ -296,78 +293,6 @@ def test_the_result_says_how_it_was_made():
 
 def test_without_a_config_the_defaults_are_taken():
     assert _detoxify(Net()).config == D3Config()
-
-
-# ---------------------------------------------------------------------- saving
-
-
-class Tied(nn.Module):
-    """The head shares its weight with an earlier layer."""
-
-    def __init__(self):
-        super().__init__()
-        self.head = nn.Linear(4, 4)
-        self.embed = nn.Linear(4, 4, bias=False)
-        self.embed.weight = self.head.weight
-
-    def forward(self, images):
-        return self.head(torch.relu(self.embed(images.flatten(1))))
-
-
-@pytest.mark.parametrize("kind", [Net, Tied])
-def test_saved_weights_load_back_into_the_same_scores(tmp_path, kind):
-    result = _detoxify(kind(), config=D3Config(epochs=2))
-    result.save(tmp_path / "clean.safetensors")
-    fresh = kind()
-    load_model(fresh, tmp_path / "clean.safetensors")
-    assert _same_bits(fresh, result.model)
-    images = _loader()[0][0]
-    assert torch.equal(fresh.eval()(images), result.model(images))
-
-
-def test_tied_weights_stay_tied_and_are_written_once(tmp_path):
-    result = _detoxify(Tied(), config=D3Config(epochs=2))
-    assert result.model.head.weight is result.model.embed.weight
-    result.save(tmp_path / "clean.safetensors")
-    with safe_open(tmp_path / "clean.safetensors", framework="pt") as file:
-        assert len(file.keys()) == 2
-
-
-@pytest.mark.parametrize(
-    "config", [D3Config(epochs=1), D3Config(epochs=1, constraint=None, warm_start="near")]
-)
-def test_the_file_carries_the_configuration(tmp_path, config):
-    _detoxify(Net(), config=config).save(tmp_path / "clean.safetensors")
-    with safe_open(tmp_path / "clean.safetensors", framework="pt") as file:
-        metadata = file.metadata()
-    assert metadata["format"] == "pt"
-    assert D3Config(**json.loads(metadata["d3fast.config"])) == config
-
-
-def test_saving_twice_gives_the_same_bytes(tmp_path):
-    result = _detoxify(Net(), config=D3Config(epochs=1))
-    files = [tmp_path / f"{i}.safetensors" for i in range(8)]
-    for file in files:
-        result.save(file)
-    assert len({file.read_bytes() for file in files}) == 1
-
-
-def test_weights_in_another_memory_layout_are_saved_too(tmp_path):
-    model = nn.Sequential(nn.Conv2d(1, 4, 2), nn.Flatten(), nn.Linear(4, 3))
-    model = model.to(memory_format=torch.channels_last)
-    result = _detoxify(model, config=D3Config(epochs=1))
-    result.save(tmp_path / "clean.safetensors")
-    fresh = copy.deepcopy(model)
-    load_model(fresh, tmp_path / "clean.safetensors")
-    assert _same_bits(fresh, result.model)
-
-
-def test_a_folder_that_does_not_exist_is_named(tmp_path):
-    result = _detoxify(Net(), config=D3Config(epochs=1))
-    with pytest.raises(ValueError, match="there is no folder"):
-        result.save(tmp_path / "nowhere" / "clean.safetensors")
-    result.save(str(tmp_path / "clean.safetensors"))
-    assert [path.name for path in tmp_path.iterdir()] == ["clean.safetensors"]
 
 
 # ---------------------------------------------------------------------- bad input
