@@ -10,8 +10,6 @@ import dataclasses
 import hashlib
 import json
 import multiprocessing
-import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -23,6 +21,7 @@ import torch
 
 from d3fast.files import folder as make_folder
 from d3fast.files import whole_file
+from d3fast.processes import end_with_parent
 from d3fast.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -160,14 +159,7 @@ def _run_here(
 def _begin_work() -> None:
     """Prepare a worker: one thread of torch, and no life of its own."""
     torch.set_num_threads(1)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def outlive() -> None:
-        parent.join()  # returns when it is gone, however it went
-        os._exit(1)
-
-    threading.Thread(target=outlive, daemon=True).start()
+    end_with_parent()
 
 
 def _run_beside(

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from d3fast.attacks import ADAPTIVE, ATTACKS, TrainConfig
+from d3fast.cli import options
 from d3fast.data import DATASETS
 from d3fast.devices import resolve_device
 from d3fast.files import folder
@@ -19,10 +20,7 @@ from d3fast.report.attacks import write_card
 def attack(
     attack: Annotated[str, typer.Option(help=f"One of {', '.join(ATTACKS)}.")],
     data: Annotated[str, typer.Option(help=f"One of {', '.join(DATASETS)}.")] = "digits",
-    model: Annotated[
-        str,
-        typer.Option(help="A model of d3fast (docs/data.md lists them) or package.module:factory."),
-    ] = "preact_resnet_narrow",
+    model: options.Model = "preact_resnet_narrow",
     out: Annotated[Path, typer.Option(help="Folder for model, trigger and card.")] = Path(
         "runs/attack"
     ),
@@ -33,23 +31,19 @@ def attack(
         int | None, typer.Option(min=0, help="Target class; chosen per data set by default.")
     ] = None,
     ratio: Annotated[float, typer.Option(help="Share of the training set to poison.")] = 0.1,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    seed: options.Seed = 0,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training set.")] = 20,
     train: Annotated[
         int | None, typer.Option(min=1, help="Training images; all that are left by default.")
     ] = None,
     clean: Annotated[int, typer.Option(min=0, help="Images kept aside for a defender.")] = 260,
-    size: Annotated[
-        int | None, typer.Option(min=1, help="Side that image files are stretched to.")
-    ] = None,
+    size: options.Size = None,
     twin: Annotated[
         bool, typer.Option(help="Train a clean twin too, for the floor of the ASR.")
     ] = True,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder or file of the data set, where it has any.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+    data_dir: options.DataDir = None,
+    device: options.Device = "auto",
+    progress: options.Progress = True,
 ) -> None:
     """Make a backdoored checkpoint with its trigger and a card that says how good it is."""
     spec = Implant(

@@ -16,6 +16,7 @@ from d3fast.benchmark.cells import Place
 from d3fast.benchmark.grid import run_grid
 from d3fast.benchmark.plan import GridPreset, changed_suspects, chosen_repairs
 from d3fast.checks import check_choice
+from d3fast.cli import options
 from d3fast.data import DATASETS
 from d3fast.devices import resolve_device
 from d3fast.files import folder
@@ -83,17 +84,14 @@ def _benchmark(
     out: Annotated[Path, typer.Option(help="Folder of the cells; a second run goes on.")] = Path(
         "runs/benchmark"
     ),
-    attacks: Annotated[
-        str | None,
-        typer.Option(help="Some attacks only, comma-separated, each NAME or NAME+ADAPTIVE."),
-    ] = None,
+    attacks: options.Attacks = None,
     defenses: Annotated[
         str | None, typer.Option(help="Some defences only, comma-separated.")
     ] = None,
     data: Annotated[str | None, typer.Option(help="Another data set than the preset's.")] = None,
     model: Annotated[str | None, typer.Option(help="Another model than the preset's.")] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds.")] = None,
-    first_seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
+    seeds: options.Seeds = None,
+    first_seed: options.FirstSeed = 0,
     ablations: Annotated[bool, typer.Option(help="Run the preset's ablations.")] = True,
     relearning: Annotated[bool, typer.Option(help="Run the relearning test.")] = True,
     part: Annotated[
@@ -102,14 +100,10 @@ def _benchmark(
     minutes: Annotated[
         float | None, typer.Option(min=0, help="Begin no cell after so many minutes.")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; the number of cores on a CPU, else 1.")
-    ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder or file of the data set, where it has any.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+    workers: options.Workers = None,
+    data_dir: options.DataDir = None,
+    device: options.Device = "auto",
+    progress: options.Progress = True,
 ) -> None:
     """Attacks x defences x seeds beside clean twins: tables and pictures. Resumable.
 
@@ -145,20 +139,13 @@ def _benchmark_attacks(
     out: Annotated[Path, typer.Option(help="Folder of the cells; a second run goes on.")] = Path(
         "runs/attacks"
     ),
-    attacks: Annotated[
-        str | None,
-        typer.Option(help="Some attacks only, comma-separated, each NAME or NAME+ADAPTIVE."),
-    ] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds.")] = None,
-    first_seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; the number of cores on a CPU, else 1.")
-    ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder or file of the data set, where it has any.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+    attacks: options.Attacks = None,
+    seeds: options.Seeds = None,
+    first_seed: options.FirstSeed = 0,
+    workers: options.Workers = None,
+    data_dir: options.DataDir = None,
+    device: options.Device = "auto",
+    progress: options.Progress = True,
 ) -> None:
     """Train every attack beside its clean twin: ACC, ASR, RA, floor and pictures."""
     check_choice("preset", preset, PRESETS)

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from d3fast import demo as demonstration
+from d3fast.cli import options
 from d3fast.files import folder
 from d3fast.report.demo import write_report
 
@@ -18,16 +19,14 @@ Data = Enum("Data", {name: name for name in demonstration.SETUPS})  # type: igno
 
 def demo(
     data: Annotated[Data, typer.Option(help="Data set.")] = Data.digits,  # type: ignore[attr-defined]
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the data set's files, where it has files.")
-    ] = None,
+    data_dir: options.DataDir = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 3,
-    first_seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
+    first_seed: options.FirstSeed = 0,
     out: Annotated[Path, typer.Option(help="Folder for models, results and picture.")] = Path(
         "runs/demo"
     ),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+    device: options.Device = "auto",
+    progress: options.Progress = True,
 ) -> None:
     """Implant a backdoor, repair the model by D3 and by fine-tuning, print the table."""
     where = folder(out)

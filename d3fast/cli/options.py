@@ -30,6 +30,19 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Progress = Annotated[bool, typer.Option(help="Show progress bars.")]
 
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder or file of the data set, where it has any.")
+]
+Seeds = Annotated[int | None, typer.Option(min=1, help="Number of seeds.")]
+FirstSeed = Annotated[int, typer.Option(min=0, help="First seed.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Processes; the number of cores on a CPU, else 1.")
+]
+Attacks = Annotated[
+    str | None,
+    typer.Option(help="Some attacks only, comma-separated, each NAME or NAME+ADAPTIVE."),
+]
+
 CASE = Path("runs/case")
 
 

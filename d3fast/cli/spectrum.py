@@ -10,7 +10,7 @@ from rich.console import Console
 from torch import nn
 
 from d3fast.attacks import load_attack
-from d3fast.cli.options import settle_threads
+from d3fast.cli import options
 from d3fast.data import DATASETS, ImageData, clean_samples, load, stratified_split
 from d3fast.devices import resolve_device
 from d3fast.files import folder, sha256
@@ -45,27 +45,20 @@ def _samples(
 
 
 def spectrum(
-    checkpoint: Annotated[Path, typer.Option(help="The suspect's weights.")],
+    checkpoint: options.Checkpoint,
     repaired: Annotated[
         list[Path] | None, typer.Option(help="Weights of a repaired model; may be repeated.")
     ] = None,
     trigger: Annotated[
         Path | None, typer.Option(help="Saved trigger, for the backdoor loss and the ASR.")
     ] = None,
-    model: Annotated[
-        str,
-        typer.Option(help="A model of d3fast (docs/data.md lists them) or package.module:factory."),
-    ] = "preact_resnet_narrow",
+    model: options.Model = "preact_resnet_narrow",
     data: Annotated[
         str,
         typer.Option(help=f"One of {', '.join(DATASETS)}; or clean samples, a folder or .npz."),
     ] = "digits",
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder or file of the data set, where it has any.")
-    ] = None,
-    size: Annotated[
-        int | None, typer.Option(min=1, help="Side that image files are stretched to.")
-    ] = None,
+    data_dir: options.DataDir = None,
+    size: options.Size = None,
     samples: Annotated[int, typer.Option(min=1, help="Images to measure on.")] = 200,
     out: Annotated[Path, typer.Option(help="Folder for page and JSON.")] = Path("runs/spectrum"),
     losses: Annotated[
@@ -79,9 +72,9 @@ def spectrum(
     tol: Annotated[float, typer.Option(help="Relative residual of them that will do.")] = 1e-2,
     probes: Annotated[int, typer.Option(min=1, help="Random vectors of density and trace.")] = 3,
     steps: Annotated[int, typer.Option(min=1, help="Lanczos steps from each.")] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    progress: options.Progress = True,
 ) -> None:
     """Curvature of the loss before and after a repair, the way between, distance per layer."""
     config = PortraitConfig(
@@ -95,7 +88,7 @@ def spectrum(
         models[name] = make_model(model, len(images.classes), images.shape[0])
         load_weights(models[name], path)
         models[name].to(on)
-        settle_threads(models[name])
+        options.settle_threads(models[name])
     attack = None if trigger is None else load_attack(trigger)
     rows = portrait(models, images, attack, config=config, device=str(on), progress=progress)
     named = data if data in DATASETS else Path(data).name  # no folder of the user's

@@ -11,10 +11,8 @@ process that began them does, and ends them.
 """
 
 import multiprocessing
-import os
 import pickle
 import signal
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +24,7 @@ from typing import Any, Protocol
 import torch
 
 from d3fast.devices import resolve_device
+from d3fast.processes import end_with_parent
 
 
 class Tool(Protocol):
@@ -205,14 +204,7 @@ def _serve(pipe: Connection, device: str, threads: int) -> None:
     if not hasattr(signal, "pthread_sigmask"):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def outlive() -> None:
-        parent.join()  # returns when it is gone, however it went
-        os._exit(1)
-
-    threading.Thread(target=outlive, daemon=True).start()
+    end_with_parent()
     where, tool = torch.device(device), None
     sent = pipe.recv_bytes()
     while True:

@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -126,6 +127,7 @@ def test_options_go_over_a_file_and_that_over_a_preset(call, tmp_path):
     config = card(tmp_path)["settings"]["config"]
     assert (config["epochs"], config["lr"], config["constraint"]) == (2, 0.03, None)
     assert (config["track"], config["schedule"], config["averaging"]) == ("all", "cosine", 0.0)
+    assert rows(tmp_path, "repair")[0]["preset"] == "d3.toml over authors"
 
 
 def test_a_limit_that_is_missed_is_said_and_is_no_success(call, tmp_path):
@@ -202,6 +204,8 @@ def test_after_ctrl_c_there_is_a_usable_file_and_resuming_gives_the_same_bits(fi
     assert errors == "interrupted\n"
     assert "--resume goes on" in output
     load_weights(make_model(MODEL, 10, 1), case / "partial.safetensors")
+    with safe_open(case / "partial.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["d3fast.config"])["epochs"] == 40
     assert not (case / "repaired.safetensors").exists()
 
     again = start(files, tmp_path)  # not by accident
