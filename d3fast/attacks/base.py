@@ -140,6 +140,32 @@ def training_plan(
     return Training(poisoned.batches(batch_size, seeded(seed, "training order")))
 
 
+class Aimed(Protocol):
+    """What says which labels an attacker wants changed."""
+
+    @property
+    def target(self) -> int:
+        """The target class."""
+
+    @property
+    def mapping(self) -> str:
+        """The label mapping."""
+
+
+class Labelled(Protocol):
+    """Any data with class labels."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) class indices."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+
+    def __len__(self) -> int: ...
+
+
 def check_target(attack_target: int, target: int | None, classes: int) -> int:
     """The target class to use; raises ``ValueError`` on one that contradicts or does not exist."""
     if target is not None and target != attack_target:
@@ -150,11 +176,11 @@ def check_target(attack_target: int, target: int | None, classes: int) -> int:
 
 
 def choose_victims(
-    attack: Attack, dataset: ImageData, ratio: float, generator: torch.Generator | None
+    attack: Aimed, dataset: Labelled, ratio: float, generator: torch.Generator | None
 ) -> Tensor:
-    """Draw which images are poisoned: ``round(ratio * len(dataset))`` of those that may be.
+    """Draw which samples are poisoned: ``round(ratio * len(dataset))`` of those that may be.
 
-    Those are the images whose label the attacker wants changed; under ``"clean-label"`` those of
+    Those are the samples whose label the attacker wants changed; under ``"clean-label"`` those of
     the target class, all of them where the ratio asks for more.
 
     Args:
@@ -180,7 +206,7 @@ def choose_victims(
     count = round(ratio * len(dataset))
     if count > len(candidates) and not clean_label:
         raise ValueError(
-            f"ratio={ratio} of {len(dataset)} images needs {count} that may be poisoned, "
+            f"ratio={ratio} of {len(dataset)} samples needs {count} that may be poisoned, "
             f"there are {len(candidates)}"
         )
     chosen = torch.randperm(len(candidates), generator=generator)[:count]

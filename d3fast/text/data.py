@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labelled texts as token ids, and batches of them that are no wider than they have to be."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from d3fast.checks import check_integer
+
+
+@dataclass(frozen=True, eq=False)
+class TextData:
+    """Labelled rows of token ids.
+
+    Attributes:
+        ids: (N, L) int64, every row filled up at its end with ``pad``.
+        labels: (N,) int64 class indices.
+        classes: names of the classes.
+        pad: id of the filling.
+
+    Raises:
+        ValueError: shapes, types or labels that do not fit together.
+
+    Example:
+        >>> data = TextData(torch.tensor([[1, 5, 2], [1, 2, 0]]), torch.tensor([0, 1]), ("-", "+"))
+        >>> len(data), [ids.tolist() for ids, _ in data.batches(1)]
+        (2, [[[1, 5, 2]], [[1, 2]]])
+    """
+
+    ids: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    pad: int = 0
+
+    def __post_init__(self) -> None:
+        if self.ids.ndim != 2 or self.ids.dtype != torch.int64:
+            raise ValueError(
+                f"ids must be (N, L) of int64, got shape {tuple(self.ids.shape)} of "
+                f"{self.ids.dtype}"
+            )
+        if self.labels.shape != self.ids.shape[:1] or self.labels.dtype != torch.int64:
+            raise ValueError(
+                f"labels must be ({len(self.ids)},) of int64, got shape "
+                f"{tuple(self.labels.shape)} of {self.labels.dtype}"
+            )
+        wrong = (self.labels < 0) | (self.labels >= len(self.classes))
+        if bool(wrong.any()):
+            raise ValueError(
+                f"labels must be in 0..{len(self.classes) - 1}, got {int(self.labels[wrong][0])}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def subset(self, indices: Tensor) -> "TextData":
+        """The rows at the given indices, in that order."""
+        return replace(self, ids=self.ids[indices], labels=self.labels[indices])
+
+    def batches(self, batch_size: int, generator: torch.Generator | None = None) -> "TextBatches":
+        """Batches (ids, labels); see ``TextBatches``."""
+        return TextBatches(self, batch_size, generator)
+
+
+@dataclass(frozen=True, eq=False)
+class TextBatches:
+    """Yields (ids, labels) afresh in every pass, each batch cut to its longest row.
+
+    Attributes:
+        data: the rows.
+        batch_size: rows per batch; the last one may be smaller.
+        generator: draws a new order for every pass; rows come as they are if ``None``.
+
+    Raises:
+        ValueError: a batch size below 1.
+    """
+
+    data: TextData
+    batch_size: int
+    generator: torch.Generator | None = None
+
+    def __post_init__(self) -> None:
+        check_integer("batch_size", self.batch_size, 1)
+
+    def __len__(self) -> int:
+        return -(-len(self.data) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        count = len(self.data)
+        order = torch.arange(count)
+        if self.generator is not None:
+            order = torch.randperm(count, generator=self.generator)
+        for chosen in torch.split(order, self.batch_size):
+            ids = self.data.ids[chosen]
+            longest = int((ids != self.data.pad).sum(dim=1).max())
+            yield ids[:, :longest], self.data.labels[chosen]
+
+
+def encode(
+    texts: Sequence[str],
+    labels: Sequence[int],
+    tokenizer: Any,
+    *,
+    classes: tuple[str, ...],
+    length: int,
+) -> TextData:
+    """Texts as rows of token ids.
+
+    Args:
+        texts: N texts.
+        labels: N class indices.
+        tokenizer: of transformers, one that fills up on the right.
+        classes: names of the classes.
+        length: longer texts are cut to so many tokens, special ones included.
+
+    Raises:
+        ValueError: as many texts as labels are needed; a tokenizer that fills up on the left.
+    """
+    if len(texts) != len(labels):
+        raise ValueError(f"as many labels as texts are needed, got {len(labels)} of {len(texts)}")
+    if tokenizer.padding_side != "right":
+        raise ValueError(
+            f"the tokenizer must fill up on the right, got padding_side={tokenizer.padding_side!r}"
+        )
+    ids = tokenizer(
+        list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+    )["input_ids"]
+    return TextData(ids, torch.tensor(list(labels)), classes, tokenizer.pad_token_id)
