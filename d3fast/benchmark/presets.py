@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The grids that ``d3fast benchmark`` knows by name.
 
-``cpu`` is what two cores finish in two hours; ``paper`` is the setting of the D3 paper (CIFAR-10,
-5 % clean samples, batches of 256, 100 epochs), with its ablations.
+``cpu`` is what two cores finish in two hours, ``vit`` a vision transformer in its place; ``paper``
+is the setting of the D3 paper (CIFAR-10, 5 % clean samples, batches of 256, 100 epochs), with its
+ablations.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,6 +11,7 @@ from dataclasses import asdict, replace
 from types import MappingProxyType
 from typing import Any
 
+from d3fast.attacks import TrainConfig
 from d3fast.benchmark import attacks
 from d3fast.benchmark.plan import Ablation, Attacks, GridPreset
 from d3fast.benchmark.repairs import Repair
@@ -77,6 +79,30 @@ _PAPER_TWIN = replace(_PAPER_ATTACKS.twin, clean=6_000)
 _PAPER_MODELS = ("preact_resnet18", "vgg19_bn", "vit_b_16")
 _BOTH = (Repair("d3"), Repair("fine-tuning"))
 
+
+def _at(lr: float, name: str, label: str, **options: Any) -> Repair:
+    """A line of the table on transformers: twenty epochs at one learning rate."""
+    return Repair(name, ({"epochs": 20, "lr": lr, **options},), label=f"{label} (lr {lr:g})")
+
+
+_AUTHORS = {k: v for k, v in options_of(D3Config.authors()).items() if k not in ("epochs", "lr")}
+_FEED_FORWARD: Mapping[str, Any] = {
+    **_AUTHORS, "track": r"linear[12]\.weight$", "warm_start": "near", "distance_weight": 0.03,
+}  # fmt: skip
+# Published options but for the step, which is shown at both values instead of chosen.
+_VIT_REPAIRS = tuple(
+    repair
+    for lr in (0.01, 0.03)
+    for repair in (
+        _at(lr, "fine-tuning", "fine-tuning"),
+        _at(lr, "ft-sam", "ft-sam"),
+        _at(lr, "fst", "fst"),
+        _at(lr, "d3", "d3", **_AUTHORS),
+        _at(lr, "d3", "d3 on feed-forward layers", **_FEED_FORWARD),
+        _at(lr, "d3", "D3 without distance", **{**_AUTHORS, **_FINE_TUNING}),
+    )
+)
+
 PRESETS: Mapping[str, GridPreset] = MappingProxyType(
     {
         "cpu": GridPreset(
@@ -87,6 +113,23 @@ PRESETS: Mapping[str, GridPreset] = MappingProxyType(
             augment=True,
             against_adaptive=_AGAINST_ADAPTIVE,
             relearning=(("badnets", None),),
+        ),
+        "vit": GridPreset(
+            suspects=(
+                replace(
+                    _CPU_ATTACKS,
+                    twin=replace(
+                        _CPU_ATTACKS.twin,
+                        model="vit_tiny",
+                        training=TrainConfig(epochs=10, lr=0.02, batch_size=64),
+                    ),
+                    attacks=(("badnets", None), ("blended", None)),
+                ),
+            ),
+            repairs=_VIT_REPAIRS,
+            clean=1_000,
+            batch_size=64,
+            augment=True,
         ),
         "paper": GridPreset(
             suspects=tuple(

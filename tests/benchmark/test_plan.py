@@ -14,6 +14,8 @@ from d3fast.benchmark.repairs import Repair
 from d3fast.data import AUGMENTATIONS
 from d3fast.defenses import DEFENSES
 from d3fast.detox import D3Config
+from d3fast.models import make_model
+from d3fast.optim import param_groups
 
 CPU, PAPER = PRESETS["cpu"], PRESETS["paper"]
 
@@ -23,15 +25,30 @@ def test_every_preset_can_be_spelled_out_and_written_down(preset):
     whole = plan(preset, range(2))
     assert whole.twins
     assert whole.repairs
-    assert whole.relearning
     lines = [(key_of(p.cell), str(p.marks)) for p in whole.all]
     assert len(set(lines)) == len(lines)
     json.dumps(asdict(preset), allow_nan=False)
 
 
-@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
-def test_every_registered_defence_stands_in_every_preset(preset):
+@pytest.mark.parametrize("preset", [CPU, PAPER], ids=["cpu", "paper"])
+def test_every_registered_defence_stands_in_the_presets_that_compare_them_all(preset):
     assert {repair.name for repair in preset.repairs} >= set(DEFENSES)
+    assert plan(preset, [0]).relearning
+
+
+def test_the_transformers_preset_pushes_layers_that_it_has():
+    preset = PRESETS["vit"]
+    (group,) = preset.suspects
+    model = make_model(group.twin.model, 10, 1)
+    tracked = {
+        options["track"]
+        for line in preset.repairs
+        for options in line.options
+        if "track" in options
+    }
+    assert len(tracked) == 2
+    for track in tracked:
+        assert param_groups(model, track=track)[0]["params"]
 
 
 def test_the_suspects_of_the_cpu_preset_are_those_of_the_benchmark_of_attacks():
