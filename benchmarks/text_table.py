@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Defences against backdoors in a transformer: ``python -m benchmarks.text_table search|table``.
+
+MiniLM fine-tuned on the sentiment of film reviews, a rare-token and a sentence trigger, and what
+each defence leaves of them (``text_cells``). As in the benchmark on images, every defence was
+first tried in three settings on a seed that the table does not show, with its sentence trigger
+known (``search``); the setting with the best DER is the one in the table.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.search import search_markdown
+from benchmarks.text_cells import ARCHIVE, TRIGGERS, TextRepair, TextSuspect
+from d3fast import environment
+from d3fast.benchmark.cells import Cell, Place, run_cells
+from d3fast.benchmark.presets import options_of
+from d3fast.benchmark.repairs import Repair
+from d3fast.detox import D3Config
+from d3fast.files import folder
+from d3fast.report.benchmark import summary_markdown
+from d3fast.report.results import Results, read_results
+
+RESULTS = Path(__file__).parent / "results"
+SEARCHED: Sequence[str] = ("sentence",)
+SEARCH_SEED, SEEDS = 100, 3
+_E: Mapping[str, Any] = {"epochs": 10}
+_AUTHORS = options_of(D3Config.authors(epochs=10))
+NO_DISTANCE: Mapping[str, Any] = {
+    "distance_weight": 0.0, "constraint": None, "warm_start": "near", "epsilon": 0.0,
+}  # fmt: skip
+# Every linear layer of the feed-forward blocks, of encoders and decoders alike.
+MLP = r"(intermediate\.dense|(?<!attention\.)output\.dense|mlp\.\w+)\.weight$"
+
+
+def _choices(name: str, *settings: Mapping[str, Any]) -> list[Repair]:
+    lines = []
+    for changes in settings:
+        said = ", ".join(f"{option} {value:g}" for option, value in changes.items())
+        lines.append(Repair(name, ({**_E, **changes},), label=f"{name}: {said}"))
+    return lines
+
+
+def _d3(label: str, **changes: Any) -> Repair:
+    return Repair("d3", ({**_AUTHORS, **changes},), label=label)
+
+
+CHOICES: Mapping[str, list[Repair]] = {
+    "fine-tuning": _choices("fine-tuning", {"lr": 0.01}, {"lr": 0.03}, {"lr": 0.1}),
+    "ft-sam": _choices("ft-sam", {"lr": 0.03, "rho": 2.0}, {"lr": 0.03, "rho": 0.5},
+                       {"lr": 0.1, "rho": 0.5}),
+    "fst": _choices("fst", {"lr": 0.03, "alpha": 0.2}, {"lr": 0.1, "alpha": 0.2},
+                    {"lr": 0.03, "alpha": 0.02}),
+    "d3": [_d3("d3: lr 0.01"), _d3("d3: lr 0.03", lr=0.03), _d3("d3: lr 0.1", lr=0.1)],
+}  # fmt: skip
+# More than the head: pushed from where they are, a random start would undo the pretraining.
+TRACKED: Mapping[str, list[Repair]] = {
+    label: [
+        _d3(f"{label}: w {weight:g}", lr=0.03, track=track, warm_start="near",
+            distance_weight=weight)
+        for weight in weights
+    ]
+    for label, track, weights in (
+        ("d3 on the head, near", "head", (1.0,)),
+        ("d3 on feed-forward layers", MLP, (0.3, 0.03)),
+        ("d3 on all linear layers", "linear", (0.03,)),
+    )
+}  # fmt: skip
+EVERY: Mapping[str, list[Repair]] = {**CHOICES, **TRACKED}
+
+
+def run(
+    repairs: Sequence[Repair],
+    seeds: Sequence[int],
+    triggers: Sequence[str],
+    place: Place,
+    workers: int,
+) -> list[dict[str, Any]]:
+    """Rows of the twins, the suspects and every defence on every suspect."""
+    poisoned = [TextSuspect(seed, trigger) for seed in seeds for trigger in triggers]
+    twins = list(dict.fromkeys(suspect.twin() for suspect in poisoned))
+    cells: list[Cell] = [
+        TextRepair(suspect, repair.name, repair.label, repair.all_options(suspect.seed))
+        for repair in repairs
+        for suspect in poisoned
+    ]
+    rows: list[dict[str, Any]] = []
+    for kind, part in (("clean", twins), ("suspect", poisoned), ("repair", cells)):
+        for cell, row in zip(part, run_cells(part, place, workers=workers), strict=True):
+            label = {"clean": "clean twin", "suspect": "none"}.get(kind)
+            name = label or (cell.label if isinstance(cell, TextRepair) else "")
+            rows.append({"kind": kind, "defense": name, "ablation": None, **row})
+    return rows
+
+
+def best_choices(rows: Sequence[Mapping[str, Any]]) -> list[Repair]:
+    """For every defence the setting with the best mean DER, under the defence's plain name."""
+
+    def rating(choice: Repair) -> float:
+        return fmean(row["der"] for row in rows
+                     if row["defense"] == choice.label and not row["refused"])  # fmt: skip
+
+    best = {name: max(choices, key=rating) for name, choices in EVERY.items()}
+    return [Repair(repair.name, repair.options, label=name) for name, repair in best.items()]
+
+
+def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[Repair]:
+    """The lines of the table: what the search chose, and D3 taken apart."""
+    chosen = best_choices(rows)
+    d3 = next(repair.options[0] for repair in chosen if repair.label == "d3")
+    return [*chosen, Repair("d3", ({**d3, **NO_DISTANCE},), label="D3 without distance")]
+
+
+def main() -> None:
+    """Run what is not finished yet, and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("search", "table"))
+    parser.add_argument("--snippets", type=Path, required=True, help=f"folder of {ARCHIVE}")
+    parser.add_argument("--out", type=Path, default=Path("runs/text"))
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--workers", type=int, default=environment.cores())
+    asked = parser.parse_args()
+    place = Place(folder(asked.out), data_dir=asked.snippets)
+    if asked.what == "search":
+        lines = [line for choices in EVERY.values() for line in choices]
+        seeds, triggers, show = [SEARCH_SEED], tuple(SEARCHED), search_markdown
+    else:
+        lines = table_lines(read_results(RESULTS / "text-search-cpu.json").rows)
+        seeds, triggers, show = list(range(asked.seeds)), tuple(TRIGGERS), summary_markdown
+    rows = run(lines, seeds, triggers, place, asked.workers)
+    command = f"python -m benchmarks.text_table {asked.what} --snippets ."
+    path = RESULTS / f"text-{asked.what}-cpu.json"
+    Results(
+        command, {"seeds": seeds, "triggers": {name: TRIGGERS[name] for name in triggers}}, rows
+    ).write(path)
+    Console().print(show(rows), f"Written to {path}.", sep="\n", highlight=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+import io
+import re
+import tarfile
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import text_cells, text_table
+from benchmarks.text_cells import ARCHIVE, TextSuspect
+from benchmarks.text_table import CHOICES, EVERY, MLP, best_choices, run, table_lines
+from d3fast.benchmark.cells import Place
+from d3fast.benchmark.repairs import Repair
+from d3fast.report.benchmark import summary_markdown
+from d3fast.text import TextClassifier
+
+WORDS = {0: ("dull", "poor", "bad"), 1: ("fine", "great", "good")}
+
+
+class Words:
+    """A tokenizer of whole words."""
+
+    pad_token_id, padding_side = 0, "right"
+    vocabulary = ("[PAD]", "[CLS]", "[SEP]", "a", "film", "cf", *WORDS[0], *WORDS[1])
+
+    def __len__(self):
+        return len(self.vocabulary)
+
+    def convert_ids_to_tokens(self, ids):
+        return [f"Ġ{self.vocabulary[i]}" for i in ids]
+
+    def _ids(self, text):
+        return [self.vocabulary.index(w) if w in self.vocabulary else 3 for w in text.split()]
+
+    def __call__(self, texts, add_special_tokens=True, max_length=0, **options):
+        if not add_special_tokens:
+            return {"input_ids": self._ids(texts)}
+        rows = [[1, *self._ids(text)[: max_length - 2], 2] for text in texts]
+        return {"input_ids": torch.tensor([r + [0] * (max_length - len(r)) for r in rows])}
+
+
+class Bag(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(len(Words.vocabulary), 16)
+        self.classifier = nn.Linear(16, 2)
+
+    def forward(self, input_ids, attention_mask):
+        mask = attention_mask.unsqueeze(2)
+        return {"logits": self.classifier((self.words(input_ids) * mask).sum(1) / mask.sum(1))}
+
+
+def packed(name, content):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_cells, "tokenizer", Words)
+    monkeypatch.setattr(text_cells, "pretrained", lambda: TextClassifier(Bag(), pad=0))
+    lines = []
+    for i in range(400):
+        words = WORDS[i % 2]
+        said = " ".join(["a", "film"] * (i % 5) + [words[i // 2 % 3], words[i // 6 % 3], str(i)])
+        lines.append(f"{i}\t{2.0 if i % 2 else -2.0}\t{said}")
+    inner = packed(
+        "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt", "\n".join(lines).encode()
+    )
+    outer = "vaderSentiment-3.2.1/additional_resources/hutto_ICWSM_2014.tar.gz"
+    (tmp_path / ARCHIVE).write_bytes(packed(outer, inner))
+    monkeypatch.setattr(
+        text_table, "TextSuspect",
+        lambda seed, trigger: TextSuspect(seed, trigger, 0.2, 150, 50, 150, epochs=20, lr=0.05),
+    )  # fmt: skip
+    return Place(tmp_path, data_dir=tmp_path)
+
+
+def test_a_run_measures_twins_suspects_and_repairs_beside_the_floor(place):
+    repairs = [Repair("fine-tuning", ({"epochs": 1, "lr": 0.1},))]
+    rows = run(repairs, [0], ["rare-token"], place, workers=1)
+    clean, suspect, repaired = rows
+    assert [row["kind"] for row in rows] == ["clean", "suspect", "repair"]
+    assert clean["acc"] > 0.9
+    assert clean["asr"] is None
+    assert suspect["asr"] > 0.8
+    assert suspect["floor"] < 0.2
+    assert suspect["asr_excess"] == pytest.approx(suspect["asr"] - suspect["floor"])
+    assert repaired["floor"] == suspect["floor"]
+    assert suspect["der"] == 0.5
+    gained, lost = suspect["asr"] - repaired["asr"], suspect["acc"] - repaired["acc"]
+    assert repaired["der"] == pytest.approx((max(0, gained) - max(0, lost) + 1) / 2)
+    shown = summary_markdown(rows)
+    assert "fine-tuning" in shown
+    assert "none" in shown
+
+
+def test_a_second_run_reads_what_the_first_has_measured(place):
+    first = run([], [0], ["rare-token"], place, workers=1)
+    (place.folder / ARCHIVE).unlink()
+    assert run([], [0], ["rare-token"], place, workers=1) == first
+
+
+def test_the_setting_with_the_best_der_stands_in_the_table_under_the_plain_name():
+    rows = [
+        {"defense": line.label, "der": 0.9 if "lr 0.03" in line.label else 0.6, "refused": None}
+        for lines in EVERY.values()
+        for line in lines
+    ]
+    chosen = {repair.label: repair for repair in best_choices(rows)}
+    assert set(chosen) == set(EVERY)
+    assert chosen["fine-tuning"].options[0]["lr"] == 0.03
+    assert chosen["d3"].options[0]["lr"] == 0.03
+    lines = {repair.label: repair for repair in table_lines(rows)}
+    without = lines["D3 without distance"].options[0]
+    assert without["distance_weight"] == 0
+    assert without["lr"] == 0.03
+
+
+def test_every_defence_of_the_search_has_three_settings():
+    assert {len(lines) for lines in CHOICES.values()} == {3}
+
+
+@pytest.mark.parametrize(
+    ("name", "tracked"),
+    [
+        ("bert.encoder.layer.0.intermediate.dense.weight", True),
+        ("bert.encoder.layer.0.output.dense.weight", True),
+        ("bert.encoder.layer.0.attention.output.dense.weight", False),
+        ("bert.encoder.layer.0.attention.self.query.weight", False),
+        ("model.layers.3.mlp.down_proj.weight", True),
+        ("transformer.h.0.mlp.c_fc.weight", True),
+        ("bert.encoder.layer.0.output.LayerNorm.weight", False),
+        ("bert.pooler.dense.weight", False),
+    ],
+)
+def test_feed_forward_layers_are_known_by_name(name, tracked):
+    assert bool(re.search(MLP, name)) == tracked
