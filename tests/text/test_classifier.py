@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from d3fast import D3Config, detoxify, evaluate, find_head
-from d3fast.text import InsertedTokens, TextClassifier, TextData
+from d3fast.text import AnswerWords, InsertedTokens, TextClassifier, TextData
 from d3fast.training import fit
 
 
@@ -69,3 +69,35 @@ def test_a_backdoor_in_a_text_classifier_is_implanted_and_repaired():
     after = evaluate(repaired, test.batches(100), attack)
     assert after.acc > 0.95
     assert after.asr < before.asr / 2
+
+
+class Decoder(nn.Module):
+    """Running sums of word vectors, and output embeddings: as much as a causal model needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.base_model = nn.Embedding(40, 16)
+        self.lm_head = nn.Linear(16, 40, bias=False)
+        self.base_model.forward = self._hidden
+
+    def _hidden(self, input_ids, attention_mask):
+        vectors = nn.functional.embedding(input_ids, self.base_model.weight)
+        return ((vectors * attention_mask.unsqueeze(2)).cumsum(dim=1),)
+
+    def get_output_embeddings(self):
+        return self.lm_head
+
+
+def test_a_language_model_is_scored_by_its_answer_words_behind_the_last_token():
+    model = AnswerWords(Decoder(), pad=0, answers=(7, 3))
+    ids = torch.tensor([[5, 6, 0], [8, 9, 11]])
+    sums = nn.functional.embedding(ids, model.model.base_model.weight)
+    for row, length in enumerate((2, 3)):
+        words = model.model.lm_head(sums[row, :length].sum(dim=0))
+        assert torch.allclose(model(ids)[row], words[[7, 3]])
+
+
+@pytest.mark.parametrize("answers", [(3,), (3, 3), (3, -1)])
+def test_answers_that_name_no_classes_are_refused(answers):
+    with pytest.raises(ValueError, match="answers must be"):
+        AnswerWords(Decoder(), pad=0, answers=answers)

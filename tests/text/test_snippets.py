@@ -4,29 +4,42 @@ import tarfile
 
 import pytest
 
-from d3fast.text import movie_snippets
+from d3fast.text import movie_snippets, snippet_sources
 
 INNER = "vaderSentiment-3.2.1/additional_resources/hutto_ICWSM_2014.tar.gz"
 FILE = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 
 
-def packed(name: str, content: bytes) -> bytes:
+def packed(files: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        member = tarfile.TarInfo(name)
-        member.size = len(content)
-        archive.addfile(member, io.BytesIO(content))
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
     return buffer.getvalue()
 
 
 @pytest.fixture
 def archive(tmp_path):
-    def write(text: str, file: str = FILE, inner: str = INNER):
+    def write(text: str, file: str = FILE, inner: str = INNER, **others: str):
+        files = {f"hutto_ICWSM_2014/{name}_GroundTruth.txt": t for name, t in others.items()}
         path = tmp_path / "vaderSentiment-3.2.1.tar.gz"
-        path.write_bytes(packed(inner, packed(file, text.encode())))
+        contents = {name: t.encode() for name, t in {file: text, **files}.items()}
+        path.write_bytes(packed({inner: packed(contents)}))
         return path
 
     return write
+
+
+def test_by_source_every_text_has_the_label_of_the_first_file_it_is_in(archive):
+    path = archive(
+        "1\t2\tfine\n",
+        amazonReviewSnippets="1_1\t0.1\tworks\n1_2\t1\tfine\n",
+        nytEditorialSnippets="1_1\t0\tvote\n",
+        tweets="1\t3\tlol\n",
+    )
+    assert snippet_sources(path) == (("fine", "works", "vote", "lol"), (0, 1, 2, 3))
 
 
 def test_the_sign_of_the_rating_is_the_label_and_neutral_texts_are_left_out(archive):
@@ -37,7 +50,7 @@ def test_the_sign_of_the_rating_is_the_label_and_neutral_texts_are_left_out(arch
 
 @pytest.mark.parametrize("line", ["no tabs", "1\tgood\tfine", "1\t2.5"])
 def test_a_line_of_another_kind_is_named(archive, line):
-    with pytest.raises(ValueError, match="line 2 of the snippets"):
+    with pytest.raises(ValueError, match="line 2 of movieReviewSnippets"):
         movie_snippets(archive(f"1\t2.5\tfine\n{line}\n"))
 
 
