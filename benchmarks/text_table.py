@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Defences against backdoors in a transformer: ``python -m benchmarks.text_table search|table``.
+"""Backdoors in transformers: ``python -m benchmarks.text_table search|table|decoder``.
 
 MiniLM fine-tuned on the sentiment of film reviews, a rare-token and a sentence trigger, and what
 each defence leaves of them (``text_cells``). As in the benchmark on images, every defence was
 first tried in three settings on a seed that the table does not show, with its sentence trigger
-known (``search``); the setting with the best DER is the one in the table.
+known (``search``); the setting with the best DER is the one in the table. ``decoder`` asks which
+weights of a causal language model to track: its head is tied to the input embeddings.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,7 +19,7 @@ from rich.console import Console
 from benchmarks.search import search_markdown
 from benchmarks.text_cells import ARCHIVE, TRIGGERS, TextRepair, TextSuspect
 from d3fast import environment
-from d3fast.benchmark.cells import Cell, Place, run_cells
+from d3fast.benchmark.cells import Cell, Place, Row, run_cells
 from d3fast.benchmark.presets import options_of
 from d3fast.benchmark.repairs import Repair
 from d3fast.detox import D3Config
@@ -27,7 +28,7 @@ from d3fast.report.benchmark import summary_markdown
 from d3fast.report.results import Results, read_results
 
 RESULTS = Path(__file__).parent / "results"
-SEARCHED: Sequence[str] = ("sentence",)
+SEARCHED: tuple[str, ...] = ("sentence",)
 SEARCH_SEED, SEEDS = 100, 3
 _E: Mapping[str, Any] = {"epochs": 10}
 _AUTHORS = options_of(D3Config.authors(epochs=10))
@@ -36,6 +37,8 @@ NO_DISTANCE: Mapping[str, Any] = {
 }  # fmt: skip
 # Every linear layer of the feed-forward blocks, of encoders and decoders alike.
 MLP = r"(intermediate\.dense|(?<!attention\.)output\.dense|mlp\.\w+)\.weight$"
+# Every weight of a decoder that is neither the tied embedding nor of a norm.
+LINEAR = r"(?<!embed_tokens)(?<!norm)\.weight$"
 
 
 def _choices(name: str, *settings: Mapping[str, Any]) -> list[Repair]:
@@ -74,15 +77,33 @@ TRACKED: Mapping[str, list[Repair]] = {
 EVERY: Mapping[str, list[Repair]] = {**CHOICES, **TRACKED}
 
 
+# A causal language model; nothing chosen, every line at two steps.
+DECODER = tuple(
+    repair
+    for lr in (0.03, 0.1)
+    for repair in (
+        Repair("fine-tuning", ({**_E, "lr": lr},), label=f"fine-tuning, lr {lr:g}"),
+        _d3(f"D3 without distance, lr {lr:g}", **NO_DISTANCE, lr=lr),
+        _d3(f"D3 on the tied head, lr {lr:g}", lr=lr, warm_start="near"),
+        _d3(f"D3 on the tied head, random start, lr {lr:g}", lr=lr),
+        *(
+            _d3(f"D3 on {what}, w {weight:g}, lr {lr:g}", lr=lr, track=track, warm_start="near",
+                distance_weight=weight)
+            for what, track in (("feed-forward layers", MLP), ("all linear layers", LINEAR))
+            for weight in (0.03, 0.3)
+        ),
+    )
+)  # fmt: skip
+_DECODER_TRAINING: Mapping[str, Any] = {"train": 6000, "epochs": 6, "lr": 1e-3}
+
+
 def run(
     repairs: Sequence[Repair],
-    seeds: Sequence[int],
-    triggers: Sequence[str],
+    poisoned: Sequence[TextSuspect],
     place: Place,
     workers: int,
 ) -> list[dict[str, Any]]:
-    """Rows of the twins, the suspects and every defence on every suspect."""
-    poisoned = [TextSuspect(seed, trigger) for seed in seeds for trigger in triggers]
+    """Rows of the clean twins, the suspects and every defence on every suspect."""
     twins = list(dict.fromkeys(suspect.twin() for suspect in poisoned))
     cells: list[Cell] = [
         TextRepair(suspect, repair.name, repair.label, repair.all_options(suspect.seed))
@@ -119,25 +140,32 @@ def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[Repair]:
 def main() -> None:
     """Run what is not finished yet, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("search", "table"))
+    parser.add_argument("what", choices=("search", "table", "decoder"))
     parser.add_argument("--snippets", type=Path, required=True, help=f"folder of {ARCHIVE}")
     parser.add_argument("--out", type=Path, default=Path("runs/text"))
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--workers", type=int, default=environment.cores())
     asked = parser.parse_args()
     place = Place(folder(asked.out), data_dir=asked.snippets)
+    seeds, triggers = range(asked.seeds), tuple(TRIGGERS)
+    show: Callable[[Sequence[Row]], str] = summary_markdown
+    setting, training = "minilm", {}
     if asked.what == "search":
         lines = [line for choices in EVERY.values() for line in choices]
-        seeds, triggers, show = [SEARCH_SEED], tuple(SEARCHED), search_markdown
-    else:
+        seeds, triggers, show = range(SEARCH_SEED, SEARCH_SEED + 1), SEARCHED, search_markdown
+    elif asked.what == "table":
         lines = table_lines(read_results(RESULTS / "text-search-cpu.json").rows)
-        seeds, triggers, show = list(range(asked.seeds)), tuple(TRIGGERS), summary_markdown
-    rows = run(lines, seeds, triggers, place, asked.workers)
-    command = f"python -m benchmarks.text_table {asked.what} --snippets ."
+    else:
+        lines, setting, training = list(DECODER), "decoder", dict(_DECODER_TRAINING)
+    poisoned = [
+        TextSuspect(setting, seed, trigger, **training) for seed in seeds for trigger in triggers
+    ]
+    rows = run(lines, poisoned, place, asked.workers)
+    settings = {"seeds": list(seeds), "triggers": {name: TRIGGERS[name] for name in triggers}}
     path = RESULTS / f"text-{asked.what}-cpu.json"
-    Results(
-        command, {"seeds": seeds, "triggers": {name: TRIGGERS[name] for name in triggers}}, rows
-    ).write(path)
+    Results(f"python -m benchmarks.text_table {asked.what} --snippets .", settings, rows).write(
+        path
+    )
     Console().print(show(rows), f"Written to {path}.", sep="\n", highlight=False)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import text_cells, text_table
+from benchmarks import text_cells
 from benchmarks.text_cells import ARCHIVE, TextSuspect
 from benchmarks.text_table import CHOICES, EVERY, MLP, best_choices, run, table_lines
 from d3fast.benchmark.cells import Place
@@ -16,6 +16,9 @@ from d3fast.report.benchmark import summary_markdown
 from d3fast.text import TextClassifier
 
 WORDS = {0: ("dull", "poor", "bad"), 1: ("fine", "great", "good")}
+
+
+SUSPECT = TextSuspect("minilm", 0, "rare-token", 0.2, 150, 50, 150, epochs=20, lr=0.05)
 
 
 class Words:
@@ -74,16 +77,12 @@ def place(tmp_path, monkeypatch):
     )
     outer = "vaderSentiment-3.2.1/additional_resources/hutto_ICWSM_2014.tar.gz"
     (tmp_path / ARCHIVE).write_bytes(packed(outer, inner))
-    monkeypatch.setattr(
-        text_table, "TextSuspect",
-        lambda seed, trigger: TextSuspect(seed, trigger, 0.2, 150, 50, 150, epochs=20, lr=0.05),
-    )  # fmt: skip
     return Place(tmp_path, data_dir=tmp_path)
 
 
 def test_a_run_measures_twins_suspects_and_repairs_beside_the_floor(place):
     repairs = [Repair("fine-tuning", ({"epochs": 1, "lr": 0.1},))]
-    rows = run(repairs, [0], ["rare-token"], place, workers=1)
+    rows = run(repairs, [SUSPECT], place, workers=1)
     clean, suspect, repaired = rows
     assert [row["kind"] for row in rows] == ["clean", "suspect", "repair"]
     assert clean["acc"] > 0.9
@@ -101,9 +100,9 @@ def test_a_run_measures_twins_suspects_and_repairs_beside_the_floor(place):
 
 
 def test_a_second_run_reads_what_the_first_has_measured(place):
-    first = run([], [0], ["rare-token"], place, workers=1)
+    first = run([], [SUSPECT], place, workers=1)
     (place.folder / ARCHIVE).unlink()
-    assert run([], [0], ["rare-token"], place, workers=1) == first
+    assert run([], [SUSPECT], place, workers=1) == first
 
 
 def test_the_setting_with_the_best_der_stands_in_the_table_under_the_plain_name():
