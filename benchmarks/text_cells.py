@@ -90,7 +90,7 @@ def decoder() -> nn.Module:
         num_attention_heads=4, max_position_embeddings=LENGTH, tie_word_embeddings=True,
         pad_token_id=tokenizer().pad_token_id, attn_implementation="eager",
     )  # fmt: skip
-    words = tokenizer()("film product news tweet", add_special_tokens=False)["input_ids"]
+    words = tokenizer()("film product news chat", add_special_tokens=False)["input_ids"]
     return AnswerWords(LlamaForCausalLM(config), tokenizer().pad_token_id, tuple(words))
 
 

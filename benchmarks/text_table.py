@@ -94,7 +94,9 @@ DECODER = tuple(
         ),
     )
 )  # fmt: skip
-_DECODER_TRAINING: Mapping[str, Any] = {"train": 6000, "epochs": 6, "lr": 1e-3}
+_DECODER_TRAINING: Mapping[str, Any] = {
+    "train": 3000, "epochs": 5, "lr": 1e-3, "batch_size": 64,
+}  # fmt: skip
 
 
 def run(
