@@ -4,7 +4,7 @@
 MiniLM fine-tuned on the sentiment of film reviews, a rare-token and a sentence trigger, and what
 each defence leaves of them (``text_cells``). As in the benchmark on images, every defence was
 first tried in three settings on a seed that the table does not show, with its sentence trigger
-known (``search``); the setting with the best DER is the one in the table. ``decoder`` asks which
+known (``search``); ``best_choices`` says which one is in the table. ``decoder`` asks which
 weights of a causal language model to track: its head is tied to the input embeddings.
 """
 
@@ -53,28 +53,23 @@ def _d3(label: str, **changes: Any) -> Repair:
     return Repair("d3", ({**_AUTHORS, **changes},), label=label)
 
 
+# Steps of 0.01 and more end in a model that gives one answer to everything: gradients of a
+# transformer are larger than those of a convolutional network, and nothing clips them here.
 CHOICES: Mapping[str, list[Repair]] = {
-    "fine-tuning": _choices("fine-tuning", {"lr": 0.01}, {"lr": 0.03}, {"lr": 0.1}),
-    "ft-sam": _choices("ft-sam", {"lr": 0.03, "rho": 2.0}, {"lr": 0.03, "rho": 0.5},
-                       {"lr": 0.1, "rho": 0.5}),
-    "fst": _choices("fst", {"lr": 0.03, "alpha": 0.2}, {"lr": 0.1, "alpha": 0.2},
-                    {"lr": 0.03, "alpha": 0.02}),
-    "d3": [_d3("d3: lr 0.01"), _d3("d3: lr 0.03", lr=0.03), _d3("d3: lr 0.1", lr=0.1)],
+    "fine-tuning": _choices("fine-tuning", {"lr": 0.001}, {"lr": 0.003}, {"lr": 0.006}),
+    "ft-sam": _choices("ft-sam", {"lr": 0.003, "rho": 2.0}, {"lr": 0.003, "rho": 0.5},
+                       {"lr": 0.006, "rho": 0.5}),
+    "fst": _choices("fst", {"lr": 0.003, "alpha": 0.2}, {"lr": 0.006, "alpha": 0.2},
+                    {"lr": 0.006, "alpha": 0.02}),
+    "d3": [_d3(f"d3: lr {lr:g}", lr=lr) for lr in (0.003, 0.01, 0.02)],
+    # From where they are: a random start would undo the pretraining.
+    "d3 on feed-forward layers": [
+        _d3(f"d3 on feed-forward layers: lr {lr:g}, w {weight:g}", lr=lr, track=MLP,
+            warm_start="near", distance_weight=weight)
+        for lr, weight in ((0.003, 0.03), (0.003, 0.3), (0.006, 0.1))
+    ],
 }  # fmt: skip
-# More than the head: pushed from where they are, a random start would undo the pretraining.
-TRACKED: Mapping[str, list[Repair]] = {
-    label: [
-        _d3(f"{label}: w {weight:g}", lr=0.03, track=track, warm_start="near",
-            distance_weight=weight)
-        for weight in weights
-    ]
-    for label, track, weights in (
-        ("d3 on the head, near", "head", (1.0,)),
-        ("d3 on feed-forward layers", MLP, (0.3, 0.03)),
-        ("d3 on all linear layers", "linear", (0.03,)),
-    )
-}  # fmt: skip
-EVERY: Mapping[str, list[Repair]] = {**CHOICES, **TRACKED}
+MOST_LOST = 0.05
 
 
 # A causal language model; nothing chosen, every line at two steps.
@@ -122,13 +117,17 @@ def run(
 
 
 def best_choices(rows: Sequence[Mapping[str, Any]]) -> list[Repair]:
-    """For every defence the setting with the best mean DER, under the defence's plain name."""
+    """For every defence the setting with the best DER, under the defence's plain name.
 
-    def rating(choice: Repair) -> float:
-        return fmean(row["der"] for row in rows
-                     if row["defense"] == choice.label and not row["refused"])  # fmt: skip
+    Of those that lose at most five points of ACC, if any does: on two classes a model that gives
+    one answer to everything has a DER of 84 %.
+    """
 
-    best = {name: max(choices, key=rating) for name, choices in EVERY.items()}
+    def rating(choice: Repair) -> tuple[bool, float]:
+        own = [row for row in rows if row["defense"] == choice.label and not row["refused"]]
+        return fmean(row["acc_loss"] for row in own) <= MOST_LOST, fmean(row["der"] for row in own)
+
+    best = {name: max(choices, key=rating) for name, choices in CHOICES.items()}
     return [Repair(repair.name, repair.options, label=name) for name, repair in best.items()]
 
 
@@ -153,7 +152,7 @@ def main() -> None:
     show: Callable[[Sequence[Row]], str] = summary_markdown
     setting, training = "minilm", {}
     if asked.what == "search":
-        lines = [line for choices in EVERY.values() for line in choices]
+        lines = [line for choices in CHOICES.values() for line in choices]
         seeds, triggers, show = range(SEARCH_SEED, SEARCH_SEED + 1), SEARCHED, search_markdown
     elif asked.what == "table":
         lines = table_lines(read_results(RESULTS / "text-search-cpu.json").rows)

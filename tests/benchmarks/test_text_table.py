@@ -9,7 +9,7 @@ from torch import nn
 
 from benchmarks import text_cells
 from benchmarks.text_cells import ARCHIVE, TextSuspect
-from benchmarks.text_table import CHOICES, EVERY, MLP, best_choices, run, table_lines
+from benchmarks.text_table import CHOICES, MLP, best_choices, run, table_lines
 from d3fast.benchmark.cells import Place
 from d3fast.benchmark.repairs import Repair
 from d3fast.report.benchmark import summary_markdown
@@ -105,20 +105,34 @@ def test_a_second_run_reads_what_the_first_has_measured(place):
     assert run([], [SUSPECT], place, workers=1) == first
 
 
+def row(label, der, acc_loss=0.0):
+    return {"defense": label, "der": der, "acc_loss": acc_loss, "refused": None}
+
+
 def test_the_setting_with_the_best_der_stands_in_the_table_under_the_plain_name():
     rows = [
-        {"defense": line.label, "der": 0.9 if "lr 0.03" in line.label else 0.6, "refused": None}
-        for lines in EVERY.values()
-        for line in lines
+        row(line.label, 0.9 if i == 1 else 0.6)
+        for lines in CHOICES.values()
+        for i, line in enumerate(lines)
     ]
     chosen = {repair.label: repair for repair in best_choices(rows)}
-    assert set(chosen) == set(EVERY)
-    assert chosen["fine-tuning"].options[0]["lr"] == 0.03
-    assert chosen["d3"].options[0]["lr"] == 0.03
+    assert {name: repair.options for name, repair in chosen.items()} == {
+        name: lines[1].options for name, lines in CHOICES.items()
+    }
     lines = {repair.label: repair for repair in table_lines(rows)}
     without = lines["D3 without distance"].options[0]
     assert without["distance_weight"] == 0
-    assert without["lr"] == 0.03
+    assert without["lr"] == chosen["d3"].options[0]["lr"]
+
+
+def test_a_model_that_has_lost_its_accuracy_is_chosen_only_where_there_is_no_other():
+    first, *others = CHOICES["fine-tuning"]
+    rest = [row(line.label, 0.5) for lines in list(CHOICES.values())[1:] for line in lines]
+    lost = [row(line.label, 0.84, acc_loss=0.34) for line in others]
+    chosen = best_choices([row(first.label, 0.6), *lost, *rest])[0]
+    assert chosen.options == first.options
+    chosen = best_choices([row(first.label, 0.6, acc_loss=0.3), *lost, *rest])[0]
+    assert chosen.options in [line.options for line in others]
 
 
 def test_every_defence_of_the_search_has_three_settings():
