@@ -15,6 +15,7 @@ from torch import nn
 
 Named = tuple[str, nn.Module]
 
+_METHODS = ("get_classifier", "get_output_embeddings")  # of timm; of transformers' language models
 # What torchvision, timm and transformers call the last layer, or the block that it ends.
 _NAMES = (
     "head", "heads", "fc", "classifier", "linear", "score", "last_linear", "logits", "logits_proj",
@@ -54,13 +55,13 @@ def _classes(layer: nn.Module) -> object:
     return getattr(layer, "out_features" if isinstance(layer, nn.Linear) else "out_channels")
 
 
-def _declared(module: nn.Module, name: str) -> list[Named]:
-    """What ``get_classifier`` names: a layer, the last one of a block, or several of either."""
-    own = getattr(module, "get_classifier", None)
+def _declared(module: nn.Module, name: str, method: str) -> list[Named]:
+    """What the model names itself: a layer, the last one of a block, or several of either."""
+    own = getattr(module, method, None)
     given = own() if callable(own) else None
     names = {id(m): at for at, m in module.named_modules(prefix=name)}
     found = []
-    for part in given if isinstance(given, tuple | list) else (given,):
+    for part in given if isinstance(given, tuple | list | nn.ModuleList) else (given,):
         if isinstance(part, nn.Module) and id(part) in names:
             found += _layers(part, names[id(part)])[-1:]
     return found
@@ -106,9 +107,10 @@ def _rank(child: str) -> int:
 
 def _heads(module: nn.Module, name: str) -> tuple[list[Named], str]:
     """The head, after it others that may be heads too, and the reason."""
-    declared = _declared(module, name)
-    if declared:
-        return declared, "named by get_classifier"
+    for method in _METHODS:
+        declared = _declared(module, name, method)
+        if declared:
+            return declared, f"named by {method}"
     inner = _wrapped(module)
     if inner is not None:
         return _heads(inner[1], _join(name, inner[0]))
@@ -133,10 +135,11 @@ def find_head(model: nn.Module) -> tuple[str, nn.Module]:
 
     A module that only wraps another (``DataParallel``, a normalisation in front) is looked
     through. What decides, in this order: what the model itself names (``get_classifier``, as timm
-    models have); the last such layer under a child with a conventional name (``head``, ``fc``,
-    ``classifier``, ...), then under one whose name says so (``cls_head``); the last such layer of
-    the model. Auxiliary, distillation and projection layers come last, going by their names. The
-    choice and its reason are logged by ``logging.getLogger("d3fast")`` at level INFO.
+    models have; ``get_output_embeddings``, as language models of transformers have); the last
+    such layer under a child with a conventional name (``head``, ``fc``, ``classifier``, ...),
+    then under one whose name says so (``cls_head``); the last such layer of the model. Auxiliary,
+    distillation and projection layers come last, going by their names. The choice and its reason
+    are logged by ``logging.getLogger("d3fast")`` at level INFO.
 
     Args:
         model: any module.
