@@ -35,7 +35,9 @@ except ModuleNotFoundError as error:
 _KEY = "d3fast"  # under TrainerState.stateful_callbacks, which checkpoints keep
 
 
-def loss_func(loss: CleanLoss, shift: bool | None = None) -> Callable[..., Tensor]:
+def loss_func(
+    loss: CleanLoss, shift: bool | None = None, plus: Callable[[], Tensor] | None = None
+) -> Callable[..., Tensor]:
     """A ``CleanLoss`` as ``Trainer(compute_loss_func=...)`` wants it.
 
     Labels (N,) are classes of logits (N, C). Labels (B, T) are classes of tokens, of logits
@@ -47,6 +49,8 @@ def loss_func(loss: CleanLoss, shift: bool | None = None) -> Callable[..., Tenso
         shift: whether the answer at a token is held against the next one
             (``d3fast.loss.next_tokens``); by default where the model answers with one of
             transformers' outputs of causal language models.
+        plus: a term to add, once per step however many batches are accumulated:
+            ``d3fast.integrations.peft.MergedDistance``.
 
     Raises:
         ValueError: (when called) labels that are missing or no class indices; token labels
@@ -64,6 +68,8 @@ def loss_func(loss: CleanLoss, shift: bool | None = None) -> Callable[..., Tenso
             next_ones = _is_causal(outputs) if shift is None else shift
             logits, labels = _tokens(logits, labels, next_ones)
         value: Tensor = loss(logits, labels)
+        if plus is not None:
+            value = value + plus().to(value.device)
         if num_items_in_batch is None:
             return value
         return value * ((labels != IGNORED).sum() / num_items_in_batch)

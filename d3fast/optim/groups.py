@@ -19,6 +19,7 @@ from d3fast.optim.heads import find_head
 
 Track = str | Callable[[str, nn.Module, Tensor], bool]
 
+_FACTOR = re.compile(r"\.lora_(embedding_)?[AB]\.")  # of a LoRA adapter, as peft names them
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _LAYERS: Mapping[str, tuple[type[nn.Module], ...]] = {
     "linear": (nn.Linear,),
@@ -92,6 +93,18 @@ def _warn_of_tied_embeddings(
             return
 
 
+def _warn_of_factors(tracked: Iterable[str]) -> None:
+    """Say that the factors of a LoRA adapter are tracked as if they were weights."""
+    factors = [name for name in tracked if _FACTOR.search(name)]
+    if factors:
+        warnings.warn(
+            f"{len(factors)} LoRA factors are tracked one by one, {factors[0]} first: their "
+            "distances are not that of the weight they make, and a factor of zeros stays 0 on its "
+            "norm sphere; d3fast.integrations.peft.MergedDistance is the distance of the weight",
+            stacklevel=3,
+        )
+
+
 def param_groups(model: nn.Module, track: Track = "head") -> list[dict[str, Any]]:
     """Split a model's trainable parameters into a tracked group and a plain one.
 
@@ -113,7 +126,7 @@ def param_groups(model: nn.Module, track: Track = "head") -> list[dict[str, Any]
 
     Warns:
         UserWarning: the head, or another layer selected by its kind, is tied to an embedding,
-            as the head of most small language models is.
+            as the head of most small language models is; factors of LoRA adapters are selected.
 
     Raises:
         ValueError: no trainable parameter is selected; the head cannot be found; an invalid
@@ -137,7 +150,12 @@ def param_groups(model: nn.Module, track: Track = "head") -> list[dict[str, Any]
             chosen = any(rule(n, owners[n.rpartition(".")[0]], param) for n in names[id(param)])
             (tracked if chosen else plain)[name] = param
     if not tracked:
-        raise ValueError(f"track={track!r} selects no trainable parameter of the model")
+        adapters = any(_FACTOR.search(name) for name in plain)
+        raise ValueError(
+            f"track={track!r} selects no trainable parameter of the model"
+            + "; for LoRA adapters see d3fast.integrations.peft" * adapters
+        )
+    _warn_of_factors(tracked)
     if track == "head" or track in _LAYERS:
         _warn_of_tied_embeddings([names[id(p)] for p in tracked.values()], owners)
     groups: list[dict[str, Any]] = [

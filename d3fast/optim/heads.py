@@ -42,12 +42,31 @@ def _scores_classes(module: nn.Module) -> bool:
     return isinstance(module, _CONVOLUTIONS) and all(k == 1 for k in module.kernel_size)
 
 
+def _idle(module: nn.Module, name: str) -> set[str]:
+    """Names of the copies of a layer that peft keeps beside the one in use (modules_to_save)."""
+    found = set()
+    for at, m in module.named_modules(prefix=name):
+        copies = getattr(m, "modules_to_save", None)
+        if isinstance(copies, nn.ModuleDict):
+            active = set(getattr(m, "active_adapters", copies))
+            found |= {_join(at, "modules_to_save", copy) for copy in set(copies) - active}
+            if active & set(copies):
+                found.add(_join(at, "original_module"))
+    return found
+
+
 def _layers(module: nn.Module, name: str) -> list[Named]:
-    """Layers that could score classes, by qualified name; not those inside a parametrization."""
+    """Layers that could score classes, by qualified name.
+
+    Not those inside a parametrization, LoRA's factors of a layer, or copies out of use.
+    """
+    idle = _idle(module, name)
     return [
         (at, m)
         for at, m in module.named_modules(prefix=name)
-        if _scores_classes(m) and "parametrizations" not in at.split(".")
+        if _scores_classes(m)
+        and not any(part == "parametrizations" or part[:5] == "lora_" for part in at.split("."))
+        and not any(at == other or at.startswith(f"{other}.") for other in idle)
     ]
 
 

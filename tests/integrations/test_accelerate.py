@@ -13,25 +13,17 @@ from d3fast.schedules import DistanceSchedule
 pytest.importorskip("accelerate", reason="needs the extra d3fast[transformers]")
 
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState, PartialState
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # accelerate's own
 
 
 @pytest.fixture
-def accelerator():
-    """Makes accelerators; what all of them share is forgotten before each and after the test."""
-
-    def forget():
-        for state in (AcceleratorState, GradientState, PartialState):
-            state._reset_state()
-
+def accelerator(forget_accelerators):
     def make(**options):
-        forget()
+        forget_accelerators()
         return Accelerator(cpu=True, **options)
 
-    yield make
-    forget()
+    return make
 
 
 def optimizer(model, **options):

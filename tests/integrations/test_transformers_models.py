@@ -72,7 +72,18 @@ def optimizer(model, track="head", **options):
     return opt
 
 
-def train(model, opt, data, folder, loss=None, scheduler=None, resume=None, epochs=2, **arguments):
+def train(
+    model,
+    opt,
+    data,
+    folder,
+    loss=None,
+    scheduler=None,
+    resume=None,
+    epochs=2,
+    plus=None,
+    **arguments,
+):
     arguments = {"per_device_train_batch_size": 6, "save_strategy": "no", **arguments}
     trainer = Trainer(
         model,
@@ -81,7 +92,7 @@ def train(model, opt, data, folder, loss=None, scheduler=None, resume=None, epoc
             lr_scheduler_type="constant", **arguments,
         ),
         train_dataset=data, optimizers=(opt, scheduler),
-        compute_loss_func=loss_func(loss or CleanLoss(0.1, 2.0)),
+        compute_loss_func=loss_func(loss or CleanLoss(0.1, 2.0), plus=plus),
     )  # fmt: skip
     trainer.train(resume_from_checkpoint=resume)
     return trainer
@@ -176,6 +187,19 @@ def test_accumulated_batches_weigh_every_token_alike(batch, accumulated, tmp_pat
         options["per_device_train_batch_size"] = size
         options["gradient_accumulation_steps"] = count
         train(model, optimizer(model, MLP), texts(), tmp_path, **options)
+        heads.append(weights(model))
+    torch.testing.assert_close(*heads)
+
+
+def test_a_further_term_is_added_once_per_step_however_batches_are_accumulated(tmp_path):
+    options = {"train_sampling_strategy": "sequential", "epochs": 1, "max_grad_norm": 0.0}
+    heads = []
+    for size, count in ((12, 1), (4, 3)):
+        model = language_model()
+        term = lambda head=model.lm_head.weight: 0.1 * head.square().sum()  # noqa: E731
+        options["per_device_train_batch_size"] = size
+        options["gradient_accumulation_steps"] = count
+        train(model, optimizer(model, MLP), texts(), tmp_path, plus=term, **options)
         heads.append(weights(model))
     torch.testing.assert_close(*heads)
 
