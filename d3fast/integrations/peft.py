@@ -2,15 +2,16 @@
 r"""How far LoRA adapters have moved the weights that they make: ``MergedDistance``, a loss term.
 
 A layer with LoRA adapters computes with W_0 + sum_a s_a B_a A_a. What D3 pushes away from the
-suspect is that weight, not B and A: the same distance of the factors is any distance of their
-product. With the suspect's own adapters B', A' (zeros in B' where there were none yet)
+suspect is that weight, not B and A: factors may be far from where they were and their product at
+its place. With the suspect's own adapters B', A' (zeros in B' where there were none yet)
 
     delta = sum_a s_a B_a A_a - s'_a B'_a A'_a  =  L R,    D = ||delta||_F,
     L = [s_a B_a - s'_a B'_a, s'_a B'_a],    R = [A_a; A_a - A'_a],   for all a
     D^2 = sum of (L^T L) * (R R^T), element by element
 
-so that no m x n matrix is formed: O((m + n) r^2) for rank r. Written in differences, D is exact 0
-at the start and loses no digits near it. Sums are in float64 whatever the adapters are in.
+so that no m x n matrix is formed: O((m + n) r^2) for rank r, and until the backward pass
+2 (m + n) r numbers per layer are held. Written in differences, D is exactly 0 at the start and
+loses no digits near it. Sums are in float64 whatever the adapters are in.
 
 Method: arXiv 2411.09585; the factors: Hu et al., "LoRA", arXiv 2106.09685.
 """
@@ -235,13 +236,13 @@ class MergedDistance:
 
     @torch.no_grad()
     def warm_start(self, share: float, generator: torch.Generator | None = None) -> None:
-        """Move every layer a share of ||W_start|| away before the first step.
+        """Move every layer a share of ||W_start|| away from where it is, before the first step.
 
         At the start the distance has no gradient: where the clean loss is below its bound nothing
         would ever move. What is added is normal noise in B (in A where A is 0).
 
         Args:
-            share: D / ||W_start|| of a layer afterwards, >= 0.
+            share: how far, >= 0; of a layer at its start it is D / ||W_start|| afterwards.
             generator: source of randomness; torch's default one if ``None``.
 
         Raises:

@@ -41,8 +41,8 @@ def loss_func(
     """A ``CleanLoss`` as ``Trainer(compute_loss_func=...)`` wants it.
 
     Labels (N,) are classes of logits (N, C). Labels (B, T) are classes of tokens, of logits
-    (B, T, C): every token is a sample, and -100 is left out. Over accumulated batches and over
-    processes the losses are averaged over all samples.
+    (B, T, C): every token is a sample, and -100 is left out. Over accumulated batches the losses
+    are averaged over all samples.
 
     Args:
         loss: on the ``logits`` that the model answers with.
