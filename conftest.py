@@ -4,6 +4,6 @@ from importlib.util import find_spec
 
 collect_ignore = [
     f"d3fast/integrations/{package}.py"
-    for package in ("lightning", "transformers")
+    for package in ("lightning", "transformers", "peft")
     if find_spec(package) is None
 ]

@@ -20,6 +20,13 @@ from benchmarks.report import (
     short_table,
     step_table,
 )
+from benchmarks.scaling_report import (
+    bytes_table,
+    check_table,
+    memory_table,
+    models_table,
+    time_table,
+)
 from benchmarks.search import search_markdown
 from benchmarks.spectrum_report import peers_table, way_table, why_table
 from d3fast.report.attacks import attacks_markdown
@@ -48,6 +55,7 @@ PAGES = (
             "why",
             "inspect",
             "precision",
+            "scaling",
         )
     ),
 )
@@ -73,6 +81,11 @@ PARTS: Mapping[str, Callable[[Results], str]] = {
     "inspect-fashion": lambda results: inspect_table(results, "fashion-mnist"),
     "inspect-rates": rates_table,
     "worst": worst_table,
+    "scaling-bytes": bytes_table,
+    "scaling-models": models_table,
+    "scaling-memory": memory_table,
+    "scaling-time": time_table,
+    "scaling-check": check_table,
     **{
         f"{dtype}-{measure}": partial(precision_table, dtype=dtype, measure=measure)
         for dtype in DTYPES

@@ -5,7 +5,8 @@ Only the shapes matter to an optimizer: no model is built and no weight is loade
 the weight of its classification head, the tensor that D3 tracks by default.
 
 Sources: He et al., CVPR 2016 (ResNet-18); Simonyan and Zisserman, ICLR 2015, with batch norm
-(VGG19-BN); Dosovitskiy et al., ICLR 2021 (ViT-B/16); Radford et al. 2019 (GPT-2's layout).
+(VGG19-BN); Dosovitskiy et al., ICLR 2021 (ViT-B/16); Radford et al. 2019 (GPT-2's layout);
+Grattafiori et al. 2024, arXiv 2407.21783, table 3, and the published configurations (Llama).
 """
 
 from dataclasses import dataclass
@@ -113,3 +114,52 @@ def transformer_1b() -> ParameterList:
         shapes |= _linear(f"{at}.up", width, 4 * width) | _linear(f"{at}.down", 4 * width, width)
     shapes |= {**_norm("norm", width), "head.weight": (vocabulary, width)}
     return ParameterList("transformer 1B", shapes, "head.weight")
+
+
+def _llama(
+    name: str, width: int, layers: int, heads: int, head_width: int, mlp: int, tied: bool
+) -> ParameterList:
+    """A decoder of the Llama 3 family: 8 heads of keys and values, a vocabulary of 128256.
+
+    The parameters have the names that transformers gives them.
+    """
+    vocabulary, keys = 128256, 8 * head_width
+    shapes: dict[str, Shape] = {"model.embed_tokens.weight": (vocabulary, width)}
+    for layer in range(layers):
+        at = f"model.layers.{layer}"
+        shapes |= {
+            f"{at}.self_attn.q_proj.weight": (heads * head_width, width),
+            f"{at}.self_attn.k_proj.weight": (keys, width),
+            f"{at}.self_attn.v_proj.weight": (keys, width),
+            f"{at}.self_attn.o_proj.weight": (width, heads * head_width),
+            f"{at}.mlp.gate_proj.weight": (mlp, width),
+            f"{at}.mlp.up_proj.weight": (mlp, width),
+            f"{at}.mlp.down_proj.weight": (width, mlp),
+            f"{at}.input_layernorm.weight": (width,),
+            f"{at}.post_attention_layernorm.weight": (width,),
+        }
+    shapes["model.norm.weight"] = (width,)
+    if not tied:
+        shapes["lm_head.weight"] = (vocabulary, width)
+    head = "model.embed_tokens.weight" if tied else "lm_head.weight"
+    return ParameterList(name, shapes, head)
+
+
+def llama_1b() -> ParameterList:
+    """As Llama 3.2 1B: its head is tied to the embedding.
+
+    Example:
+        >>> [f"{m.numel / 1e9:.2f}" for m in (llama_1b(), llama_8b(), llama_70b())]
+        ['1.24', '8.03', '70.55']
+    """
+    return _llama("1B", 2048, 16, 32, 64, 8192, tied=True)
+
+
+def llama_8b() -> ParameterList:
+    """As Llama 3 8B."""
+    return _llama("8B", 4096, 32, 32, 128, 14336, tied=False)
+
+
+def llama_70b() -> ParameterList:
+    """As Llama 3 70B."""
+    return _llama("70B", 8192, 80, 64, 128, 28672, tied=False)

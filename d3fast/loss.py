@@ -7,6 +7,9 @@ r"""The clean loss: cross-entropy that stops pulling once it is small enough.
 Below epsilon its gradient is zero, and the distance alone moves the weights. The distance is no
 part of this loss: ``D3FusedSGD`` adds its gradient inside the step.
 
+In a language model every token that is predicted is a sample: ``next_tokens`` says which answer
+is held against which token.
+
 ``CleanLoss.soft`` is the same hinge with the answers of another model in place of the labels, and
 ``distilled`` mixes both.
 """
@@ -21,6 +24,7 @@ from d3fast.checks import check_choice, check_number
 from d3fast.loaders import class_scores
 
 REDUCTIONS = ("per_sample", "batch_mean")
+IGNORED = -100  # the label that torch's and transformers' losses leave out
 
 
 def check_clean_loss(
@@ -41,7 +45,9 @@ class CleanLoss(nn.Module):
         reduction: ``"per_sample"`` (each sample has its own hinge, then the mean) or
             ``"batch_mean"`` (one hinge on the mean).
 
-    Shapes: logits (N, C) floating, target (N,) class indices; the result is 0-dim.
+    Shapes: logits (N, C) floating, target (N,) class indices; the result is 0-dim. Samples with
+    the target -100 (``IGNORED``) count for nothing; without any other the loss is 0. Half-type
+    logits are taken in float32.
 
     Raises:
         ValueError: an option out of range.
@@ -68,7 +74,10 @@ class CleanLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """The weighted hinge of a batch; logits (N, C), target (N,), result 0-dim."""
-        return self._hinge(functional.cross_entropy(logits, target, reduction="none"))
+        each = functional.cross_entropy(
+            _wide(logits), target, reduction="none", ignore_index=IGNORED
+        )
+        return self._hinge(each, (target != IGNORED).sum() if target.shape == each.shape else None)
 
     def soft(self, logits: Tensor, answers: Tensor) -> Tensor:
         """The same with another model's answers in place of the labels: KL(answers || logits).
@@ -85,18 +94,59 @@ class CleanLoss(nn.Module):
             >>> float(CleanLoss(epsilon=0.0, weight=1.0).soft(logits, logits))
             0.0
         """
-        ours, theirs = logits.log_softmax(dim=1), answers.detach().log_softmax(dim=1)
+        ours = _wide(logits).log_softmax(dim=1)
+        theirs = _wide(answers.detach()).log_softmax(dim=1)
         each = functional.kl_div(ours, theirs, reduction="none", log_target=True).sum(dim=1)
         return self._hinge(each)
 
-    def _hinge(self, each: Tensor) -> Tensor:
+    def _hinge(self, each: Tensor, count: Tensor | None = None) -> Tensor:
+        """Of (N,) losses, those left out being 0; ``count`` says how many are not."""
+        number = each.numel() if count is None else count.clamp(min=1)
         if self.reduction == "batch_mean":
-            return self.weight * torch.relu(each.mean() - self.epsilon)
-        return self.weight * torch.relu(each - self.epsilon).mean()
+            return self.weight * torch.relu(each.sum() / number - self.epsilon)
+        return self.weight * (torch.relu(each - self.epsilon).sum() / number)
 
     def extra_repr(self) -> str:
         """The options, as ``repr`` shows them."""
         return f"epsilon={self.epsilon}, weight={self.weight}, reduction={self.reduction!r}"
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def next_tokens(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """What a causal language model says of every token, and that token: for ``CleanLoss``.
+
+    The answer at position t is held against the label at t + 1, as the models of transformers do
+    with ``labels=input_ids``. Every token is a sample of ``CleanLoss``: with ``"per_sample"`` each
+    has its own hinge, then the mean over the tokens that are not ``IGNORED``. A hinge per sequence
+    would let many learned tokens pay for one that was lost.
+
+    Args:
+        logits: (B, T, C), of a causal language model.
+        labels: (B, T) token indices; -100 for tokens that count for nothing (padding, prompts).
+
+    Returns:
+        (B * (T - 1), C) logits and (B * (T - 1),) labels.
+
+    Raises:
+        ValueError: other shapes.
+
+    Example:
+        >>> logits, labels = torch.zeros(2, 5, 7), torch.tensor([[1, 2, 3, -100, -100]] * 2)
+        >>> answers, tokens = next_tokens(logits, labels)
+        >>> answers.shape, tokens.tolist()
+        (torch.Size([8, 7]), [2, 3, -100, -100, 2, 3, -100, -100])
+        >>> CleanLoss(epsilon=0.0, weight=1.0)(answers, tokens)  # log 7
+        tensor(1.9459)
+    """
+    if logits.ndim != 3 or labels.shape != logits.shape[:2]:
+        raise ValueError(
+            f"logits must be (B, T, C) and labels (B, T), got {tuple(logits.shape)} and "
+            f"{tuple(labels.shape)}"
+        )
+    return logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
 
 
 def distilled(teacher: nn.Module, share: float) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from d3fast import CleanLoss
-from d3fast.loss import distilled
+from d3fast.loss import distilled, next_tokens
 
 
 def _logits(*entropies):
@@ -158,3 +158,67 @@ def test_distilled_gradients_are_those_of_the_mixed_loss(share):
     assert torch.equal(seen, labels)
     assert logits.shape == (8, 3)
     assert teacher.weight.grad is None
+
+
+@pytest.mark.parametrize(
+    ("reduction", "expected"),
+    [("per_sample", 2.0 * 0.4 / 2), ("batch_mean", 2.0 * (0.52 / 2 - 0.1))],
+)
+def test_samples_that_are_ignored_count_for_nothing(reduction, expected):
+    logits, target = _logits(0.5, 3.0, 0.02, 4.0), torch.tensor([0, -100, 0, -100])
+    value = CleanLoss(0.1, 2.0, reduction)(logits, target)
+    value.backward()
+    assert value.item() == pytest.approx(expected)
+    assert not logits.grad[target == -100].any()
+    assert logits.grad[0].any()
+
+
+@pytest.mark.parametrize("reduction", ["per_sample", "batch_mean"])
+def test_where_all_are_ignored_the_loss_is_0_and_so_is_its_gradient(reduction):
+    logits = _logits(0.5, 3.0)
+    value = CleanLoss(0.0, 1.0, reduction)(logits, torch.full((2,), -100))
+    value.backward()
+    assert value.item() == 0
+    assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_logits_of_a_half_type_are_taken_in_float32(dtype):
+    logits = _logits(0.5, 0.02, 0.3).detach().to(dtype)
+    loss = CleanLoss(0.1, 2.0)
+    for got, want in (
+        (loss(logits, _label(3)), loss(logits.float(), _label(3))),
+        (loss.soft(logits, -logits), loss.soft(logits.float(), -logits.float())),
+    ):
+        assert got.dtype == torch.float32
+        assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("reduction", ["per_sample", "batch_mean"])
+def test_the_loss_of_a_language_model_by_hand(reduction):
+    logits = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0)).double()
+    tokens = torch.tensor([[2, 0, 1, 2], [1, 1, -100, 0]])
+    losses = []
+    for row in range(2):
+        for t in range(1, 4):
+            label = int(tokens[row, t])
+            if label != -100:
+                scores = logits[row, t - 1].tolist()
+                losses.append(math.log(sum(map(math.exp, scores))) - scores[label])
+    assert len(losses) == 5
+    epsilon = sorted(losses)[2]  # some below, some above
+    mean = lambda values: sum(values) / 5  # noqa: E731
+    want = {
+        "per_sample": mean([max(0, each - epsilon) for each in losses]),
+        "batch_mean": max(0, mean(losses) - epsilon),
+    }
+    got = CleanLoss(epsilon, 3.0, reduction)(*next_tokens(logits, tokens))
+    assert got.item() == pytest.approx(3.0 * want[reduction])
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels"), [((2, 3), (2,)), ((2, 4, 3), (2, 3)), ((4, 3), (4,))]
+)
+def test_next_tokens_refuses_other_shapes(logits, labels):
+    with pytest.raises(ValueError, match=r"logits must be \(B, T, C\) and labels \(B, T\), got"):
+        next_tokens(torch.zeros(logits), torch.zeros(labels, dtype=torch.long))

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from d3fast.integrations.common import Repair, RepairOptions, find_optimizer
-from d3fast.loss import CleanLoss
+from d3fast.loss import IGNORED, CleanLoss, next_tokens
 
 try:
     from transformers import (
@@ -24,6 +24,7 @@ try:
         TrainerState,
         TrainingArguments,
     )
+    from transformers.utils import ModelOutput
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "transformers":
         raise
@@ -34,35 +35,86 @@ except ModuleNotFoundError as error:
 _KEY = "d3fast"  # under TrainerState.stateful_callbacks, which checkpoints keep
 
 
-def loss_func(loss: CleanLoss) -> Callable[..., Tensor]:
+def loss_func(
+    loss: CleanLoss, shift: bool | None = None, plus: Callable[[], Tensor] | None = None
+) -> Callable[..., Tensor]:
     """A ``CleanLoss`` as ``Trainer(compute_loss_func=...)`` wants it.
 
-    Over accumulated batches the per-sample losses are averaged over all samples.
+    Labels (N,) are classes of logits (N, C). Labels (B, T) are classes of tokens, of logits
+    (B, T, C): every token is a sample, and -100 is left out. Over accumulated batches the losses
+    are averaged over all samples.
 
     Args:
         loss: on the ``logits`` that the model answers with.
+        shift: whether the answer at a token is held against the next one
+            (``d3fast.loss.next_tokens``); by default where the model answers with one of
+            transformers' outputs of causal language models.
+        plus: a term to add, once per step however many batches are accumulated:
+            ``d3fast.integrations.peft.MergedDistance``.
+
+    Raises:
+        ValueError: (when called) labels that are missing or no class indices; token labels
+            for a model that answers with a tuple or a plain dict, without ``shift``.
     """
 
     def compute(
-        outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+        outputs: Any, labels: Tensor | None, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        value: Tensor = loss(_logits(outputs), labels)
+        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+        if labels is None or labels.is_floating_point():
+            got = "none" if labels is None else f"{labels.dtype} {tuple(labels.shape)}"
+            raise ValueError(f"labels must be class indices, got {got}")
+        if logits.ndim == 3:
+            next_ones = _is_causal(outputs) if shift is None else shift
+            logits, labels = _tokens(logits, labels, next_ones)
+        value: Tensor = loss(logits, labels)
+        if plus is not None:
+            value = value + plus().to(value.device)
         if num_items_in_batch is None:
             return value
-        return value * (len(labels) / num_items_in_batch)
+        return value * ((labels != IGNORED).sum() / num_items_in_batch)
 
     return compute
 
 
-def _logits(outputs: Any) -> Tensor:
-    return outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+def _is_causal(outputs: Any) -> bool:
+    if not isinstance(outputs, ModelOutput):
+        raise ValueError(
+            f"a model with logits per token answers with {type(outputs).__name__}; "
+            "loss_func(shift=True) holds an answer against the next token, shift=False against "
+            "its own"
+        )
+    return "CausalLM" in type(outputs).__name__
+
+
+def _tokens(logits: Tensor, labels: Tensor, shift: bool) -> tuple[Tensor, Tensor]:
+    return next_tokens(logits, labels) if shift else (logits.flatten(0, 1), labels.flatten())
 
 
 def clean_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """``Trainer(compute_metrics=...)``: ``accuracy`` in [0, 1], ``cross_entropy`` in nats."""
+    """``Trainer(compute_metrics=...)``: ``accuracy`` in [0, 1], ``cross_entropy`` in nats.
+
+    Of logits (N, C) and labels (N,), or (B, T, C) and (B, T), whose labels of -100 are left out.
+    """
+    return _metrics(prediction, shift=False)
+
+
+def next_token_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """``clean_metrics`` for causal language models, of next tokens; logits (B, T, C).
+
+    The ``Trainer`` holds all logits of the evaluation in memory meanwhile.
+    """
+    return _metrics(prediction, shift=True)
+
+
+def _metrics(prediction: EvalPrediction, shift: bool) -> dict[str, float]:
     given = prediction.predictions
-    logits = torch.as_tensor(given[0] if isinstance(given, tuple) else given).double()
+    logits = torch.as_tensor(given[0] if isinstance(given, tuple) else given)
     labels = torch.as_tensor(prediction.label_ids).long()
+    if logits.ndim == 3:
+        logits, labels = _tokens(logits, labels, shift)
+    kept = labels != IGNORED
+    logits, labels = logits[kept].double(), labels[kept]
     hits = (logits.argmax(dim=1) == labels).double().mean()
     return {"accuracy": float(hits), "cross_entropy": float(cross_entropy(logits, labels))}
 
@@ -80,7 +132,7 @@ class D3Callback(TrainerCallback):
         trainer: the trainer, for its log.
         loss: the ``CleanLoss`` whose weight is lambda; needed for dual ascent.
         options: of ``RepairOptions``; ``val_loss`` and ``val_acc`` are by default what
-            ``clean_metrics`` gives.
+            ``clean_metrics`` and ``next_token_metrics`` give.
 
     Raises:
         ValueError: an option out of range; when training starts, an optimizer that is no

@@ -193,6 +193,9 @@ class D3FusedSGD(Optimizer):
     def set_reference(self, reference: References | None = None) -> None:
         """Replace theta_0 of every tracked group.
 
+        State of tensors that are no parameters of a group any more is dropped: accelerate puts
+        sharded parameters in the place of those that an optimizer was built with.
+
         Args:
             reference: one tensor per tracked parameter in group order, or a mapping from
                 parameter names; the current weights if ``None``.
@@ -201,6 +204,9 @@ class D3FusedSGD(Optimizer):
             ValueError: a missing tensor, or one of another shape.
         """
         self._plans.clear()
+        present = {id(p) for group in self.param_groups for p in group["params"]}
+        for p in [p for p in self.state if id(p) not in present]:
+            del self.state[p]
         self._share_out(reference, [g for g in self.param_groups if is_tracked(g)])
 
     def _share_out(self, reference: References | None, groups: list[dict[str, Any]]) -> None:

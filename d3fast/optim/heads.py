@@ -15,6 +15,7 @@ from torch import nn
 
 Named = tuple[str, nn.Module]
 
+_METHODS = ("get_classifier", "get_output_embeddings")  # of timm; of transformers' language models
 # What torchvision, timm and transformers call the last layer, or the block that it ends.
 _NAMES = (
     "head", "heads", "fc", "classifier", "linear", "score", "last_linear", "logits", "logits_proj",
@@ -41,12 +42,31 @@ def _scores_classes(module: nn.Module) -> bool:
     return isinstance(module, _CONVOLUTIONS) and all(k == 1 for k in module.kernel_size)
 
 
+def _idle(module: nn.Module, name: str) -> set[str]:
+    """Names of the copies of a layer that peft keeps beside the one in use (modules_to_save)."""
+    found = set()
+    for at, m in module.named_modules(prefix=name):
+        copies = getattr(m, "modules_to_save", None)
+        if isinstance(copies, nn.ModuleDict):
+            active = set(getattr(m, "active_adapters", copies))
+            found |= {_join(at, "modules_to_save", copy) for copy in set(copies) - active}
+            if active & set(copies):
+                found.add(_join(at, "original_module"))
+    return found
+
+
 def _layers(module: nn.Module, name: str) -> list[Named]:
-    """Layers that could score classes, by qualified name; not those inside a parametrization."""
+    """Layers that could score classes, by qualified name.
+
+    Not those inside a parametrization, LoRA's factors of a layer, or copies out of use.
+    """
+    idle = _idle(module, name)
     return [
         (at, m)
         for at, m in module.named_modules(prefix=name)
-        if _scores_classes(m) and "parametrizations" not in at.split(".")
+        if _scores_classes(m)
+        and not any(part == "parametrizations" or part[:5] == "lora_" for part in at.split("."))
+        and not any(at == other or at.startswith(f"{other}.") for other in idle)
     ]
 
 
@@ -54,13 +74,13 @@ def _classes(layer: nn.Module) -> object:
     return getattr(layer, "out_features" if isinstance(layer, nn.Linear) else "out_channels")
 
 
-def _declared(module: nn.Module, name: str) -> list[Named]:
-    """What ``get_classifier`` names: a layer, the last one of a block, or several of either."""
-    own = getattr(module, "get_classifier", None)
+def _declared(module: nn.Module, name: str, method: str) -> list[Named]:
+    """What the model names itself: a layer, the last one of a block, or several of either."""
+    own = getattr(module, method, None)
     given = own() if callable(own) else None
     names = {id(m): at for at, m in module.named_modules(prefix=name)}
     found = []
-    for part in given if isinstance(given, tuple | list) else (given,):
+    for part in given if isinstance(given, tuple | list | nn.ModuleList) else (given,):
         if isinstance(part, nn.Module) and id(part) in names:
             found += _layers(part, names[id(part)])[-1:]
     return found
@@ -106,9 +126,10 @@ def _rank(child: str) -> int:
 
 def _heads(module: nn.Module, name: str) -> tuple[list[Named], str]:
     """The head, after it others that may be heads too, and the reason."""
-    declared = _declared(module, name)
-    if declared:
-        return declared, "named by get_classifier"
+    for method in _METHODS:
+        declared = _declared(module, name, method)
+        if declared:
+            return declared, f"named by {method}"
     inner = _wrapped(module)
     if inner is not None:
         return _heads(inner[1], _join(name, inner[0]))
@@ -133,10 +154,11 @@ def find_head(model: nn.Module) -> tuple[str, nn.Module]:
 
     A module that only wraps another (``DataParallel``, a normalisation in front) is looked
     through. What decides, in this order: what the model itself names (``get_classifier``, as timm
-    models have); the last such layer under a child with a conventional name (``head``, ``fc``,
-    ``classifier``, ...), then under one whose name says so (``cls_head``); the last such layer of
-    the model. Auxiliary, distillation and projection layers come last, going by their names. The
-    choice and its reason are logged by ``logging.getLogger("d3fast")`` at level INFO.
+    models have; ``get_output_embeddings``, as language models of transformers have); the last
+    such layer under a child with a conventional name (``head``, ``fc``, ``classifier``, ...),
+    then under one whose name says so (``cls_head``); the last such layer of the model. Auxiliary,
+    distillation and projection layers come last, going by their names. The choice and its reason
+    are logged by ``logging.getLogger("d3fast")`` at level INFO.
 
     Args:
         model: any module.

@@ -48,3 +48,17 @@ def same_weights():
         return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
     return same
+
+
+@pytest.fixture
+def forget_accelerators():
+    """Forgets, when called and after the test, what all accelerators of a process share."""
+
+    def forget():
+        from accelerate.state import AcceleratorState, GradientState, PartialState
+
+        for state in (AcceleratorState, GradientState, PartialState):
+            state._reset_state()
+
+    yield forget
+    forget()

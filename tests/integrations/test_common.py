@@ -234,12 +234,12 @@ def test_a_state_that_cannot_be_is_refused(changes, message):
 def test_importing_d3fast_imports_no_trainer():
     code = (
         "import sys, d3fast, d3fast.integrations.common; "
-        "sys.exit(bool({'lightning', 'transformers', 'accelerate'} & set(sys.modules)))"
+        "sys.exit(bool({'lightning', 'transformers', 'accelerate', 'peft'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("package", ["lightning", "transformers"])
+@pytest.mark.parametrize("package", ["lightning", "transformers", "peft"])
 def test_a_missing_package_is_one_line_that_says_what_to_install(package):
     code = f"import sys; sys.modules[{package!r}] = None; import d3fast.integrations.{package}"
     run = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)

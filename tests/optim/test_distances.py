@@ -121,6 +121,20 @@ def test_set_reference_takes_a_mapping_or_the_weights_as_they_are(backend):
         opt.set_reference({"weight": torch.zeros(3)})
 
 
+def test_where_parameters_were_replaced_set_reference_starts_anew(backend):
+    old, new = nn.Parameter(torch.ones(3)), nn.Parameter(torch.full((3,), 2.0))
+    opt = D3FusedSGD([old], lr=0.1, momentum=0.9, backend=backend)
+    opt.state_dict()  # as accelerate does, which makes the buffer
+    opt.param_groups[0]["params"][0] = new  # and puts in a sharded parameter
+    new.grad = torch.tensor([1.0, 0.0, 0.0])
+    with pytest.raises(ValueError, match=r"set_reference\(\) takes one now"):
+        opt.step()
+    opt.set_reference()
+    opt.step()
+    assert torch.equal(opt.state[new]["reference"], torch.full((3,), 2.0))
+    assert set(opt.state_dict()["state"]) == {0}
+
+
 def test_after_set_reference_steps_use_the_new_one(far_apart, descend, relative_error):
     results = []
     for kind, dtype in (("fused", torch.float32), ("reference", torch.float64)):

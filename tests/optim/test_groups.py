@@ -101,11 +101,41 @@ def test_frozen_parameters_are_left_out():
     assert names(model) == [["2.weight"], ["2.bias"]]
 
 
-def test_tied_weights_are_found_under_the_name_that_comes_first():
-    assert names(tied())[0] == ["embedding.weight"]
-    assert names(tied(), "linear")[0] == ["embedding.weight", "body.weight"]
+TIED = "lm.weight is tied to embedding.weight: .* moves the input embeddings as well; "
+
+
+@pytest.mark.parametrize(
+    ("track", "want"),
+    [
+        ("head", ["embedding.weight"]),
+        ("linear", ["embedding.weight", "body.weight"]),
+        ("conv+linear", ["embedding.weight", "body.weight"]),
+    ],
+)
+def test_a_layer_tied_to_an_embedding_is_tracked_once_and_announced_once(track, want):
+    with pytest.warns(UserWarning, match=TIED) as caught:
+        assert names(tied(), track)[0] == want
+    assert len(caught) == 1
+
+
+def is_wide(name, module, param):
+    return isinstance(module, nn.Linear) and module.out_features == 9
+
+
+@pytest.mark.parametrize("track", [r"^lm\.", r"^embedding\.", is_wide])
+def test_any_name_and_owner_of_a_tied_weight_selects_it(track):
+    assert names(tied(), track)[0] == ["embedding.weight"]
+
+
+def test_what_the_user_names_is_not_warned_about():
     opt = D3FusedSGD(param_groups(tied(), "all"))
     assert len(opt.param_groups[0]["params"]) == 3
+    assert len(names(tied(), "weight")[0]) == 2
+
+
+def test_one_layer_used_twice_is_no_reason_to_warn():
+    layer = nn.Linear(4, 4)
+    assert names(Named(a=layer, fc=layer)) == [["a.weight"], ["a.bias"]]
 
 
 @pytest.mark.parametrize(

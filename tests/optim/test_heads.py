@@ -26,6 +26,13 @@ class Timm(Named):
         return self.scorer
 
 
+class Language(Named):
+    """As language models of transformers: the head is the output embedding."""
+
+    def get_output_embeddings(self):
+        return self.embed_out
+
+
 class TimmDistilled(Named):
     """As timm's distilled transformers: two heads, whose mean is the answer."""
 
@@ -116,6 +123,14 @@ HEADS = {
     "timm_asks_for_a_block": (
         lambda: Timm(scorer=nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3)), fc=nn.Linear(3, 3)),
         "scorer.1",
+    ),
+    "transformers_asks_a_language_model": (
+        lambda: Language(embed_out=nn.Linear(4, 9), probe=nn.Linear(4, 9)),
+        "embed_out",
+    ),
+    "transformers_language_model_without_head": (
+        lambda: Language(embed_out=None, fc=nn.Linear(4, 9)),
+        "fc",
     ),
     "timm_without_classifier": (
         lambda: Timm(scorer=nn.Identity(), stem=nn.Conv2d(1, 2, 3), fc=nn.Linear(3, 3)),
@@ -286,29 +301,6 @@ def test_a_lazy_model_has_to_see_a_batch_first():
         param_groups(model)
     model(torch.zeros(1, 3))
     assert param_groups(model)[0]["param_names"] == ["2.weight"]
-
-
-def _bert(transformers):
-    config = transformers.BertConfig(
-        vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=8, num_labels=3,
-    )  # fmt: skip
-    return transformers.BertForSequenceClassification(config), "classifier"
-
-
-def _vit(transformers):
-    config = transformers.ViTConfig(
-        image_size=8, patch_size=4, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=8, num_labels=3,
-    )  # fmt: skip
-    return transformers.ViTForImageClassification(config), "classifier"
-
-
-@pytest.mark.parametrize("make", [_bert, _vit])
-def test_models_of_transformers(make):
-    model, want = make(pytest.importorskip("transformers", exc_type=ImportError))
-    name, head = find_head(model)
-    assert (name, head.out_features) == (want, 3)
 
 
 @pytest.mark.parametrize(
