@@ -12,8 +12,8 @@ the projection needs is then a polynomial in s, and the sums of all tensors trav
 
     sum |delta|^p,   sum x^2, sum x b, sum b^2   (x = a or a - theta_0),   sum theta_0^2
 
-Nothing is carried from step to step, so no edit of the weights can make a norm stale. Two
-temporaries as large as the tracked local parts live during the step.
+Nothing is carried from step to step, so no edit of the weights can make a norm stale. Four float32
+temporaries as large as the tracked local parts live during the step (docs/scaling.md).
 """
 
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
