@@ -30,8 +30,10 @@ from d3fast.report.results import Results, read_results
 RESULTS = Path(__file__).parent / "results"
 SEARCHED: tuple[str, ...] = ("sentence",)
 SEARCH_SEED, SEEDS = 100, 3
-_E: Mapping[str, Any] = {"epochs": 10}
-_AUTHORS = options_of(D3Config.authors(epochs=10))
+# Gradients are clipped, as is usual for transformers: without that a step of 0.006 leaves the
+# backdoor untouched, and one of 0.01 ends in a model that gives one answer to everything.
+_SHARED: Mapping[str, Any] = {"epochs": 10, "max_grad_norm": 1.0}
+_AUTHORS = options_of(D3Config.authors(**_SHARED))
 NO_DISTANCE: Mapping[str, Any] = {
     "distance_weight": 0.0, "constraint": None, "warm_start": "near", "epsilon": 0.0,
 }  # fmt: skip
@@ -45,7 +47,7 @@ def _choices(name: str, *settings: Mapping[str, Any]) -> list[Repair]:
     lines = []
     for changes in settings:
         said = ", ".join(f"{option} {value:g}" for option, value in changes.items())
-        lines.append(Repair(name, ({**_E, **changes},), label=f"{name}: {said}"))
+        lines.append(Repair(name, ({**_SHARED, **changes},), label=f"{name}: {said}"))
     return lines
 
 
@@ -53,20 +55,18 @@ def _d3(label: str, **changes: Any) -> Repair:
     return Repair("d3", ({**_AUTHORS, **changes},), label=label)
 
 
-# Steps of 0.01 and more end in a model that gives one answer to everything: gradients of a
-# transformer are larger than those of a convolutional network, and nothing clips them here.
 CHOICES: Mapping[str, list[Repair]] = {
-    "fine-tuning": _choices("fine-tuning", {"lr": 0.001}, {"lr": 0.003}, {"lr": 0.006}),
-    "ft-sam": _choices("ft-sam", {"lr": 0.003, "rho": 2.0}, {"lr": 0.003, "rho": 0.5},
-                       {"lr": 0.006, "rho": 0.5}),
-    "fst": _choices("fst", {"lr": 0.003, "alpha": 0.2}, {"lr": 0.006, "alpha": 0.2},
-                    {"lr": 0.006, "alpha": 0.02}),
-    "d3": [_d3(f"d3: lr {lr:g}", lr=lr) for lr in (0.003, 0.01, 0.02)],
+    "fine-tuning": _choices("fine-tuning", {"lr": 0.01}, {"lr": 0.03}, {"lr": 0.1}),
+    "ft-sam": _choices("ft-sam", {"lr": 0.03, "rho": 2.0}, {"lr": 0.03, "rho": 0.5},
+                       {"lr": 0.1, "rho": 0.5}),
+    "fst": _choices("fst", {"lr": 0.03, "alpha": 0.2}, {"lr": 0.1, "alpha": 0.2},
+                    {"lr": 0.03, "alpha": 0.02}),
+    "d3": [_d3(f"d3: lr {lr:g}", lr=lr) for lr in (0.01, 0.03, 0.1)],
     # From where they are: a random start would undo the pretraining.
     "d3 on feed-forward layers": [
         _d3(f"d3 on feed-forward layers: lr {lr:g}, w {weight:g}", lr=lr, track=MLP,
             warm_start="near", distance_weight=weight)
-        for lr, weight in ((0.003, 0.03), (0.003, 0.3), (0.006, 0.1))
+        for lr, weight in ((0.01, 0.03), (0.03, 0.03), (0.03, 0.1))
     ],
 }  # fmt: skip
 MOST_LOST = 0.05
@@ -77,7 +77,7 @@ DECODER = tuple(
     repair
     for lr in (0.03, 0.1)
     for repair in (
-        Repair("fine-tuning", ({**_E, "lr": lr},), label=f"fine-tuning, lr {lr:g}"),
+        Repair("fine-tuning", ({**_SHARED, "lr": lr},), label=f"fine-tuning, lr {lr:g}"),
         _d3(f"D3 without distance, lr {lr:g}", **NO_DISTANCE, lr=lr),
         _d3(f"D3 on the tied head, lr {lr:g}", lr=lr, warm_start="near"),
         _d3(f"D3 on the tied head, random start, lr {lr:g}", lr=lr),

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -157,8 +158,10 @@ def _train_epoch(
     device: torch.device,
     name: str,
     gradients: Gradients,
+    max_grad_norm: float | None,
 ) -> tuple[Tensor, int]:
     reports, classes = [], 0
+    params = [p for group in optimizer.param_groups for p in group["params"]]
     for batch in loader:
         inputs, labels = unpack(batch, name, device)
         if len(labels) == 0:
@@ -166,6 +169,8 @@ def _train_epoch(
         optimizer.zero_grad(set_to_none=True)
         logits, held_against, value = gradients(model, inputs, labels, loss)
         classes = logits.shape[1]
+        if max_grad_norm is not None:
+            clip_grad_norm_(params, max_grad_norm)
         optimizer.step()
         reports.append(_report(inputs, held_against, logits, value))
     if not reports:
@@ -191,6 +196,7 @@ def fit(
     progress: bool = True,
     precision: str = "fp32",
     gradients: Gradients = plain_gradients,
+    max_grad_norm: float | None = None,
     done: Sequence[Epoch] = (),
     stop: Callable[[Sequence[Epoch]], bool] | None = None,
 ) -> tuple[Epoch, ...]:
@@ -214,6 +220,8 @@ def fit(
             weights, loss and step as they are.
         gradients: how the gradients of a batch are computed, for those who want more than the
             loss's own; see ``Gradients``.
+        max_grad_norm: Euclidean norm that all gradients together are scaled down to where they
+            are larger; an optimizer's own push is no gradient.
         done: records of epochs before this call, in a run that goes on.
         stop: asked before every epoch, with the records so far, whether to leave it at that.
 
@@ -233,7 +241,9 @@ def fit(
                 break
             lr = float(optimizer.param_groups[0]["lr"])
             model.train()
-            reports, classes = _train_epoch(cast, loader, loss, optimizer, device, name, gradients)
+            reports, classes = _train_epoch(
+                cast, loader, loss, optimizer, device, name, gradients, max_grad_norm
+            )
             model.eval()
             _check(reports, name, epoch, classes, lr)
             if scheduler is not None:

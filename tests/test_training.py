@@ -48,6 +48,32 @@ def test_it_trains_like_a_loop_written_by_hand():
         assert torch.equal(mine, theirs), name
 
 
+def test_gradients_are_clipped_to_the_norm_that_is_asked_for():
+    model, twin = _model(), _model()
+    _fit(model, _batches(), max_grad_norm=0.01)
+    optimizer = torch.optim.SGD(twin.parameters(), 0.1)
+    twin.train()
+    for images, labels in _batches():
+        optimizer.zero_grad()
+        nn.CrossEntropyLoss()(twin(images), labels).backward()
+        norm = torch.linalg.vector_norm(torch.cat([p.grad.flatten() for p in twin.parameters()]))
+        assert norm > 0.01
+        for p in twin.parameters():
+            p.grad *= 0.01 / norm
+        optimizer.step()
+    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_below_that_norm_are_left_alone():
+    model, twin = _model(), _model()
+    _fit(model, _batches(), max_grad_norm=1e6)
+    _fit(twin, _batches())
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True)
+    )
+
+
 def test_the_record_is_what_the_batches_had_to_say():
     model, twin = _model(), _model()
     (epoch,) = _fit(model, _batches(), lr=0.5)

@@ -115,6 +115,10 @@ class Tuning(Protocol):
         """L2 penalty."""
 
     @property
+    def max_grad_norm(self) -> float | None:
+        """What the norm of the gradients is clipped to."""
+
+    @property
     def seed(self) -> int:
         """Of the random draws; see ``on_copy``."""
 
@@ -129,6 +133,8 @@ def check_tuning(options: Tuning) -> None:
     check_integer("seed", options.seed, 0)
     for name in ("lr", "momentum", "weight_decay"):
         check_number(name, getattr(options, name))
+    if options.max_grad_norm is not None:
+        check_number("max_grad_norm", options.max_grad_norm)
 
 
 def tune(
@@ -149,7 +155,7 @@ def tune(
         model: on ``device`` already; weights that are frozen stay frozen.
         clean_train: yields (inputs, labels), afresh in every epoch.
         clean_val: held-out clean samples, for the record, or ``None``.
-        options: epochs, lr, momentum, weight_decay, on_epoch.
+        options: epochs, lr, momentum, weight_decay, max_grad_norm, on_epoch.
         device: where to compute.
         title: what the progress bar says.
         progress: show it.
@@ -179,4 +185,5 @@ def tune(
         title=title,
         progress=progress,
         gradients=gradients,
+        max_grad_norm=options.max_grad_norm,
     )

@@ -58,6 +58,8 @@ class FinePruning:
         step: share of the channels that go at a time, in (0, 1]; one channel at least.
         seed: draws dropout's masks, and the order of a loader that shuffles by torch's global
             generator.
+        max_grad_norm: norm that gradients are clipped to, as is usual for transformers; ``None``
+            leaves them as they are.
         on_epoch: called after every epoch with its record and the model in eval mode.
 
     Raises:
@@ -84,6 +86,7 @@ class FinePruning:
     max_acc_drop: float = 0.1
     step: float = 0.01
     seed: int = 0
+    max_grad_norm: float | None = None
     on_epoch: OnEpoch | None = None
 
     def __post_init__(self) -> None:

@@ -25,6 +25,8 @@ class FineTuning:
         weight_decay: L2 penalty.
         seed: draws dropout's masks, and the order of a loader that shuffles by torch's global
             generator.
+        max_grad_norm: norm that gradients are clipped to, as is usual for transformers; ``None``
+            leaves them as they are.
         on_epoch: called after every epoch with its record and the model in eval mode.
 
     Raises:
@@ -42,6 +44,7 @@ class FineTuning:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     seed: int = 0
+    max_grad_norm: float | None = None
     on_epoch: OnEpoch | None = None
 
     def __post_init__(self) -> None:

@@ -44,6 +44,8 @@ class FST:
             Tiny ImageNet.
         seed: draws the head, dropout's masks, and the order of a loader that shuffles by torch's
             global generator.
+        max_grad_norm: norm that gradients are clipped to, as is usual for transformers; ``None``
+            leaves them as they are.
         on_epoch: called after every epoch with its record and the model in eval mode.
 
     Raises:
@@ -68,6 +70,7 @@ class FST:
     weight_decay: float = 0.0
     alpha: float = 0.2
     seed: int = 0
+    max_grad_norm: float | None = None
     on_epoch: OnEpoch | None = None
 
     def __post_init__(self) -> None:
@@ -131,6 +134,7 @@ def _shift(
         on_epoch=options.on_epoch,
         title="feature shift tuning",
         progress=progress,
+        max_grad_norm=options.max_grad_norm,
     )
 
 

@@ -36,6 +36,8 @@ class FTSAM:
         adaptive: scale the perturbation by the weights (ASAM) or not (SAM).
         seed: draws dropout's masks, and the order of a loader that shuffles by torch's global
             generator.
+        max_grad_norm: norm that gradients are clipped to, as is usual for transformers; ``None``
+            leaves them as they are.
         on_epoch: called after every epoch with its record and the model in eval mode.
 
     Raises:
@@ -59,6 +61,7 @@ class FTSAM:
     rho: float = 2.0
     adaptive: bool = True
     seed: int = 0
+    max_grad_norm: float | None = None
     on_epoch: OnEpoch | None = None
 
     def __post_init__(self) -> None:

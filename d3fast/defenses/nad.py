@@ -53,6 +53,8 @@ class NAD:
         layers: qualified names of modules that give (N, C, H, W) or (N, T, D), one per beta.
         seed: draws dropout's masks, and the order of a loader that shuffles by torch's global
             generator.
+        max_grad_norm: norm that gradients are clipped to, as is usual for transformers; ``None``
+            leaves them as they are.
         on_epoch: called after every epoch with its record and the model in eval mode.
 
     Raises:
@@ -78,6 +80,7 @@ class NAD:
     betas: tuple[float, ...] = (500.0, 1000.0, 1000.0)
     layers: tuple[str, ...] | None = None
     seed: int = 0
+    max_grad_norm: float | None = None
     on_epoch: OnEpoch | None = None
 
     def __post_init__(self) -> None:
@@ -106,7 +109,8 @@ class NAD:
             teacher = copy.deepcopy(student)
             tune(
                 teacher, clean_train, None,
-                FineTuning(self.teacher_epochs, self.lr, self.momentum, self.weight_decay), where,
+                FineTuning(self.teacher_epochs, self.lr, self.momentum, self.weight_decay,
+                           max_grad_norm=self.max_grad_norm), where,
                 title="NAD: teacher", progress=progress,
             )  # fmt: skip
             return tune(

@@ -47,6 +47,8 @@ class NeuralCleanse:
         threshold: anomaly index above which a class is flagged, if its norm is below the median.
         inversion: how the patches are searched.
         seed: of the search and of the choice of images that are stamped; dropout too.
+        max_grad_norm: norm that gradients are clipped to, as is usual for transformers; ``None``
+            leaves them as they are.
         on_epoch: called after every epoch with its record and the model in eval mode.
 
     Raises:
@@ -73,6 +75,7 @@ class NeuralCleanse:
     threshold: float = 2.0
     inversion: InversionOptions = field(default_factory=InversionOptions)
     seed: int = 0
+    max_grad_norm: float | None = None
     on_epoch: OnEpoch | None = None
 
     def __post_init__(self) -> None:

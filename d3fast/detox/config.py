@@ -42,6 +42,8 @@ class D3Config:
         lr: learning rate.
         momentum: momentum.
         weight_decay: L2 penalty.
+        max_grad_norm: norm that the gradients of the clean loss are clipped to, as is usual for
+            transformers; ``None`` leaves them as they are. The push is no part of them.
         schedule: of the learning rate: ``"cosine"`` to 0 over the epochs, or ``"constant"``.
         averaging: share of the epochs, from the last one back, whose weights and batch-norm
             statistics are averaged in the end (Izmailov et al., UAI 2018), and projected onto the
@@ -103,6 +105,7 @@ class D3Config:
     backend: str = "auto"
     precision: str = "fp32"
     channels_last: bool = False
+    max_grad_norm: float | None = None
 
     def __post_init__(self) -> None:
         check_clean_loss(self.epsilon, self.clean_weight, self.reduction, "clean_weight")
@@ -114,7 +117,7 @@ class D3Config:
         for name in ("seed", "patience", "recovery"):
             check_integer(name, getattr(self, name), 0)
         check_number("dual_step", self.dual_step)
-        for name in ("margin", "max_acc_drop"):
+        for name in ("margin", "max_acc_drop", "max_grad_norm"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name))
         for name in ("averaging", "distillation"):

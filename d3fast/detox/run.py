@@ -245,6 +245,7 @@ class _Repair:
             val_loader=self.val_loader, distance=optimizer.total_distance, on_epoch=each,
             title="repairing with D3" if phase == "push" else "recovering accuracy",
             progress=self.show, precision=self.config.precision, gradients=gradients,
+            max_grad_norm=self.config.max_grad_norm,
             done=self.progress.history, stop=stop,
         )  # fmt: skip
         self.model.eval()  # also where no epoch was left to run

@@ -396,3 +396,30 @@ def _reachable(roots):
             left += [thing.func, *thing.args, *thing.keywords.values()]
         left.append(getattr(thing, "__self__", None))
         left.append(getattr(thing, "__dict__", None))
+
+
+CLIPS = [
+    name for name, made in SHORT.items() if hasattr(getattr(made, "config", made), "max_grad_norm")
+]
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_clipped_gradients_move_nothing_where_the_norm_is_next_to_nothing(name):
+    def first_layer(max_grad_norm):
+        options = {"max_grad_norm": max_grad_norm, "weight_decay": 0.0}
+        made = SHORT[name]
+        if hasattr(made, "config"):
+            made = dataclasses.replace(made, config=dataclasses.replace(made.config, **options))
+        else:
+            made = dataclasses.replace(made, **options)
+        return made(_model(), _loader(), _loader(1), progress=False).model[0].weight
+
+    start = _model()[0].weight
+    assert (first_layer(None) - start).abs().max() > 1e-5
+    torch.testing.assert_close(first_layer(1e-9), start, rtol=0, atol=1e-7)
+
+
+def test_what_fine_tunes_by_sgd_clips():
+    assert set(CLIPS) == {
+        "fine-tuning", "fine-pruning", "nad", "neural-cleanse", "ft-sam", "fst", "d3",
+    }  # fmt: skip
