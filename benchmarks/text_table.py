@@ -34,13 +34,14 @@ SEARCH_SEED, SEEDS = 100, 3
 # backdoor untouched, and one of 0.01 ends in a model that gives one answer to everything.
 _SHARED: Mapping[str, Any] = {"epochs": 10, "max_grad_norm": 1.0}
 _AUTHORS = options_of(D3Config.authors(**_SHARED))
-NO_DISTANCE: Mapping[str, Any] = {
-    "distance_weight": 0.0, "constraint": None, "warm_start": "near", "epsilon": 0.0,
-}  # fmt: skip
 # Every linear layer of the feed-forward blocks, of encoders and decoders alike.
 MLP = r"(intermediate\.dense|(?<!attention\.)output\.dense|mlp\.\w+)\.weight$"
-# Every weight of a decoder that is neither the tied embedding nor of a norm.
-LINEAR = r"(?<!embed_tokens)(?<!norm)\.weight$"
+
+
+def upper(blocks: int, depth: int = 6) -> str:
+    """All linear layers of the last blocks of MiniLM, and what comes behind them."""
+    last = rf"layer\.[{depth - blocks}-{depth - 1}]\.(?!.*LayerNorm)"
+    return rf"({last}.*|pooler\.dense\.|classifier\.)weight$"
 
 
 def _choices(name: str, *settings: Mapping[str, Any]) -> list[Repair]:
@@ -55,6 +56,7 @@ def _d3(label: str, **changes: Any) -> Repair:
     return Repair("d3", ({**_AUTHORS, **changes},), label=label)
 
 
+UPPER = "d3 on upper blocks"
 CHOICES: Mapping[str, list[Repair]] = {
     "fine-tuning": _choices("fine-tuning", {"lr": 0.01}, {"lr": 0.03}, {"lr": 0.1}),
     "ft-sam": _choices("ft-sam", {"lr": 0.03, "rho": 2.0}, {"lr": 0.03, "rho": 0.5},
@@ -68,26 +70,26 @@ CHOICES: Mapping[str, list[Repair]] = {
             warm_start="near", distance_weight=weight)
         for lr, weight in ((0.01, 0.03), (0.03, 0.03), (0.03, 0.1))
     ],
+    # From random weights: what these blocks have learned is learned anew.
+    UPPER: [
+        _d3(f"d3 on the last blocks: {blocks}", lr=0.03, track=upper(blocks), distance_weight=0.1)
+        for blocks in (1, 2, 3)
+    ],
 }  # fmt: skip
 MOST_LOST = 0.05
 
 
-# A causal language model; nothing chosen, every line at two steps.
-DECODER = tuple(
-    repair
-    for lr in (0.03, 0.1)
-    for repair in (
-        Repair("fine-tuning", ({**_SHARED, "lr": lr},), label=f"fine-tuning, lr {lr:g}"),
-        _d3(f"D3 without distance, lr {lr:g}", **NO_DISTANCE, lr=lr),
-        _d3(f"D3 on the tied head, lr {lr:g}", lr=lr, warm_start="near"),
-        _d3(f"D3 on the tied head, random start, lr {lr:g}", lr=lr),
-        *(
-            _d3(f"D3 on {what}, w {weight:g}, lr {lr:g}", lr=lr, track=track, warm_start="near",
-                distance_weight=weight)
-            for what, track in (("feed-forward layers", MLP), ("all linear layers", LINEAR))
-            for weight in (0.03, 0.3)
-        ),
-    )
+# A causal language model of three blocks, its head tied to the embeddings; nothing was chosen.
+_LAST = r"layers\.2\.(?!.*norm).*weight$"
+DECODER = (
+    *_choices("fine-tuning", {"lr": 0.03}),
+    _d3("d3 on the tied head, near", lr=0.03, warm_start="near"),
+    _d3("d3 on the tied head, random", lr=0.03),
+    _d3("d3 on feed-forward layers, near", lr=0.03, track=MLP, warm_start="near",
+        distance_weight=0.03),
+    _d3("d3 on the last block", lr=0.03, track=_LAST, distance_weight=0.1),
+    _d3("d3 on the last block, no distance", lr=0.03, track=_LAST, distance_weight=0.0,
+        constraint=None),
 )  # fmt: skip
 _DECODER_TRAINING: Mapping[str, Any] = {
     "train": 3000, "epochs": 5, "lr": 1e-3, "batch_size": 64,
@@ -104,8 +106,8 @@ def run(
     twins = list(dict.fromkeys(suspect.twin() for suspect in poisoned))
     cells: list[Cell] = [
         TextRepair(suspect, repair.name, repair.label, repair.all_options(suspect.seed))
-        for repair in repairs
         for suspect in poisoned
+        for repair in repairs
     ]
     rows: list[dict[str, Any]] = []
     for kind, part in (("clean", twins), ("suspect", poisoned), ("repair", cells)):
@@ -132,10 +134,11 @@ def best_choices(rows: Sequence[Mapping[str, Any]]) -> list[Repair]:
 
 
 def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[Repair]:
-    """The lines of the table: what the search chose, and D3 taken apart."""
-    chosen = best_choices(rows)
-    d3 = next(repair.options[0] for repair in chosen if repair.label == "d3")
-    return [*chosen, Repair("d3", ({**d3, **NO_DISTANCE},), label="D3 without distance")]
+    """The lines of the table: what the search chose, and what the restart does without distance."""
+    chosen = {repair.label: repair for repair in best_choices(rows)}
+    del chosen["d3 on feed-forward layers"]  # leaves the backdoor where it is; see the search
+    restart = {**chosen[UPPER].options[0], "distance_weight": 0.0, "constraint": None}
+    return [*chosen.values(), Repair("d3", (restart,), label=f"{UPPER}, no distance")]
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from benchmarks import text_cells
 from benchmarks.text_cells import ARCHIVE, TextSuspect
-from benchmarks.text_table import CHOICES, MLP, best_choices, run, table_lines
+from benchmarks.text_table import CHOICES, MLP, best_choices, run, table_lines, upper
 from d3fast.benchmark.cells import Place
 from d3fast.benchmark.repairs import Repair
 from d3fast.report.benchmark import summary_markdown
@@ -119,10 +119,28 @@ def test_the_setting_with_the_best_der_stands_in_the_table_under_the_plain_name(
     assert {name: repair.options for name, repair in chosen.items()} == {
         name: lines[1].options for name, lines in CHOICES.items()
     }
-    lines = {repair.label: repair for repair in table_lines(rows)}
-    without = lines["D3 without distance"].options[0]
-    assert without["distance_weight"] == 0
-    assert without["lr"] == chosen["d3"].options[0]["lr"]
+    lines = {repair.label: repair.options[0] for repair in table_lines(rows)}
+    restart, upper = lines["d3 on upper blocks, no distance"], lines["d3 on upper blocks"]
+    assert {name for name in upper if restart[name] != upper[name]} == {
+        "distance_weight", "constraint",
+    }  # fmt: skip
+
+
+def test_upper_blocks_are_the_last_ones_and_what_comes_behind_them():
+    names = [
+        *(f"bert.encoder.layer.{i}.{part}.weight" for i in range(6)
+          for part in ("attention.self.key", "output.dense", "output.LayerNorm")),
+        "bert.pooler.dense.weight", "classifier.weight", "classifier.bias",
+        "bert.embeddings.word_embeddings.weight",
+    ]  # fmt: skip
+    assert [name for name in names if re.search(upper(2), name)] == [
+        "bert.encoder.layer.4.attention.self.key.weight",
+        "bert.encoder.layer.4.output.dense.weight",
+        "bert.encoder.layer.5.attention.self.key.weight",
+        "bert.encoder.layer.5.output.dense.weight",
+        "bert.pooler.dense.weight",
+        "classifier.weight",
+    ]
 
 
 def test_a_model_that_has_lost_its_accuracy_is_chosen_only_where_there_is_no_other():
