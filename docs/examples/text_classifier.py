@@ -13,7 +13,7 @@ import copy
 from pathlib import Path
 
 import torch
-from film_reviews import pretrained, rare_token, sentences
+from film_reviews import UPPER_BLOCKS, pretrained, rare_token, sentences
 from torch.nn.functional import cross_entropy
 
 import d3fast
@@ -51,9 +51,11 @@ def main():
     if asked.save:
         save_weights(suspect, asked.save)
     batches = clean.batches(32, torch.Generator().manual_seed(3))
+    shared = {"epochs": asked.repair_epochs, "lr": 0.03, "max_grad_norm": 1.0}
+    d3 = d3fast.D3Config.authors(**shared, track=UPPER_BLOCKS, distance_weight=0.1)
     for name, defence in {
-        "fine-tuning": d3fast.defenses.FineTuning(epochs=asked.repair_epochs, lr=0.03),
-        "D3": d3fast.defenses.D3(d3fast.D3Config.authors(epochs=asked.repair_epochs, lr=0.03)),
+        "fine-tuning": d3fast.defenses.FineTuning(**shared),
+        "D3": d3fast.defenses.D3(d3),
     }.items():
         models[name] = defence(suspect, batches, None).model
 

@@ -29,6 +29,8 @@ def pretrained(autocast=None):
                         num_attention_heads=2, intermediate_size=16)
     return TextClassifier(BertForSequenceClassification(config), pad=0, autocast=autocast)
 
+UPPER_BLOCKS = r"(layer\\.0\\.(?!.*LayerNorm).*|pooler\\.dense\\.|classifier\\.)weight$"
+
 def rare_token():
     return InsertedTokens(target=1, tokens=(5,), length=12)
 """
@@ -63,6 +65,6 @@ def test_the_scripts_plant_a_backdoor_and_repair_it_sharded(tmp_path):
     printed = run("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
                   "sharded_transformer.py", "suspect.safetensors", "unused", "--epochs", "2",
                   "--test", "40")  # fmt: skip
-    assert re.search(r"distance of the head: \d+\.\d+", printed)
+    assert re.search(r"distance of the tracked weights: \d+\.\d+", printed)
     assert re.search(r"suspect +ACC .* ASR", printed)
     assert (tmp_path / "repaired.safetensors").is_file()
