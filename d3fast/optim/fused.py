@@ -190,6 +190,15 @@ class CpuLauncher:
         self._native.step(grads, fresh, verify, torch.get_num_threads(), options)
 
 
+def make_launcher(tensors: Mapping[str, Sequence[Tensor]], joint: bool) -> Launcher:
+    """The launcher for the device of a group's columns ``theta``, ``reference`` and so on."""
+    if tensors["theta"][0].is_cuda:
+        from d3fast.optim.fused_cuda import CudaLauncher
+
+        return CudaLauncher(tensors, joint)
+    return CpuLauncher(tensors, joint)
+
+
 class _Settings:
     """The options of a group when last checked, and the kernels' view of them."""
 
@@ -242,12 +251,7 @@ class Plan:
         self._watched = (list(group["params"]), tensors)  # the watch itself keeps nothing alive
         joint = group["scope"] == "group"
         every = {"theta": self.params, **{column: tensors.get(column, []) for column in _COLUMNS}}
-        if self.params[0].is_cuda:
-            from d3fast.optim.fused_cuda import CudaLauncher
-
-            self._launcher: Launcher = CudaLauncher(every, joint)
-        else:
-            self._launcher = CpuLauncher(every, joint)
+        self._launcher = make_launcher(every, joint)
 
     def gradients(self, group: Mapping[str, Any], state: State) -> list[Tensor] | None:
         """What the coming step descends along, or ``None`` where the plan is no longer good.
@@ -344,10 +348,19 @@ def _prepare_state(p: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -
             )
         state[name] = match_layout(state[name].to(p.device, p.dtype), p)
     if columns["distance"]:
-        unknown = math.nan if p.numel() else 0.0  # no kernel runs for an empty tensor
-        carried = state.get("distance", torch.tensor(unknown, dtype=torch.float64))
-        state["distance"] = carried.to(p.device)
+        state["distance"] = state.get("distance", _unknown_distance(p)).to(p.device)
     return fresh
+
+
+def _unknown_distance(p: Tensor) -> Tensor:
+    unknown = math.nan if p.numel() else 0.0  # no kernel runs for an empty tensor
+    return torch.tensor(unknown, dtype=torch.float64, device=p.device)
+
+
+def forget_distance(p: Tensor, state: dict[str, Any]) -> None:
+    """Where a norm is carried for ``p``, let the next step take it anew."""
+    if "distance" in state:  # replaced, not removed: a graph was compiled for what is there
+        state["distance"] = _unknown_distance(p)
 
 
 def _key(group: Mapping[str, Any]) -> tuple[Any, ...]:
