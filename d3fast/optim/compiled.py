@@ -231,6 +231,7 @@ class _Plan:
         joint: one norm over the group.
 
     Raises:
+        RuntimeError: a CUDA graph is being captured.
         ValueError: a tensor that does not lie as its parameter does.
     """
 
@@ -242,6 +243,10 @@ class _Plan:
             if name != "distance":
                 for p, tensor in zip(theta, tensors, strict=False):
                     _check_like(name, tensor, p)
+        if theta[0].is_cuda:
+            from d3fast.optim.fused_cuda import refuse_capture
+
+            refuse_capture(theta[0].device)
         self._places = _places(columns, joint)
         self._references = [(t, t._version) for t in columns["reference"]]  # kept alive with it
         self.launcher = fused.make_launcher(columns, joint)
@@ -383,6 +388,11 @@ def _members(
     ]
 
 
+# Inductor must not put it into a CUDA graph of its own: numbers that the host reads would stay what
+# they were. An older torch has no such tag.
+_UNSAFE: Any = getattr(torch.Tag, "cudagraph_unsafe", None)
+_TAGS: dict[str, Any] = {} if _UNSAFE is None else {"tags": [_UNSAFE]}
+
 _OPERATOR = torch.library.custom_op(
     "d3fast::step",
     _step,
@@ -392,5 +402,6 @@ _OPERATOR = torch.library.custom_op(
     "float[] constants, Tensor? grad_scale, Tensor? found_inf, bool nesterov, bool maximize, "
     "bool capturable, float distance_p, str scope, str? constraint, str radius_unit, "
     "str backend, int cache, int group) -> ()",
+    **_TAGS,
 )
 _OPERATOR.register_fake(lambda *args: None)
