@@ -12,7 +12,6 @@ Source: torch.library.custom_op.
 """
 
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -130,14 +129,12 @@ def _call(
 ) -> None:
     states = [optimizer.state[p] for p in params]
     grads = [p.grad for p in params]
-    numbers, constants = _numbers(group)
     torch.ops.d3fast.step(
         params,
         grads if grad_scale is None else [],
         [] if grad_scale is None else grads,
         *[[own[name] for own in states if name in own] for name in _STATE],
-        numbers,
-        constants,
+        _numbers(group),
         grad_scale,
         found_inf,
         *[group[name] for name in _FIXED],
@@ -162,7 +159,8 @@ def prepare(index: int, group: Mapping[str, Any], at: Sequence[int], state: Stat
     Raises:
         ValueError: an option out of its range.
     """
-    check_options(group)
+    if at:
+        check_options(group)
     backend = choose_backend(index, group)
     params = [group["params"][i] for i in at]
     if backend == "sharded" or _starts_undampened(group, params, state):
@@ -179,23 +177,17 @@ def prepare(index: int, group: Mapping[str, Any], at: Sequence[int], state: Stat
     return backend
 
 
-def _numbers(group: Mapping[str, Any]) -> tuple[list[Tensor], list[float]]:
-    """The group's numbers: those that are tensors, and the constants, NaN in a tensor's place."""
+def _numbers(group: Mapping[str, Any]) -> list[Tensor]:
+    """The numbers that a schedule may move, as 0-dim tensors; the radius, none to two, is last."""
     radius = group["radius"]
     radii = [] if radius is None else radius if isinstance(radius, (tuple, list)) else [radius]
-    tensors, constants = [], []
-    for value in (*(group[name] for name in _NUMBERS), *radii):
-        if isinstance(value, Tensor):
-            tensors.append(value)
-            constants.append(math.nan)
-        elif group["capturable"]:
-            # A tensor on the host would keep the graph from becoming a CUDA graph.
-            constants.append(float(value))
-        else:
-            # The product is what dynamo keeps symbolic; torch.full would be specialized.
-            tensors.append(torch.ones((), dtype=torch.float64, device="cpu") * value)
-            constants.append(math.nan)
-    return tensors, constants
+    # The product is what dynamo keeps symbolic; torch.full would be specialized.
+    return [
+        value
+        if isinstance(value, Tensor)
+        else torch.ones((), dtype=torch.float64, device="cpu") * value
+        for value in (*[group[name] for name in _NUMBERS], *radii)
+    ]
 
 
 # ---------------------------------------------------------------- what the graph calls
@@ -278,14 +270,10 @@ def _check_like(name: str, tensor: Tensor, p: Tensor) -> None:
         raise ValueError(f"{name} has strides {tensor.stride()}, its parameter {p.stride()}")
 
 
-def _options(
-    numbers: Sequence[Tensor], constants: Sequence[float], fixed: Mapping[str, Any]
-) -> dict[str, Any]:
+def _options(numbers: Sequence[Tensor], fixed: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a group, from the arguments of the operator."""
-    tensors = iter(numbers)
-    values = [next(tensors) if math.isnan(c) else c for c in constants]
     # On the host there is nothing to wait for.
-    values = [v.item() if isinstance(v, Tensor) and v.is_cpu else v for v in values]
+    values = [n.item() if n.is_cpu else n for n in numbers]
     radii = tuple(values[len(_NUMBERS) :])
     return {
         **dict(zip(_NUMBERS, values, strict=False)),
@@ -306,7 +294,6 @@ def _step(
     distances: Sequence[Tensor],
     compensations: Sequence[Tensor],
     numbers: Sequence[Tensor],
-    constants: Sequence[float],
     grad_scale: Tensor | None,
     found_inf: Tensor | None,
     *fixed: Any,
@@ -314,7 +301,7 @@ def _step(
     """One step of one group; ``fixed`` are the options ``_FIXED``, backend, cache and group."""
     *options, backend, cache, index = fixed
     named = dict(zip(_FIXED, options, strict=True))
-    group = _options(numbers, constants, {**named, "params": params, "backend": backend})
+    group = _options(numbers, {**named, "params": params, "backend": backend})
     check_options(group)
     on_host = backend == "reference" or params[0].is_cpu
     if found_inf is not None and on_host and bool(found_inf != 0):
@@ -399,7 +386,7 @@ _OPERATOR = torch.library.custom_op(
     mutates_args=("params", "scaled_grads", "momenta", "distances", "compensations"),
     schema="(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] scaled_grads, Tensor[] references, "
     "Tensor(c!)[] momenta, Tensor(d!)[] distances, Tensor(e!)[] compensations, Tensor[] numbers, "
-    "float[] constants, Tensor? grad_scale, Tensor? found_inf, bool nesterov, bool maximize, "
+    "Tensor? grad_scale, Tensor? found_inf, bool nesterov, bool maximize, "
     "bool capturable, float distance_p, str scope, str? constraint, str radius_unit, "
     "str backend, int cache, int group) -> ()",
     **_TAGS,

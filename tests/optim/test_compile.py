@@ -23,8 +23,7 @@ OPTIONS = {
     "nesterov_ball": {"momentum": 0.8, "nesterov": True, "constraint": "norm_ball"},
     "joint_shell": {"scope": "group", "constraint": "distance_shell", "radius": (0.5, 0.9)},
     "floor_p1": {"momentum": 0.9, "distance_p": 1.0, "constraint": "distance_floor", "radius": 2},
-    "uphill": {"maximize": True, "constraint": None, "distance_weight": 5.0},
-    "plain": {"momentum": 0.9, "constraint": None, "distance_weight": 0.0},
+    "plain_uphill": {"maximize": True, "constraint": None, "distance_weight": 0.0},
     "tensors": {"lr": torch.tensor(0.03), "radius": torch.tensor(0.9)},
     "capturable": {"capturable": True, "radius": 0.9, "constraint": "norm_ball"},
 }
@@ -102,10 +101,10 @@ def test_a_whole_training_step_is_one_graph(order, kind, same_bits):
 
 
 @needs_backward
-def test_inductor_compiles_the_whole_step_of_a_convolutional_net(classifier, relative_error):
+def test_inductor_compiles_the_whole_step(relative_error):
     results = []
     for run in (lambda f: f, lambda f: compiled(f, "inductor")):
-        model, batch = classifier()
+        model, batch = network()
         step, _ = training(model, "first")
         step = run(step)
         for _ in range(3):
@@ -192,7 +191,6 @@ def test_a_backward_that_passes_over_the_parameters_is_noticed():
 CASES = [
     *(("fused", torch.float32, name) for name in OPTIONS),
     ("fused", torch.float64, "momentum"),
-    ("reference", torch.float32, "momentum"),
     ("reference", torch.float64, "joint_shell"),
     ("reference", torch.float32, "tensors"),
 ]
@@ -215,14 +213,11 @@ def test_a_compiled_step_has_the_bits_of_an_eager_one(
     assert same_bits(*results)
 
 
-@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16], ids=["bf16", "f16"])
-def test_half_type_weights_keep_their_remainder_in_a_graph(
-    kind, far_apart, set_gradients, same_bits
-):
+def test_half_type_weights_keep_their_remainder_in_a_graph(far_apart, set_gradients, same_bits):
     results = []
     for run in (lambda f: f, compiled):
         options = {"momentum": 0.9, "momentum_dtype": torch.float32, "lr": 1e-3}
-        params, opt = far_apart(kind, backend="reference", **options)
+        params, opt = far_apart(torch.bfloat16, backend="reference", **options)
         step = run(opt.step)
         for t in range(4):
             set_gradients(params, t)
@@ -417,9 +412,8 @@ def test_backward_through_weights_that_a_compiled_step_overwrote_raises(backend)
 # ---------------------------------------------------------------- mixed precision
 
 
-@pytest.mark.parametrize("overflow", [0.0, 1.0])
 def test_gradients_are_unscaled_and_an_overflow_moves_nothing(
-    overflow, backend, far_apart, set_gradients, same_bits
+    backend, far_apart, set_gradients, same_bits
 ):
     results = []
     for run in (lambda f: f, compiled):
@@ -431,7 +425,7 @@ def test_gradients_are_unscaled_and_an_overflow_moves_nothing(
                 p.grad *= 1024.0
             before = [p.detach().clone() for p in params]
             opt.grad_scale = torch.tensor(1024.0)
-            opt.found_inf = torch.tensor(overflow if t == 1 else 0.0)
+            opt.found_inf = torch.tensor(1.0 if t == 1 else 0.0)
             step()
             assert same_bits(params, before) == (opt.found_inf.item() == 1)
         results.append([*params, *(p.grad for p in params)])
@@ -460,13 +454,18 @@ def test_grad_scaler_drives_a_compiled_step(far_apart, same_bits):
 # ---------------------------------------------------------------- the operator
 
 
+def scalars(*values):
+    """lr, momentum, dampening, weight decay, distance weight, then the radius."""
+    return [torch.tensor(v, dtype=torch.float64) for v in values]
+
+
 def arguments(kind=torch.float32, **given):
     """Of ``torch.ops.d3fast.step``, for two tensors with momentum 0.9."""
     g = torch.Generator().manual_seed(0)
     shapes = ((3, 4), (5,))
     column = lambda: [torch.randn(s, generator=g).to(kind) for s in shapes]  # noqa: E731
     half = kind in (torch.bfloat16, torch.float16)
-    numbers = {
+    own = {
         "params": column(),
         "grads": column(),
         "scaled_grads": [],
@@ -474,8 +473,7 @@ def arguments(kind=torch.float32, **given):
         "momenta": column(),
         "distances": [torch.tensor(math.nan, dtype=torch.float64) for _ in shapes],
         "compensations": [torch.zeros(s, dtype=kind) for s in shapes] if half else [],
-        "numbers": [torch.tensor(0.1, dtype=torch.float64)],
-        "constants": [math.nan, 0.9, 0.0, 0.01, 1.0],
+        "numbers": scalars(0.1, 0.9, 0.0, 0.01, 1.0),
         "grad_scale": None,
         "found_inf": None,
         "nesterov": False,
@@ -489,7 +487,7 @@ def arguments(kind=torch.float32, **given):
         "cache": -1,
         "group": 0,
     }
-    return {**numbers, **given}
+    return {**own, **given}
 
 
 SCALED = {
@@ -504,13 +502,11 @@ SCALED = {
     "given",
     [
         arguments(),
-        arguments(backend="reference"),
         arguments(torch.bfloat16),
         arguments(**SCALED),
-        arguments(**SCALED, backend="reference"),
-        arguments(constants=[math.nan, 0.9, 0.0, 0.0, 1.0, 0.5, 2.0], constraint="distance_shell"),
+        arguments(numbers=scalars(0.1, 0.9, 0.0, 0.0, 1.0, 0.5, 2.0), constraint="distance_shell"),
     ],
-    ids=["fused", "reference", "bf16", "scaled", "scaled_reference", "shell"],
+    ids=["fused", "bf16", "scaled", "shell"],
 )
 def test_the_operator_keeps_torchs_rules(given):
     torch.library.opcheck(torch.ops.d3fast.step.default, (), given)
@@ -524,7 +520,7 @@ def test_the_operator_keeps_torchs_rules(given):
         ({"momenta": [torch.ones(4, 3).T, torch.ones(5)]}, r"momentum has strides \(1, 3\)"),
         ({"references": [torch.ones(3, 4)]}, "reference: 2 tensors or none, got 1"),
         (
-            {"constants": [-1.0, 0.9, 0.0, 0.0, 1.0], "numbers": []},
+            {"numbers": scalars(-1.0, 0.9, 0.0, 0.0, 1.0)},
             "lr must be finite and >= 0",
         ),
     ],
