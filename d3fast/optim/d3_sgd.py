@@ -203,7 +203,6 @@ class D3FusedSGD(Optimizer):
             ValueError: a missing tensor, or one of another shape.
         """
         self._plans.clear()
-        self._cache.plans.clear()
         self._share_out(reference, [g for g in self.param_groups if is_tracked(g)])
 
     def _share_out(self, reference: References | None, groups: list[dict[str, Any]]) -> None:
