@@ -30,6 +30,8 @@ def choose_backend(index: int, group: Mapping[str, Any], announce: bool = False)
         ValueError: ``backend="fused"`` where no kernel serves the group.
     """
     sharded = is_sharded(group)
+    if sharded and group["reference_device"] is not None:
+        raise ValueError("reference_device='cpu' is not supported for DTensors")
     slow = "sharded" if sharded else "reference"
     if group["backend"] == "reference":
         return slow

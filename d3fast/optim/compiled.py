@@ -108,7 +108,7 @@ def _backend(optimizer: Any, index: int, group: Mapping[str, Any], at: Sequence[
         "tracking": is_tracked(group),
     }
     parts = tuple([name for name, wanted in asked.items() if wanted])
-    names = ("backend", "distance_p", "momentum_dtype", "reference_dtype")
+    names = ("backend", "distance_p", "momentum_dtype", "reference_dtype", "reference_device")
     backend: str = optimizer._prepare_graph(index, at, parts, *[group[name] for name in names])
     return backend
 
@@ -280,6 +280,7 @@ def _options(numbers: Sequence[Tensor], fixed: Mapping[str, Any]) -> dict[str, A
         **fixed,
         "radius": radii if len(radii) == 2 else next(iter(radii), None),
         "reference_dtype": None,
+        "reference_device": None,
         "momentum_dtype": None,
     }
 

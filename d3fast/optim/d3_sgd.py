@@ -20,7 +20,7 @@ from d3fast.optim.backends import choose_backend, warn_of_no_gradient
 from d3fast.optim.checkpoints import restore_state, with_own_options
 from d3fast.optim.options import check_group, check_options, is_tracked
 from d3fast.optim.placements import check_not_replaced, check_placements, is_sharded
-from d3fast.optim.references import resolve_references
+from d3fast.optim.references import on_host, resolve_references
 from d3fast.optim.warm_start import WARM_STARTS
 
 References = Sequence[Tensor] | Mapping[str, Tensor]
@@ -55,6 +55,8 @@ class D3FusedSGD(Optimizer):
         reference: theta_0 if it is not the current weights: one tensor per parameter, or a
             mapping from parameter names.
         reference_dtype: dtype the reference is kept in; the parameter's by default.
+        reference_device: ``"cpu"`` keeps the reference in pinned memory of the host, from where
+            each step copies it tensor by tensor (of a unit: ``scope``); on the reference backend.
         momentum_dtype: dtype of the momentum, likewise; float32 is finer beside a half type.
         capturable: let the kernels read an ``lr`` or ``radius`` given as a 1-element CUDA
             tensor, so that a step can be captured in a CUDA graph; otherwise the host reads it.
@@ -102,6 +104,7 @@ class D3FusedSGD(Optimizer):
         radius_unit: str = "relative",
         reference: References | None = None,
         reference_dtype: torch.dtype | None = None,
+        reference_device: str | None = None,
         momentum_dtype: torch.dtype | None = None,
         capturable: bool = False,
         backend: str = "auto",
@@ -120,6 +123,7 @@ class D3FusedSGD(Optimizer):
             "radius": radius,
             "radius_unit": radius_unit,
             "reference_dtype": reference_dtype,
+            "reference_device": reference_device,
             "momentum_dtype": momentum_dtype,
             "capturable": capturable,
             "backend": backend,
@@ -189,7 +193,8 @@ class D3FusedSGD(Optimizer):
             given, group["params"], group.get("param_names"), group["reference_dtype"]
         )
         for p, theta_0 in zip(group["params"], tensors, strict=True):
-            self.state[p]["reference"] = theta_0
+            hosted = group["reference_device"] == "cpu"
+            self.state[p]["reference"] = on_host(theta_0) if hosted else theta_0
             fused.forget_distance(p, self.state[p])
 
     def set_reference(self, reference: References | None = None) -> None:

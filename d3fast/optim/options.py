@@ -73,6 +73,10 @@ def check_options(group: Mapping[str, Any]) -> None:
         dtype = group[name]
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise ValueError(f"{name} must be a floating torch.dtype, got {dtype!r}")
+    if group["reference_device"] not in (None, "cpu"):
+        raise ValueError(
+            f"reference_device must be None or 'cpu', got {group['reference_device']!r}"
+        )
     resolve_bounds(group)
 
 
