@@ -55,9 +55,9 @@ class D3FusedSGD(Optimizer):
         reference: theta_0 if it is not the current weights: one tensor per parameter, or a
             mapping from parameter names.
         reference_dtype: dtype the reference is kept in; the parameter's by default.
-        reference_device: ``"cpu"`` keeps the reference in pinned memory of the host, from where
-            each step copies it tensor by tensor (of a unit: ``scope``); on the reference backend.
         momentum_dtype: dtype of the momentum, likewise; float32 is finer beside a half type.
+        reference_device: ``"cpu"`` keeps the reference in pinned memory of the host, from where
+            each step of the reference backend copies it, a tensor (``scope``: a group) at a time.
         capturable: let the kernels read an ``lr`` or ``radius`` given as a 1-element CUDA
             tensor, so that a step can be captured in a CUDA graph; otherwise the host reads it.
         backend: ``"fused"``, ``"reference"``, or ``"auto"``: fused where a kernel exists,

@@ -100,10 +100,10 @@ def why_not(group: Mapping[str, Any]) -> str | None:
     if group["momentum"] != 0 and group["momentum_dtype"] not in (None, dtype):
         return f"momentum_dtype={group['momentum_dtype']} differs from the parameters' {dtype}"
     if is_tracked(group):
+        if group["reference_device"] == "cpu" and device != "cpu":
+            return f"reference_device='cpu' is not where its parameters are, {device}"
         if group["distance_p"] not in (1, 2):
             return f"distance_p={group['distance_p']!r} has no fused kernel, only 1 and 2 have"
-        if group["reference_device"] == "cpu" != device:
-            return f"reference_device='cpu' is not where its parameters are, {device}"
         if group["reference_dtype"] not in (None, dtype):
             return (
                 f"reference_dtype={group['reference_dtype']} differs from the parameters' {dtype}"
