@@ -232,9 +232,10 @@ class _Plan:
         for name, tensors in columns.items():
             if tensors and len(tensors) != len(theta):
                 raise ValueError(f"{name}: {len(theta)} tensors or none, got {len(tensors)}")
-            if name != "distance":
-                for p, tensor in zip(theta, tensors, strict=False):
-                    _check_like(name, tensor, p)
+            if len({t.dtype for t in tensors}) > 1:
+                raise ValueError(f"{name}: tensors of one dtype, got several")
+            for p, tensor in zip(theta, tensors, strict=False):
+                _check_like(name, tensor, p)
         if theta[0].is_cuda:
             from d3fast.optim.fused_cuda import refuse_capture
 
@@ -261,6 +262,10 @@ def _places(columns: Columns, joint: bool) -> list[Any]:
 
 
 def _check_like(name: str, tensor: Tensor, p: Tensor) -> None:
+    if name == "distance":
+        if tensor.dtype != torch.float64 or tensor.shape != () or tensor.device != p.device:
+            raise ValueError(f"distance must be a 0-dim float64 tensor on {p.device}")
+        return
     if tensor.shape != p.shape or tensor.device != p.device:
         raise ValueError(
             f"{name} has shape {tuple(tensor.shape)} on {tensor.device}, its parameter "
@@ -326,6 +331,9 @@ def _step(
     }
     wanted = fused._columns(group)
     columns = {"theta": params, **{c: given[c] if name else [] for c, name in wanted.items()}}
+    for column in ("reference", "momentum"):
+        if columns[column]:
+            group[f"{column}_dtype"] = columns[column][0].dtype
     _launch(columns, grads, group, grad_scale, found_inf, _CACHES.get(cache), index)
 
 
@@ -343,6 +351,9 @@ def _launch(
     # What a graph runs on may be a copy, made anew for each step; the norms are carried with it.
     verify = plan is None or not plan.knows(columns["reference"])
     if plan is None or not plan.serves(columns, joint):
+        reason = fused.why_not(group)
+        if reason is not None:
+            raise ValueError(f"the kernels cannot take this step: {reason}")
         plan = _Plan(columns, joint)
         if cache is not None:
             cache.plans[index] = plan

@@ -75,6 +75,10 @@ def test_the_operator_keeps_torchs_rules(given):
         ({"references": [torch.ones(3, 4), torch.ones(6)]}, r"reference has shape \(6,\)"),
         ({"momenta": [torch.ones(4, 3).T, torch.ones(5)]}, r"momentum has strides \(1, 3\)"),
         ({"references": [torch.ones(3, 4)]}, "reference: 2 tensors or none, got 1"),
+        ({"references": [torch.ones(3, 4).double(), torch.ones(5).double()]}, "float64 differs"),
+        ({"momenta": [torch.ones(3, 4), torch.ones(5).half()]}, "momentum: tensors of one dtype"),
+        ({"distances": [torch.ones(()), torch.ones(())]}, "distance must be a 0-dim float64"),
+        ({"params": [torch.ones(3, 8)[:, ::2], torch.ones(5)]}, "fill its memory densely"),
         (
             {"numbers": scalars(-1.0, 0.9, 0.0, 0.0, 1.0)},
             "lr must be finite and >= 0",
