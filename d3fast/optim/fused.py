@@ -37,7 +37,7 @@ _EXCHANGE = getattr(Tensor, "__dlpack_c_exchange_api__", None)
 read_options = itemgetter(
     *("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize"),
     *("distance_weight", "distance_p", "scope", "constraint", "radius", "radius_unit"),
-    *("reference_dtype", "momentum_dtype", "capturable", "backend"),
+    *("reference_dtype", "reference_device", "momentum_dtype", "capturable", "backend"),
 )
 
 
@@ -367,5 +367,6 @@ def forget_distance(p: Tensor, state: dict[str, Any]) -> None:
 
 def _key(group: Mapping[str, Any]) -> tuple[Any, ...]:
     """The options that a plan is made for; the others it takes over."""
-    names = ("scope", "backend", "distance_p", "reference_dtype", "momentum_dtype")
+    kinds = ("reference_dtype", "reference_device", "momentum_dtype")
+    names = ("scope", "backend", "distance_p", *kinds)
     return (*(group[name] for name in names), *_columns(group).values())
