@@ -84,6 +84,15 @@ def test_explain_finds_no_break():
     assert (found.graph_count, found.graph_break_count) == (1, 0)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # dynamo's
+def test_where_torch_breaks_the_graph_at_backward_the_step_adds_no_break():
+    model, batch = network()
+    step, _ = training(model)
+    with torch._dynamo.config.patch(trace_autograd_ops=False):
+        found = torch._dynamo.explain(step)(*batch)
+    assert (found.graph_count, found.graph_break_count) == (2, 1)
+
+
 def test_parts_of_a_batch_accumulate_in_the_graph_under_autocast(relative_error, compiled, graphs):
     results = []
     for run in (lambda f: f, compiled):
