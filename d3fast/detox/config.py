@@ -128,6 +128,7 @@ class D3Config:
             "dampening": 0.0,
             "nesterov": False,
             "reference_dtype": None,
+            "reference_device": None,
             "momentum_dtype": None,
             "params": [],
         }

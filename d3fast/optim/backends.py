@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which backend takes the steps of a param group, and the one warning where it is a slow one."""
+"""Which backend takes the steps of a param group, and the warnings that users get about it."""
 
 import sys
 import warnings
@@ -30,6 +30,8 @@ def choose_backend(index: int, group: Mapping[str, Any], announce: bool = False)
         ValueError: ``backend="fused"`` where no kernel serves the group.
     """
     sharded = is_sharded(group)
+    if sharded and group["reference_device"] is not None:
+        raise ValueError("reference_device='cpu' is not supported for DTensors")
     slow = "sharded" if sharded else "reference"
     if group["backend"] == "reference":
         return slow
@@ -45,3 +47,13 @@ def choose_backend(index: int, group: Mapping[str, Any], announce: bool = False)
             stacklevel=_level_of_caller(),
         )
     return slow
+
+
+def warn_of_no_gradient() -> None:
+    """Called where no parameter at all has a gradient: a model's may have been replaced."""
+    warnings.warn(
+        "no parameter of the optimizer has a gradient: the step moves nothing. If the model's "
+        "parameters were replaced since (load_state_dict(assign=True), to_empty()), build the "
+        "optimizer after that",
+        stacklevel=_level_of_caller(),
+    )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from d3fast.optim.placements import placed
-from d3fast.optim.references import match_layout
+from d3fast.optim.references import match_layout, on_host
 
 
 def with_own_options(
@@ -63,7 +63,9 @@ def restore_state(
             raise ValueError(
                 f"reference has shape {tuple(theta_0.shape)}, its parameter {tuple(p.shape)}"
             )
-        state["reference"] = match_layout(placed(theta_0.detach().to(p.device), p, "reference"), p)
+        theta_0 = match_layout(placed(theta_0.detach().to(p.device), p, "reference"), p)
+        hosted = present is not None and present.is_cpu
+        state["reference"] = on_host(theta_0) if hosted else theta_0
     if "distance" in saved:
         state["distance"] = saved["distance"].detach().to(p.device, torch.float64, copy=True)
     if state.get("momentum_buffer") is not None:

@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from d3fast.checks import check_choice
-from d3fast.optim import fused, reference, sharded
-from d3fast.optim.backends import choose_backend
+from d3fast.optim import compiled, fused, reference, sharded
+from d3fast.optim.backends import choose_backend, warn_of_no_gradient
 from d3fast.optim.checkpoints import restore_state, with_own_options
 from d3fast.optim.options import check_group, check_options, is_tracked
 from d3fast.optim.placements import check_not_replaced, check_placements, is_sharded
-from d3fast.optim.references import resolve_references
+from d3fast.optim.references import on_host, resolve_references
 from d3fast.optim.warm_start import WARM_STARTS
 
 References = Sequence[Tensor] | Mapping[str, Tensor]
@@ -56,6 +56,8 @@ class D3FusedSGD(Optimizer):
             mapping from parameter names.
         reference_dtype: dtype the reference is kept in; the parameter's by default.
         momentum_dtype: dtype of the momentum, likewise; float32 is finer beside a half type.
+        reference_device: ``"cpu"`` keeps the reference in pinned memory of the host, from where
+            each step of the reference backend copies it, a tensor (``scope``: a group) at a time.
         capturable: let the kernels read an ``lr`` or ``radius`` given as a 1-element CUDA
             tensor, so that a step can be captured in a CUDA graph; otherwise the host reads it.
         backend: ``"fused"``, ``"reference"``, or ``"auto"``: fused where a kernel exists,
@@ -81,6 +83,7 @@ class D3FusedSGD(Optimizer):
     """
 
     _plans: dict[int, fused.Plan]
+    _cache: compiled.Cache
     _awaits_reference: bool
 
     def __init__(
@@ -101,6 +104,7 @@ class D3FusedSGD(Optimizer):
         radius_unit: str = "relative",
         reference: References | None = None,
         reference_dtype: torch.dtype | None = None,
+        reference_device: str | None = None,
         momentum_dtype: torch.dtype | None = None,
         capturable: bool = False,
         backend: str = "auto",
@@ -119,6 +123,7 @@ class D3FusedSGD(Optimizer):
             "radius": radius,
             "radius_unit": radius_unit,
             "reference_dtype": reference_dtype,
+            "reference_device": reference_device,
             "momentum_dtype": momentum_dtype,
             "capturable": capturable,
             "backend": backend,
@@ -136,6 +141,7 @@ class D3FusedSGD(Optimizer):
     def _prepare_runtime(self) -> None:
         # What can be rebuilt from groups and state, and so is neither saved nor copied.
         self._plans = {}
+        self._cache = compiled.Cache()
         self._awaits_reference = False
         self._step_supports_amp_scaling = True
 
@@ -187,8 +193,9 @@ class D3FusedSGD(Optimizer):
             given, group["params"], group.get("param_names"), group["reference_dtype"]
         )
         for p, theta_0 in zip(group["params"], tensors, strict=True):
-            self.state[p]["reference"] = theta_0
-            self.state[p].pop("distance", None)
+            hosted = group["reference_device"] == "cpu"
+            self.state[p]["reference"] = on_host(theta_0) if hosted else theta_0
+            fused.forget_distance(p, self.state[p])
 
     def set_reference(self, reference: References | None = None) -> None:
         """Replace theta_0 of every tracked group.
@@ -267,6 +274,18 @@ class D3FusedSGD(Optimizer):
                 loss = closure()
         grad_scale: Tensor | None = getattr(self, "grad_scale", None)
         found_inf: Tensor | None = getattr(self, "found_inf", None)
+        if not torch.compiler.is_dynamo_compiling():
+            self._step_eagerly(grad_scale, found_inf)
+        elif not compiled.trace(self, grad_scale, found_inf):
+            eager = torch.compiler.disable(self._step_eagerly)  # type: ignore[no-untyped-call]
+            eager(grad_scale, found_inf)
+        return loss
+
+    # Otherwise schedulers of torch wrap `step` in a function that dynamo refuses to trace.
+    step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
+
+    def _step_eagerly(self, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+        self._opt_called = True  # what that wrapper is there for
         spread = [g for g in self.param_groups if is_sharded(g)]
         if spread and found_inf is not None:
             found_inf = sharded.any_rank(found_inf, spread)
@@ -287,7 +306,27 @@ class D3FusedSGD(Optimizer):
                 self._step_anew(index, group, grad_scale, found_inf)
             else:
                 self._plans[index].step(grads, group, grad_scale, found_inf)
-        return loss
+
+    @compiled.runs_while_tracing
+    def _prepare_graph(self, index: int, at: Sequence[int], *_: Any) -> str:
+        self._opt_called = True
+        group = self.param_groups[index]
+        if is_tracked(group):
+            self._need_references(index, group, [group["params"][i] for i in at])
+        return compiled.prepare(index, group, at, self.state)
+
+    @compiled.runs_while_tracing
+    def _has_no_gradient(self) -> bool:
+        check_not_replaced()
+        warn_of_no_gradient()
+        return True
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As ``torch.optim.Optimizer.zero_grad``; can be compiled."""
+        if torch.compiler.is_dynamo_compiling():
+            compiled.zero_grad(self, set_to_none)
+        else:
+            super().zero_grad(set_to_none)
 
     def _taking_part(self) -> list[tuple[int, dict[str, Any], list[Tensor] | None]]:
         """The groups that the step moves, all of them checked before anything does."""
@@ -303,7 +342,7 @@ class D3FusedSGD(Optimizer):
                 self._plans.pop(index, None)
             found.append((index, group, grads))
         if not found:
-            check_not_replaced()
+            self._has_no_gradient()
         return found
 
     def _step_anew(
@@ -415,9 +454,10 @@ class D3FusedSGD(Optimizer):
     def refresh_distances(self) -> None:
         """Recompute the norms that the fused step carries, after edits it cannot see."""
         self._plans.clear()
+        self._cache.plans.clear()
         for _, _, members in self._tracked():
             for _, p in members:
-                self.state[p].pop("distance", None)
+                fused.forget_distance(p, self.state[p])
 
     def state_dict(self) -> dict[str, Any]:
         """The state of ``torch.optim.Optimizer``, with momentum buffers from before the first step.

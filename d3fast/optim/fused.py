@@ -37,7 +37,7 @@ _EXCHANGE = getattr(Tensor, "__dlpack_c_exchange_api__", None)
 read_options = itemgetter(
     *("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize"),
     *("distance_weight", "distance_p", "scope", "constraint", "radius", "radius_unit"),
-    *("reference_dtype", "momentum_dtype", "capturable", "backend"),
+    *("reference_dtype", "reference_device", "momentum_dtype", "capturable", "backend"),
 )
 
 
@@ -100,6 +100,8 @@ def why_not(group: Mapping[str, Any]) -> str | None:
     if group["momentum"] != 0 and group["momentum_dtype"] not in (None, dtype):
         return f"momentum_dtype={group['momentum_dtype']} differs from the parameters' {dtype}"
     if is_tracked(group):
+        if group["reference_device"] == "cpu" and device != "cpu":
+            return f"reference_device='cpu' is not where its parameters are, {device}"
         if group["distance_p"] not in (1, 2):
             return f"distance_p={group['distance_p']!r} has no fused kernel, only 1 and 2 have"
         if group["reference_dtype"] not in (None, dtype):
@@ -190,6 +192,15 @@ class CpuLauncher:
         self._native.step(grads, fresh, verify, torch.get_num_threads(), options)
 
 
+def make_launcher(tensors: Mapping[str, Sequence[Tensor]], joint: bool) -> Launcher:
+    """The launcher for the device of a group's columns ``theta``, ``reference`` and so on."""
+    if tensors["theta"][0].is_cuda:
+        from d3fast.optim.fused_cuda import CudaLauncher
+
+        return CudaLauncher(tensors, joint)
+    return CpuLauncher(tensors, joint)
+
+
 class _Settings:
     """The options of a group when last checked, and the kernels' view of them."""
 
@@ -242,12 +253,7 @@ class Plan:
         self._watched = (list(group["params"]), tensors)  # the watch itself keeps nothing alive
         joint = group["scope"] == "group"
         every = {"theta": self.params, **{column: tensors.get(column, []) for column in _COLUMNS}}
-        if self.params[0].is_cuda:
-            from d3fast.optim.fused_cuda import CudaLauncher
-
-            self._launcher: Launcher = CudaLauncher(every, joint)
-        else:
-            self._launcher = CpuLauncher(every, joint)
+        self._launcher = make_launcher(every, joint)
 
     def gradients(self, group: Mapping[str, Any], state: State) -> list[Tensor] | None:
         """What the coming step descends along, or ``None`` where the plan is no longer good.
@@ -344,13 +350,23 @@ def _prepare_state(p: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -
             )
         state[name] = match_layout(state[name].to(p.device, p.dtype), p)
     if columns["distance"]:
-        unknown = math.nan if p.numel() else 0.0  # no kernel runs for an empty tensor
-        carried = state.get("distance", torch.tensor(unknown, dtype=torch.float64))
-        state["distance"] = carried.to(p.device)
+        state["distance"] = state.get("distance", _unknown_distance(p)).to(p.device)
     return fresh
+
+
+def _unknown_distance(p: Tensor) -> Tensor:
+    unknown = math.nan if p.numel() else 0.0  # no kernel runs for an empty tensor
+    return torch.tensor(unknown, dtype=torch.float64, device=p.device)
+
+
+def forget_distance(p: Tensor, state: dict[str, Any]) -> None:
+    """Where a norm is carried for ``p``, let the next step take it anew."""
+    if "distance" in state:  # replaced, not removed: a graph was compiled for what is there
+        state["distance"] = _unknown_distance(p)
 
 
 def _key(group: Mapping[str, Any]) -> tuple[Any, ...]:
     """The options that a plan is made for; the others it takes over."""
-    names = ("scope", "backend", "distance_p", "reference_dtype", "momentum_dtype")
+    kinds = ("reference_dtype", "reference_device", "momentum_dtype")
+    names = ("scope", "backend", "distance_p", *kinds)
     return (*(group[name] for name in names), *_columns(group).values())

@@ -40,8 +40,8 @@ def check_group(group: Mapping[str, Any]) -> None:
     """Check one complete param group (options and params).
 
     Raises:
-        ValueError: an option outside its range; parameters on more than one device; complex or
-            integer parameters.
+        ValueError: an option outside its range; parameters on more than one device; complex,
+            integer or meta parameters.
     """
     check_options(group)
     _check_params(group["params"])
@@ -73,6 +73,10 @@ def check_options(group: Mapping[str, Any]) -> None:
         dtype = group[name]
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise ValueError(f"{name} must be a floating torch.dtype, got {dtype!r}")
+    if group["reference_device"] not in (None, "cpu"):
+        raise ValueError(
+            f"reference_device must be None or 'cpu', got {group['reference_device']!r}"
+        )
     resolve_bounds(group)
 
 
@@ -82,5 +86,11 @@ def _check_params(params: list[Tensor]) -> None:
         names = ", ".join(sorted(map(str, devices)))
         raise ValueError(f"params of one group must be on one device, got {names}")
     for p in params:
+        if p.is_meta:
+            raise ValueError(
+                f"params must have storage, got a parameter of shape {tuple(p.shape)} on device "
+                "'meta': build the optimizer once the model is materialised (to_empty() and "
+                "load_state_dict(), or load_state_dict(assign=True))"
+            )
         if not p.is_floating_point():
             raise ValueError(f"params must be real floating point, got a parameter of {p.dtype}")

@@ -77,6 +77,7 @@ def distance(theta: Tensor, theta_0: Tensor, p: float, carried: Tensor | None = 
     kind = torch.promote_types(theta.dtype, torch.float32)
     if carried is not None:
         return carried.to(kind)
+    theta_0 = theta_0.to(theta.device, non_blocking=True)
     delta = theta.detach() - theta_0.to(torch.promote_types(theta.dtype, theta_0.dtype))
     return torch.linalg.vector_norm(delta, p, dtype=torch.float64).to(kind)
 
@@ -115,7 +116,7 @@ def _step_unit(unit: Sequence[Member], group: Mapping[str, Any]) -> None:
     thetas = [whole_weight(m.param, m.compensation) for m in unit]
     tracked = is_tracked(group)
     references = [
-        m.reference.to(dt)
+        m.reference.to(m.param.device, non_blocking=True).to(dt)
         for m, dt in zip(unit, dtypes, strict=True)
         if tracked and m.reference is not None
     ]

@@ -34,6 +34,15 @@ def match_layout(tensor: Tensor, param: Tensor) -> Tensor:
     return torch.empty_like(param, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
 
 
+def on_host(tensor: Tensor) -> Tensor:
+    """The tensor in memory of the host; one from a GPU in pinned memory, so that copying it back
+    does not make the host wait.
+    """
+    if not tensor.is_cuda:
+        return tensor.cpu()
+    return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor)
+
+
 def resolve_references(
     given: Sequence[Tensor] | Mapping[str, Tensor] | None,
     params: Sequence[Tensor],

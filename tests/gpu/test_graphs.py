@@ -86,6 +86,50 @@ def test_eager_steps_between_replays_do_not_disturb_them(make, same_bits):
     assert same_bits(*results)
 
 
+def test_a_replay_reads_the_scale_and_the_overflow_flag_anew(make, device, same_bits):
+    results = []
+    for captured in (False, True):
+        params, opt = make(capturable=True)
+        opt.grad_scale = torch.ones((), device=device)
+        opt.found_inf = torch.zeros((), device=device)
+        on_a_side_stream(opt.step, 3)
+        step = opt.step
+        if captured:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                opt.step()
+            step = graph.replay
+        for t in range(6):
+            new_gradients(params, t)
+            opt.grad_scale.fill_(2.0**t)
+            opt.found_inf.fill_(t % 2)
+            before = [p.detach().clone() for p in params]
+            step()
+            assert same_bits(params, before) == bool(t % 2)
+        results.append([*params, *(p.grad for p in params)])
+    assert same_bits(*results)
+
+
+def test_a_group_that_is_not_tracked_is_captured_beside_one_that_is(make, device, same_bits):
+    results = []
+    for captured in (False, True):
+        params, opt = make([(64, 33), (5000,)], capturable=True)
+        plain = nn.Parameter(torch.ones(300, device=device))
+        plain.grad = torch.ones_like(plain)
+        opt.add_param_group({"params": [plain], "constraint": None, "distance_weight": 0.0})
+        on_a_side_stream(opt.step, 3)
+        step = opt.step
+        if captured:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                opt.step()
+            step = graph.replay
+        for _ in range(3):
+            step()
+        results.append([*params, plain])
+    assert same_bits(*results)
+
+
 def test_a_whole_training_step_is_one_graph(device, relative_error):
     def train(captured):
         torch.manual_seed(0)

@@ -106,3 +106,31 @@ def classifier():
         return model, batch
 
     return make
+
+
+@pytest.fixture(scope="session")
+def compiled():
+    """Compiles a function whole: a break in the graph raises."""
+    return lambda function, backend="aot_eager": torch.compile(
+        function, backend=backend, fullgraph=True
+    )
+
+
+@pytest.fixture
+def graphs():
+    """How many graphs were compiled since the test began; none of them was broken."""
+    import torch._dynamo  # takes a second that most tests can save
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    counters.clear()
+
+    def count():
+        assert sum(counters["graph_break"].values()) == 0
+        return counters["stats"]["unique_graphs"]
+
+    # Where torch can, loss.backward() is a part of the graph.
+    options = {"trace_autograd_ops": True}
+    can = hasattr(torch._dynamo.config, "trace_autograd_ops")
+    with torch._dynamo.config.patch(**(options if can else {})):
+        yield count

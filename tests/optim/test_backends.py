@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from d3fast import D3FusedSGD
+from d3fast.optim.fused import why_not
 
 SPREAD = torch.ones(4, 2)[:, ::2]
 UNSERVED = {
@@ -15,7 +16,6 @@ UNSERVED = {
     "mixed": ([torch.ones(2), torch.ones(2).double()], {}, "the group mixes dtypes"),
     "gaps": ([SPREAD], {}, "does not fill its memory densely"),
     "overlap": ([torch.ones(1).expand(3)], {}, "does not fill its memory densely"),
-    "device": ([torch.ones(2, device="meta")], {}, "no kernels for device 'meta'"),
     "reference": (
         [torch.ones(2)],
         {"reference_dtype": torch.float64},
@@ -64,6 +64,11 @@ def test_fused_raises_where_auto_falls_back(name):
 def test_asking_for_the_reference_is_silent(name):
     tensors, options, _ = UNSERVED[name]
     D3FusedSGD([nn.Parameter(t) for t in tensors], backend="reference", **options)
+
+
+def test_a_device_without_kernels_is_named():
+    group = {"params": [torch.ones(2, device="meta")]}
+    assert why_not(group) == "there are no kernels for device 'meta'"
 
 
 def test_untracked_groups_are_served_whatever_their_p():

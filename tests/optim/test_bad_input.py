@@ -50,6 +50,7 @@ OPTIONS = [
      "the ball .*1.* is smaller than the floor .*2"),
     ({"reference_dtype": torch.int32}, "reference_dtype must be a floating .* got torch.int32"),
     ({"reference_dtype": "float64"}, "reference_dtype must be a floating .* got 'float64'"),
+    ({"reference_device": "cuda"}, "reference_device must be None or 'cpu', got 'cuda'"),
     ({"momentum_dtype": torch.int32}, "momentum_dtype must be a floating .* got torch.int32"),
     ({"backend": "cuda"}, "backend must be one of 'auto', 'fused', 'reference', got 'cuda'"),
     ({"reference": [torch.zeros(3)]},

@@ -192,8 +192,9 @@ def test_a_closure_is_evaluated_with_gradients_and_its_loss_returned(backend):
     assert opt.step() is None
 
 
-def test_hooks_run_before_and_after_a_step(backend):
-    _, opt = small(backend)
+def test_hooks_run_before_and_after_a_step(backend, set_gradients):
+    params, opt = small(backend)
+    set_gradients(params, 0)
     seen = []
     opt.register_step_pre_hook(lambda *_: seen.append("before"))
     opt.register_step_post_hook(lambda *_: seen.append("after"))
@@ -201,10 +202,11 @@ def test_hooks_run_before_and_after_a_step(backend):
     assert seen == ["before", "after"]
 
 
-def test_a_step_without_any_gradient_does_nothing(backend):
+def test_a_step_without_any_gradient_moves_nothing_and_says_so(backend):
     (p, q), opt = small(backend)
     before = p.detach().clone(), q.detach().clone()
-    opt.step()
+    with pytest.warns(UserWarning, match="no parameter of the optimizer has a gradient"):
+        opt.step()
     assert torch.equal(p, before[0])
     assert torch.equal(q, before[1])
 

@@ -187,3 +187,16 @@ def test_a_float32_momentum_resumes_to_the_same_bits(half):
     after.load_state_dict(copy.deepcopy(before.state_dict()))
     assert after.state[second]["momentum_buffer"].dtype == torch.float32
     assert torch.equal(descend(second, after, 10, start=10), want)
+
+
+@pytest.mark.parametrize("scope", ["tensor", "group"])
+def test_a_bf16_reference_beside_f32_weights_steps_as_its_values_in_f32(
+    scope, far_apart, descend, same_bits
+):
+    options = {"momentum": 0.9, "scope": scope, "backend": "reference"}
+    _, narrow = far_apart(reference_dtype=torch.bfloat16, **options)
+    kept = [state["reference"] for state in narrow.state.values()]
+    assert all(theta_0.dtype == torch.bfloat16 for theta_0 in kept)
+    _, wide = far_apart(reference=[theta_0.float() for theta_0 in kept], **options)
+    assert same_bits(descend(narrow, 5), descend(wide, 5))
+    assert same_bits(narrow.distances().values(), wide.distances().values())
