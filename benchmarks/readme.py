@@ -56,6 +56,7 @@ PAGES = (
             "inspect",
             "precision",
             "scaling",
+            "text",
         )
     ),
 )
