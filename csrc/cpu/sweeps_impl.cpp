@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Compiled once per SIMD level; D3_SIMD_LEVEL names it. Everything here has internal linkage but
-// the two tables at the end, so that no function built for one level can be linked into another.
+// the table at the end, so that no function built for one level can be linked into another.
 #include "cpu/sweeps.h"
+
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
 
 // Behind a lambda's parameter list; a lambda left as a call would lose its vectors to the stack.
 #define D3_INLINE __attribute__((always_inline))
@@ -15,45 +19,127 @@ constexpr int kLanes = 8;
 // Sums run over this many vectors in T before they are added up in double.
 constexpr int kRun = 64;
 
-// GCC/Clang vectors; the second form loads from any aligned element.
-template <class T>
-struct Lanes;
+// GCC/Clang vectors: of what is computed with, of what is stored, and of the latter anywhere in
+// memory. Members of structs: as arguments of a template the last would lose their alignment.
+typedef uint32_t Words32 __attribute__((vector_size(4 * kLanes)));
+template <class S>
+struct Lanes {  // half types
+  typedef float V __attribute__((vector_size(4 * kLanes)));
+  typedef uint16_t Packed __attribute__((vector_size(2 * kLanes)));
+  typedef uint16_t Unaligned __attribute__((vector_size(2 * kLanes), aligned(2), may_alias));
+};
 template <>
 struct Lanes<float> {
   typedef float V __attribute__((vector_size(4 * kLanes)));
+  typedef V Packed;
   typedef float Unaligned __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
 };
 template <>
 struct Lanes<double> {
   typedef double V __attribute__((vector_size(8 * kLanes)));
+  typedef V Packed;
   typedef double Unaligned __attribute__((vector_size(8 * kLanes), aligned(8), may_alias));
 };
-template <class T>
-using Vec = typename Lanes<T>::V;
+template <class S>
+using Vec = typename Lanes<S>::V;
+template <class S>
+using Packed = typename Lanes<S>::Packed;
+using Floats = Vec<float>;
+using Halves = Packed<Bf16>;
 
-// Fewer than kLanes elements at the end of an array are padded with zeros, which add nothing.
-template <class T>
-D3_HD Vec<T> load(const T* p, int count) {
-  if (count == kLanes) return *reinterpret_cast<const typename Lanes<T>::Unaligned*>(p);
-  Vec<T> x{};
-  for (int i = 0; i < count; ++i) x[i] = p[i];
-  return x;
-}
-template <class T>
-D3_HD void store(T* p, Vec<T> x, int count) {
-  if (count == kLanes) {
-    *reinterpret_cast<typename Lanes<T>::Unaligned*>(p) = x;
+}  // namespace
+
+template <>
+struct Words<Floats> {
+  using Type = Words32;
+};
+
+namespace {
+
+template <class S>
+D3_HD Vec<S> unpack(const Packed<S>& x) {
+  if constexpr (!Stored<S>::kHalf) {
+    return x;
   } else {
-    for (int i = 0; i < count; ++i) p[i] = x[i];
+#if defined(__F16C__)
+    if constexpr (std::is_same_v<S, F16>) {
+      return same_bits<Floats>(_mm256_cvtph_ps(same_bits<__m128i>(x)));
+    }
+#endif
+    return decode<S, Floats>(__builtin_convertvector(x, Words32));
   }
 }
+template <class S>
+D3_HD Packed<S> pack(const Vec<S>& x) {
+  if constexpr (!Stored<S>::kHalf) {
+    return x;
+  } else {
+#if defined(__F16C__)
+    if constexpr (std::is_same_v<S, F16>) {
+      constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+      return same_bits<Halves>(_mm256_cvtps_ph(same_bits<__m256>(x), kNearest));
+    }
+#endif
+    return __builtin_convertvector(encode<S>(x), Halves);
+  }
+}
+
+// Fewer than kLanes elements at the end of an array are padded with zeros, which add nothing.
+template <class S>
+D3_HD Vec<S> load(const S* p, int count) {
+  Packed<S> x{};
+  if (count == kLanes) {
+    x = *reinterpret_cast<const typename Lanes<S>::Unaligned*>(p);
+  } else {
+    memcpy(&x, p, count * sizeof(S));
+  }
+  return unpack<S>(x);
+}
+template <class S>
+D3_HD void store_packed(S* p, const Packed<S>& x, int count) {
+  if (count == kLanes) {
+    *reinterpret_cast<typename Lanes<S>::Unaligned*>(p) = x;
+  } else {
+    memcpy(p, &x, count * sizeof(S));
+  }
+}
+template <class S>
+D3_HD void store(S* p, const Vec<S>& x, int count) {
+  store_packed(p, pack<S>(x), count);
+}
+
+// The weights of a chunk: with their remainders where these are kept.
+template <class K, bool kTracked>
+struct Weights {
+  using W = typename K::Weight;
+  static constexpr bool kCompensated = kTracked && Stored<W>::kHalf;
+  W* __restrict__ theta;
+  W* __restrict__ compensation;
+
+  D3_HD Vec<W> load(int64_t i, int count) const {
+    const Vec<W> known = d3::load(theta + i, count);
+    if constexpr (kCompensated) {
+      return whole_weight<W>(known, d3::load(compensation + i, count));
+    } else {
+      return known;
+    }
+  }
+  D3_HD void store(int64_t i, const Vec<W>& x, int count) const {
+    const Packed<W> rounded = pack<W>(x);
+    store_packed(theta + i, rounded, count);
+    if constexpr (kCompensated) {
+      d3::store(compensation + i, x - unpack<W>(rounded), count);
+    }
+  }
+};
 
 // Asks for the line kAhead bytes on: the CPU's own prefetchers lag behind this many streams. The
 // line may lie past the array, where prefetching is harmless but pointer arithmetic is not.
 constexpr std::uintptr_t kLine = 64, kAhead = 2048;
-template <bool kWrite, class T>
-D3_HD void prefetch(const T* p) {
-  const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(p) + kAhead;
+template <bool kWrite, class S>
+D3_HD void prefetch(const S* p, int64_t i) {
+  if (i * sizeof(S) % kLine != 0) return;
+  const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(p + i) + kAhead;
   __builtin_prefetch(reinterpret_cast<const void*>(address), kWrite);
 }
 
@@ -97,122 +183,149 @@ D3_HD Sums accumulate(int64_t n, const Body& body) {
   return sums;
 }
 
-template <class T, bool kTracked, Push P, Momentum M>
-Sums update(const Span<T>& a, const Scalars<T>& given, T rate, T inverse) {
+template <class K, bool kTracked, Push P, Momentum M>
+Sums update(const Span<K>& a, const Scalars<typename K::T>& given, typename K::T rate,
+            typename K::T inverse) {
+  using T = typename K::T;
   const Scalars<T> s = given;  // a copy: stores to theta cannot alias it
-  T* __restrict__ const theta = a.theta;
-  const T* __restrict__ const reference = a.reference;
-  const T* __restrict__ const grad = a.grad;
-  T* __restrict__ const momentum = a.momentum;
+  const Weights<K, kTracked> weights = {a.theta, a.compensation};
+  const typename K::Reference* __restrict__ const reference = a.reference;
+  const typename K::Weight* __restrict__ const grad = a.grad;
+  typename K::Momentum* __restrict__ const momentum = a.momentum;
   return accumulate<T>(a.n, [=](int64_t i, int count, RunSums<T>& sums) D3_INLINE {
-    if (i * sizeof(T) % kLine == 0) {
-      prefetch<true>(theta + i);
-      prefetch<false>(grad + i);
-      if constexpr (kTracked) prefetch<false>(reference + i);
-      if constexpr (M != Momentum::none) prefetch<true>(momentum + i);
-    }
-    const Vec<T> was = load(theta + i, count);
+    prefetch<true>(weights.theta, i);
+    if constexpr (Weights<K, kTracked>::kCompensated) prefetch<true>(weights.compensation, i);
+    prefetch<false>(grad, i);
+    if constexpr (kTracked) prefetch<false>(reference, i);
+    if constexpr (M != Momentum::none) prefetch<true>(momentum, i);
+    const Vec<T> was = weights.load(i, count);
     Vec<T> theta_0{}, v{};
     if constexpr (kTracked) theta_0 = load(reference + i, count);
-    if constexpr (M != Momentum::none) v = load<T>(momentum + i, count);
+    if constexpr (M != Momentum::none) v = load(momentum + i, count);
     const Vec<T> delta = was - theta_0;
     const Vec<T> next = advance<T, P, M>(was, delta, load(grad + i, count), v, s, rate, inverse);
-    store(theta + i, next, count);
+    weights.store(i, next, count);
     if constexpr (M != Momentum::none) store(momentum + i, v, count);
     if constexpr (kTracked) sums.add(delta, next - theta_0, next);
   });
 }
 
-template <class T, Momentum M>
-Sums mend_chunk(const Span<T>& a, const Scalars<T>& s, T rate, T stale, T right) {
+template <class K, Momentum M>
+Sums mend_chunk(const Span<K>& a, const Scalars<typename K::T>& s, typename K::T rate,
+                typename K::T stale, typename K::T right) {
+  using T = typename K::T;
+  const Weights<K, true> weights = {a.theta, a.compensation};
   return accumulate<T>(a.n, [=](int64_t i, int count, RunSums<T>& sums) D3_INLINE {
-    const Vec<T> was = load<T>(a.theta + i, count), theta_0 = load(a.reference + i, count);
+    const Vec<T> was = weights.load(i, count), theta_0 = load(a.reference + i, count);
     Vec<T> v{};
-    if constexpr (M != Momentum::none) v = load<T>(a.momentum + i, count);
-    const Vec<T> grad = load<T>(a.grad + i, count);
+    if constexpr (M != Momentum::none) v = load(a.momentum + i, count);
+    const Vec<T> grad = load(a.grad + i, count);
     const Vec<T> next = mend<T, M>(was, theta_0, grad, v, s, rate, stale, right);
-    store(a.theta + i, next, count);
+    weights.store(i, next, count);
     if constexpr (M != Momentum::none) store(a.momentum + i, v, count);
     sums.add(was - theta_0, next - theta_0, next);
   });
 }
 
-template <class T, Momentum M>
-Sums update_as(const Span<T>& a, Tracking tracking, const Scalars<T>& s, T rate, T inverse) {
+template <class K, Momentum M>
+Sums update_as(const Span<K>& a, Tracking tracking, const Scalars<typename K::T>& s,
+               typename K::T rate, typename K::T inverse) {
   switch (tracking) {
     case Tracking::measured:
-      return update<T, true, Push::none, M>(a, s, rate, inverse);
+      return update<K, true, Push::none, M>(a, s, rate, inverse);
     case Tracking::pushed_p1:
-      return update<T, true, Push::p1, M>(a, s, rate, inverse);
+      return update<K, true, Push::p1, M>(a, s, rate, inverse);
     case Tracking::pushed_p2:
-      return update<T, true, Push::p2, M>(a, s, rate, inverse);
+      return update<K, true, Push::p2, M>(a, s, rate, inverse);
     default:
-      return update<T, false, Push::none, M>(a, s, rate, inverse);
+      return update<K, false, Push::none, M>(a, s, rate, inverse);
   }
 }
 
-template <class T>
-Sums any_update(const Span<T>& a, Tracking tracking, Momentum momentum, const Scalars<T>& s, T rate,
-                T inverse) {
+template <class K>
+Sums any_update(const Span<K>& a, Tracking tracking, Momentum momentum,
+                const Scalars<typename K::T>& s, typename K::T rate, typename K::T inverse) {
   switch (momentum) {
     case Momentum::heavy_ball:
-      return update_as<T, Momentum::heavy_ball>(a, tracking, s, rate, inverse);
+      return update_as<K, Momentum::heavy_ball>(a, tracking, s, rate, inverse);
     case Momentum::nesterov:
-      return update_as<T, Momentum::nesterov>(a, tracking, s, rate, inverse);
+      return update_as<K, Momentum::nesterov>(a, tracking, s, rate, inverse);
     default:
-      return update_as<T, Momentum::none>(a, tracking, s, rate, inverse);
+      return update_as<K, Momentum::none>(a, tracking, s, rate, inverse);
   }
 }
 
-template <class T>
-Sums any_mend(const Span<T>& a, Momentum momentum, const Scalars<T>& s, T rate, T stale, T right) {
+template <class K>
+Sums any_mend(const Span<K>& a, Momentum momentum, const Scalars<typename K::T>& s,
+              typename K::T rate, typename K::T stale, typename K::T right) {
   switch (momentum) {
     case Momentum::heavy_ball:
-      return mend_chunk<T, Momentum::heavy_ball>(a, s, rate, stale, right);
+      return mend_chunk<K, Momentum::heavy_ball>(a, s, rate, stale, right);
     case Momentum::nesterov:
-      return mend_chunk<T, Momentum::nesterov>(a, s, rate, stale, right);
+      return mend_chunk<K, Momentum::nesterov>(a, s, rate, stale, right);
     default:
-      return mend_chunk<T, Momentum::none>(a, s, rate, stale, right);
+      return mend_chunk<K, Momentum::none>(a, s, rate, stale, right);
   }
 }
 
-// Same lanes and order as in `update`: without a projection it gives the carried norm's bits.
-template <class T>
-double squared_distance(const Span<T>& a) {
+// Same lanes and order as in `update`: without a projection it gives the carried norm's bits, but
+// for what rounding took off weights of a half type.
+template <class K>
+double squared_distance(const Span<K>& a) {
+  using T = typename K::T;
+  const Weights<K, true> weights = {a.theta, a.compensation};
   return accumulate<T>(a.n,
                        [=](int64_t i, int count, RunSums<T>& sums) D3_INLINE {
-                         const Vec<T> delta =
-                             load<T>(a.theta + i, count) - load(a.reference + i, count);
+                         const Vec<T> delta = weights.load(i, count) - load(a.reference + i, count);
                          sums.after += delta * delta;
                        })
       .after;
 }
 
-template <class T>
-void rescale(const Span<T>& a, Center center, T c) {
+// Calls body(i, count) for every kLanes elements of n; count is less in the last call only.
+template <class Body>
+D3_HD void sweep(int64_t n, const Body& body) {
+  const int64_t whole = n - n % kLanes;
+  for (int64_t i = 0; i < whole; i += kLanes) body(i, kLanes);
+  if (whole < n) body(whole, static_cast<int>(n - whole));
+}
+
+template <class K>
+void rescale(const Span<K>& a, Center center, typename K::T c) {
+  using V = Vec<typename K::T>;
+  const Weights<K, true> weights = {a.theta, a.compensation};
+  const typename K::Reference* __restrict__ const reference = a.reference;
   if (center == Center::origin) {
-    for (int64_t i = 0; i < a.n; ++i) a.theta[i] *= c;
+    sweep(a.n, [=](int64_t i, int count)
+                   D3_INLINE { weights.store(i, weights.load(i, count) * c, count); });
   } else {
-    for (int64_t i = 0; i < a.n; ++i) {
-      a.theta[i] = a.reference[i] + c * (a.theta[i] - a.reference[i]);
-    }
+    sweep(a.n, [=](int64_t i, int count) D3_INLINE {
+      const V theta_0 = load(reference + i, count);
+      weights.store(i, theta_0 + c * (weights.load(i, count) - theta_0), count);
+    });
   }
 }
 
-template <class T>
-void unscale(const Span<T>& a, T scale) {
-  for (int64_t i = 0; i < a.n; ++i) a.grad[i] /= scale;
+template <class K>
+void unscale(const Span<K>& a, typename K::T scale) {
+  typename K::Weight* const grad = a.grad;
+  sweep(a.n, [=](int64_t i, int count)
+                 D3_INLINE { store(grad + i, load(grad + i, count) / scale, count); });
 }
 
-template <class T>
-constexpr Sweeps<T> kTable = {any_update<T>, any_mend<T>, squared_distance<T>, rescale<T>,
-                              unscale<T>};
+template <class K>
+constexpr Sweeps<K> kTable = {any_update<K>, any_mend<K>, squared_distance<K>, rescale<K>,
+                              unscale<K>};
+template <class... K>
+constexpr AllSweeps every(Storages<K...>) {
+  return {kTable<K>...};
+}
+constexpr AllSweeps kAll = every(CpuStorages());
 
 }  // namespace
 
 #define D3_CONCAT_(a, b) a##b
 #define D3_CONCAT(a, b) D3_CONCAT_(a, b)
-const Sweeps<float>& D3_CONCAT(sweeps_f32_, D3_SIMD_LEVEL)() { return kTable<float>; }
-const Sweeps<double>& D3_CONCAT(sweeps_f64_, D3_SIMD_LEVEL)() { return kTable<double>; }
+const AllSweeps& D3_CONCAT(sweeps_, D3_SIMD_LEVEL)() { return kAll; }
 
 }  // namespace d3
