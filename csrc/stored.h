@@ -46,7 +46,7 @@ struct Stored<Bf16> {
   static constexpr const char* kName = "bfloat16";
   static constexpr bool kHalf = true;
   static constexpr double kRelative = 0x1p-17, kAbsolute = 0;
-  static constexpr float kEpsilon = 0x1p-7f, kTiny = 0x1p-126f;  // as torch.finfo has them
+  static constexpr float kEpsilon = 0x1p-7f;  // as torch.finfo has it
 };
 template <>
 struct Stored<F16> {
@@ -54,7 +54,7 @@ struct Stored<F16> {
   static constexpr const char* kName = "float16";
   static constexpr bool kHalf = true;
   static constexpr double kRelative = 0x1p-22, kAbsolute = 0x1p-25;
-  static constexpr float kEpsilon = 0x1p-10f, kTiny = 0x1p-14f;
+  static constexpr float kEpsilon = 0x1p-10f;
 };
 
 // The types of a group's arrays. Gradients and remainders are stored as the weights are.
@@ -129,7 +129,7 @@ D3_HD WordsOf<V> encode_bf16(V x) {
   using U = WordsOf<V>;
   const U u = same_bits<U>(x);
   const U nearest = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  return (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : nearest;
+  return x == x ? nearest : (u >> 16) | 0x40u;
 }
 
 template <class V>
@@ -208,17 +208,14 @@ D3_HD S narrow(typename Stored<S>::T x) {
   }
 }
 
-// The weight that steps are taken from. A remainder that rounding theta cannot have left, because
-// theta was changed since or is infinite, counts as 0: half a spacing of the type is never more
-// than half an epsilon of the weight.
+// The weight that steps are taken from. A remainder of more than half a spacing is not of this
+// theta, which was changed since, and counts as 0: half a spacing is at most half an epsilon of the
+// weight. Written as `<` of a little more, for both have no digits in between, so that an infinite
+// theta refuses its infinite remainder.
 template <class S, class V>
 D3_HD V whole_weight(V theta, V c) {
-  const V zero = V();
-  const V size = magnitude(theta), remainder = magnitude(c);
-  const V tiny = zero + Stored<S>::kTiny;
-  const V most = (size < tiny ? tiny : size) * (Stored<S>::kEpsilon / 2);
-  const V infinite = zero + std::numeric_limits<float>::infinity();
-  return theta + ((remainder <= most) & (remainder < infinite) ? c : zero);
+  constexpr float kMost = Stored<S>::kEpsilon / 2 * (1 + Stored<S>::kEpsilon / 4);
+  return theta + (magnitude(c) < magnitude(theta) * kMost ? c : V());
 }
 
 // How far storing a unit's weights may move its norm in one step, which stores them twice.

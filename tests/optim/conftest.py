@@ -80,9 +80,12 @@ def backend(request):
     return request.param
 
 
-@pytest.fixture(params=[torch.float32, torch.float64], ids=["f32", "f64"])
+KINDS = {"f32": torch.float32, "f64": torch.float64, "bf16": torch.bfloat16, "f16": torch.float16}
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS)
 def dtype(request):
-    """Both dtypes that have kernels."""
+    """All dtypes that have kernels."""
     return request.param
 
 
