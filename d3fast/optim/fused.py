@@ -164,7 +164,9 @@ def _norm(tensor: Tensor) -> float:
 
 def native_dtypes(tensors: Mapping[str, Sequence[Tensor]]) -> Any:
     """The types of a group's arrays; those that the group does not have count as the weights'."""
-    first = {name: (tensors[name] or tensors["theta"])[0].dtype for name in ("momentum", "reference")}
+    first = {
+        name: (tensors[name] or tensors["theta"])[0].dtype for name in ("momentum", "reference")
+    }
     kinds = {"weight": tensors["theta"][0].dtype, **first}
     return _C.Dtypes(**{name: str(kind).removeprefix("torch.") for name, kind in kinds.items()})
 

@@ -11,7 +11,11 @@ from d3fast import D3FusedSGD
 SPREAD = torch.ones(4, 2)[:, ::2]
 UNSERVED = {
     "p": ([torch.ones(2)], {"distance_p": 3.0}, "distance_p=3.0 has no fused kernel"),
-    "float8": ([torch.ones(2).to(torch.float8_e5m2)], {}, "no kernels for torch.float8_e5m2 on cpu"),
+    "float8": (
+        [torch.ones(2).to(torch.float8_e5m2)],
+        {},
+        "no kernels for torch.float8_e5m2 on cpu",
+    ),
     "mixed": ([torch.ones(2), torch.ones(2).double()], {}, "the group mixes dtypes"),
     "gaps": ([SPREAD], {}, "does not fill its memory densely"),
     "overlap": ([torch.ones(1).expand(3)], {}, "does not fill its memory densely"),
