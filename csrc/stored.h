@@ -102,13 +102,13 @@ bool visit_storage(Storages<K...>, const Dtypes& types, const Visit& visit) {
 
 // Of V, the unsigned integers of as many bits; vectors of the CPU backend add theirs.
 template <class V>
-struct Words;
+struct WordsFor;
 template <>
-struct Words<float> {
+struct WordsFor<float> {
   using Type = uint32_t;
 };
 template <class V>
-using WordsOf = typename Words<V>::Type;
+using WordsOf = typename WordsFor<V>::Type;
 
 template <class To, class From>
 D3_HD To same_bits(const From& from) {

@@ -71,7 +71,7 @@ typedef uint32_t FloatWords __attribute__((vector_size(kRegister)));
 }  // namespace
 
 template <>
-struct Words<Floats> {
+struct WordsFor<Floats> {
   using Type = FloatWords;
 };
 

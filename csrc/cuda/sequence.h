@@ -43,37 +43,39 @@ inline DeviceStep device_step(const Cut& cut, const CudaStep& call) {
 
 using Kernel = void (*)(const DeviceStep);
 
-template <Tracking K, Momentum M>
+template <class K, Tracking T, Momentum M>
 Kernel kernel_for(bool projects) {
-  return projects ? step_kernel<K, M> : update_kernel<K, M>;
+  if constexpr (T == Tracking::none) return update_kernel<K, T, M>;
+  return projects ? step_kernel<K, T, M> : update_kernel<K, T, M>;
 }
 
-template <Tracking K>
+template <class K, Tracking T>
 Kernel kernel_for(Momentum momentum, bool projects) {
   switch (momentum) {
     case Momentum::heavy_ball:
-      return kernel_for<K, Momentum::heavy_ball>(projects);
+      return kernel_for<K, T, Momentum::heavy_ball>(projects);
     case Momentum::nesterov:
-      return kernel_for<K, Momentum::nesterov>(projects);
+      return kernel_for<K, T, Momentum::nesterov>(projects);
     default:
-      return kernel_for<K, Momentum::none>(projects);
+      return kernel_for<K, T, Momentum::none>(projects);
   }
 }
 
-inline Kernel kernel_for(Tracking tracking, Momentum momentum, bool projects) {
+template <class K>
+Kernel kernel_for(Tracking tracking, Momentum momentum, bool projects) {
   switch (tracking) {
     case Tracking::measured:
-      return kernel_for<Tracking::measured>(momentum, projects);
+      return kernel_for<K, Tracking::measured>(momentum, projects);
     case Tracking::pushed_p1:
-      return kernel_for<Tracking::pushed_p1>(momentum, projects);
+      return kernel_for<K, Tracking::pushed_p1>(momentum, projects);
     case Tracking::pushed_p2:
-      return kernel_for<Tracking::pushed_p2>(momentum, projects);
+      return kernel_for<K, Tracking::pushed_p2>(momentum, projects);
     default:
-      return kernel_for<Tracking::none>(momentum, projects);
+      return kernel_for<K, Tracking::none>(momentum, projects);
   }
 }
 
-template <class Launch>
+template <class K, class Launch>
 void enqueue(const Cut& cut, const CudaStep& call, const Launch& launch) {
   if (cut.chunks.empty()) return;
   const auto blocks = static_cast<unsigned>(cut.chunks.size());
@@ -86,10 +88,10 @@ void enqueue(const Cut& cut, const CudaStep& call, const Launch& launch) {
   const double lr = call.lr.at == nullptr ? o.lr : std::numeric_limits<double>::infinity();
   const bool verify =
       call.verify || (o.weight_decay > 0 && needs_verification(momentum, lr, o.weight_decay));
-  if (tracking != Tracking::none && o.p == 2 && verify) launch(verify_kernel, blocks, step);
+  if (tracking != Tracking::none && o.p == 2 && verify) launch(verify_kernel<K>, blocks, step);
   const bool projects = static_cast<Center>(o.center) != Center::none;
   const auto resident = std::min(blocks, static_cast<unsigned>(kResident));
-  launch(kernel_for(tracking, momentum, projects), projects ? resident : blocks, step);
+  launch(kernel_for<K>(tracking, momentum, projects), projects ? resident : blocks, step);
 }
 
 }  // namespace d3

@@ -162,13 +162,19 @@ def _norm(tensor: Tensor) -> float:
     return math.sqrt(math.fsum(x * x for x in pieces))
 
 
+def dtype_names(tensors: Mapping[str, Sequence[Tensor]]) -> tuple[str, str, str]:
+    """Of weights, momentum and reference; where a group has no such column, that of the weights."""
+    weight, momentum, reference = (
+        str((tensors[name] or tensors["theta"])[0].dtype).removeprefix("torch.")
+        for name in ("theta", "momentum", "reference")
+    )
+    return weight, momentum, reference
+
+
 def native_dtypes(tensors: Mapping[str, Sequence[Tensor]]) -> Any:
-    """The types of a group's arrays; those that the group does not have count as the weights'."""
-    first = {
-        name: (tensors[name] or tensors["theta"])[0].dtype for name in ("momentum", "reference")
-    }
-    kinds = {"weight": tensors["theta"][0].dtype, **first}
-    return _C.Dtypes(**{name: str(kind).removeprefix("torch.") for name, kind in kinds.items()})
+    """The types of a group's arrays, for the kernels."""
+    weight, momentum, reference = dtype_names(tensors)
+    return _C.Dtypes(weight=weight, momentum=momentum, reference=reference)
 
 
 def native_columns(tensors: Mapping[str, Sequence[Tensor]]) -> Any:
