@@ -54,7 +54,8 @@ class D3FusedSGD(Optimizer):
         radius_unit: ``"relative"`` to ``||theta_0||``, or ``"absolute"``.
         reference: theta_0 if it is not the current weights: one tensor per parameter, or a
             mapping from parameter names.
-        reference_dtype: dtype the reference is kept in; the parameter's by default.
+        reference_dtype: dtype the reference is kept in; the parameter's by default. The fused
+            kernels also take bfloat16 beside float32.
         momentum_dtype: dtype of the momentum, likewise; float32 is finer beside a half type.
         capturable: let the kernels read an ``lr`` or ``radius`` given as a 1-element CUDA
             tensor, so that a step can be captured in a CUDA graph; otherwise the host reads it.

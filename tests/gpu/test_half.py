@@ -1,4 +1,4 @@
-"""The CUDA kernels over half types against the plain steps on the host: fresh inputs in every run."""
+"""The CUDA kernels over half types against the plain steps on the host, inputs fresh each run."""
 
 import pytest
 import torch
