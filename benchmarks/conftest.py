@@ -26,6 +26,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("d3fast benchmarks")
     group.addoption("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
     group.addoption("--seconds", type=float, default=20.0, help="for the rounds of one workload")
+    group.addoption(
+        "--cpu-time",
+        action="store_true",
+        help="count CPU time, of one thread, not the wall's: for a machine that is shared",
+    )
     group.addoption("--shrink", type=int, default=1, help="divide all sizes, to try the suite out")
     group.addoption("--machine", help="first part of the result's name, by default cpu-2core, h100")
     group.addoption("--results", help="where the JSON goes, by default benchmarks/results")
@@ -39,6 +44,9 @@ class Run:
         self.device: torch.device = resolve_device(config.getoption("device"))
         self.budget: float = config.getoption("seconds")
         self.shrink: int = config.getoption("shrink")
+        self.cpu_time: bool = config.getoption("cpu_time")
+        if self.cpu_time:
+            torch.set_num_threads(1)
         self.rows: list[dict[str, Any]] = []
         self.settings: dict[str, Any] = {}
         self._measured: dict[str, Measurement] = {}
@@ -49,7 +57,8 @@ class Run:
 
     def measured(self, name: str) -> Measurement:
         if name not in self._measured:
-            self._measured[name] = measure(self.workload(name), self.device, self.budget)
+            workload = self.workload(name)
+            self._measured[name] = measure(workload, self.device, self.budget, self.cpu_time)
             self.rows += self._measured[name].rows
         return self._measured[name]
 
@@ -104,6 +113,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         "device": run.device.type,
         "seconds": run.budget,
         "shrink": run.shrink,
+        "cpu_time": run.cpu_time,
         "finished": exitstatus == 0,
         "build": environment.build_info(),
         "cache_bytes": cache_bytes(run.device),

@@ -8,7 +8,7 @@ out, than what the untimed call was bound to.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -55,12 +55,19 @@ VARIANTS: Mapping[str, Variant] = {
 }
 
 
+# Beside weights of a half type: the momentum wider, and everything in fp32.
+WIDE_MOMENTUM, SINGLE = f"{SPHERE}, momentum fp32", f"{SPHERE}, all fp32"
+
+
 def variants(workload: Workload) -> list[str]:
     """Names of the variants that a workload is measured with."""
-    return list(VARIANTS) if workload.constraints == FULL else [FREE, SPHERE, BALL_INSIDE]
+    main = [FREE, SPHERE, BALL_INSIDE]
+    if workload.half:
+        return [*main, WIDE_MOMENTUM, SINGLE]
+    return list(VARIANTS) if workload.constraints == FULL else main
 
 
-def optimizer(problem: Problem) -> D3FusedSGD:
+def optimizer(problem: Problem, **options: Any) -> D3FusedSGD:
     """``D3FusedSGD`` over a copy of a problem's weights, their gradients set."""
     params = [torch.nn.Parameter(theta.clone()) for theta in problem.thetas]
     for p, grad in zip(params, problem.grads, strict=True):
@@ -69,24 +76,44 @@ def optimizer(problem: Problem) -> D3FusedSGD:
     groups: list[dict[str, Any]] = [{"params": params[:count], "reference": problem.references}]
     if params[count:]:
         groups.append({"params": params[count:], "distance_weight": 0.0, "constraint": None})
-    return D3FusedSGD(groups, lr=LR, momentum=MOMENTUM, distance_weight=WEIGHT, backend="fused")
+    options = {"lr": LR, "momentum": MOMENTUM, "distance_weight": WEIGHT, **options}
+    return D3FusedSGD(groups, **{"backend": "fused", **options})
 
 
 def ours(problem: Problem) -> list[Contender]:
-    """All variants of a workload, over one optimizer."""
+    """All variants of a workload, over one optimizer; what needs other tensors over its own."""
     opt = optimizer(problem)
     opt.step()
-    held = [
+    names = [name for name in variants(problem.workload) if name in VARIANTS]
+    found = [_contender(name, opt, VARIANTS[name], _held(opt)) for name in names]
+    if problem.workload.half:
+        for name, other in (
+            (WIDE_MOMENTUM, optimizer(problem, momentum_dtype=torch.float32)),
+            (SINGLE, optimizer(_in_float32(problem))),
+        ):
+            other.step()
+            found.append(_contender(name, other, VARIANTS[SPHERE], _held(other)))
+    return found
+
+
+def _in_float32(problem: Problem) -> Problem:
+    lists = {
+        name: [t.float() for t in getattr(problem, name)]
+        for name in ("thetas", "grads", "momenta", "references")
+    }
+    return replace(problem, **lists)
+
+
+def _held(opt: D3FusedSGD) -> list[torch.Tensor]:
+    return [
         value
         for state in opt.state.values()
         for name, value in state.items()
         if name != "momentum_buffer"
     ]
-    return [_contender(name, opt, held) for name in variants(problem.workload)]
 
 
-def _contender(name: str, opt: D3FusedSGD, held: list[torch.Tensor]) -> Contender:
-    variant = VARIANTS[name]
+def _contender(name: str, opt: D3FusedSGD, variant: Variant, held: list[torch.Tensor]) -> Contender:
     timed = {"constraint": variant.constraint, "radius": variant.radius}
 
     def warm() -> None:

@@ -11,7 +11,15 @@ import torch
 from benchmarks.contenders import ours, variants
 from benchmarks.memory import storage_bytes, transient_bytes
 from benchmarks.peers import PEERS, Unavailable, peers
-from benchmarks.timing import Contender, busy_core, host_seconds, interleave, quartiles
+from benchmarks.timing import (
+    Contender,
+    busy_core,
+    cpu_seconds,
+    host_seconds,
+    interleave,
+    quartiles,
+    seconds,
+)
 from benchmarks.workloads import Problem, Workload, draw
 from benchmarks.yardsticks import FLOORS, Yardsticks
 
@@ -49,13 +57,16 @@ def contenders(problem: Problem) -> tuple[list[Contender], dict[str, str]]:
     return able, skipped
 
 
-def measure(workload: Workload, device: torch.device, budget: float) -> Measurement:
+def measure(
+    workload: Workload, device: torch.device, budget: float, cpu_time: bool = False
+) -> Measurement:
     """Measure one workload.
 
     Args:
         workload: what to step over.
         device: where.
         budget: seconds for the rounds; building and compiling come on top.
+        cpu_time: count the process's CPU time instead of the clock on the wall.
     """
     gc.collect()  # the workload before may have been a large one
     problem = draw(workload, device)
@@ -64,7 +75,8 @@ def measure(workload: Workload, device: torch.device, budget: float) -> Measurem
     extra = {c.name: (storage_bytes(c.held), transient_bytes(c, device)) for c in able}
     yardsticks = Yardsticks(workload.footprint, device)
     with busy_core(workload.busy):
-        samples = interleave([*yardsticks.contenders, *able], device, budget)
+        clock = cpu_seconds if cpu_time else seconds
+        samples = interleave([*yardsticks.contenders, *able], device, budget, clock)
     common = {
         "kind": "step",
         "workload": workload.name,
@@ -111,8 +123,8 @@ def _row(
         "ms_q3": 1e3 * q3,
         "gbps": workload.bytes / median / 1e9,
     }
-    for what, seconds in floors.items():
-        row |= {f"{what}_ms": 1e3 * quartiles(seconds)[1], f"to_{what}": _ratio(times, seconds)}
+    for what, shortest in floors.items():
+        row |= {f"{what}_ms": 1e3 * quartiles(shortest)[1], f"to_{what}": _ratio(times, shortest)}
     for peer in PEERS:
         row[f"to_{peer}"] = _ratio(times, samples[peer]) if peer in samples else None
     return row

@@ -10,6 +10,9 @@ gradient is there beforehand; the radius is computed once, and rescaling is in p
 the fastest composition of multi-tensor calls that was found: a scratch buffer instead of a
 temporary, torch's fused SGD for the descent. ``compile`` is the plain step under torch.compile, one
 graph for all sizes. Tensors that are not tracked take torch's fused SGD in both.
+
+Beside weights of a half type there are two: ``sgd``, and ``plain``, the reference backend of
+d3fast, which rounds as the kernels do. The others would lose small steps.
 """
 
 import warnings
@@ -19,11 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.contenders import LR, MOMENTUM, WEIGHT
+from benchmarks.contenders import LR, MOMENTUM, WEIGHT, optimizer
 from benchmarks.timing import Contender
 from benchmarks.workloads import Problem, Workload
 
 SGD, AUTOGRAD, FOREACH, COMPILE = "sgd", "autograd", "foreach", "compile"
+PLAIN = "plain"
 
 
 class Unavailable(Exception):
@@ -48,6 +52,12 @@ def sgd(problem: Problem) -> Contender:
     """``torch.optim.SGD(fused=True)``: no distance, no projection."""
     opt = _sgd(problem, _parameters(problem, problem.grads), fused=True)
     return Contender(SGD, opt.step)
+
+
+def plain(problem: Problem) -> Contender:
+    """The step in plain PyTorch, as the reference backend takes it, on the sphere."""
+    opt = optimizer(problem, backend="reference")
+    return Contender(PLAIN, opt.step)
 
 
 def autograd(problem: Problem) -> Contender:
@@ -154,9 +164,12 @@ PEERS: Mapping[str, Callable[[Problem], Contender]] = {
     AUTOGRAD: autograd,
     FOREACH: foreach,
     COMPILE: compiled,
+    PLAIN: plain,
 }
 
 
 def peers(workload: Workload) -> list[str]:
     """Names of the peers that a workload is measured with."""
-    return [name for name in PEERS if name != COMPILE or workload.compiled]
+    if workload.half:
+        return [SGD, PLAIN]
+    return [SGD, AUTOGRAD, FOREACH, *([COMPILE] if workload.compiled else [])]

@@ -9,8 +9,8 @@ import argparse
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from benchmarks.contenders import BALL_INSIDE, FREE, OURS, SPHERE, VARIANTS
-from benchmarks.peers import AUTOGRAD, COMPILE, FOREACH, PEERS, SGD
+from benchmarks.contenders import BALL_INSIDE, FREE, OURS, SINGLE, SPHERE, VARIANTS
+from benchmarks.peers import AUTOGRAD, COMPILE, FOREACH, PEERS, PLAIN, SGD
 from benchmarks.plot import roofline
 from d3fast.report.plot import save_png
 from d3fast.report.results import Results, read_results
@@ -107,6 +107,27 @@ def short_table(results: Results) -> str:
                     *(_cell(sphere, f"to_{peer}", _faster) for peer in (AUTOGRAD, FOREACH)),
                 ]
             )
+    return markdown(headings, lines)
+
+
+def half_table(results: Results) -> str:
+    """Every contender beside weights of a half type: against the floor, torch and plain steps."""
+    headings = ["workload", "contender", "ms", "quartiles", "× floor", "/ torch's fused SGD",
+                "faster than plain PyTorch"]  # fmt: skip
+    lines = [
+        [
+            workload,
+            name,
+            number(row["ms"]),
+            f"{number(row['ms_q1'])} to {number(row['ms_q3'])}",
+            _times(row["to_floor"]),
+            _cell(row, f"to_{SGD}", _times),
+            _cell(row, f"to_{PLAIN}", _faster),
+        ]
+        for workload, rows in by_workload(results).items()
+        if SINGLE in rows
+        for name, row in rows.items()
+    ]
     return markdown(headings, lines)
 
 

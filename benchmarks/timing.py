@@ -59,6 +59,20 @@ def host_seconds(contender: Contender, device: torch.device, calls: int) -> floa
     return total / calls
 
 
+def cpu_seconds(contender: Contender, device: torch.device, calls: int) -> float:
+    """Mean seconds of CPU time that a call takes, all threads together.
+
+    With one thread that is the time of a call on a machine where others take turns on the cores.
+    """
+    total = 0.0
+    for _ in range(calls):
+        contender.prepare()
+        started = time.process_time()
+        contender.call()
+        total += time.process_time() - started
+    return total / calls
+
+
 def seconds(contender: Contender, device: torch.device, calls: int) -> float:
     """Mean seconds until the call's work is done, by the device's own clock on a GPU."""
     if device.type != "cuda":

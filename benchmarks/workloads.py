@@ -36,6 +36,8 @@ class Workload:
         constraints: ``FULL`` or ``MAIN``.
         compiled: let torch.compile take part; compiling takes longer than measuring.
         busy: keep one core busy with something else meanwhile.
+        dtype: of weights, gradients, momentum and references; a half type beside which d3fast
+            keeps what rounding takes off tracked weights.
     """
 
     name: str
@@ -44,6 +46,12 @@ class Workload:
     constraints: str = MAIN
     compiled: bool = False
     busy: bool = False
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def half(self) -> bool:
+        """Whether the weights are of a half type."""
+        return self.dtype.itemsize == 2
 
     @property
     def tracked_numel(self) -> int:
@@ -57,13 +65,18 @@ class Workload:
 
     @property
     def bytes(self) -> int:
-        """The least a D3 step moves: 24 bytes per tracked fp32 parameter, 20 per other one."""
-        return 24 * self.tracked_numel + 20 * self.plain_numel
+        """The least a D3 step moves: 24 bytes per tracked fp32 parameter, 20 per other one.
+
+        In a half type 16, of which 4 are the remainder's, and 10.
+        """
+        tracked, plain = (16, 10) if self.half else (24, 20)
+        return tracked * self.tracked_numel + plain * self.plain_numel
 
     @property
     def footprint(self) -> int:
-        """Bytes of weights, gradients and momentum, and of the references of tracked weights."""
-        return 16 * self.tracked_numel + 12 * self.plain_numel
+        """Bytes of weights, gradients, momentum; of references and remainders of tracked ones."""
+        tracked, plain = (10, 6) if self.half else (16, 12)
+        return tracked * self.tracked_numel + plain * self.plain_numel
 
     def of_one_element(self) -> "Workload":
         """As many tensors, of one element each: what is left is the call itself."""
@@ -102,6 +115,7 @@ def workloads(gpu: bool) -> list[Workload]:
         _of_model(vit_b16(), "head"),
         _of_model(vit_b16(), "all", compiled=gpu),
     ]
+    chosen += [_in_bf16(w) for w in (tens, sixties)]
     if not gpu:
         return chosen + [_beside_a_busy_core(w) for w in (tens, sixties)]
     return [
@@ -110,6 +124,11 @@ def workloads(gpu: bool) -> list[Workload]:
         Workload("10x25M", ((25_000_000,),) * 10, constraints=FULL, compiled=True),
         _of_model(transformer_1b(), "all"),
     ]
+
+
+def _in_bf16(workload: Workload) -> Workload:
+    name = f"{workload.name}, bf16"
+    return replace(workload, name=name, constraints=MAIN, compiled=False, dtype=torch.bfloat16)
 
 
 def _beside_a_busy_core(workload: Workload) -> Workload:
@@ -154,4 +173,7 @@ def draw(workload: Workload, device: torch.device) -> Problem:
     # Descending leads outwards, by far more than rounding: a bound that is meant to be reached is
     # reached in every step, as in training.
     grads = [normal(tuple(t.shape), 0.01).sub_(t, alpha=0.05) for t in thetas]
+    thetas, grads, references = (
+        [t.to(workload.dtype) for t in ts] for ts in (thetas, grads, references)
+    )
     return Problem(workload, thetas, grads, [torch.zeros_like(t) for t in thetas], references)

@@ -26,36 +26,48 @@ namespace py = pybind11;
 
 namespace d3 {
 
-std::vector<Segment> segments_of(const Addresses& theta, const std::vector<int64_t>& numel,
-                                 const Addresses& reference, const Addresses& momentum,
-                                 const Addresses& distance) {
-  const auto fits = [&](const char* name, size_t size) {
-    D3_CHECK(size == 0 || size == theta.size(),
-             name << " must have " << theta.size() << " entries or none, got " << size);
+std::vector<Segment> segments_of(const Columns& columns, const Dtypes& types) {
+  const size_t n = columns.theta.size();
+  const auto fits = [n](const char* name, const Addresses& column) {
+    D3_CHECK(column.empty() || column.size() == n,
+             name << " must have " << n << " entries or none, got " << column.size());
   };
-  D3_CHECK(numel.size() == theta.size(),
-           "numel must have " << theta.size() << " entries, got " << numel.size());
-  fits("reference", reference.size());
-  fits("momentum", momentum.size());
-  fits("distance", distance.size());
+  D3_CHECK(columns.numel.size() == n,
+           "numel must have " << n << " entries, got " << columns.numel.size());
+  fits("compensation", columns.compensation);
+  fits("reference", columns.reference);
+  fits("momentum", columns.momentum);
+  fits("distance", columns.distance);
+  const bool compensated = !columns.reference.empty() && is_half(types.weight);
+  D3_CHECK(n == 0 || compensated == !columns.compensation.empty(),
+           "compensation belongs to tracked weights of a half type, got "
+               << columns.compensation.size() << " entries for " << types.weight);
   // An empty tensor has no storage; null would say that its group has no such array.
   static double nothing = 0;
-  const auto storage = [](Address address, int64_t n) {
-    return n == 0 ? static_cast<void*>(&nothing) : pointer<void>(address);
+  const auto storage = [&](const Addresses& column, size_t i) {
+    if (column.empty()) return static_cast<void*>(nullptr);
+    const bool empty = columns.numel[i] == 0;
+    D3_CHECK(empty || column[i] != 0,
+             "tensor " << i << " of " << columns.numel[i] << " elements has no storage");
+    return empty ? static_cast<void*>(&nothing) : pointer<void>(column[i]);
   };
-  std::vector<Segment> segments(theta.size());
-  for (size_t i = 0; i < theta.size(); ++i) {
+  std::vector<Segment> segments(n);
+  for (size_t i = 0; i < n; ++i) {
     Segment& s = segments[i];
-    s.theta = pointer<void>(theta[i]);
-    s.numel = numel[i];
-    if (!reference.empty()) s.reference = storage(reference[i], numel[i]);
-    if (!momentum.empty()) s.momentum = storage(momentum[i], numel[i]);
-    if (!distance.empty()) s.distance = pointer<double>(distance[i]);
-    D3_CHECK(s.numel == 0 || (s.theta != nullptr && (reference.empty() || s.reference != nullptr) &&
-                              (momentum.empty() || s.momentum != nullptr)),
-             "tensor " << i << " of " << s.numel << " elements has no storage");
+    s.numel = columns.numel[i];
+    s.theta = storage(columns.theta, i);
+    s.compensation = storage(columns.compensation, i);
+    s.reference = storage(columns.reference, i);
+    s.momentum = storage(columns.momentum, i);
+    if (!columns.distance.empty()) s.distance = pointer<double>(columns.distance[i]);
   }
   return segments;
+}
+
+void refuse(const Dtypes& types) {
+  throw std::invalid_argument("there are no kernels for dtype " + types.weight +
+                              ", momentum_dtype " + types.momentum + ", reference_dtype " +
+                              types.reference);
 }
 
 void check_options(const Cut& cut, const StepOptions& o) {
@@ -75,15 +87,14 @@ namespace {
 
 class CpuPlan {
  public:
-  CpuPlan(const std::string& dtype, const Addresses& theta, const std::vector<int64_t>& numel,
-          const Addresses& reference, const Addresses& momentum, const Addresses& distance,
-          std::vector<double> reference_norms, bool joint)
-      : single_(dtype == "float32"),
-        cut_(cut(segments_of(theta, numel, reference, momentum, distance), joint, kCpuChunk)),
+  CpuPlan(const Dtypes& types, const Columns& columns, std::vector<double> reference_norms,
+          bool joint)
+      : stepper_(cpu_stepper(types)),
+        cut_(cut(segments_of(columns, types), joint, kCpuChunk)),
         reference_norms_(std::move(reference_norms)) {
-    D3_CHECK(single_ || dtype == "float64", "dtype must be float32 or float64, got " << dtype);
-    D3_CHECK(reference.empty() || reference_norms_.size() == theta.size(),
-             "reference_norms must have " << theta.size() << " entries, got "
+    if (stepper_ == nullptr) refuse(types);
+    D3_CHECK(columns.reference.empty() || reference_norms_.size() == columns.theta.size(),
+             "reference_norms must have " << columns.theta.size() << " entries, got "
                                           << reference_norms_.size());
   }
 
@@ -111,11 +122,11 @@ class CpuPlan {
     call.threads = threads;
     call.options = options;
     py::gil_scoped_release release;
-    single_ ? cpu_step<float>(call) : cpu_step<double>(call);
+    stepper_(call);
   }
 
  private:
-  bool single_;
+  CpuStepper stepper_;
   Cut cut_;
   std::vector<double> reference_norms_;
 };
@@ -175,13 +186,24 @@ PYBIND11_MODULE(_C, m) {
            py::arg("distance_weight"), py::arg("p"), py::arg("center"), py::arg("lower"),
            py::arg("upper"), py::arg("relative"), py::arg("grad_scale"));
 
+  py::class_<Dtypes>(m, "Dtypes")
+      .def(py::init([](std::string weight, std::string momentum, std::string reference) {
+             return Dtypes{std::move(weight), std::move(momentum), std::move(reference)};
+           }),
+           py::kw_only(), py::arg("weight"), py::arg("momentum"), py::arg("reference"));
+
+  py::class_<Columns>(m, "Columns")
+      .def(py::init([](Addresses theta, std::vector<int64_t> numel, Addresses compensation,
+                       Addresses reference, Addresses momentum, Addresses distance) {
+             return Columns{std::move(theta),     std::move(numel),    std::move(compensation),
+                            std::move(reference), std::move(momentum), std::move(distance)};
+           }),
+           py::kw_only(), py::arg("theta"), py::arg("numel"), py::arg("compensation"),
+           py::arg("reference"), py::arg("momentum"), py::arg("distance"));
+
   py::class_<CpuPlan>(m, "CpuPlan")
-      .def(py::init<const std::string&, const Addresses&, const std::vector<int64_t>&,
-                    const Addresses&, const Addresses&, const Addresses&, std::vector<double>,
-                    bool>(),
-           py::kw_only(), py::arg("dtype"), py::arg("theta"), py::arg("numel"),
-           py::arg("reference"), py::arg("momentum"), py::arg("distance"),
-           py::arg("reference_norms"), py::arg("joint"))
+      .def(py::init<const Dtypes&, const Columns&, std::vector<double>, bool>(), py::kw_only(),
+           py::arg("dtypes"), py::arg("columns"), py::arg("reference_norms"), py::arg("joint"))
       .def("step", &CpuPlan::step, py::arg("grads"), py::arg("fresh"), py::arg("verify"),
            py::arg("threads"), py::arg("options"));
   bind_watch(m);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "plan.h"
+#include "stored.h"
 
 namespace d3 {
 
@@ -18,11 +19,19 @@ P* pointer(Address address) {
   return reinterpret_cast<P*>(address);
 }
 
-// The tensors of one group. reference, momentum and distance may be empty: the group has none.
-// Throws std::invalid_argument where lengths differ or a tensor with elements has no storage.
-std::vector<Segment> segments_of(const Addresses& theta, const std::vector<int64_t>& numel,
-                                 const Addresses& reference, const Addresses& momentum,
-                                 const Addresses& distance);
+// The tensors of one group. All columns but theta may be empty: the group has none.
+struct Columns {
+  Addresses theta;
+  std::vector<int64_t> numel;
+  Addresses compensation, reference, momentum, distance;
+};
+
+// Throws std::invalid_argument where lengths differ, a tensor with elements has no storage, or
+// weights of a half type are tracked without compensation.
+std::vector<Segment> segments_of(const Columns& columns, const Dtypes& types);
+
+// Throws std::invalid_argument: there are no kernels for these types.
+[[noreturn]] void refuse(const Dtypes& types);
 
 // Whether a group cut like this can take a step with these options.
 void check_options(const Cut& cut, const StepOptions& options);

@@ -11,9 +11,11 @@
 
 namespace d3 {
 
-// One tensor: dense storage of numel elements, all arrays laid out alike.
+// One tensor: dense storage of numel elements, all arrays laid out alike; their types are the
+// group's (see `stored.h`).
 struct Segment {
   void* theta = nullptr;            // [numel]
+  void* compensation = nullptr;     // [numel], of tracked weights of a half type, else null
   const void* reference = nullptr;  // [numel], null where the group is not tracked
   void* momentum = nullptr;         // [numel], null without momentum
   double* distance = nullptr;       // [1], norm handed from step to step; null where not carried

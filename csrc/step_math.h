@@ -143,9 +143,7 @@ D3_HD V mend(V theta, V reference, V grad, V& v, const Scalars<T>& s, T rate, T 
 
 // Whether a handed-over norm is off by more than the rounding of stored weights explains.
 template <class T>
-D3_HD bool is_stale(double handed, double actual, double weight_norm) {
-  const double epsilon = sizeof(T) == 4 ? 0x1p-23 : 0x1p-52;
-  const double rounding = 2 * epsilon * weight_norm;
+D3_HD bool is_stale(double handed, double actual, double rounding) {
   const double off = handed > actual ? handed - actual : actual - handed;
   const double tolerance = sizeof(T) == 4 ? 1e-5 : 1e-12;
   return actual * 0 == 0 &&

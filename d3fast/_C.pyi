@@ -23,16 +23,27 @@ class StepOptions:
         grad_scale: float,
     ) -> None: ...
 
+class Dtypes:
+    def __init__(self, *, weight: str, momentum: str, reference: str) -> None: ...
+
+class Columns:
+    def __init__(
+        self,
+        *,
+        theta: Sequence[int],
+        numel: Sequence[int],
+        compensation: Sequence[int],
+        reference: Sequence[int],
+        momentum: Sequence[int],
+        distance: Sequence[int],
+    ) -> None: ...
+
 class CpuPlan:
     def __init__(
         self,
         *,
-        dtype: str,
-        theta: Sequence[int],
-        numel: Sequence[int],
-        reference: Sequence[int],
-        momentum: Sequence[int],
-        distance: Sequence[int],
+        dtypes: Dtypes,
+        columns: Columns,
         reference_norms: Sequence[float],
         joint: bool,
     ) -> None: ...
@@ -72,17 +83,7 @@ def cut(
 def cuda_write(*, device: int, stream: int, to: int, words: Sequence[int]) -> None: ...
 
 class CudaPlan:  # only where built with CUDA, like cuda_write
-    def __init__(
-        self,
-        *,
-        dtype: str,
-        theta: Sequence[int],
-        numel: Sequence[int],
-        reference: Sequence[int],
-        momentum: Sequence[int],
-        distance: Sequence[int],
-        joint: bool,
-    ) -> None: ...
+    def __init__(self, *, dtypes: Dtypes, columns: Columns, joint: bool) -> None: ...
     @property
     def table(self) -> bytes: ...
     @property

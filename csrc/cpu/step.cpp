@@ -25,11 +25,14 @@ struct Team {
   }
 };
 
-template <class T>
+template <class K>
 class Stepper {
+  using T = typename K::T;
+  using W = typename K::Weight;
+
  public:
   explicit Stepper(const CpuStep& step)
-      : step_(step), cut_(*step.cut), options_(step.options), sweeps_(sweeps<T>()) {
+      : step_(step), cut_(*step.cut), options_(step.options), sweeps_(sweeps()) {
     const StepOptions& o = options_;
     scalars_ = {static_cast<T>(o.lr), static_cast<T>(o.momentum), static_cast<T>(o.weight_decay),
                 o.maximize ? T(-1) : T(1), static_cast<T>(o.distance_weight)};
@@ -68,13 +71,14 @@ class Stepper {
   }
 
  private:
-  Span<T> span(const Chunk& chunk) const {
+  Span<K> span(const Chunk& chunk) const {
     const Segment& s = cut_.segments[chunk.segment];
-    const int64_t at = chunk.offset;
-    T* momentum = static_cast<T*>(s.momentum);
-    const T* reference = static_cast<const T*>(s.reference);
-    return {static_cast<T*>(s.theta) + at, reference ? reference + at : nullptr,
-            static_cast<T*>(step_.grads[chunk.segment]) + at, momentum ? momentum + at : nullptr,
+    const auto from = [&chunk](auto* first) { return first ? first + chunk.offset : nullptr; };
+    return {from(static_cast<W*>(s.theta)),
+            from(static_cast<W*>(s.compensation)),
+            from(static_cast<const typename K::Reference*>(s.reference)),
+            from(static_cast<W*>(step_.grads[chunk.segment])),
+            from(static_cast<typename K::Momentum*>(s.momentum)),
             chunk.length};
   }
 
@@ -83,7 +87,7 @@ class Stepper {
   }
 
   Sums update(const Chunk& chunk, T inverse) const {
-    const Span<T> a = span(chunk);
+    const Span<K> a = span(chunk);
     if (options_.grad_scale != 1) sweeps_.unscale(a, static_cast<T>(options_.grad_scale));
     return sweeps_.update(a, tracking_, momentum_, scalars_, rate(chunk), inverse);
   }
@@ -123,7 +127,12 @@ class Stepper {
     });
     const double actual = std::sqrt(sums.before);
     // A norm that is right keeps its bits: resuming from a checkpoint repeats the run exactly.
-    return is_stale<T>(handed, actual, std::sqrt(weight)) || !(handed >= 0) ? actual : handed;
+    return !(handed >= 0) || stale(unit, handed, actual, weight) ? actual : handed;
+  }
+
+  // weight: sum of theta^2, about.
+  bool stale(const Unit& unit, double handed, double actual, double weight) const {
+    return is_stale<T>(handed, actual, storing_error<W>(std::sqrt(weight), unit.elements));
   }
 
   void step_unit(const Unit& unit, const Team& team) {
@@ -132,7 +141,7 @@ class Stepper {
     const T inverse = inverse_distance<T>(handed);
     Sums sums = sweep(unit, team, [&](const Chunk& chunk) { return update(chunk, inverse); });
     const double actual = std::sqrt(sums.before);
-    if (pushed && mends_ && is_stale<T>(handed, actual, std::sqrt(sums.weight))) {
+    if (pushed && mends_ && stale(unit, handed, actual, sums.weight)) {
       const T right = inverse_distance<T>(actual);
       sums = sweep(unit, team, [&](const Chunk& chunk) {
         return sweeps_.mend(span(chunk), momentum_, scalars_, rate(chunk), inverse, right);
@@ -178,7 +187,7 @@ class Stepper {
   const CpuStep& step_;
   const Cut& cut_;
   const StepOptions& options_;
-  const Sweeps<T>& sweeps_;
+  const Sweeps<K>& sweeps_;
   Scalars<T> scalars_;
   Momentum momentum_;
   Center center_;
@@ -189,12 +198,12 @@ class Stepper {
 
 }  // namespace
 
-template <class T>
-void cpu_step(const CpuStep& step) {
-  Stepper<T>(step).run();
+CpuStepper cpu_stepper(const Dtypes& types) {
+  CpuStepper found = nullptr;
+  visit_storage(CpuStorages(), types, [&found](auto storage) {
+    found = [](const CpuStep& step) { Stepper<decltype(storage)>(step).run(); };
+  });
+  return found;
 }
-
-template void cpu_step<float>(const CpuStep&);
-template void cpu_step<double>(const CpuStep&);
 
 }  // namespace d3

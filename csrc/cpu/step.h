@@ -4,6 +4,7 @@
 #pragma once
 
 #include "plan.h"
+#include "stored.h"
 
 namespace d3 {
 
@@ -22,8 +23,10 @@ struct CpuStep {
   StepOptions options;
 };
 
-// Takes the step in place. T is the dtype of all arrays.
-template <class T>
-void cpu_step(const CpuStep& step);
+// Takes a step in place.
+using CpuStepper = void (*)(const CpuStep& step);
+
+// The one for arrays of these types, or null where there are no kernels for them.
+CpuStepper cpu_stepper(const Dtypes& types);
 
 }  // namespace d3

@@ -9,15 +9,12 @@
 
 namespace d3 {
 
-const Sweeps<float>& sweeps_f32_baseline();
-const Sweeps<double>& sweeps_f64_baseline();
+const AllSweeps& sweeps_baseline();
 #if defined(D3_HAVE_V3)
-const Sweeps<float>& sweeps_f32_v3();
-const Sweeps<double>& sweeps_f64_v3();
+const AllSweeps& sweeps_v3();
 #endif
 #if defined(D3_HAVE_V4)
-const Sweeps<float>& sweeps_f32_v4();
-const Sweeps<double>& sweeps_f64_v4();
+const AllSweeps& sweeps_v4();
 #endif
 
 namespace {
@@ -25,22 +22,21 @@ namespace {
 struct Level {
   std::string name;
   bool supported;
-  const Sweeps<float>* f32;
-  const Sweeps<double>* f64;
+  const AllSweeps* sweeps;
 };
 
 std::vector<Level> levels() {
-  std::vector<Level> all = {{"baseline", true, &sweeps_f32_baseline(), &sweeps_f64_baseline()}};
+  std::vector<Level> all = {{"baseline", true, &sweeps_baseline()}};
 #if defined(D3_HAVE_V3)
   const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                   __builtin_cpu_supports("bmi2");
-  all.push_back({"x86-64-v3", v3, &sweeps_f32_v3(), &sweeps_f64_v3()});
+  all.push_back({"x86-64-v3", v3, &sweeps_v3()});
 #endif
 #if defined(D3_HAVE_V4)
   const bool v4 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                   __builtin_cpu_supports("avx512vl");
-  all.push_back({"x86-64-v4", v4, &sweeps_f32_v4(), &sweeps_f64_v4()});
+  all.push_back({"x86-64-v4", v4, &sweeps_v4()});
 #endif
   return all;
 }
@@ -66,14 +62,7 @@ const Level& chosen() {
 
 }  // namespace
 
-template <>
-const Sweeps<float>& sweeps<float>() {
-  return *chosen().f32;
-}
-template <>
-const Sweeps<double>& sweeps<double>() {
-  return *chosen().f64;
-}
+const AllSweeps& sweeps() { return *chosen().sweeps; }
 
 std::vector<std::string> simd_levels() {
   std::vector<std::string> names;

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Compiled once per SIMD level; D3_SIMD_LEVEL names it. Everything here has internal linkage but
-// the two tables at the end, so that no function built for one level can be linked into another.
+// the table at the end, so that no function built for one level can be linked into another.
+#include <utility>
+
+#include "cpu/lanes.h"
 #include "cpu/sweeps.h"
 
 // Behind a lambda's parameter list; a lambda left as a call would lose its vectors to the stack.
@@ -10,209 +13,224 @@
 namespace d3 {
 namespace {
 
-// Elements per vector, the same at every SIMD level: so are the sums' bits.
-constexpr int kLanes = 8;
 // Sums run over this many vectors in T before they are added up in double.
 constexpr int kRun = 64;
 
-// GCC/Clang vectors; the second form loads from any aligned element.
-template <class T>
-struct Lanes;
-template <>
-struct Lanes<float> {
-  typedef float V __attribute__((vector_size(4 * kLanes)));
-  typedef float Unaligned __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
-};
-template <>
-struct Lanes<double> {
-  typedef double V __attribute__((vector_size(8 * kLanes)));
-  typedef double Unaligned __attribute__((vector_size(8 * kLanes), aligned(8), may_alias));
-};
-template <class T>
-using Vec = typename Lanes<T>::V;
-
-// Fewer than kLanes elements at the end of an array are padded with zeros, which add nothing.
-template <class T>
-D3_HD Vec<T> load(const T* p, int count) {
-  if (count == kLanes) return *reinterpret_cast<const typename Lanes<T>::Unaligned*>(p);
-  Vec<T> x{};
-  for (int i = 0; i < count; ++i) x[i] = p[i];
-  return x;
-}
-template <class T>
-D3_HD void store(T* p, Vec<T> x, int count) {
-  if (count == kLanes) {
-    *reinterpret_cast<typename Lanes<T>::Unaligned*>(p) = x;
-  } else {
-    for (int i = 0; i < count; ++i) p[i] = x[i];
-  }
-}
+// What a storage is computed with.
+template <class K>
+using VecOf = Vec<typename K::T, kWidth<K>>;
 
 // Asks for the line kAhead bytes on: the CPU's own prefetchers lag behind this many streams. The
 // line may lie past the array, where prefetching is harmless but pointer arithmetic is not.
 constexpr std::uintptr_t kLine = 64, kAhead = 2048;
-template <bool kWrite, class T>
-D3_HD void prefetch(const T* p) {
-  const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(p) + kAhead;
+template <bool kWrite, class S>
+D3_HD void prefetch(const S* p, int64_t i) {
+  if (i * sizeof(S) % kLine != 0) return;
+  const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(p + i) + kAhead;
   __builtin_prefetch(reinterpret_cast<const void*>(address), kWrite);
 }
 
+// The sums of one run, lane by lane; a vector may hold only a part of the lanes.
 template <class V>
-D3_HD double total(const V& x) {
-  double sum = 0;
-  for (int i = 0; i < kLanes; ++i) sum += x[i];
-  return sum;
-}
-
-// The sums of one run, lane by lane.
-template <class T>
 struct RunSums {
-  Vec<T> before{}, after{}, weight{}, inner{};
+  V before{}, after{}, weight{}, inner{};
 
-  D3_HD void add(Vec<T> delta_before, Vec<T> delta, Vec<T> theta) {
+  D3_HD void add(V delta_before, V delta, V theta) {
     before += delta_before * delta_before;
     after += delta * delta;
     weight += theta * theta;
     inner += delta * theta;
   }
-  D3_HD Sums sums() const { return {total(before), total(after), total(weight), total(inner)}; }
+  D3_HD void add_to(Sums& sums) const {
+    for (size_t i = 0; i < sizeof(V) / sizeof(before[0]); ++i) {
+      sums.before += before[i];
+      sums.after += after[i];
+      sums.weight += weight[i];
+      sums.inner += inner[i];
+    }
+  }
 };
 
-// Calls body(i, count, sums) for every kLanes elements of n; count is less in the last call only.
-template <class T, class Body>
-D3_HD Sums accumulate(int64_t n, const Body& body) {
+// Calls body(i, count, sums) for every vector of n elements; count is less at the end only. Part:
+// of the vectors that make up the lanes.
+template <class K, int... Part, class Body>
+D3_HD Sums accumulate(int64_t n, const Body& body, std::integer_sequence<int, Part...>) {
+  constexpr int N = kWidth<K>, kAll = kLanes<K>;
   Sums sums;
-  const int64_t whole = n - n % kLanes;
+  const int64_t whole = n - n % kAll;
   for (int64_t i = 0; i < whole;) {
-    const int64_t end = whole - i < kRun * kLanes ? whole : i + kRun * kLanes;
-    RunSums<T> run;
-    for (; i < end; i += kLanes) body(i, kLanes, run);
-    sums.add(run.sums());
+    const int64_t end = whole - i < kRun * kAll ? whole : i + kRun * kAll;
+    RunSums<VecOf<K>> run[sizeof...(Part)];
+    for (; i < end; i += kAll) (body(i + Part * N, N, run[Part]), ...);
+    Sums of_run;
+    (run[Part].add_to(of_run), ...);
+    sums.add(of_run);
   }
-  if (whole < n) {
-    RunSums<T> run;
-    body(whole, static_cast<int>(n - whole), run);
-    sums.add(run.sums());
+  Sums of_rest;
+  for (int64_t i = whole; i < n; i += N) {
+    RunSums<VecOf<K>> run;
+    body(i, n - i < N ? static_cast<int>(n - i) : N, run);
+    run.add_to(of_rest);
   }
+  sums.add(of_rest);
   return sums;
 }
+template <class K, class Body>
+D3_HD Sums accumulate(int64_t n, const Body& body) {
+  return accumulate<K>(n, body, std::make_integer_sequence<int, kLanes<K> / kWidth<K>>());
+}
 
-template <class T, bool kTracked, Push P, Momentum M>
-Sums update(const Span<T>& a, const Scalars<T>& given, T rate, T inverse) {
+// The same for a sweep without sums: body(i, count).
+template <class K, class Body>
+D3_HD void sweep(int64_t n, const Body& body) {
+  constexpr int N = kWidth<K>;
+  const int64_t whole = n - n % N;
+  for (int64_t i = 0; i < whole; i += N) body(i, N);
+  if (whole < n) body(whole, static_cast<int>(n - whole));
+}
+
+template <class K, bool kTracked, Push P, Momentum M>
+Sums update(const Span<K>& a, const Scalars<typename K::T>& given, typename K::T rate,
+            typename K::T inverse) {
+  using T = typename K::T;
+  using V = VecOf<K>;
+  constexpr int N = kWidth<K>;
   const Scalars<T> s = given;  // a copy: stores to theta cannot alias it
-  T* __restrict__ const theta = a.theta;
-  const T* __restrict__ const reference = a.reference;
-  const T* __restrict__ const grad = a.grad;
-  T* __restrict__ const momentum = a.momentum;
-  return accumulate<T>(a.n, [=](int64_t i, int count, RunSums<T>& sums) D3_INLINE {
-    if (i * sizeof(T) % kLine == 0) {
-      prefetch<true>(theta + i);
-      prefetch<false>(grad + i);
-      if constexpr (kTracked) prefetch<false>(reference + i);
-      if constexpr (M != Momentum::none) prefetch<true>(momentum + i);
-    }
-    const Vec<T> was = load(theta + i, count);
-    Vec<T> theta_0{}, v{};
-    if constexpr (kTracked) theta_0 = load(reference + i, count);
-    if constexpr (M != Momentum::none) v = load<T>(momentum + i, count);
-    const Vec<T> delta = was - theta_0;
-    const Vec<T> next = advance<T, P, M>(was, delta, load(grad + i, count), v, s, rate, inverse);
-    store(theta + i, next, count);
-    if constexpr (M != Momentum::none) store(momentum + i, v, count);
+  const Weights<K, kTracked> weights = {a.theta, a.compensation};
+  const typename K::Reference* __restrict__ const reference = a.reference;
+  const typename K::Weight* __restrict__ const grad = a.grad;
+  typename K::Momentum* __restrict__ const momentum = a.momentum;
+  return accumulate<K>(a.n, [=](int64_t i, int count, RunSums<V>& sums) D3_INLINE {
+    prefetch<true>(weights.theta, i);
+    if constexpr (Weights<K, kTracked>::kCompensated) prefetch<true>(weights.compensation, i);
+    prefetch<false>(grad, i);
+    if constexpr (kTracked) prefetch<false>(reference, i);
+    if constexpr (M != Momentum::none) prefetch<true>(momentum, i);
+    const V was = weights.load(i, count);
+    V theta_0{}, v{};
+    if constexpr (kTracked) theta_0 = load<N>(reference + i, count);
+    if constexpr (M != Momentum::none) v = load<N>(momentum + i, count);
+    const V delta = was - theta_0;
+    const V next = advance<T, P, M>(was, delta, load<N>(grad + i, count), v, s, rate, inverse);
+    weights.store(i, next, count);
+    if constexpr (M != Momentum::none) store<N>(momentum + i, v, count);
     if constexpr (kTracked) sums.add(delta, next - theta_0, next);
   });
 }
 
-template <class T, Momentum M>
-Sums mend_chunk(const Span<T>& a, const Scalars<T>& s, T rate, T stale, T right) {
-  return accumulate<T>(a.n, [=](int64_t i, int count, RunSums<T>& sums) D3_INLINE {
-    const Vec<T> was = load<T>(a.theta + i, count), theta_0 = load(a.reference + i, count);
-    Vec<T> v{};
-    if constexpr (M != Momentum::none) v = load<T>(a.momentum + i, count);
-    const Vec<T> grad = load<T>(a.grad + i, count);
-    const Vec<T> next = mend<T, M>(was, theta_0, grad, v, s, rate, stale, right);
-    store(a.theta + i, next, count);
-    if constexpr (M != Momentum::none) store(a.momentum + i, v, count);
+template <class K, Momentum M>
+Sums mend_chunk(const Span<K>& a, const Scalars<typename K::T>& s, typename K::T rate,
+                typename K::T stale, typename K::T right) {
+  using T = typename K::T;
+  using V = VecOf<K>;
+  constexpr int N = kWidth<K>;
+  const Weights<K, true> weights = {a.theta, a.compensation};
+  return accumulate<K>(a.n, [=](int64_t i, int count, RunSums<V>& sums) D3_INLINE {
+    const V was = weights.load(i, count), theta_0 = load<N>(a.reference + i, count);
+    V v{};
+    if constexpr (M != Momentum::none) v = load<N>(a.momentum + i, count);
+    const V grad = load<N>(a.grad + i, count);
+    const V next = mend<T, M>(was, theta_0, grad, v, s, rate, stale, right);
+    weights.store(i, next, count);
+    if constexpr (M != Momentum::none) store<N>(a.momentum + i, v, count);
     sums.add(was - theta_0, next - theta_0, next);
   });
 }
 
-template <class T, Momentum M>
-Sums update_as(const Span<T>& a, Tracking tracking, const Scalars<T>& s, T rate, T inverse) {
+template <class K, Momentum M>
+Sums update_as(const Span<K>& a, Tracking tracking, const Scalars<typename K::T>& s,
+               typename K::T rate, typename K::T inverse) {
   switch (tracking) {
     case Tracking::measured:
-      return update<T, true, Push::none, M>(a, s, rate, inverse);
+      return update<K, true, Push::none, M>(a, s, rate, inverse);
     case Tracking::pushed_p1:
-      return update<T, true, Push::p1, M>(a, s, rate, inverse);
+      return update<K, true, Push::p1, M>(a, s, rate, inverse);
     case Tracking::pushed_p2:
-      return update<T, true, Push::p2, M>(a, s, rate, inverse);
+      return update<K, true, Push::p2, M>(a, s, rate, inverse);
     default:
-      return update<T, false, Push::none, M>(a, s, rate, inverse);
+      return update<K, false, Push::none, M>(a, s, rate, inverse);
   }
 }
 
-template <class T>
-Sums any_update(const Span<T>& a, Tracking tracking, Momentum momentum, const Scalars<T>& s, T rate,
-                T inverse) {
+template <class K>
+Sums any_update(const Span<K>& a, Tracking tracking, Momentum momentum,
+                const Scalars<typename K::T>& s, typename K::T rate, typename K::T inverse) {
   switch (momentum) {
     case Momentum::heavy_ball:
-      return update_as<T, Momentum::heavy_ball>(a, tracking, s, rate, inverse);
+      return update_as<K, Momentum::heavy_ball>(a, tracking, s, rate, inverse);
     case Momentum::nesterov:
-      return update_as<T, Momentum::nesterov>(a, tracking, s, rate, inverse);
+      return update_as<K, Momentum::nesterov>(a, tracking, s, rate, inverse);
     default:
-      return update_as<T, Momentum::none>(a, tracking, s, rate, inverse);
+      return update_as<K, Momentum::none>(a, tracking, s, rate, inverse);
   }
 }
 
-template <class T>
-Sums any_mend(const Span<T>& a, Momentum momentum, const Scalars<T>& s, T rate, T stale, T right) {
+template <class K>
+Sums any_mend(const Span<K>& a, Momentum momentum, const Scalars<typename K::T>& s,
+              typename K::T rate, typename K::T stale, typename K::T right) {
   switch (momentum) {
     case Momentum::heavy_ball:
-      return mend_chunk<T, Momentum::heavy_ball>(a, s, rate, stale, right);
+      return mend_chunk<K, Momentum::heavy_ball>(a, s, rate, stale, right);
     case Momentum::nesterov:
-      return mend_chunk<T, Momentum::nesterov>(a, s, rate, stale, right);
+      return mend_chunk<K, Momentum::nesterov>(a, s, rate, stale, right);
     default:
-      return mend_chunk<T, Momentum::none>(a, s, rate, stale, right);
+      return mend_chunk<K, Momentum::none>(a, s, rate, stale, right);
   }
 }
 
-// Same lanes and order as in `update`: without a projection it gives the carried norm's bits.
-template <class T>
-double squared_distance(const Span<T>& a) {
-  return accumulate<T>(a.n,
-                       [=](int64_t i, int count, RunSums<T>& sums) D3_INLINE {
-                         const Vec<T> delta =
-                             load<T>(a.theta + i, count) - load(a.reference + i, count);
+// Same lanes and order as in `update`: without a projection it gives the carried norm's bits, but
+// for what rounding took off weights of a half type.
+template <class K>
+double squared_distance(const Span<K>& a) {
+  using V = VecOf<K>;
+  constexpr int N = kWidth<K>;
+  const Weights<K, true> weights = {a.theta, a.compensation};
+  return accumulate<K>(a.n,
+                       [=](int64_t i, int count, RunSums<V>& sums) D3_INLINE {
+                         const V delta = weights.load(i, count) - load<N>(a.reference + i, count);
                          sums.after += delta * delta;
                        })
       .after;
 }
 
-template <class T>
-void rescale(const Span<T>& a, Center center, T c) {
+template <class K>
+void rescale(const Span<K>& a, Center center, typename K::T c) {
+  using V = VecOf<K>;
+  constexpr int N = kWidth<K>;
+  const Weights<K, true> weights = {a.theta, a.compensation};
+  const typename K::Reference* __restrict__ const reference = a.reference;
   if (center == Center::origin) {
-    for (int64_t i = 0; i < a.n; ++i) a.theta[i] *= c;
+    sweep<K>(a.n, [=](int64_t i, int count)
+                      D3_INLINE { weights.store(i, weights.load(i, count) * c, count); });
   } else {
-    for (int64_t i = 0; i < a.n; ++i) {
-      a.theta[i] = a.reference[i] + c * (a.theta[i] - a.reference[i]);
-    }
+    sweep<K>(a.n, [=](int64_t i, int count) D3_INLINE {
+      const V theta_0 = load<N>(reference + i, count);
+      weights.store(i, theta_0 + c * (weights.load(i, count) - theta_0), count);
+    });
   }
 }
 
-template <class T>
-void unscale(const Span<T>& a, T scale) {
-  for (int64_t i = 0; i < a.n; ++i) a.grad[i] /= scale;
+template <class K>
+void unscale(const Span<K>& a, typename K::T scale) {
+  constexpr int N = kWidth<K>;
+  typename K::Weight* const grad = a.grad;
+  sweep<K>(a.n, [=](int64_t i, int count)
+                    D3_INLINE { store<N>(grad + i, load<N>(grad + i, count) / scale, count); });
 }
 
-template <class T>
-constexpr Sweeps<T> kTable = {any_update<T>, any_mend<T>, squared_distance<T>, rescale<T>,
-                              unscale<T>};
+template <class K>
+constexpr Sweeps<K> kTable = {any_update<K>, any_mend<K>, squared_distance<K>, rescale<K>,
+                              unscale<K>};
+template <class... K>
+constexpr AllSweeps every(Storages<K...>) {
+  return {kTable<K>...};
+}
+constexpr AllSweeps kAll = every(CpuStorages());
 
 }  // namespace
 
 #define D3_CONCAT_(a, b) a##b
 #define D3_CONCAT(a, b) D3_CONCAT_(a, b)
-const Sweeps<float>& D3_CONCAT(sweeps_f32_, D3_SIMD_LEVEL)() { return kTable<float>; }
-const Sweeps<double>& D3_CONCAT(sweeps_f64_, D3_SIMD_LEVEL)() { return kTable<double>; }
+const AllSweeps& D3_CONCAT(sweeps_, D3_SIMD_LEVEL)() { return kAll; }
 
 }  // namespace d3

@@ -28,11 +28,9 @@ DeviceScalar on_device(const Scalar& scalar) {
 
 class CudaPlan {
  public:
-  CudaPlan(const std::string& dtype, const Addresses& theta, const std::vector<int64_t>& numel,
-           const Addresses& reference, const Addresses& momentum, const Addresses& distance,
-           bool joint)
-      : cut_(cut(segments_of(theta, numel, reference, momentum, distance), joint, cuda_chunk())) {
-    D3_CHECK(dtype == "float32", "dtype must be float32, got " << dtype);
+  CudaPlan(const Dtypes& types, const Columns& columns, bool joint)
+      : stepper_(cuda_stepper(types)), cut_(cut(segments_of(columns, types), joint, cuda_chunk())) {
+    if (stepper_ == nullptr) refuse(types);
   }
 
   // What has to lie on the device: segments, units, chunks and order, one after the other.
@@ -68,10 +66,11 @@ class CudaPlan {
     call.found_inf = pointer<float>(found_inf);
     call.verify = verify;
     call.options = options;
-    cuda_step(cut_, call);
+    stepper_(cut_, call);
   }
 
  private:
+  CudaStepper stepper_;
   Cut cut_;
 };
 
@@ -85,10 +84,8 @@ void bind_cuda(py::module_& m) {
       },
       py::kw_only(), py::arg("device"), py::arg("stream"), py::arg("to"), py::arg("words"));
   py::class_<CudaPlan>(m, "CudaPlan")
-      .def(py::init<const std::string&, const Addresses&, const std::vector<int64_t>&,
-                    const Addresses&, const Addresses&, const Addresses&, bool>(),
-           py::kw_only(), py::arg("dtype"), py::arg("theta"), py::arg("numel"),
-           py::arg("reference"), py::arg("momentum"), py::arg("distance"), py::arg("joint"))
+      .def(py::init<const Dtypes&, const Columns&, bool>(), py::kw_only(), py::arg("dtypes"),
+           py::arg("columns"), py::arg("joint"))
       .def_property_readonly("table", &CudaPlan::table)
       .def_property_readonly("workspace_bytes", &CudaPlan::workspace_bytes)
       .def("step", &CudaPlan::step, py::kw_only(), py::arg("device"), py::arg("stream"),

@@ -11,6 +11,7 @@
 #include "cuda/launch.h"
 #include "plan.h"
 #include "step_math.h"
+#include "stored.h"
 
 namespace d3 {
 
@@ -75,26 +76,68 @@ __device__ inline Scalars<float> scalars_of(const DeviceStep& step) {
           static_cast<float>(o.distance_weight)};
 }
 
+// One chunk; compensation, reference, momentum and grad may be null.
+template <class K>
 struct Arrays {
-  float* theta;
-  const float* reference;
-  float* grad;
-  float* momentum;
+  using W = typename K::Weight;
+  static constexpr int N = kElements<K>;
+  W* theta;
+  W* compensation;
+  const typename K::Reference* reference;
+  W* grad;
+  typename K::Momentum* momentum;
   int64_t n;
   bool aligned;
+
+  template <Read R, class S>
+  __device__ Run<N> load(const S* p, int64_t at) const {
+    return load_run<N, R>(p, at, n, aligned);
+  }
+  template <class S>
+  __device__ void store(S* p, int64_t at, const Run<N>& run) const {
+    store_run<N>(p, at, n, aligned, run);
+  }
+
+  // The weights, with their remainders where these are kept: as `whole_weight` has it.
+  template <bool kTracked, Read R>
+  __device__ Run<N> load_weights(int64_t at) const {
+    Run<N> x = load<R>(theta, at);
+    if constexpr (kTracked && Stored<W>::kHalf) {
+      const Run<N> c = load<R>(compensation, at);
+      for (int k = 0; k < N; ++k) x.x[k] = whole_weight<W>(x.x[k], c.x[k]);
+    }
+    return x;
+  }
+  template <bool kTracked>
+  __device__ void store_weights(int64_t at, const Run<N>& x) const {
+    store(theta, at, x);
+    if constexpr (kTracked && Stored<W>::kHalf) {
+      Run<N> c;
+      for (int k = 0; k < N; ++k) c.x[k] = x.x[k] - widen(narrow<W>(x.x[k]));
+      store(compensation, at, c);
+    }
+  }
 };
 
-__device__ inline Arrays arrays_of(const DeviceStep& step, const Chunk& chunk) {
+template <class S>
+__device__ inline S* from(S* first, int64_t offset) {
+  return first == nullptr ? nullptr : first + offset;
+}
+
+template <class K>
+__device__ inline Arrays<K> arrays_of(const DeviceStep& step, const Chunk& chunk) {
+  using W = typename K::Weight;
   const Segment& s = step.segments[chunk.segment];
-  Arrays a;
-  a.theta = static_cast<float*>(s.theta) + chunk.offset;
-  a.reference = s.reference ? static_cast<const float*>(s.reference) + chunk.offset : nullptr;
-  a.momentum = s.momentum ? static_cast<float*>(s.momentum) + chunk.offset : nullptr;
+  Arrays<K> a;
+  a.theta = from(static_cast<W*>(s.theta), chunk.offset);
+  a.compensation = from(static_cast<W*>(s.compensation), chunk.offset);
+  a.reference = from(static_cast<const typename K::Reference*>(s.reference), chunk.offset);
+  a.momentum = from(static_cast<typename K::Momentum*>(s.momentum), chunk.offset);
   a.grad =
-      step.grads ? static_cast<float*>(step.grads[chunk.segment].grad) + chunk.offset : nullptr;
+      step.grads ? from(static_cast<W*>(step.grads[chunk.segment].grad), chunk.offset) : nullptr;
   a.n = chunk.length;
-  a.aligned =
-      aligned16(a.theta) && aligned16(a.reference) && aligned16(a.momentum) && aligned16(a.grad);
+  a.aligned = aligned16(a.theta) && aligned16(a.compensation) && aligned16(a.reference) &&
+              aligned16(a.momentum) && aligned16(a.grad);
   return a;
 }
 
@@ -203,16 +246,24 @@ __device__ inline float rate_of(const DeviceStep& step, const Chunk& chunk) {
   return step.grads[chunk.segment].fresh ? 1.0f : static_cast<float>(1 - step.options.dampening);
 }
 
+template <class K>
+__device__ inline bool stale(const Unit& unit, double handed, double actual, double weight_norm) {
+  const double rounding = storing_error<typename K::Weight>(weight_norm, unit.elements);
+  return is_stale<float>(handed, actual, rounding);
+}
+
 // Before the step, where norms may be wrong: measures them and settles on what to hand to `update`.
 // Runs on overflow too: it moves no weight, and the host takes the norms as verified from here on.
+template <class K>
 __global__ void __launch_bounds__(kThreads) verify_kernel(const DeviceStep step) {
+  constexpr int N = kElements<K>;
   const int64_t index = blockIdx.x;
-  const Arrays a = arrays_of(step, step.chunks[index]);
+  const Arrays<K> a = arrays_of<K>(step, step.chunks[index]);
   Sums mine;
-  for (int64_t at = 4 * static_cast<int64_t>(threadIdx.x); at < a.n; at += 4 * kThreads) {
-    const Four theta = load4<Read::stays>(a.theta, at, a.n, a.aligned);
-    const Four reference = load4<Read::stays>(a.reference, at, a.n, a.aligned);
-    for (int k = 0; k < 4; ++k) {
+  for (int64_t at = N * static_cast<int64_t>(threadIdx.x); at < a.n; at += N * kThreads) {
+    const Run<N> theta = a.template load_weights<true, Read::stays>(at);
+    const Run<N> reference = a.template load<Read::stays>(a.reference, at);
+    for (int k = 0; k < N; ++k) {
       const double delta = static_cast<double>(theta.x[k]) - static_cast<double>(reference.x[k]);
       mine.before += delta * delta;
     }
@@ -224,7 +275,7 @@ __global__ void __launch_bounds__(kThreads) verify_kernel(const DeviceStep step)
   const double handed = segment_norm(unit, [&](int64_t i) { return *step.segments[i].distance; });
   const double weight = segment_norm(unit, [&](int64_t i) { return step.reference_norms[i]; });
   // A norm that is right keeps its bits: resuming from a checkpoint repeats the run exactly.
-  const bool wrong = !(handed >= 0) || is_stale<float>(handed, actual, weight);
+  const bool wrong = !(handed >= 0) || stale<K>(unit, handed, actual, weight);
   if (wrong) {
     each_segment(step, unit, sums, [](const Segment& segment, const Sums& own) {
       *segment.distance = sqrt(own.before);
@@ -236,22 +287,28 @@ __global__ void __launch_bounds__(kThreads) verify_kernel(const DeviceStep step)
 }
 
 // Rare: all chunks of a unit whose norm was stale, by the one block that noticed.
-template <Momentum M>
+template <class K, Momentum M>
 __device__ Sums mend_unit(const DeviceStep& step, const Unit& unit, float stale, float right) {
+  using W = typename K::Weight;
   const Scalars<float> s = scalars_of(step);
   for (int64_t i = unit.first_chunk; i < unit.first_chunk + unit.chunks; ++i) {
-    const Arrays a = arrays_of(step, step.chunks[i]);
+    const Arrays<K> a = arrays_of<K>(step, step.chunks[i]);
     const float rate = rate_of(step, step.chunks[i]);
     Sums mine;
     // Element by element and past the first-level cache: other blocks wrote these.
+    const auto get = [](const auto* p) { return widen(read_one<Read::others>(p)); };
     for (int64_t at = threadIdx.x; at < a.n; at += kThreads) {
-      float v = 0;
-      if constexpr (M != Momentum::none) v = __ldcg(a.momentum + at);
-      const float theta = __ldcg(a.theta + at), reference = a.reference[at];
+      float v = 0, theta = get(a.theta + at);
+      if constexpr (M != Momentum::none) v = get(a.momentum + at);
+      if constexpr (Stored<W>::kHalf) theta = whole_weight<W>(theta, get(a.compensation + at));
+      const float reference = widen(a.reference[at]);
       const float next =
-          mend<float, M>(theta, reference, __ldcg(a.grad + at), v, s, rate, stale, right);
-      a.theta[at] = next;
-      if constexpr (M != Momentum::none) a.momentum[at] = v;
+          mend<float, M>(theta, reference, get(a.grad + at), v, s, rate, stale, right);
+      a.theta[at] = narrow<W>(next);
+      if constexpr (Stored<W>::kHalf) {
+        a.compensation[at] = narrow<W>(next - widen(narrow<W>(next)));
+      }
+      if constexpr (M != Momentum::none) a.momentum[at] = narrow<typename K::Momentum>(v);
       measure(mine, theta, next, reference);
     }
     const Sums sums = block_total(mine);
@@ -276,19 +333,19 @@ __device__ inline Shell shell_of(const DeviceStep& step, const Unit& unit) {
 }
 
 // The last block of a unit: check the norm, decide the projection, hand the new norm on.
-template <Tracking K, Momentum M>
+template <class K, Tracking T, Momentum M>
 __device__ void finish_unit(const DeviceStep& step, int64_t unit_index) {
   const Unit& unit = step.units[unit_index];
   UnitState& state = step.states[unit_index];
   Sums sums = unit_total(step, unit);
-  if constexpr (K == Tracking::pushed_p2) {
+  if constexpr (T == Tracking::pushed_p2) {
     const double handed = state.handed, actual = sqrt(sums.before);
     const double lr = option(step.lr, step.options.lr);
     // Where the update cannot be undone the norm was checked beforehand; what differs is rounding.
     if (!needs_verification(M, lr, step.options.weight_decay) &&
-        is_stale<float>(handed, actual, sqrt(sums.weight))) {
-      sums = mend_unit<M>(step, unit, inverse_distance<float>(handed),
-                          inverse_distance<float>(actual));
+        stale<K>(unit, handed, actual, sqrt(sums.weight))) {
+      sums = mend_unit<K, M>(step, unit, inverse_distance<float>(handed),
+                             inverse_distance<float>(actual));
     }
   }
   const Shell shell = shell_of(step, unit);
@@ -313,52 +370,54 @@ __device__ void finish_unit(const DeviceStep& step, int64_t unit_index) {
 }
 
 // The step of one chunk without its projection, by a whole block.
-template <Tracking K, Momentum M>
+template <class K, Tracking T, Momentum M>
 __device__ inline void update_chunk(const DeviceStep& step, int64_t index) {
-  constexpr bool kTracked = K != Tracking::none;
-  constexpr Push P = K == Tracking::pushed_p1   ? Push::p1
-                     : K == Tracking::pushed_p2 ? Push::p2
+  constexpr bool kTracked = T != Tracking::none;
+  constexpr Push P = T == Tracking::pushed_p1   ? Push::p1
+                     : T == Tracking::pushed_p2 ? Push::p2
                                                 : Push::none;
+  constexpr int N = kElements<K>, kUnroll = 8 / N;
+  using W = typename K::Weight;
   const Chunk& chunk = step.chunks[index];
-  const Arrays a = arrays_of(step, chunk);
+  const Arrays<K> a = arrays_of<K>(step, chunk);
   const Scalars<float> s = scalars_of(step);
   const float rate = rate_of(step, chunk);
   const float scale = step.grad_scale ? *step.grad_scale : 1.0f;
   float inverse = 0;
   if constexpr (P == Push::p2) inverse = inverse_distance<float>(step.states[chunk.unit].handed);
   Sums mine;
-#pragma unroll 2
-  for (int64_t at = 4 * static_cast<int64_t>(threadIdx.x); at < a.n; at += 4 * kThreads) {
-    Four theta = load4<Read::stays>(a.theta, at, a.n, a.aligned);
-    Four grad = load4<Read::passes>(a.grad, at, a.n, a.aligned);
-    Four reference = {{0, 0, 0, 0}}, v = {{0, 0, 0, 0}};
-    if constexpr (kTracked) reference = load4<Read::passes>(a.reference, at, a.n, a.aligned);
-    if constexpr (M != Momentum::none) v = load4<Read::passes>(a.momentum, at, a.n, a.aligned);
-    for (int k = 0; k < 4; ++k) {
+#pragma unroll kUnroll
+  for (int64_t at = N * static_cast<int64_t>(threadIdx.x); at < a.n; at += N * kThreads) {
+    Run<N> theta = a.template load_weights<kTracked, Read::stays>(at);
+    Run<N> grad = a.template load<Read::passes>(a.grad, at);
+    Run<N> reference = {}, v = {};
+    if constexpr (kTracked) reference = a.template load<Read::passes>(a.reference, at);
+    if constexpr (M != Momentum::none) v = a.template load<Read::passes>(a.momentum, at);
+    for (int k = 0; k < N; ++k) {
       const float was = theta.x[k];
-      if (scale != 1.0f) grad.x[k] /= scale;
+      if (scale != 1.0f) grad.x[k] = widen(narrow<W>(grad.x[k] / scale));  // as it is stored
       theta.x[k] =
           advance<float, P, M>(was, was - reference.x[k], grad.x[k], v.x[k], s, rate, inverse);
       if constexpr (kTracked) {
         if (at + k < a.n) measure(mine, was, theta.x[k], reference.x[k]);
       }
     }
-    store4(a.theta, at, a.n, a.aligned, theta);
-    if constexpr (M != Momentum::none) store4(a.momentum, at, a.n, a.aligned, v);
-    if (scale != 1.0f) store4(a.grad, at, a.n, a.aligned, grad);
+    a.template store_weights<kTracked>(at, theta);
+    if constexpr (M != Momentum::none) a.store(a.momentum, at, v);
+    if (scale != 1.0f) a.store(a.grad, at, grad);
   }
   if constexpr (kTracked) {
     __threadfence();  // whoever mends or projects must see what this thread wrote
-    if (completes_unit(step, index, block_total(mine))) finish_unit<K, M>(step, chunk.unit);
+    if (completes_unit(step, index, block_total(mine))) finish_unit<K, T, M>(step, chunk.unit);
   }
 }
 
 // A step without projection, one block per chunk. Two blocks per SM are enough of a promise to
 // leave the compiler the registers it needs, 80, of which three blocks fit: without it, it spills.
-template <Tracking K, Momentum M>
+template <class K, Tracking T, Momentum M>
 __global__ void __launch_bounds__(kThreads, 2) update_kernel(const DeviceStep step) {
   if (skipped(step)) return;
-  update_chunk<K, M>(step, blockIdx.x);
+  update_chunk<K, T, M>(step, blockIdx.x);
 }
 
 }  // namespace d3

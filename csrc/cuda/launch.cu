@@ -42,13 +42,21 @@ std::vector<int64_t> cuda_order(const Cut& cut) { return order_of(cut, kResident
 
 int64_t cuda_workspace_bytes(const Cut& cut) { return workspace_bytes(cut); }
 
+template <class K>
 void cuda_step(const Cut& cut, const CudaStep& call) {
   D3_CUDA_CHECK(cudaSetDevice(call.device));
   const auto stream = static_cast<cudaStream_t>(call.stream);
-  enqueue(cut, call, [stream](Kernel kernel, unsigned blocks, const DeviceStep& step) {
+  enqueue<K>(cut, call, [stream](Kernel kernel, unsigned blocks, const DeviceStep& step) {
     kernel<<<blocks, kThreads, 0, stream>>>(step);
     D3_CUDA_CHECK(cudaGetLastError());
   });
+}
+
+CudaStepper cuda_stepper(const Dtypes& types) {
+  CudaStepper found = nullptr;
+  visit_storage(CudaStorages(), types,
+                [&found](auto storage) { found = cuda_step<decltype(storage)>; });
+  return found;
 }
 
 void cuda_write(int device, void* stream, void* to, const std::vector<int64_t>& words) {

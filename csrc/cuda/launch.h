@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "plan.h"
+#include "stored.h"
 
 namespace d3 {
 
@@ -42,7 +43,10 @@ int64_t cuda_workspace_bytes(const Cut& cut);
 // Enqueues one step for a group cut by `cut`. Throws std::runtime_error if CUDA refuses. The device
 // is made the thread's current one and stays it: whoever calls has chosen it already, through a
 // runtime that is not the one linked here, whose idea of a device to go back to may be another.
-void cuda_step(const Cut& cut, const CudaStep& step);
+using CudaStepper = void (*)(const Cut& cut, const CudaStep& step);
+
+// The one for arrays of these types, or null where there are no kernels for them.
+CudaStepper cuda_stepper(const Dtypes& types);
 
 // Enqueues that `words` be written to device memory, also while a graph is captured; every replay
 // writes them again.

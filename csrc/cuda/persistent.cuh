@@ -36,23 +36,25 @@ __device__ inline double await_coefficient(const DeviceStep& step, int64_t unit)
   return __ldcg(&state.c);
 }
 
+template <class K>
 __device__ inline void project_chunk(const DeviceStep& step, int64_t index) {
+  constexpr int N = kElements<K>, kUnroll = 16 / N;
   const Chunk& chunk = step.chunks[index];
   const double coefficient = await_coefficient(step, chunk.unit);
   if (coefficient == 1) return;
-  const Arrays a = arrays_of(step, chunk);
+  const Arrays<K> a = arrays_of<K>(step, chunk);
   const float c = static_cast<float>(coefficient);
   const bool around_origin = step.options.center == static_cast<int>(Center::origin);
-#pragma unroll 4
-  for (int64_t at = 4 * static_cast<int64_t>(threadIdx.x); at < a.n; at += 4 * kThreads) {
-    Four theta = load4<Read::others>(a.theta, at, a.n, a.aligned);
-    Four reference = {{0, 0, 0, 0}};
-    if (!around_origin) reference = load4<Read::passes>(a.reference, at, a.n, a.aligned);
-    for (int k = 0; k < 4; ++k) {
+#pragma unroll kUnroll
+  for (int64_t at = N * static_cast<int64_t>(threadIdx.x); at < a.n; at += N * kThreads) {
+    Run<N> theta = a.template load_weights<true, Read::others>(at);
+    Run<N> reference = {};
+    if (!around_origin) reference = a.template load<Read::passes>(a.reference, at);
+    for (int k = 0; k < N; ++k) {
       theta.x[k] =
           around_origin ? theta.x[k] * c : reference.x[k] + c * (theta.x[k] - reference.x[k]);
     }
-    store4(a.theta, at, a.n, a.aligned, theta);
+    a.template store_weights<true>(at, theta);
   }
 }
 
@@ -63,15 +65,15 @@ constexpr int kStepBlocks = 2;
 constexpr int kStepBlocks = 3;
 #endif
 
-template <Tracking K, Momentum M>
+template <class K, Tracking T, Momentum M>
 __global__ void __launch_bounds__(kThreads, kStepBlocks) step_kernel(const DeviceStep step) {
   if (skipped(step)) return;
   for (int64_t at = next_item(step); at < step.items; at = next_item(step)) {
     const int64_t item = step.order[at];
     if (item >= 0) {
-      update_chunk<K, M>(step, item);
+      update_chunk<K, T, M>(step, item);
     } else {
-      project_chunk(step, ~item);
+      project_chunk<K>(step, ~item);
     }
   }
   if (threadIdx.x == 0 && atomicAdd(&step.queue->done, 1u) + 1 == gridDim.x) {

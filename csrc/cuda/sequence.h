@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "check.h"
 #include "cuda/launch.h"
 #include "cuda/order.h"
 
@@ -43,37 +44,49 @@ inline DeviceStep device_step(const Cut& cut, const CudaStep& call) {
 
 using Kernel = void (*)(const DeviceStep);
 
-template <Tracking K, Momentum M>
+// Null where it would be asked for by no group: one without momentum or reference has them in the
+// weights' own type, and one that is not tracked has no projection.
+template <class K, Tracking T, Momentum M>
 Kernel kernel_for(bool projects) {
-  return projects ? step_kernel<K, M> : update_kernel<K, M>;
+  using W = typename K::Weight;
+  constexpr bool kMomentum = M != Momentum::none || std::is_same_v<typename K::Momentum, W>;
+  constexpr bool kReference = T != Tracking::none || std::is_same_v<typename K::Reference, W>;
+  if constexpr (!kMomentum || !kReference) {
+    return nullptr;
+  } else if constexpr (T == Tracking::none) {
+    return projects ? nullptr : update_kernel<K, T, M>;
+  } else {
+    return projects ? step_kernel<K, T, M> : update_kernel<K, T, M>;
+  }
 }
 
-template <Tracking K>
+template <class K, Tracking T>
 Kernel kernel_for(Momentum momentum, bool projects) {
   switch (momentum) {
     case Momentum::heavy_ball:
-      return kernel_for<K, Momentum::heavy_ball>(projects);
+      return kernel_for<K, T, Momentum::heavy_ball>(projects);
     case Momentum::nesterov:
-      return kernel_for<K, Momentum::nesterov>(projects);
+      return kernel_for<K, T, Momentum::nesterov>(projects);
     default:
-      return kernel_for<K, Momentum::none>(projects);
+      return kernel_for<K, T, Momentum::none>(projects);
   }
 }
 
-inline Kernel kernel_for(Tracking tracking, Momentum momentum, bool projects) {
+template <class K>
+Kernel kernel_for(Tracking tracking, Momentum momentum, bool projects) {
   switch (tracking) {
     case Tracking::measured:
-      return kernel_for<Tracking::measured>(momentum, projects);
+      return kernel_for<K, Tracking::measured>(momentum, projects);
     case Tracking::pushed_p1:
-      return kernel_for<Tracking::pushed_p1>(momentum, projects);
+      return kernel_for<K, Tracking::pushed_p1>(momentum, projects);
     case Tracking::pushed_p2:
-      return kernel_for<Tracking::pushed_p2>(momentum, projects);
+      return kernel_for<K, Tracking::pushed_p2>(momentum, projects);
     default:
-      return kernel_for<Tracking::none>(momentum, projects);
+      return kernel_for<K, Tracking::none>(momentum, projects);
   }
 }
 
-template <class Launch>
+template <class K, class Launch>
 void enqueue(const Cut& cut, const CudaStep& call, const Launch& launch) {
   if (cut.chunks.empty()) return;
   const auto blocks = static_cast<unsigned>(cut.chunks.size());
@@ -86,10 +99,12 @@ void enqueue(const Cut& cut, const CudaStep& call, const Launch& launch) {
   const double lr = call.lr.at == nullptr ? o.lr : std::numeric_limits<double>::infinity();
   const bool verify =
       call.verify || (o.weight_decay > 0 && needs_verification(momentum, lr, o.weight_decay));
-  if (tracking != Tracking::none && o.p == 2 && verify) launch(verify_kernel, blocks, step);
   const bool projects = static_cast<Center>(o.center) != Center::none;
+  const Kernel kernel = kernel_for<K>(tracking, momentum, projects);
+  D3_CHECK(kernel != nullptr, "no kernel leaves an array of another type than the weights unused");
+  if (tracking != Tracking::none && o.p == 2 && verify) launch(verify_kernel<K>, blocks, step);
   const auto resident = std::min(blocks, static_cast<unsigned>(kResident));
-  launch(kernel_for(tracking, momentum, projects), projects ? resident : blocks, step);
+  launch(kernel, projects ? resident : blocks, step);
 }
 
 }  // namespace d3

@@ -54,7 +54,8 @@ class D3FusedSGD(Optimizer):
         radius_unit: ``"relative"`` to ``||theta_0||``, or ``"absolute"``.
         reference: theta_0 if it is not the current weights: one tensor per parameter, or a
             mapping from parameter names.
-        reference_dtype: dtype the reference is kept in; the parameter's by default.
+        reference_dtype: dtype the reference is kept in; the parameter's by default. The fused
+            kernels also take bfloat16 beside float32.
         momentum_dtype: dtype of the momentum, likewise; float32 is finer beside a half type.
         reference_device: ``"cpu"`` keeps the reference in pinned memory of the host, from where
             each step of the reference backend copies it, a tensor (``scope``: a group) at a time.

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from d3fast.optim.constraints import resolve_bounds
+from d3fast.optim.low_precision import HALF_TYPES, compensation_of
 from d3fast.optim.options import check_options, is_tracked
 from d3fast.optim.references import is_dense, match_layout, same_layout
 
@@ -90,21 +91,23 @@ def why_not(group: Mapping[str, Any]) -> str | None:
         return f"there are no kernels for device {device!r}"
     if device == "cuda" and not hasattr(_C, "CudaPlan"):
         return "the extension was built without CUDA"
-    dtypes = (torch.float32, torch.float64) if device == "cpu" else (torch.float32,)
-    if dtype not in dtypes:
+    if dtype not in (torch.float32, *HALF_TYPES, *([torch.float64] if device == "cpu" else [])):
         return f"there are no kernels for {dtype} on {device}"
     if any(p.dtype != dtype for p in params):
         return "the group mixes dtypes"
     if not all(is_dense(p) for p in params):
         return "a parameter does not fill its memory densely"
-    if group["momentum"] != 0 and group["momentum_dtype"] not in (None, dtype):
+    # As `CpuStorages` and `CudaStorages` in stored.h have it.
+    wider = [torch.float32] if dtype in HALF_TYPES else []
+    if group["momentum"] != 0 and group["momentum_dtype"] not in (None, dtype, *wider):
         return f"momentum_dtype={group['momentum_dtype']} differs from the parameters' {dtype}"
     if is_tracked(group):
         if group["reference_device"] == "cpu" and device != "cpu":
             return f"reference_device='cpu' is not where its parameters are, {device}"
         if group["distance_p"] not in (1, 2):
             return f"distance_p={group['distance_p']!r} has no fused kernel, only 1 and 2 have"
-        if group["reference_dtype"] not in (None, dtype):
+        narrower = [torch.bfloat16] if dtype == torch.float32 else []
+        if group["reference_dtype"] not in (None, dtype, *narrower):
             return (
                 f"reference_dtype={group['reference_dtype']} differs from the parameters' {dtype}"
             )
@@ -161,16 +164,38 @@ def _norm(tensor: Tensor) -> float:
     return math.sqrt(math.fsum(x * x for x in pieces))
 
 
+def dtype_names(tensors: Mapping[str, Sequence[Tensor]]) -> tuple[str, str, str]:
+    """Of weights, momentum and reference; where a group has no such column, that of the weights."""
+    weight, momentum, reference = (
+        str((tensors[name] or tensors["theta"])[0].dtype).removeprefix("torch.")
+        for name in ("theta", "momentum", "reference")
+    )
+    return weight, momentum, reference
+
+
+def native_dtypes(tensors: Mapping[str, Sequence[Tensor]]) -> Any:
+    """The types of a group's arrays, for the kernels."""
+    weight, momentum, reference = dtype_names(tensors)
+    return _C.Dtypes(weight=weight, momentum=momentum, reference=reference)
+
+
+def native_columns(tensors: Mapping[str, Sequence[Tensor]]) -> Any:
+    """Where a group's arrays lie: ``theta`` and the columns of its state."""
+    return _C.Columns(
+        numel=[t.numel() for t in tensors["theta"]],
+        **{name: [t.data_ptr() for t in column] for name, column in tensors.items()},
+    )
+
+
 class CpuLauncher:
     """Steps through ``_C.CpuPlan`` with as many threads as torch uses."""
 
     def __init__(self, tensors: Mapping[str, Sequence[Tensor]], joint: bool) -> None:
         self._native = _C.CpuPlan(
-            dtype=str(tensors["theta"][0].dtype).removeprefix("torch."),
-            numel=[t.numel() for t in tensors["theta"]],
+            dtypes=native_dtypes(tensors),
+            columns=native_columns(tensors),
             reference_norms=[_norm(t) for t in tensors["reference"]],
             joint=joint,
-            **{name: [t.data_ptr() for t in column] for name, column in tensors.items()},
         )
 
     def step(
@@ -302,9 +327,14 @@ class Plan:
         self._fresh = []
 
     def carried(self, p: Tensor, state: State) -> Tensor | None:
-        """The norm the last step left for ``p`` (0-dim float64), ``None`` if ``p`` moved since."""
+        """The norm the last step left for ``p`` (0-dim float64), ``None`` if ``p`` moved since.
+
+        ``None`` for half types, too: there it is that of the weights before they were rounded.
+        """
         position, versions = self._positions.get(id(p)), self._watch.versions
         if position is None or not versions or p._version != versions[position]:
+            return None
+        if p.dtype in HALF_TYPES:
             return None
         distance: Tensor | None = state[p].get("distance")
         return None if distance is None else distance.clone()
@@ -325,12 +355,15 @@ def _fit(grad: Tensor, p: Tensor) -> Tensor:
     return match_layout(grad.to(p.dtype), p)
 
 
-_COLUMNS = ("reference", "momentum", "distance")
+_COLUMNS = ("compensation", "reference", "momentum", "distance")
 
 
 def _columns(group: Mapping[str, Any]) -> dict[str, str | None]:
-    tracked = is_tracked(group)
+    """Names in the state of what the kernels need; ``None`` where the group has no such column."""
+    tracked, params = is_tracked(group), group["params"]
+    compensated = tracked and bool(params) and params[0].dtype in HALF_TYPES
     return {
+        "compensation": "compensation" if compensated else None,
         "reference": "reference" if tracked else None,
         "momentum": "momentum_buffer" if group["momentum"] != 0 else None,
         "distance": "distance" if tracked and group["distance_p"] == 2 else None,
@@ -340,15 +373,22 @@ def _columns(group: Mapping[str, Any]) -> dict[str, str | None]:
 def _prepare_state(p: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> bool:
     """Make or re-lay what the kernels need beside ``p``; whether the momentum is still unset."""
     columns = _columns(group)
+    dtypes = {
+        "momentum_buffer": group["momentum_dtype"] or p.dtype,
+        "reference": group["reference_dtype"] or p.dtype,
+        "compensation": p.dtype,
+    }
     fresh = bool(columns["momentum"]) and "momentum_buffer" not in state
     if fresh:
-        state["momentum_buffer"] = torch.zeros_like(p)
-    for name in filter(None, (columns["momentum"], columns["reference"])):
+        state["momentum_buffer"] = torch.zeros_like(p, dtype=dtypes["momentum_buffer"])
+    if columns["compensation"]:
+        compensation_of(p, state)
+    for name in filter(None, (columns["momentum"], columns["reference"], columns["compensation"])):
         if state[name].shape != p.shape:
             raise ValueError(
                 f"{name} has shape {tuple(state[name].shape)}, its parameter {tuple(p.shape)}"
             )
-        state[name] = match_layout(state[name].to(p.device, p.dtype), p)
+        state[name] = match_layout(state[name].to(p.device, dtypes[name]), p)
     if columns["distance"]:
         state["distance"] = state.get("distance", _unknown_distance(p)).to(p.device)
     return fresh

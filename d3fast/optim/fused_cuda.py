@@ -17,7 +17,13 @@ from torch import Tensor
 
 from d3fast import _C
 from d3fast.optim.constraints import resolve_bounds
-from d3fast.optim.fused import grad_entries, native_options, stays_on_device
+from d3fast.optim.fused import (
+    grad_entries,
+    native_columns,
+    native_dtypes,
+    native_options,
+    stays_on_device,
+)
 
 
 def _upload(host: Tensor, device: torch.device) -> Tensor:
@@ -41,19 +47,15 @@ class CudaLauncher:
     """Steps through ``_C.CudaPlan`` on the current stream.
 
     Args:
-        tensors: columns ``theta``, ``reference``, ``momentum``, ``distance`` of one group.
+        tensors: ``theta`` and the columns of one group's state.
         joint: one norm over the group.
     """
 
     def __init__(self, tensors: Mapping[str, Sequence[Tensor]], joint: bool) -> None:
-        theta = tensors["theta"]
-        self._device = theta[0].device
+        self._device = tensors["theta"][0].device
         self._stream = torch.cuda.current_stream(self._device).cuda_stream
         self._native = _C.CudaPlan(
-            dtype=str(theta[0].dtype).removeprefix("torch."),
-            numel=[t.numel() for t in theta],
-            joint=joint,
-            **{name: [t.data_ptr() for t in column] for name, column in tensors.items()},
+            dtypes=native_dtypes(tensors), columns=native_columns(tensors), joint=joint
         )
         table = torch.frombuffer(bytearray(self._native.table), dtype=torch.uint8)
         self._table = _upload(table, self._device)

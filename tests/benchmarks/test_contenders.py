@@ -4,8 +4,8 @@
 import pytest
 import torch
 
-from benchmarks.contenders import LR, MOMENTUM, VARIANTS, WEIGHT, ours
-from benchmarks.peers import AUTOGRAD, FOREACH, PEERS, SGD
+from benchmarks.contenders import LR, MOMENTUM, VARIANTS, WEIGHT, ours, variants
+from benchmarks.peers import AUTOGRAD, FOREACH, PEERS, SGD, peers
 from benchmarks.workloads import FULL, Workload, draw
 from d3fast.optim import D3FusedSGD
 
@@ -81,3 +81,16 @@ def test_ours_leaves_the_shared_numbers_alone():
     for name in ("thetas", "grads", "momenta", "references"):
         pairs = zip(getattr(problem, name), getattr(untouched, name), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_half_type_is_measured_with_every_tensor_in_it():
+    workload = Workload("half", ((40, 50), (300,)), ((7, 5),), dtype=torch.bfloat16)
+    problem = draw(workload, CPU)
+    every = [*problem.thetas, *problem.grads, *problem.momenta, *problem.references]
+    assert {t.dtype for t in every} == {torch.bfloat16}
+    assert workload.bytes == 16 * 2300 + 10 * 35
+    contenders = [*ours(problem), *(PEERS[name](problem) for name in peers(workload))]
+    assert [c.name for c in contenders] == [*variants(workload), *peers(workload)]
+    for contender in contenders:
+        contender.prepare()
+        contender.call()

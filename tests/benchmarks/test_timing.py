@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Contenders take turns: every round has all of them, in changing order, each warmed before."""
 
+import time
 from itertools import pairwise
 
 import torch
 
-from benchmarks.timing import MAX_SETTLING, MIN_ROUNDS, Contender, interleave
+from benchmarks.timing import MAX_SETTLING, MIN_ROUNDS, Contender, cpu_seconds, interleave
 from benchmarks.yardsticks import BYTES, FLOORS, Yardsticks
 
 CPU = torch.device("cpu")
@@ -57,3 +58,8 @@ def test_yardsticks_move_the_bytes_they_claim():
     assert yardsticks.moved == {"copy": 4800, "add": 4800, "update": 7200}
     for contender in yardsticks.contenders:
         contender.call()
+
+
+def test_cpu_time_leaves_out_what_others_run_meanwhile():
+    sleeper = Contender("sleeper", lambda: time.sleep(0.05))
+    assert cpu_seconds(sleeper, CPU, 2) < 0.02

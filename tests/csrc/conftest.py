@@ -9,7 +9,7 @@ import torch
 
 from d3fast.optim import fused
 from d3fast.optim.constraints import resolve_bounds
-from d3fast.optim.fused import grad_entries
+from d3fast.optim.fused import dtype_names, grad_entries
 from d3fast.optim.options import is_tracked
 
 HERE = Path(__file__).parent
@@ -43,6 +43,7 @@ class HostLauncher:
         self.tensors, self.joint = tensors, joint
         self.columns = {n: _pointers([t.data_ptr() for t in c]) for n, c in tensors.items()}
         self.numel = _pointers([t.numel() for t in tensors["theta"]], ctypes.c_int64)
+        self.dtypes = _pointers([name.encode() for name in dtype_names(tensors)], ctypes.c_char_p)
         norms = [float(torch.linalg.vector_norm(t.double())) for t in tensors["reference"]]
         self.norms = _pointers(norms, ctypes.c_double)
         chunks = sum(math.ceil(t.numel() / self.chunk_length) for t in tensors["theta"])
@@ -71,9 +72,11 @@ class HostLauncher:
             bounds.relative if bounds else False,
         ]
         launches = self.library.host_steps(
+            self.dtypes,
             ctypes.c_int64(len(grads)),
             self.columns["theta"],
             self.numel,
+            self.columns["compensation"],
             self.columns["reference"],
             self.columns["momentum"],
             self.columns["distance"],
@@ -93,7 +96,8 @@ class HostLauncher:
             ctypes.c_int64(self.workspace.numel()),
             ctypes.c_uint(HostLauncher.shuffle),
         )
-        assert launches >= 0, "the workspace is too small for the cut"
+        assert launches != -1, "the workspace is too small for the cut"
+        assert launches != -2, "there are no kernels for these dtypes"
         HostLauncher.launches = launches
         HostLauncher.shuffle += 1
 

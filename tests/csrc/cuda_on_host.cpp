@@ -19,6 +19,7 @@
 
 #include "plan.h"
 #include "step_math.h"
+#include "stored.h"
 
 struct Index {
   unsigned x;
@@ -26,8 +27,11 @@ struct Index {
 static thread_local Index threadIdx, blockIdx;
 static Index gridDim;
 
-struct float4 {
-  float x, y, z, w;
+struct uint2 {
+  unsigned x, y;
+};
+struct uint4 {
+  unsigned x, y, z, w;
 };
 
 namespace {
@@ -82,7 +86,7 @@ class Block {
 template <class T>
 T __ldcg(const T* p) {
   T value;
-  std::memcpy(&value, p, sizeof(T));  // float4 of floats: not what the type system expects there
+  std::memcpy(&value, p, sizeof(T));  // uint4 of floats: not what the type system expects there
   return value;
 }
 
@@ -118,9 +122,11 @@ int64_t cuda_chunk() { return kCudaChunk; }
 
 using namespace d3;
 
-// Steps of one group on host memory. Columns are arrays of addresses, null where the group has
-// none; scalars: lr, lower, upper, null where they are among the options.
-extern "C" int host_steps(int64_t tensors, void* const* theta, const int64_t* numel,
+// Steps of one group on host memory; dtypes: names of the weights', the momentum's and the
+// reference's. Columns are arrays of addresses, null where the group has none; scalars: lr, lower,
+// upper, null where they are among the options.
+extern "C" int host_steps(const char* const* dtypes, int64_t tensors, void* const* theta,
+                          const int64_t* numel, void* const* compensation,
                           void* const* reference, void* const* momentum, double* const* distance,
                           const double* reference_norms, const int64_t* grads, bool joint,
                           int64_t chunk_length, int64_t lag, unsigned host_threads, bool verify, const float* grad_scale,
@@ -134,6 +140,7 @@ extern "C" int host_steps(int64_t tensors, void* const* theta, const int64_t* nu
     // As in bindings.cpp: null says that the group has no such array, not that a tensor is empty.
     static double nothing = 0;
     const auto storage = [&](void* p) { return numel[i] == 0 ? &nothing : p; };
+    segments[i].compensation = compensation ? storage(compensation[i]) : nullptr;
     segments[i].reference = reference ? storage(reference[i]) : nullptr;
     segments[i].momentum = momentum ? storage(momentum[i]) : nullptr;
     segments[i].distance = distance ? distance[i] : nullptr;
@@ -177,7 +184,7 @@ extern "C" int host_steps(int64_t tensors, void* const* theta, const int64_t* nu
 
   std::mt19937 random(shuffle);
   int launches = 0;
-  enqueue(plan, call, [&](Kernel kernel, unsigned blocks, const DeviceStep& step) {
+  const auto launch = [&](Kernel kernel, unsigned blocks, const DeviceStep& step) {
     std::vector<unsigned> order(blocks);
     std::iota(order.begin(), order.end(), 0u);
     std::shuffle(order.begin(), order.end(), random);
@@ -194,6 +201,10 @@ extern "C" int host_steps(int64_t tensors, void* const* theta, const int64_t* nu
     }
     for (std::thread& worker : workers) worker.join();
     ++launches;
+  };
+  const Dtypes types = {dtypes[0], dtypes[1], dtypes[2]};
+  const bool known = visit_storage(CudaStorages(), types, [&](auto storage) {
+    enqueue<decltype(storage)>(plan, call, launch);
   });
-  return launches;
+  return known ? launches : -2;
 }

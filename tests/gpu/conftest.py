@@ -32,9 +32,11 @@ def device():
 def make(device):
     """Parameters away from their references, gradients set, and an optimizer over them."""
 
-    def build(shapes=((64, 33), (), (0,), (9001,), (16384,)), seed=0, **options):
+    def build(
+        shapes=((64, 33), (), (0,), (9001,), (16384,)), seed=0, dtype=torch.float32, **options
+    ):
         g = torch.Generator().manual_seed(seed)
-        draw = lambda s: torch.randn(s, generator=g).to(device)  # noqa: E731
+        draw = lambda s: torch.randn(s, generator=g).to(device, dtype)  # noqa: E731
         params = [nn.Parameter(draw(s) + 3) for s in shapes]
         references = [draw(s) for s in shapes]
         for p in params:

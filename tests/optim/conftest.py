@@ -82,7 +82,16 @@ def backend(request):
 
 @pytest.fixture(params=[torch.float32, torch.float64], ids=["f32", "f64"])
 def dtype(request):
-    """Both dtypes that have kernels."""
+    """Both dtypes whose steps follow float64 closely."""
+    return request.param
+
+
+@pytest.fixture(
+    params=[torch.float32, torch.float64, torch.bfloat16, torch.float16],
+    ids=["f32", "f64", "bf16", "f16"],
+)
+def any_dtype(request):
+    """All dtypes that have kernels."""
     return request.param
 
 

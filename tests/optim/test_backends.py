@@ -12,7 +12,11 @@ from d3fast.optim.fused import why_not
 SPREAD = torch.ones(4, 2)[:, ::2]
 UNSERVED = {
     "p": ([torch.ones(2)], {"distance_p": 3.0}, "distance_p=3.0 has no fused kernel"),
-    "bf16": ([torch.ones(2, dtype=torch.bfloat16)], {}, "no kernels for torch.bfloat16 on cpu"),
+    "float8": (
+        [torch.ones(2).to(torch.float8_e5m2)],
+        {},
+        "no kernels for torch.float8_e5m2 on cpu",
+    ),
     "mixed": ([torch.ones(2), torch.ones(2).double()], {}, "the group mixes dtypes"),
     "gaps": ([SPREAD], {}, "does not fill its memory densely"),
     "overlap": ([torch.ones(1).expand(3)], {}, "does not fill its memory densely"),
@@ -20,6 +24,21 @@ UNSERVED = {
         [torch.ones(2)],
         {"reference_dtype": torch.float64},
         "reference_dtype=torch.float64 differs",
+    ),
+    "half reference": (
+        [torch.ones(2).half()],
+        {"reference_dtype": torch.bfloat16},
+        "reference_dtype=torch.bfloat16 differs",
+    ),
+    "wide reference": (
+        [torch.ones(2).bfloat16()],
+        {"reference_dtype": torch.float32},
+        "reference_dtype=torch.float32 differs",
+    ),
+    "half momentum": (
+        [torch.ones(2)],
+        {"momentum": 0.9, "momentum_dtype": torch.bfloat16},
+        "momentum_dtype=torch.bfloat16 differs",
     ),
     "momentum": (
         [torch.ones(2)],
@@ -35,7 +54,7 @@ def test_auto_falls_back_with_one_warning_that_says_why(name):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         opt = D3FusedSGD([nn.Parameter(t) for t in tensors], **options)
-        if name not in ("device", "overlap"):
+        if name not in ("device", "overlap", "float8"):
             for _ in range(2):
                 for p in opt.param_groups[0]["params"]:
                     p.grad = torch.ones_like(p)

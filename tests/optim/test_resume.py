@@ -41,10 +41,12 @@ def through_a_file(content):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_resuming_at_step_10_equals_20_steps_bit_for_bit(name, backend, dtype, descend, same_bits):
-    whole = made(VARIANTS[name], backend, dtype)
+def test_resuming_at_step_10_equals_20_steps_bit_for_bit(
+    name, backend, any_dtype, descend, same_bits
+):
+    whole = made(VARIANTS[name], backend, any_dtype)
     want = descend(whole, 20)
-    first = made(VARIANTS[name], backend, dtype)
+    first = made(VARIANTS[name], backend, any_dtype)
     weights = through_a_file(descend(first, 10))
     saved = through_a_file(first.state_dict())
     # A new process: a model from the checkpoint, whose weights are no longer theta_0.
@@ -85,12 +87,12 @@ def threads():
     "options", [{"scope": "tensor"}, {"scope": "group"}, {"distance_weight": 0, "constraint": None}]
 )
 def test_the_number_of_threads_changes_no_bit(
-    shapes, options, threads, dtype, far_apart, descend, same_bits
+    shapes, options, threads, any_dtype, far_apart, descend, same_bits
 ):
     results = []
     for count in (1, 2):
         threads(count)
-        _, opt = far_apart(dtype, shapes=shapes, momentum=0.9, **options)
+        _, opt = far_apart(any_dtype, shapes=shapes, momentum=0.9, **options)
         results.append(descend(opt, 3))
     assert same_bits(*results)
 
@@ -105,16 +107,27 @@ _C = importlib.util.module_from_spec(importlib.util.spec_from_loader("_C", loade
 loader.exec_module(_C)
 rng = np.random.default_rng(0)
 digest = hashlib.sha256()
-for dtype in ("float32", "float64"):
+F32, F64, BF16, F16 = "float32", "float64", "bfloat16", "float16"
+TYPES = [(F32, F32, F32), (F32, F32, BF16), (F64, F64, F64), (BF16, BF16, BF16), (BF16, F32, BF16),
+         (F16, F16, F16), (F16, F32, F16)]
+for weight, momentum_type, reference_type in TYPES:
     for p, nesterov, center in ((2, False, 1), (2, True, 2), (1, False, 1)):
-        column = lambda: [rng.standard_normal(n).astype(dtype) for n in (5, 9001, 64)]
+        def column(dtype):
+            numbers = [rng.standard_normal(n).astype(F32) for n in (5, 9001, 64)]
+            if dtype == BF16:
+                return [(x.view("uint32") >> 16).astype("uint16") for x in numbers]
+            return [x.astype(dtype) for x in numbers]
         at = lambda arrays: [a.ctypes.data for a in arrays]
-        theta, reference, momentum, grads = column(), column(), column(), column()
-        distance = [np.full((), np.nan) for _ in theta]
+        theta, grads, momentum = column(weight), column(weight), column(momentum_type)
+        reference, distance = column(reference_type), [np.full((), np.nan) for _ in theta]
+        compensation = [np.zeros_like(a) for a in theta] if weight in (BF16, F16) else []
         plan = _C.CpuPlan(
-            dtype=dtype, theta=at(theta), numel=[a.size for a in theta], reference=at(reference),
-            momentum=at(momentum), distance=at(distance), joint=False,
-            reference_norms=[float(np.linalg.norm(a)) for a in reference],
+            dtypes=_C.Dtypes(weight=weight, momentum=momentum_type, reference=reference_type),
+            columns=_C.Columns(
+                theta=at(theta), numel=[a.size for a in theta], compensation=at(compensation),
+                reference=at(reference), momentum=at(momentum), distance=at(distance),
+            ),
+            joint=False, reference_norms=[a.size ** 0.5 for a in reference],
         )
         options = _C.StepOptions(
             lr=0.05, momentum=0.9, dampening=0.0, weight_decay=0.01, nesterov=nesterov,
@@ -123,8 +136,9 @@ for dtype in ("float32", "float64"):
         )
         for step in range(4):
             plan.step(at(grads), [False] * 3, step == 0, 1, options)
-            theta[1] *= 3.0 if step == 2 else 1.0  # a stale norm, to be mended
-        for a in theta + momentum + distance:
+            if step == 2:
+                theta[1][::2] = theta[1][1]  # a stale norm, to be mended
+        for a in theta + compensation + momentum + distance:
             digest.update(a.tobytes())
 print(digest.hexdigest())
 """

@@ -257,8 +257,8 @@ def test_gradients_that_come_and_go_follow_the_reference(far_apart, descend, rel
 
 @pytest.mark.parametrize("first", [(0,), (2, 0, 3)])
 @pytest.mark.parametrize("options", [{}, {"scope": "group"}, {"constraint": None}])
-def test_an_empty_tensor_may_come_first(first, options, backend, dtype):
-    empty, other = weight(*first, dtype=dtype), weight(5, dtype=dtype)
+def test_an_empty_tensor_may_come_first(first, options, backend, any_dtype):
+    empty, other = weight(*first, dtype=any_dtype), weight(5, dtype=any_dtype)
     opt = D3FusedSGD([empty, other], lr=0.1, momentum=0.9, backend=backend, **options)
     opt.warm_start("far")
     for p in (empty, other):
@@ -268,10 +268,10 @@ def test_an_empty_tensor_may_come_first(first, options, backend, dtype):
     assert torch.isfinite(other).all()
 
 
-def test_a_0_dim_tensor_walks_on_its_sphere(backend, dtype):
-    p = nn.Parameter(torch.tensor(3.0, dtype=dtype))
+def test_a_0_dim_tensor_walks_on_its_sphere(backend, any_dtype):
+    p = nn.Parameter(torch.tensor(3.0, dtype=any_dtype))
     opt = D3FusedSGD([p], lr=10.0, backend=backend)
-    p.grad = torch.tensor(1.0, dtype=dtype)
+    p.grad = torch.tensor(1.0, dtype=any_dtype)
     opt.step()  # 3 - 10 lies beyond 0: rescaled, it is -3
     assert p.item() == -3.0
     assert opt.distances()[0].item() == 6.0
@@ -301,10 +301,10 @@ def test_tensors_past_2_to_the_31_elements():
 @pytest.mark.parametrize("constraint", [None, "norm_sphere", "norm_ball", "distance_ball",
                                         "distance_floor"])  # fmt: skip
 def test_zero_distance_zero_weights_and_zero_reference_give_no_nan(
-    constraint, power, scope, backend, dtype
+    constraint, power, scope, backend, any_dtype
 ):
     for theta, theta_0 in ((1.0, 1.0), (0.0, 1.0), (0.0, 0.0), (1.0, 0.0), (1e-30, 0.0)):
-        p = nn.Parameter(torch.full((5,), theta, dtype=dtype))
+        p = nn.Parameter(torch.full((5,), theta, dtype=any_dtype))
         opt = D3FusedSGD(
             [p],
             lr=0.1,
@@ -313,18 +313,18 @@ def test_zero_distance_zero_weights_and_zero_reference_give_no_nan(
             scope=scope,
             constraint=constraint,
             radius=0.5,
-            reference=[torch.full((5,), theta_0, dtype=dtype)],
+            reference=[torch.full((5,), theta_0, dtype=any_dtype)],
             backend=backend,
         )
         for grad in (0.0, 0.0, 1.0):
-            p.grad = torch.full((5,), grad, dtype=dtype)
+            p.grad = torch.full((5,), grad, dtype=any_dtype)
             opt.step()
             assert torch.isfinite(p).all()
             assert torch.isfinite(opt.total_distance())
 
 
-def test_weights_at_their_reference_are_not_pushed(backend, dtype):
-    p = weight(7, dtype=dtype)
+def test_weights_at_their_reference_are_not_pushed(backend, any_dtype):
+    p = weight(7, dtype=any_dtype)
     before = p.detach().clone()
     opt = D3FusedSGD([p], lr=0.1, constraint=None, backend=backend)
     p.grad = torch.zeros_like(p)
@@ -332,8 +332,8 @@ def test_weights_at_their_reference_are_not_pushed(backend, dtype):
     assert torch.equal(p, before)
 
 
-def test_a_nan_gradient_shows_and_spoils_no_other_tensor(backend, dtype):
-    sick, well = weight(4, dtype=dtype), weight(4, seed=1, dtype=dtype)
+def test_a_nan_gradient_shows_and_spoils_no_other_tensor(backend, any_dtype):
+    sick, well = weight(4, dtype=any_dtype), weight(4, seed=1, dtype=any_dtype)
     opt = D3FusedSGD([sick, well], lr=0.1, backend=backend)
     sick.grad, well.grad = torch.full_like(sick, torch.nan), torch.ones_like(well)
     opt.step()
