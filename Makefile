@@ -2,8 +2,11 @@
 # Daily work, in one place. `make` alone lists it.
 
 PYTHON ?= python3
+EXTRAS ?= test
 VENV ?= .venv
 BIN := $(VENV)/bin
+# In place for this machine's GPU, or one architecture to see that the kernels compile; a wheel has all.
+ARCHS = $(or $(CUDAARCHS),$(shell nvidia-smi >/dev/null 2>&1 && echo native || echo 90))
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
@@ -16,7 +19,7 @@ $(VENV)/.stamp: $(SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "d3fast needs Python 3.10 or newer")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --upgrade --quiet pip
-	$(BIN)/pip install -c constraints.txt -e '.[test]'
+	CUDAARCHS="$(ARCHS)" $(BIN)/pip install -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
 install: $(VENV)/.stamp ## virtual environment in .venv with d3fast built in place
@@ -28,14 +31,14 @@ test: install ## the whole test suite
 	$(BIN)/python -m pytest
 
 lint: install ## ruff, mypy, clang-format
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[lint]'
+	$(BIN)/pip install --quiet --group lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*')
 
 format: install ## rewrite the sources in the house format
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[lint]'
+	$(BIN)/pip install --quiet --group lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files 'csrc/*')
@@ -48,7 +51,7 @@ wheel: install ## sdist and wheel in dist/, the wheel imported from elsewhere
 	cd dist && PYTHONPATH=unpacked ../$(BIN)/python -m d3fast env
 
 bench: install ## step and repair benchmarks on a quiet machine; JSON in benchmarks/results
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
+	CUDAARCHS="$(ARCHS)" $(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m pytest benchmarks -q --benchmark-columns=median,iqr,rounds
 
 gpu-check: ## on a GPU machine: build, test, sanitize, measure, write the JSON; no network
