@@ -93,8 +93,7 @@ _VIT_REPAIRS = (
     Repair("fst", (_TRANSFORMER,)),
     Repair("d3", (_AUTHORS,)),
     Repair("d3", (_UPPER,), label="d3 on upper blocks"),
-    Repair("d3", ({**_UPPER, "distance_weight": 0.0, "constraint": None},),
-           label="d3 on upper blocks, no distance"),
+    Repair("d3", ({**_UPPER, "distance_weight": 0.0},), label="d3 on upper blocks, no push"),
 )  # fmt: skip
 
 PRESETS: Mapping[str, GridPreset] = MappingProxyType(
