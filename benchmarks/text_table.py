@@ -30,8 +30,7 @@ from d3fast.report.results import Results, read_results
 RESULTS = Path(__file__).parent / "results"
 SEARCHED: tuple[str, ...] = ("sentence",)
 SEARCH_SEED, SEEDS = 100, 3
-# Gradients are clipped, as is usual for transformers: without that a step of 0.006 leaves the
-# backdoor untouched, and one of 0.01 ends in a model that gives one answer to everything.
+# Gradients are clipped, as is usual for transformers.
 _SHARED: Mapping[str, Any] = {"epochs": 10, "max_grad_norm": 1.0}
 _AUTHORS = options_of(D3Config.authors(**_SHARED))
 # Every linear layer of the feed-forward blocks, of encoders and decoders alike.

@@ -11,6 +11,9 @@ import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "text.md").read_text(encoding="utf-8")
+UPPER_BLOCKS = re.search(
+    r'UPPER_BLOCKS = r"(.*)"', (DOCS / "examples/film_reviews.py").read_text(encoding="utf-8")
+)[1]
 SMALL = """
 import torch
 from transformers import BertConfig, BertForSequenceClassification
@@ -38,9 +41,12 @@ def rare_token():
 
 def test_the_example_runs(capsys):
     pytest.importorskip("transformers", reason="needs the extra d3fast[transformers]")
-    (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    exec(example, {})
+    example, recipe = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    given = {}
+    exec(example, given)
     assert capsys.readouterr().out.startswith("Metrics(")
+    exec(recipe, given)
+    assert given["config"].track == UPPER_BLOCKS
 
 
 def test_the_scripts_plant_a_backdoor_and_repair_it_sharded(tmp_path):
