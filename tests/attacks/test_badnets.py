@@ -149,7 +149,7 @@ def test_the_generator_decides_who_is_poisoned():
 def test_all_images_of_other_classes_can_be_poisoned_but_not_one_more():
     attack = BadNets(0, size=1, margin=0)
     assert len(attack.poison(_data(), 0.8, generator=_seeded()).indices) == 80
-    with pytest.raises(ValueError, match=r"ratio=0\.81 of 100 images needs 81 .* there are 80"):
+    with pytest.raises(ValueError, match=r"ratio=0\.81 of 100 samples needs 81 .* there are 80"):
         attack.poison(_data(), 0.81, generator=_seeded())
 
 

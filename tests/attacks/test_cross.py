@@ -174,5 +174,5 @@ def test_the_data_is_not_changed():
 
 
 def test_a_set_that_cannot_be_poisoned_is_refused_before_the_first_pass():
-    with pytest.raises(ValueError, match=r"ratio=0\.9 of 100 images needs 90 .* there are 80"):
+    with pytest.raises(ValueError, match=r"ratio=0\.9 of 100 samples needs 90 .* there are 80"):
         _draws(ratio=0.9)

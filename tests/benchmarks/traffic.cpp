@@ -13,10 +13,13 @@
 
 namespace d3 {
 
-const Sweeps<float>& sweeps_f32_baseline();
-const Sweeps<double>& sweeps_f64_baseline();
+const AllSweeps& sweeps_baseline();
 
 namespace {
+
+using K = Storage<float, float, float>;  // what is counted
+
+const Sweeps<K>& real_sweeps() { return sweeps_baseline(); }
 
 struct Traffic {
   int64_t update = 0, mend = 0, verify = 0, rescale = 0, unscale = 0;  // bytes
@@ -34,48 +37,47 @@ void move(int64_t& kind, int64_t bytes) {
 }
 
 // Arrays read and written once per element: theta, gradient, momentum, reference.
-template <class T>
-int64_t bytes_of(const Span<T>& a, Momentum momentum, bool reference) {
+int64_t bytes_of(const Span<K>& a, Momentum momentum, bool reference) {
   const int64_t arrays = 3 + (momentum == Momentum::none ? 0 : 2) + (reference ? 1 : 0);
-  return arrays * static_cast<int64_t>(sizeof(T)) * a.n;
+  return arrays * static_cast<int64_t>(sizeof(float)) * a.n;
 }
 
-const Sweeps<float> counted = {
-    [](const Span<float>& a, Tracking tracking, Momentum momentum, const Scalars<float>& s,
-       float rate, float inverse) {
+const Sweeps<K> counted = {
+    [](const Span<K>& a, Tracking tracking, Momentum momentum, const Scalars<float>& s, float rate,
+       float inverse) {
       move(traffic.update, bytes_of(a, momentum, tracking != Tracking::none));
       updated_at[a.theta] = moved;
-      return sweeps_f32_baseline().update(a, tracking, momentum, s, rate, inverse);
+      return real_sweeps().update(a, tracking, momentum, s, rate, inverse);
     },
-    [](const Span<float>& a, Momentum momentum, const Scalars<float>& s, float rate, float stale,
+    [](const Span<K>& a, Momentum momentum, const Scalars<float>& s, float rate, float stale,
        float right) {
       move(traffic.mend, bytes_of(a, momentum, true));
-      return sweeps_f32_baseline().mend(a, momentum, s, rate, stale, right);
+      return real_sweeps().mend(a, momentum, s, rate, stale, right);
     },
-    [](const Span<float>& a) {
+    [](const Span<K>& a) {
       move(traffic.verify, 8 * a.n);
-      return sweeps_f32_baseline().squared_distance(a);
+      return real_sweeps().squared_distance(a);
     },
-    [](const Span<float>& a, Center center, float c) {
+    [](const Span<K>& a, Center center, float c) {
       traffic.reuse = std::max(traffic.reuse, moved - updated_at[a.theta]);
       move(traffic.rescale, (center == Center::origin ? 8 : 12) * a.n);
-      sweeps_f32_baseline().rescale(a, center, c);
+      real_sweeps().rescale(a, center, c);
     },
-    [](const Span<float>& a, float scale) {
+    [](const Span<K>& a, float scale) {
       move(traffic.unscale, 8 * a.n);
-      sweeps_f32_baseline().unscale(a, scale);
+      real_sweeps().unscale(a, scale);
     },
 };
 
 }  // namespace
 
-template <>
-const Sweeps<float>& sweeps<float>() {
-  return counted;
-}
-template <>
-const Sweeps<double>& sweeps<double>() {
-  return sweeps_f64_baseline();
+const AllSweeps& sweeps() {
+  static const AllSweeps all = [] {
+    AllSweeps made = sweeps_baseline();
+    static_cast<Sweeps<K>&>(made) = counted;
+    return made;
+  }();
+  return all;
 }
 
 // One thread takes all tasks: the order is that of the task numbers.
@@ -120,7 +122,7 @@ extern "C" void count_traffic(int64_t n, void** theta, const void** reference, v
   traffic = {};
   moved = 0;
   updated_at.clear();
-  cpu_step<float>(step);
+  cpu_stepper({"float32", "float32", "float32"})(step);
   const int64_t all[] = {traffic.update,  traffic.mend,  traffic.verify, traffic.rescale,
                          traffic.unscale, traffic.reuse, traffic.teams};
   std::copy(std::begin(all), std::end(all), counts);
