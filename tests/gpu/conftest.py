@@ -66,3 +66,34 @@ def relative_error():
         return float((got - want).norm() / want.norm())
 
     return error
+
+
+@pytest.fixture(scope="session")
+def on_a_side_stream():
+    """Calls a function some times, as torch's documentation of graphs asks for before a capture."""
+
+    def run(function, times):
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(times):
+                function()
+        torch.cuda.current_stream().wait_stream(stream)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def warmed_up(on_a_side_stream):
+    """A step that has run three times, as it is or as the replay of a graph."""
+
+    def prepare(step, captured):
+        on_a_side_stream(step, 3)
+        if not captured:
+            return step
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            step()
+        return graph.replay
+
+    return prepare

@@ -10,16 +10,6 @@ from d3fast import D3FusedSGD
 pytestmark = pytest.mark.filterwarnings("default")
 
 
-def on_a_side_stream(function, times):
-    """Warm up as torch's documentation of graphs asks for."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(times):
-            function()
-    torch.cuda.current_stream().wait_stream(stream)
-
-
 def new_gradients(params, step):
     g = torch.Generator().manual_seed(step)
     for p in params:
@@ -35,7 +25,9 @@ SCALARS = {
 
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("constraint", SCALARS)
-def test_a_captured_step_is_the_eager_step(make, device, same_bits, constraint, nesterov):
+def test_a_captured_step_is_the_eager_step(
+    make, device, same_bits, warmed_up, constraint, nesterov
+):
     results = []
     for captured in (False, True):
         lr = torch.tensor(0.01, device=device)
@@ -44,13 +36,7 @@ def test_a_captured_step_is_the_eager_step(make, device, same_bits, constraint, 
         radius = torch.tensor(outer, device=device)
         options = {"radius": radius if inner is None else (inner, radius), "nesterov": nesterov}
         params, opt = make(capturable=True, lr=lr, constraint=constraint, **options)
-        on_a_side_stream(opt.step, 3)
-        step = opt.step
-        if captured:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                opt.step()
-            step = graph.replay
+        step = warmed_up(opt.step, captured)
         for t in range(6):
             lr.fill_(0.01 / (t + 1))
             radius.fill_(outer * (1 + 0.1 * t))
@@ -60,7 +46,7 @@ def test_a_captured_step_is_the_eager_step(make, device, same_bits, constraint, 
     assert same_bits(*results)
 
 
-def test_eager_steps_between_replays_do_not_disturb_them(make, same_bits):
+def test_eager_steps_between_replays_do_not_disturb_them(make, same_bits, on_a_side_stream):
     results = []
     for captured in (False, True):
         params, opt = make(capturable=True)
@@ -86,19 +72,13 @@ def test_eager_steps_between_replays_do_not_disturb_them(make, same_bits):
     assert same_bits(*results)
 
 
-def test_a_replay_reads_the_scale_and_the_overflow_flag_anew(make, device, same_bits):
+def test_a_replay_reads_the_scale_and_the_overflow_flag_anew(make, device, same_bits, warmed_up):
     results = []
     for captured in (False, True):
         params, opt = make(capturable=True)
         opt.grad_scale = torch.ones((), device=device)
         opt.found_inf = torch.zeros((), device=device)
-        on_a_side_stream(opt.step, 3)
-        step = opt.step
-        if captured:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                opt.step()
-            step = graph.replay
+        step = warmed_up(opt.step, captured)
         for t in range(6):
             new_gradients(params, t)
             opt.grad_scale.fill_(2.0**t)
@@ -110,27 +90,23 @@ def test_a_replay_reads_the_scale_and_the_overflow_flag_anew(make, device, same_
     assert same_bits(*results)
 
 
-def test_a_group_that_is_not_tracked_is_captured_beside_one_that_is(make, device, same_bits):
+def test_a_group_that_is_not_tracked_is_captured_beside_one_that_is(
+    make, device, same_bits, warmed_up
+):
     results = []
     for captured in (False, True):
         params, opt = make([(64, 33), (5000,)], capturable=True)
         plain = nn.Parameter(torch.ones(300, device=device))
         plain.grad = torch.ones_like(plain)
         opt.add_param_group({"params": [plain], "constraint": None, "distance_weight": 0.0})
-        on_a_side_stream(opt.step, 3)
-        step = opt.step
-        if captured:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                opt.step()
-            step = graph.replay
+        step = warmed_up(opt.step, captured)
         for _ in range(3):
             step()
         results.append([*params, plain])
     assert same_bits(*results)
 
 
-def test_a_whole_training_step_is_one_graph(device, relative_error):
+def test_a_whole_training_step_is_one_graph(device, relative_error, on_a_side_stream):
     def train(captured):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 5)).to(device)

@@ -104,22 +104,11 @@ def test_nothing_outside_the_tensors_is_touched(device, half, offset):
         assert bool((whole[outside] == -7.0).all())
 
 
-def test_a_captured_step_is_the_eager_step(make, same_bits, half):
+def test_a_captured_step_is_the_eager_step(make, same_bits, warmed_up, half):
     results = []
     for captured in (False, True):
         params, opt = make(dtype=half, capturable=True, momentum_dtype=torch.float32)
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(3):
-                opt.step()
-        torch.cuda.current_stream().wait_stream(stream)
-        step = opt.step
-        if captured:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                opt.step()
-            step = graph.replay
+        step = warmed_up(opt.step, captured)
         for _ in range(5):
             step()
         results.append([x for p in params for x in (p, opt.state[p]["compensation"])])
