@@ -23,7 +23,7 @@ from d3fast.attacks import Attack
 from d3fast.data import ImageData
 from d3fast.detox import D3Config
 from d3fast.optim import WARM_STARTS, param_groups
-from d3fast.seeding import generator
+from d3fast.runtime.seeding import generator
 
 TEST_BATCH = 256
 

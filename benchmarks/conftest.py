@@ -15,9 +15,9 @@ from benchmarks.machine import cache_bytes, machine_name
 from benchmarks.measure import Measurement, measure, names
 from benchmarks.replay import CLOCK
 from benchmarks.workloads import Workload, workloads
-from d3fast import environment
-from d3fast.devices import resolve_device
-from d3fast.report.results import Results
+from d3fast.results.store import Results
+from d3fast.runtime import environment
+from d3fast.runtime.devices import resolve_device
 
 RESULTS = Path(__file__).parent / "results"
 

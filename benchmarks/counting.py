@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the plain-PyTorch step of D3 asks of a device, counted operation by operation.
 
-That is the step that DTensors take (``d3fast.optim.sharded``). Every operation of torch that the
+That is the step that DTensors take (``optim.backends.sharded``). Every operation of torch that the
 step runs is counted with the bytes of the tensors that it reads and writes; views and allocations
 count nothing. On a GPU each of them is a kernel launch at least.
 """
@@ -16,7 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.memory import allocations, peak
-from d3fast.optim import D3FusedSGD, sharded
+from d3fast.optim import D3FusedSGD
+from d3fast.optim.backends import sharded
 
 _FREE = {"empty", "empty_like", "empty_strided", "detach", "promote_types", "result_type"}
 _WRITE_ONLY = {"copy_", "zero_", "fill_"}  # their first tensor is not read

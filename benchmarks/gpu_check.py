@@ -21,7 +21,7 @@ import torch
 from benchmarks import gpu_steps
 from benchmarks.gpu_steps import Failed, Limits, Skipped
 from benchmarks.machine import machine_name
-from d3fast.report.results import Results
+from d3fast.results.store import Results
 
 RESULTS = Path(__file__).parent / "results"
 TOTAL_SECONDS = 570.0

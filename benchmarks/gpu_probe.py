@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.contenders import FREE, SPHERE, ours
 from benchmarks.workloads import Workload, draw
-from d3fast.devices import resolve_device
+from d3fast.runtime.devices import resolve_device
 
 
 def main() -> None:

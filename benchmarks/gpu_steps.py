@@ -97,9 +97,15 @@ def run(command: Sequence[str], seconds: float, **variables: str) -> Done:
         Done(code=0, output='1\\n')
     """
     process = subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, **variables}, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-    )  # fmt: skip
+        command,
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
     try:
         output, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -205,10 +211,21 @@ def resources(limits: Limits) -> dict[str, Any]:
     BUILD.mkdir(parents=True, exist_ok=True)
     cubin = BUILD / "launch.cubin"
     done = run(
-        [nvcc, "-std=c++17", "-O3", "-Icsrc", "-Xptxas", "-v", f"-arch=sm_{arch}", "-cubin", "-o",
-         str(cubin), "csrc/cuda/launch.cu"],
+        [
+            nvcc,
+            "-std=c++17",
+            "-O3",
+            "-Icsrc",
+            "-Xptxas",
+            "-v",
+            f"-arch=sm_{arch}",
+            "-cubin",
+            "-o",
+            str(cubin),
+            "csrc/cuda/launch.cu",
+        ],
         limits.seconds,
-    )  # fmt: skip
+    )
     _insist(done, "nvcc", limits)
     kernels = spills(done.output)
     found: dict[str, Any] = {
@@ -273,12 +290,26 @@ def _sanitize(tool: str, limits: Limits) -> dict[str, Any]:
     _need_module("pytest")
     _need_gpu()
     done = run(
-        [sanitizer, "--tool", tool, "--error-exitcode", "99", "--report-api-errors", "no",
-         sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/gpu/test_small.py"],
+        [
+            sanitizer,
+            "--tool",
+            tool,
+            "--error-exitcode",
+            "99",
+            "--report-api-errors",
+            "no",
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "tests/gpu/test_small.py",
+        ],
         limits.seconds,
         # A buffer of the allocator's hides what is written past a tensor.
         PYTORCH_NO_CUDA_MEMORY_CACHING="1",
-    )  # fmt: skip
+    )
     summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: (.*)", done.output)
     found = {"summary": "; ".join(summary) or None}
     _insist(done, f"compute-sanitizer --tool {tool}", limits, found)
@@ -330,12 +361,28 @@ def dram_bytes(limits: Limits) -> dict[str, Any]:
         ("bytes_per_parameter_sphere", "step_kernel", ["--sphere", "--tensors", "10"]),
     ):
         done = run(
-            [ncu, "--csv", "--print-units", "base", "--metrics",
-             "dram__bytes_read.sum,dram__bytes_write.sum", "--kernel-name", f"regex:{kernel}",
-             "--launch-skip", "2", "--launch-count", "1", sys.executable, "-m",
-             "benchmarks.gpu_probe", "--elements", str(PROBED), *options],
+            [
+                ncu,
+                "--csv",
+                "--print-units",
+                "base",
+                "--metrics",
+                "dram__bytes_read.sum,dram__bytes_write.sum",
+                "--kernel-name",
+                f"regex:{kernel}",
+                "--launch-skip",
+                "2",
+                "--launch-count",
+                "1",
+                sys.executable,
+                "-m",
+                "benchmarks.gpu_probe",
+                "--elements",
+                str(PROBED),
+                *options,
+            ],
             limits.seconds / 2,
-        )  # fmt: skip
+        )
         if "ERR_NVGPUCTRPERM" in done.output:
             raise Skipped("ERR_NVGPUCTRPERM: this user may not read the GPU's counters")
         _insist(done, "ncu", limits)
@@ -358,11 +405,23 @@ def benchmarks(limits: Limits) -> dict[str, Any]:
     plugin = importlib.util.find_spec("pytest_benchmark")
     without = [] if plugin else ["-p", "benchmarks.no_plugin"]
     done = run(
-        [sys.executable, "-m", "pytest", *without, "-q", "benchmarks/test_bandwidth.py",
-         "benchmarks/test_step.py", "--device", "cuda", "--seconds", f"{seconds:.1f}",
-         "--results", str(limits.out.resolve())],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            *without,
+            "-q",
+            "benchmarks/test_bandwidth.py",
+            "benchmarks/test_step.py",
+            "--device",
+            "cuda",
+            "--seconds",
+            f"{seconds:.1f}",
+            "--results",
+            str(limits.out.resolve()),
+        ],
         limits.seconds,
-    )  # fmt: skip
+    )
     found = {"rounds_seconds": round(seconds, 1), **_counts(done.output)}
     _insist(done, "the suite", limits, found)
     return found

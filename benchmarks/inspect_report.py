@@ -4,8 +4,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from d3fast.report.results import Results
-from d3fast.report.table import markdown
+from d3fast.results.store import Results
+from d3fast.results.table import markdown
 
 Row = Mapping[str, Any]
 ALL = "all"
@@ -26,12 +26,16 @@ def inspect_table(results: Results, name: str) -> str:
         own = {row["sign"]: row for row in rates if row["attack"] == attack}
         whole = own[ALL]
         models = [r for r in rows if r["kind"] == "inspected" and r["attack"] == attack]
-        lines.append([
-            attack, str(whole["models"]), _mean(models, "asr"),
-            *(str(own[sign]["found"]) for sign in signs),
-            f"{whole['found']} ({100 * whole['low']:.0f}–{100 * whole['high']:.0f} %)",
-            "–" if whole["named"] is None else str(whole["named"]),
-        ])  # fmt: skip
+        lines.append(
+            [
+                attack,
+                str(whole["models"]),
+                _mean(models, "asr"),
+                *(str(own[sign]["found"]) for sign in signs),
+                f"{whole['found']} ({100 * whole['low']:.0f}–{100 * whole['high']:.0f} %)",
+                "–" if whole["named"] is None else str(whole["named"]),
+            ]
+        )
     return markdown(["", "models", "ASR %", *signs, "any (95 % interval)", "target named"], lines)
 
 
@@ -45,10 +49,13 @@ def rates_table(results: Results) -> str:
     rows = [row for row in results.rows if row["kind"] == "choice"]
     lines = [
         [
-            f"{row['rate']:g}", f"{row['threshold']:.1f}",
-            *(f"{row[f'{kind}_found']} of {row[f'{kind}_models']}"
-              for kind in ("backdoored", "clean")),
+            f"{row['rate']:g}",
+            f"{row['threshold']:.1f}",
+            *(
+                f"{row[f'{kind}_found']} of {row[f'{kind}_models']}"
+                for kind in ("backdoored", "clean")
+            ),
         ]
         for row in rows
-    ]  # fmt: skip
+    ]
     return markdown(["rate", "threshold", "backdoored found", "clean raised"], lines)

@@ -19,18 +19,18 @@ from rich.console import Console
 from torch import nn
 
 from d3fast.attacks import load_attack
-from d3fast.benchmark.attacks import PRESETS, AttackCell, CleanCell, Preset, twin_of
-from d3fast.benchmark.cells import Place, Row, finished, run_cells
-from d3fast.case import Case
+from d3fast.audit import InspectOptions, inspect_model
+from d3fast.audit.detectors.base import threshold
+from d3fast.audit.resolve import Case
+from d3fast.benchmark.attack_jobs import PRESETS, AttackCell, CleanCell, Preset, twin_of
+from d3fast.benchmark.implant import Implant, implant
 from d3fast.data import ImageData, Splits
 from d3fast.detox import D3Config, detoxify, repair_samples
-from d3fast.files import folder
-from d3fast.implant import Implant, implant
-from d3fast.inspection import InspectOptions, inspect_model
-from d3fast.inspection.signs import threshold
-from d3fast.metrics import evaluate, wilson
+from d3fast.io.files import folder
 from d3fast.models import load_weights
-from d3fast.report.results import Results
+from d3fast.results.engine import Place, Row, finished, run_cells
+from d3fast.results.store import Results
+from d3fast.training.metrics import evaluate, wilson
 
 RESULTS = Path(__file__).parent / "results"
 DEVELOPMENT = tuple(range(100, 105))
@@ -69,13 +69,18 @@ _ALL = tuple(name for name, _ in PRESETS["digits"].attacks)
 PLANS = {
     "development": Plan(PRESETS["digits"], _ALL, DEVELOPMENT[:3], DEVELOPMENT),
     "digits": Plan(
-        PRESETS["digits"], _ALL, tuple(range(5)), tuple(range(20)), tuple(range(5)),
-        tuple(range(5)), tuple(range(3)),
+        PRESETS["digits"],
+        _ALL,
+        tuple(range(5)),
+        tuple(range(20)),
+        tuple(range(5)),
+        tuple(range(5)),
+        tuple(range(3)),
     ),
     "fashion-mnist": Plan(
         PRESETS["cpu"], ("badnets", "blended", "sig", "wanet"), (0, 1, 2), (0, 1, 2)
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -127,9 +132,11 @@ class InspectCell:
         )
         signs = {f.name: {"value": _capped(f.value), "target": f.target} for f in found.findings}
         return {
-            **named, "seed": self.spec.seed, "signs": signs,
+            **named,
+            "seed": self.spec.seed,
+            "signs": signs,
             "seconds": time.perf_counter() - started,
-        }  # fmt: skip
+        }
 
 
 def _weights(source: AttackCell | CleanCell, place: Path) -> Path:
@@ -150,9 +157,12 @@ def _repaired(
     case = Case(model.eval(), "", Path(), "", splits.clean, seed)
     repair, held_out = case.parts()
     result = detoxify(
-        model, repair_samples(repair, seed=seed).loader, D3Config.auto(seed=seed),
-        held_out.batches(250), progress=progress,
-    )  # fmt: skip
+        model,
+        repair_samples(repair, seed=seed).loader,
+        D3Config.auto(seed=seed),
+        held_out.batches(250),
+        progress=progress,
+    )
     after = evaluate(result.model, splits.test.batches(1000), trigger)
     return result.model, {"acc": after.acc, "asr": after.asr}
 
@@ -180,20 +190,23 @@ def cells_of(plan: Plan) -> tuple[list[CleanCell], list[AttackCell], list[Inspec
     ]
     attacks = [
         AttackCell(plan.preset.cell(seed, name, None))
-        for name in plan.attacks for seed in plan.backdoored
-    ]  # fmt: skip
+        for name in plan.attacks
+        for seed in plan.backdoored
+    ]
     attacks += [
         AttackCell(replace(plan.preset.cell(seed, "badnets", None), ratio=SPARSE))
         for seed in plan.sparse
     ]
     sources: list[AttackCell | CleanCell] = [
-        *attacks, *(twin for twin in twins if twin.spec.seed in plan.clean)
-    ]  # fmt: skip
+        *attacks,
+        *(twin for twin in twins if twin.spec.seed in plan.clean),
+    ]
     looks = [InspectCell(source, source.spec, OPTIONS) for source in sources]
     looks += [
-        replace(look, repaired=True) for look in looks
+        replace(look, repaired=True)
+        for look in looks
         if look.spec.attack and look.spec.seed in plan.repaired and look.spec.ratio != SPARSE
-    ]  # fmt: skip
+    ]
     for seed in plan.uneven:
         looks.append(InspectCell(None, plan.preset.cell(seed, None, None), OPTIONS))
     return twins, attacks, looks
@@ -222,8 +235,12 @@ def choices(rows: Sequence[Row]) -> list[Row]:
     """What each of ``RATES`` gives on some models: how many are found, how many false alarms."""
     table = []
     for rate in RATES:
-        row: Row = {"kind": "choice", "set": rows[0]["set"], "rate": rate,
-                    "threshold": threshold(10, rate)}  # fmt: skip
+        row: Row = {
+            "kind": "choice",
+            "set": rows[0]["set"],
+            "rate": rate,
+            "threshold": threshold(10, rate),
+        }
         for kind, clean in (("backdoored", False), ("clean", True)):
             alarms = [bool(raised(r, rate)) for r in rows if (r["attack"] == CLEAN) == clean]
             row |= {f"{kind}_found": sum(alarms), f"{kind}_models": len(alarms)}
@@ -263,10 +280,16 @@ def rates(rows: Sequence[Row], rate: float) -> Iterator[Row]:
             )
             low, high = wilson(found, len(own))
             yield {
-                "kind": "rate", "set": name, "attack": attack, "sign": sign,
-                "found": found, "named": None if own[0]["asr"] is None else named,
-                "models": len(own), "low": low, "high": high,
-            }  # fmt: skip
+                "kind": "rate",
+                "set": name,
+                "attack": attack,
+                "sign": sign,
+                "found": found,
+                "named": None if own[0]["asr"] is None else named,
+                "models": len(own),
+                "low": low,
+                "high": high,
+            }
 
 
 def main() -> None:
@@ -283,9 +306,12 @@ def main() -> None:
     table = choices([row for row in rows if row["set"] == "development"])
     rate = chosen_rate(table)
     settings = {
-        "sets": names, "rate": rate, "threshold": threshold(10, rate), "rates": list(RATES),
+        "sets": names,
+        "rate": rate,
+        "threshold": threshold(10, rate),
+        "rates": list(RATES),
         "options": asdict(replace(OPTIONS, rate=rate)),
-    }  # fmt: skip
+    }
     path = RESULTS / "inspect-cpu.json"
     every = [*table, *rates(rows, rate), *rows]
     Results("python -m benchmarks.inspect_study", settings, every).write(path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from d3fast import environment
+from d3fast.runtime import environment
 
 # Words of a GPU's name that say nothing about its speed, or that its neighbours share.
 _NOISE = {"nvidia", "geforce", "tesla", "quadro", "pcie", "sxm", "gpu", "laptop"}

@@ -84,9 +84,17 @@ def _norms(tensors: list[Tensor]) -> list[float]:
 
 def _fused_sgd(thetas: list[Tensor], grads: list[Tensor], momenta: list[Tensor]) -> None:
     torch._fused_sgd_(
-        thetas, grads, momenta, weight_decay=0.0, momentum=MOMENTUM, lr=LR, dampening=0.0,
-        nesterov=False, maximize=False, is_first_step=False,
-    )  # fmt: skip
+        thetas,
+        grads,
+        momenta,
+        weight_decay=0.0,
+        momentum=MOMENTUM,
+        lr=LR,
+        dampening=0.0,
+        nesterov=False,
+        maximize=False,
+        is_first_step=False,
+    )
 
 
 def foreach(problem: Problem) -> Contender:
@@ -133,7 +141,7 @@ def compiled(problem: Problem) -> Contender:
     """The plain step under torch.compile, tensor by tensor, one graph for all sizes.
 
     Raises:
-        Unavailable: torch.compile does not work here, with its first complaint.
+        Unavailable: torch.compile does not work here, with its first error_text.
     """
     references, count = problem.references, len(problem.references)
     columns = (problem.thetas, problem.grads, problem.momenta, references)

@@ -11,8 +11,8 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from benchmarks.contenders import FREE, SPHERE
 from benchmarks.peers import AUTOGRAD, COMPILE, FOREACH, SGD
-from d3fast.report.plot import BLUE, GREY, ORANGE
-from d3fast.report.results import Results
+from d3fast.results.plot import BLUE, GREY, ORANGE
+from d3fast.results.store import Results
 
 _MARKS = {
     FREE: ("o", BLUE, "d3fast, no constraint"),
@@ -41,22 +41,40 @@ def roofline(results: Results) -> Figure:
     with matplotlib.rc_context({"font.size": 9, "figure.dpi": 150}):
         figure = Figure(figsize=(8, 4.2), layout="constrained")
         axes = figure.subplots()
-        axes.plot([footprints[w] / 1e6 for w in order], [best[w] for w in order], color="black",
-                  linewidth=1, label="best yardstick")  # fmt: skip
+        axes.plot(
+            [footprints[w] / 1e6 for w in order],
+            [best[w] for w in order],
+            color="black",
+            linewidth=1,
+            label="best yardstick",
+        )
         for name, (marker, colour, label) in _MARKS.items():
             rows = [
                 r
                 for r in results.rows
-                if r["kind"] == "step" and r["contender"] == name and r["skipped"] is None
-                and _quiet(r["workload"]) and r["plain"] == 0
-            ]  # fmt: skip
+                if r["kind"] == "step"
+                and r["contender"] == name
+                and r["skipped"] is None
+                and _quiet(r["workload"])
+                and r["plain"] == 0
+            ]
             hollow = (
                 {} if marker == "x" else {"markerfacecolor": colour if name != FREE else "none"}
             )
-            axes.plot([footprints[r["workload"]] / 1e6 for r in rows], [r["gbps"] for r in rows],
-                      marker, color=colour, label=label, **hollow)  # fmt: skip
-        axes.set(xscale="log", yscale="log", xlabel="weights, gradients, momentum, references: MB",
-                 ylabel="GB/s at 24 bytes per parameter")  # fmt: skip
+            axes.plot(
+                [footprints[r["workload"]] / 1e6 for r in rows],
+                [r["gbps"] for r in rows],
+                marker,
+                color=colour,
+                label=label,
+                **hollow,
+            )
+        axes.set(
+            xscale="log",
+            yscale="log",
+            xlabel="weights, gradients, momentum, references: MB",
+            ylabel="GB/s at 24 bytes per parameter",
+        )
         axes.set_title(
             "One step over tracked tensors, below what the same memory gives", loc="left"
         )

@@ -23,11 +23,11 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from d3fast.data.sklearn_digits import digits
-from d3fast.loss import CleanLoss
 from d3fast.optim import D3FusedSGD
-from d3fast.report.results import Results
-from d3fast.report.table import markdown
-from d3fast.seeding import generator, global_seed
+from d3fast.results.store import Results
+from d3fast.results.table import markdown
+from d3fast.runtime.seeding import generator, global_seed
+from d3fast.training.loss import CleanLoss
 
 RESULTS = Path(__file__).parent / "results"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -161,8 +161,11 @@ def head_of_digits(start: str, dtype: torch.dtype, seed: int) -> Case:
 def _optimizer(case: Case, dtype: torch.dtype, lr: float) -> D3FusedSGD:
     return D3FusedSGD(
         [nn.Parameter(case.start.to(dtype, copy=True))],
-        lr=lr, momentum=MOMENTUM, reference=[case.theta_0], backend="reference",
-    )  # fmt: skip
+        lr=lr,
+        momentum=MOMENTUM,
+        reference=[case.theta_0],
+        backend="reference",
+    )
 
 
 def exact(case: Case, lr: float, steps: int) -> Tensor:
@@ -264,9 +267,13 @@ def study(seed: int, steps: int = STEPS) -> Iterator[dict[str, Any]]:
                         size = 6 + (2 if momentum == "same" else 4) + extra_bytes(kept)
                         known = errors(case, _joined(*kept), want)["way"]
                         yield {
-                            **about, "way_kept": way, "momentum": momentum, "bytes": size,
-                            **errors(case, kept[0], want), "carried": known,
-                        }  # fmt: skip
+                            **about,
+                            "way_kept": way,
+                            "momentum": momentum,
+                            "bytes": size,
+                            **errors(case, kept[0], want),
+                            "carried": known,
+                        }
 
 
 def _rows(seed: int) -> list[dict[str, Any]]:
@@ -303,11 +310,14 @@ def precision_table(results: Results, dtype: str, measure: str) -> str:
     for way, momentum in kinds:
         own = [row for row in rows if (row["way_kept"], row["momentum"]) == (way, momentum)]
         size = own[0]["bytes"]
-        lines.append([
-            way, {"same": dtype, None: "–"}.get(momentum, momentum),
-            "–" if size is None else str(size),
-            *(_percent([r[measure] for r in own if r["lr"] == lr]) for lr in lrs),
-        ])  # fmt: skip
+        lines.append(
+            [
+                way,
+                {"same": dtype, None: "–"}.get(momentum, momentum),
+                "–" if size is None else str(size),
+                *(_percent([r[measure] for r in own if r["lr"] == lr]) for lr in lrs),
+            ]
+        )
     headings = ["weights kept", "momentum", "bytes", *(f"lr {lr:g}" for lr in lrs)]
     return markdown(headings, lines)
 
@@ -323,8 +333,7 @@ def worst_table(results: Results) -> str:
             for measure in ("distance", "way")
             for dtype in DTYPES
         )
-        lines.append([way, "–" if size is None else str(size),
-                      *(f"{float(x):g}" for x in worst)])  # fmt: skip
+        lines.append([way, "–" if size is None else str(size), *(f"{float(x):g}" for x in worst)])
     headings = ["weights kept", "bytes"]
     headings += [f"{name}, {dtype}" for name in ("distance off", "way lost") for dtype in DTYPES]
     return markdown(headings, lines)
@@ -336,14 +345,23 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--workers", type=int, default=1)
     asked = parser.parse_args()
-    with ProcessPoolExecutor(asked.workers, initializer=torch.set_num_threads, initargs=(1,),
-                             mp_context=get_context("spawn")) as pool:  # fmt: skip
+    with ProcessPoolExecutor(
+        asked.workers,
+        initializer=torch.set_num_threads,
+        initargs=(1,),
+        mp_context=get_context("spawn"),
+    ) as pool:
         rows = [row for seed in pool.map(_rows, range(asked.seeds)) for row in seed]
     settings = {
-        "steps": STEPS, "momentum": MOMENTUM, "lrs": list(LRS), "starts": list(STARTS),
-        "shapes": [list(shape) for shape in SHAPES], "constraint": "norm_sphere",
-        "distance_weight": 1.0, "seeds": asked.seeds,
-    }  # fmt: skip
+        "steps": STEPS,
+        "momentum": MOMENTUM,
+        "lrs": list(LRS),
+        "starts": list(STARTS),
+        "shapes": [list(shape) for shape in SHAPES],
+        "constraint": "norm_sphere",
+        "distance_weight": 1.0,
+        "seeds": asked.seeds,
+    }
     path = RESULTS / "precision-cpu.json"
     Results(f"python -m benchmarks.precision_study --seeds {asked.seeds}", settings, rows).write(
         path

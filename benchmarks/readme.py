@@ -30,16 +30,16 @@ from benchmarks.scaling_report import (
 )
 from benchmarks.search import search_markdown
 from benchmarks.spectrum_report import peers_table, way_table, why_table
-from d3fast.report.attacks import attacks_markdown
-from d3fast.report.benchmark import (
+from d3fast.benchmark.report.attacks import attacks_markdown
+from d3fast.benchmark.report.benchmark import (
     adaptive_markdown,
     grid_markdown,
     relearning_markdown,
     summary_markdown,
     verdict_markdown,
 )
-from d3fast.report.demo import demo_markdown
-from d3fast.report.results import Results, read_results
+from d3fast.benchmark.report.demo import demo_markdown
+from d3fast.results.store import Results, read_results
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

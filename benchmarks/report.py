@@ -12,9 +12,9 @@ from typing import Any
 from benchmarks.contenders import BALL_INSIDE, FREE, OURS, SINGLE, SPHERE, VARIANTS
 from benchmarks.peers import AUTOGRAD, COMPILE, FOREACH, PEERS, PLAIN, SGD
 from benchmarks.plot import roofline
-from d3fast.report.plot import save_png
-from d3fast.report.results import Results, read_results
-from d3fast.report.table import markdown
+from d3fast.results.plot import save_png
+from d3fast.results.store import Results, read_results
+from d3fast.results.table import markdown
 
 Row = Mapping[str, Any]
 NOTHING = "–"
@@ -64,9 +64,21 @@ def _faster(ratio: float) -> str:
 def step_table(results: Results) -> str:
     """One line per workload: against both floors (see ``yardsticks``), against every peer."""
     headings = [
-        "workload", "floor ms", "free ms", "× floor", "× lax", "sphere ms", "× floor", "× lax",
-        "ball, inside", "torch SGD ms", "sphere / SGD", "vs autograd", "vs foreach", "vs compile",
-    ]  # fmt: skip
+        "workload",
+        "floor ms",
+        "free ms",
+        "× floor",
+        "× lax",
+        "sphere ms",
+        "× floor",
+        "× lax",
+        "ball, inside",
+        "torch SGD ms",
+        "sphere / SGD",
+        "vs autograd",
+        "vs foreach",
+        "vs compile",
+    ]
     lines = []
     for workload, rows in by_workload(results).items():
         free, sphere, inside = (rows.get(name) for name in (FREE, SPHERE, BALL_INSIDE))
@@ -91,8 +103,15 @@ def step_table(results: Results) -> str:
 
 def short_table(results: Results) -> str:
     """The lines of ``step_table`` with all tensors tracked and the machine at rest, in short."""
-    headings = ["workload", "sphere ms", "× floor", "free, × floor", "/ torch's fused SGD",
-                "faster than autograd", "than foreach"]  # fmt: skip
+    headings = [
+        "workload",
+        "sphere ms",
+        "× floor",
+        "free, × floor",
+        "/ torch's fused SGD",
+        "faster than autograd",
+        "than foreach",
+    ]
     lines = []
     for workload, rows in by_workload(results).items():
         free, sphere = rows.get(FREE), rows.get(SPHERE)
@@ -112,8 +131,15 @@ def short_table(results: Results) -> str:
 
 def half_table(results: Results) -> str:
     """Every contender beside weights of a half type: against the floor, torch and plain steps."""
-    headings = ["workload", "contender", "ms", "quartiles", "× floor", "/ torch's fused SGD",
-                "faster than plain PyTorch"]  # fmt: skip
+    headings = [
+        "workload",
+        "contender",
+        "ms",
+        "quartiles",
+        "× floor",
+        "/ torch's fused SGD",
+        "faster than plain PyTorch",
+    ]
     lines = [
         [
             workload,
@@ -156,13 +182,28 @@ def cost_table(results: Results) -> str:
                 quartiles = f"{number(row['ms_q1'])} to {number(row['ms_q3'])}"
                 lines.append(
                     [
-                        workload, name, number(row["ms"]), quartiles, str(row["rounds"]),
-                        number(row["gbps"]), number(kept), number(passing),
+                        workload,
+                        name,
+                        number(row["ms"]),
+                        quartiles,
+                        str(row["rounds"]),
+                        number(row["gbps"]),
+                        number(kept),
+                        number(passing),
                         number(1e3 * row["host_ms"]),
                     ]
-                )  # fmt: skip
-    headings = ["workload", "contender", "ms", "quartiles", "rounds", "GB/s", "kept B/param",
-                "passing B/param", "host µs"]  # fmt: skip
+                )
+    headings = [
+        "workload",
+        "contender",
+        "ms",
+        "quartiles",
+        "rounds",
+        "GB/s",
+        "kept B/param",
+        "passing B/param",
+        "host µs",
+    ]
     return markdown(headings, lines)
 
 
@@ -185,8 +226,17 @@ def bandwidth_table(results: Results) -> str:
 
 def repair_table(results: Results) -> str:
     """Whole repairs."""
-    headings = ["data", "repaired by", "seconds", "training", "evaluation", "time ratio", "ACC %",
-                "ASR %", "RA %"]  # fmt: skip
+    headings = [
+        "data",
+        "repaired by",
+        "seconds",
+        "training",
+        "evaluation",
+        "time ratio",
+        "ACC %",
+        "ASR %",
+        "RA %",
+    ]
     lines = [
         [
             f"{row['data']}, {row['epochs']} epochs",

@@ -27,7 +27,7 @@ from rich.console import Console
 from benchmarks.contenders import OURS
 from benchmarks.counting import Counts, count
 from benchmarks.shapes import ParameterList, Shape, llama_1b, llama_8b, llama_70b
-from d3fast.report.results import Results, read_results
+from d3fast.results.store import Results, read_results
 
 RESULTS = Path(__file__).parent / "results"
 MEASURED = "cpu-2core-2026-11-25"
@@ -234,15 +234,25 @@ def rows_of(
             meeting = all_reduce_seconds(message_bytes(tracked), gpus, device, assumed)
             plain_seconds = max(plain["asked"] / reach, plain["launches"] * assumed.launch)
             yield {
-                "kind": "step", "model": model.name, "tracked": what, "precision": precision.name,
-                "gpus": gpus, "device": device.name, **state, "state": sum(state.values()),
+                "kind": "step",
+                "model": model.name,
+                "tracked": what,
+                "precision": precision.name,
+                "gpus": gpus,
+                "device": device.name,
+                **state,
+                "state": sum(state.values()),
                 "fits": sum(state.values()) + plain["passing"] < device.memory,
-                "kernel_bytes": moved, "kernel_ms": 1e3 * moved / reach,
-                "built_bytes": plain["asked"], "built_launches": plain["launches"],
-                "built_passing": plain["passing"], "built_ms": 1e3 * plain_seconds,
-                "message_bytes": message_bytes(tracked), "all_reduce_ms": 1e3 * meeting,
+                "kernel_bytes": moved,
+                "kernel_ms": 1e3 * moved / reach,
+                "built_bytes": plain["asked"],
+                "built_launches": plain["launches"],
+                "built_passing": plain["passing"],
+                "built_ms": 1e3 * plain_seconds,
+                "message_bytes": message_bytes(tracked),
+                "all_reduce_ms": 1e3 * meeting,
                 "fsdp_bytes": fsdp_bytes(model, precision, gpus),
-            }  # fmt: skip
+            }
 
 
 def model_rows() -> Iterator[dict[str, Any]]:
@@ -252,28 +262,38 @@ def model_rows() -> Iterator[dict[str, Any]]:
         for what in TRACKED:
             tracked = tracked_names(model, what)
             yield {
-                "kind": "model", "model": model.name, "tracked": what,
-                "parameters": model.numel, "tensors": len(model.shapes),
+                "kind": "model",
+                "model": model.name,
+                "tracked": what,
+                "parameters": model.numel,
+                "tensors": len(model.shapes),
                 "tracked_parameters": sum(math.prod(model.shapes[name]) for name in tracked),
-                "tracked_tensors": len(tracked), "message_bytes": message_bytes(tracked),
+                "tracked_tensors": len(tracked),
+                "message_bytes": message_bytes(tracked),
                 **{f"added_{p.name}": added(model, tracked, p) for p in PRECISIONS},
-            }  # fmt: skip
+            }
 
 
 def check_rows(measured: Results) -> Iterator[dict[str, Any]]:
     """The model's bytes against steps that were measured on a CPU, all tensors tracked there."""
     fp32 = PRECISIONS[0]
-    second = {"free": 0, "norm_sphere": fp32.projection,
-              "distance_ball": fp32.projection + fp32.reference}  # fmt: skip
+    second = {
+        "free": 0,
+        "norm_sphere": fp32.projection,
+        "distance_ball": fp32.projection + fp32.reference,
+    }
     for row in measured.rows:
         name = str(row.get("contender", "")).removeprefix(f"{OURS} ")
         busy = str(row.get("workload", "")).endswith((", head", " busy", "60x36k"))
         if row["kind"] == "step" and row["skipped"] is None and name in second and not busy:
             sweep = fp32.sweep(True)
             yield {
-                "kind": "check", "workload": row["workload"], "step": name,
-                "predicted": (sweep + second[name]) / sweep, "measured": row["to_floor"],
-            }  # fmt: skip
+                "kind": "check",
+                "workload": row["workload"],
+                "step": name,
+                "predicted": (sweep + second[name]) / sweep,
+                "measured": row["to_floor"],
+            }
 
 
 def scaling(assumed: Assumed) -> list[dict[str, Any]]:
@@ -282,12 +302,18 @@ def scaling(assumed: Assumed) -> list[dict[str, Any]]:
     for precision in PRECISIONS:
         counts = {tracked: count(precision.dtype, tracked) for tracked in (True, False)}
         for tracked, counted in counts.items():
-            rows.append({
-                "kind": "bytes", "precision": precision.name, "tracked": tracked,
-                **precision.state(tracked), "state": sum(precision.state(tracked).values()),
-                "sweep": precision.sweep(tracked),
-                "projection": precision.projection if tracked else 0, **asdict(counted),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "kind": "bytes",
+                    "precision": precision.name,
+                    "tracked": tracked,
+                    **precision.state(tracked),
+                    "state": sum(precision.state(tracked).values()),
+                    "sweep": precision.sweep(tracked),
+                    "projection": precision.projection if tracked else 0,
+                    **asdict(counted),
+                }
+            )
         for make in MODELS:
             for what in TRACKED:
                 rows += rows_of(make(), what, precision, counts, assumed)

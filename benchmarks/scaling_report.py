@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.report import number, of_kind
-from d3fast.report.results import Results
-from d3fast.report.table import markdown
+from d3fast.results.store import Results
+from d3fast.results.table import markdown
 
 Row = Mapping[str, Any]
 SHOWN = (1, 8, 64, 512)
@@ -16,26 +16,46 @@ DEVICE = "H100 SXM"
 def bytes_table(results: Results) -> str:
     """Bytes per parameter: what is kept, what a step moves, what it asks for as built."""
     parts = ("parameters", "gradients", "momentum", "reference", "compensation")
-    headings = ["bytes per parameter", *parts, "kept", "step", "projection",
-                "as built asks", "temporaries"]  # fmt: skip
+    headings = [
+        "bytes per parameter",
+        *parts,
+        "kept",
+        "step",
+        "projection",
+        "as built asks",
+        "temporaries",
+    ]
     lines = []
     for row in of_kind(results, "bytes"):
         kept = [str(row[part] or "–") for part in parts]
-        lines.append([
-            f"{row['precision']}, {'tracked' if row['tracked'] else 'untracked'}", *kept,
-            str(row["state"]), str(row["sweep"]), str(row["projection"] or "–"),
-            f"{row['asked']:.0f}",
-            f"{row['held']:.0f} + {row['passing']:.0f}",
-        ])  # fmt: skip
+        lines.append(
+            [
+                f"{row['precision']}, {'tracked' if row['tracked'] else 'untracked'}",
+                *kept,
+                str(row["state"]),
+                str(row["sweep"]),
+                str(row["projection"] or "–"),
+                f"{row['asked']:.0f}",
+                f"{row['held']:.0f} + {row['passing']:.0f}",
+            ]
+        )
     return markdown(headings, lines)
 
 
 def models_table(results: Results) -> str:
     """What is tracked, and what one step says to the other ranks beside FSDP2's own traffic."""
     steps = {(r["model"], r["precision"]): r for r in of_kind(results, "step") if r["gpus"] == 64}
-    headings = ["model, tracked", "parameters, 10⁹", "tracked, 10⁹", "tracked tensors",
-                "step's bytes fp32", "bf16", "all-reduce, kB", "FSDP2 fp32, GB", "bf16, GB",
-                ]  # fmt: skip
+    headings = [
+        "model, tracked",
+        "parameters, 10⁹",
+        "tracked, 10⁹",
+        "tracked tensors",
+        "step's bytes fp32",
+        "bf16",
+        "all-reduce, kB",
+        "FSDP2 fp32, GB",
+        "bf16, GB",
+    ]
     lines = [
         [
             f"{row['model']}, {row['tracked']}",
@@ -74,8 +94,11 @@ def memory_table(results: Results) -> str:
 
 def time_table(results: Results) -> str:
     """Milliseconds of a step: as the kernel's bytes have it, and as built for DTensors."""
-    headings = ["ms per step", *(f"kernel, {_gpus(g)}" for g in SHOWN),
-                *(f"as built, {_gpus(g)}" for g in SHOWN[1:])]  # fmt: skip
+    headings = [
+        "ms per step",
+        *(f"kernel, {_gpus(g)}" for g in SHOWN),
+        *(f"as built, {_gpus(g)}" for g in SHOWN[1:]),
+    ]
     lines = []
     for line, rows in _steps(results).items():
         kernel = (number(rows[g]["kernel_ms"] + rows[g]["all_reduce_ms"]) for g in SHOWN)

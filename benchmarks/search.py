@@ -17,22 +17,25 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from d3fast import environment
 from d3fast.attacks import ATTACKS as PLAIN
-from d3fast.benchmark.cells import Place, Row
 from d3fast.benchmark.grid import run_grid
 from d3fast.benchmark.plan import Attacks, GridPreset
 from d3fast.benchmark.presets import PRESETS, options_of
-from d3fast.benchmark.repairs import Repair
+from d3fast.benchmark.repair_jobs import Repair
 from d3fast.detox import D3Config
-from d3fast.files import folder
-from d3fast.report.results import Results
-from d3fast.report.table import Column, markdown_table
+from d3fast.io.files import folder
+from d3fast.results.engine import Place, Row
+from d3fast.results.store import Results
+from d3fast.results.table import Column, markdown_table
+from d3fast.runtime import environment
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS: Mapping[str, Sequence[int]] = {
-    "all": (100,), "d3": (100,), "final": (100,), "hard": (100, 101, 102),
-}  # fmt: skip
+    "all": (100,),
+    "d3": (100,),
+    "final": (100,),
+    "hard": (100, 101, 102),
+}
 # One that fine-tuning forgets, one that it does not, one that a suspect's own answers bring back.
 ATTACKS: Mapping[str, Attacks] = {
     "all": (("badnets", None), ("sig", None)),
@@ -46,8 +49,11 @@ _E: Mapping[str, Any] = {"epochs": 50}
 # D3 as published, at the epochs of the others.
 _AUTHORS = options_of(D3Config.authors(epochs=50))
 _NO_DISTANCE: Mapping[str, Any] = {
-    "distance_weight": 0.0, "constraint": None, "warm_start": "near", "epsilon": 0.0,
-}  # fmt: skip
+    "distance_weight": 0.0,
+    "constraint": None,
+    "warm_start": "near",
+    "epsilon": 0.0,
+}
 
 
 # The step of the first default, from which the first roads start.
@@ -65,13 +71,21 @@ def _roads() -> tuple[Repair, ...]:
         _road("authors", **_AUTHORS),
         _road("authors, no augmentation", augment=False, **_AUTHORS),
         _road("paper", **options_of(D3Config.paper(epochs=50))),
-        Repair("d3+fine-tuning", ({**_AUTHORS, "clean_weight": 10.0, "epochs": 30}, {"epochs": 20}),
-               label="authors, lambda 10, then 20 epochs of fine-tuning"),
+        Repair(
+            "d3+fine-tuning",
+            ({**_AUTHORS, "clean_weight": 10.0, "epochs": 30}, {"epochs": 20}),
+            label="authors, lambda 10, then 20 epochs of fine-tuning",
+        ),
         _road("no distillation, lr 0.02", **hard),
-        _road("no distillation, lr 0.02, linear and convolutions", **hard, track="conv+linear",
-              warm_start="near"),
-        _road("no distillation, lr 0.02, dual ascent to 0.5 nats", **hard, epsilon=0.5,
-              dual_step=5.0),
+        _road(
+            "no distillation, lr 0.02, linear and convolutions",
+            **hard,
+            track="conv+linear",
+            warm_start="near",
+        ),
+        _road(
+            "no distillation, lr 0.02, dual ascent to 0.5 nats", **hard, epsilon=0.5, dual_step=5.0
+        ),
         _road("no augmentation", augment=False),
         _road("no averaging", averaging=0.0),
         _road("distillation 0.5", distillation=0.5),
@@ -85,7 +99,7 @@ def _roads() -> tuple[Repair, ...]:
         _road("annulus 0.5 to 1.5", constraint="distance_shell", radius=(0.5, 1.5)),
         _road("floor 1, no push", constraint="distance_floor", radius=1.0, distance_weight=0.0),
         _road("no distance at all", **_NO_DISTANCE),
-    )  # fmt: skip
+    )
 
 
 def _choices(name: str, published: Mapping[str, Any], *others: Mapping[str, Any]) -> list[Repair]:
@@ -141,9 +155,10 @@ HARD = (
     _road("lr 0.1, distillation 0.3", lr=0.1, distillation=0.3),
     _road("lr 0.06, distillation 0.2, averaging 0.8", lr=0.06, distillation=0.2, averaging=0.8),
     _road("lr 0.1, distillation 0.3, averaging 0.8", lr=0.1, distillation=0.3, averaging=0.8),
-    _road("lr 0.06, distillation 0.2, weight decay 5e-4", lr=0.06, distillation=0.2,
-          weight_decay=5e-4),
-)  # fmt: skip
+    _road(
+        "lr 0.06, distillation 0.2, weight decay 5e-4", lr=0.06, distillation=0.2, weight_decay=5e-4
+    ),
+)
 ROADS = _roads()
 CHOICES = _all_choices()
 
@@ -154,8 +169,15 @@ def search_preset(what: str) -> GridPreset:
     lines = {"d3": ROADS, "all": choices, "final": FINALISTS, "hard": HARD}[what]
     cpu = PRESETS["cpu"]
     suspects = replace(cpu.suspects[0], attacks=ATTACKS[what])
-    return replace(cpu, suspects=(suspects,), repairs=lines, augment=True, against_adaptive=None,
-                   ablations=(), relearning=())  # fmt: skip
+    return replace(
+        cpu,
+        suspects=(suspects,),
+        repairs=lines,
+        augment=True,
+        against_adaptive=None,
+        ablations=(),
+        relearning=(),
+    )
 
 
 def search_markdown(rows: Sequence[Row]) -> str:
@@ -174,8 +196,13 @@ def search_markdown(rows: Sequence[Row]) -> str:
             line[attack] = fmean(row["asr_excess"] for row in own if name(row) == attack)
         lines[label] = [line]
     attacks = dict.fromkeys(map(name, measured))
-    shared = [("acc", "ACC %"), ("asr_excess", "ASR excess"), *((a, a) for a in attacks),
-              ("ra", "RA %"), ("der", "DER %")]  # fmt: skip
+    shared = [
+        ("acc", "ACC %"),
+        ("asr_excess", "ASR excess"),
+        *((a, a) for a in attacks),
+        ("ra", "RA %"),
+        ("der", "DER %"),
+    ]
     return markdown_table([Column(key, title, scale=100) for key, title in shared], lines)
 
 

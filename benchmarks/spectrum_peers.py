@@ -27,8 +27,8 @@ from benchmarks.machine import machine_name
 from d3fast.attacks import BadNets, TrainConfig, train_backdoored
 from d3fast.data import load
 from d3fast.models import make_model
-from d3fast.report.results import Results
-from d3fast.seeding import global_seed
+from d3fast.results.store import Results
+from d3fast.runtime.seeding import global_seed
 from d3fast.spectrum import Curvature, eigenpairs
 
 RESULTS = Path(__file__).parent / "results"
@@ -61,8 +61,14 @@ def _task(images: int, batch: int, target: float, seed: int) -> Task:
     splits = load("digits", seed, clean=0)
     with global_seed(seed):
         model = make_model("preact_resnet_narrow", 10, 1)
-    train_backdoored(model, splits.train, BadNets(target=0, size=2, margin=0),
-                     config=TrainConfig(epochs=20), seed=seed, progress=False)  # fmt: skip
+    train_backdoored(
+        model,
+        splits.train,
+        BadNets(target=0, size=2, margin=0),
+        config=TrainConfig(epochs=20),
+        seed=seed,
+        progress=False,
+    )
     model.eval()
     chosen = splits.train.subset(torch.arange(images))
     data = [(x, y) for x, y in chosen.batches(batch)]
@@ -180,10 +186,13 @@ def _measured(name: str, task: Task, rounds: int) -> dict[str, Any] | None:
         last.append(final or seconds[-1])
     order = values.abs().argsort(descending=True)
     return {
-        "contender": name, "seconds": median(seconds), "last_run_seconds": median(last),
-        "all_seconds": seconds, "residual": task.residual(values, vectors),
+        "contender": name,
+        "seconds": median(seconds),
+        "last_run_seconds": median(last),
+        "all_seconds": seconds,
+        "residual": task.residual(values, vectors),
         "eigenvalues": values[order].double().tolist(),
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

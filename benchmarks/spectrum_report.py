@@ -4,8 +4,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from d3fast.report.results import Results
-from d3fast.report.table import Column, markdown_table
+from d3fast.results.store import Results
+from d3fast.results.table import Column, markdown_table
 
 Row = Mapping[str, Any]
 _ATTACKS = {"badnets": "BadNets", "blended": "Blended"}
@@ -45,9 +45,11 @@ def why_table(results: Results) -> str:
             spectrum = _one(rows, "spectrum", loss)
             assert spectrum is not None
             values |= {
-                f"{loss}_loss": spectrum["value"], f"{loss}_slope": spectrum["gradient_norm"],
-                f"{loss}_top": spectrum["eigenvalues"][0], f"{loss}_trace": spectrum["trace"],
-            }  # fmt: skip
+                f"{loss}_loss": spectrum["value"],
+                f"{loss}_slope": spectrum["gradient_norm"],
+                f"{loss}_top": spectrum["eigenvalues"][0],
+                f"{loss}_trace": spectrum["trace"],
+            }
         return values
 
     columns = [Column("acc", "ACC %", scale=100), Column("asr", "ASR %", scale=100)]
@@ -75,30 +77,36 @@ def way_table(results: Results) -> str:
         below = [point["at"][0] for point in inside if point["asr"] < 0.5]
         head = next(layer for layer in distance["layers"] if layer["name"] == "head.weight")
         return {
-            "head": head["relative"], "all": distance["total"]["distance"]
-            / distance["total"]["norm"], "barrier": path["barrier"],
-            "lowest": min(point["acc"] for point in inside), "gone": below[0] if below else None,
-            "bend": backdoor["curvature"] / 2, "predicted": backdoor["predicted"],
+            "head": head["relative"],
+            "all": distance["total"]["distance"] / distance["total"]["norm"],
+            "barrier": path["barrier"],
+            "lowest": min(point["acc"] for point in inside),
+            "gone": below[0] if below else None,
+            "bend": backdoor["curvature"] / 2,
+            "predicted": backdoor["predicted"],
             "actual": backdoor["actual"],
-        }  # fmt: skip
+        }
 
     columns = [
-        Column("head", "head moved", digits=2), Column("all", "all moved", digits=2),
-        Column("barrier", "barrier, nats", digits=2), Column("lowest", "lowest ACC %", scale=100),
+        Column("head", "head moved", digits=2),
+        Column("all", "all moved", digits=2),
+        Column("barrier", "barrier, nats", digits=2),
+        Column("lowest", "lowest ACC %", scale=100),
         Column("gone", "ASR < ½ from t", digits=2),
         Column("predicted", "backdoor loss predicted", digits=2),
         Column("actual", "actual", digits=2),
-    ]  # fmt: skip
+    ]
     return _table(results, columns, line)
 
 
 def peers_table(results: Results) -> str:
     """Seconds to the same residual, and what they are in units of d3fast's."""
     columns = [
-        Column("seconds", "s"), Column("times_d3fast", "/ d3fast"),
+        Column("seconds", "s"),
+        Column("times_d3fast", "/ d3fast"),
         Column("last_run_times_d3fast", "last run alone / d3fast"),
         Column("permille", "residual, ‰ of λ", digits=2),
-    ]  # fmt: skip
+    ]
     lines = {
         row["contender"]: [{**row, "permille": 1000 * row["residual"]}] for row in results.rows
     }

@@ -18,13 +18,13 @@ from torch import nn
 from benchmarks.authors_loop import repair
 from benchmarks.replay import CLOCK
 from d3fast.attacks import train_backdoored
+from d3fast.benchmark.demo import SETUPS, Setup
 from d3fast.data import Splits, load
-from d3fast.demo import SETUPS, Setup
 from d3fast.detox import detoxify
-from d3fast.devices import wait_for
-from d3fast.metrics import evaluate
 from d3fast.models import MODELS
-from d3fast.seeding import generator, global_seed
+from d3fast.runtime.devices import synchronize
+from d3fast.runtime.seeding import generator, global_seed
+from d3fast.training.metrics import evaluate
 
 ROUNDS, SEED = 3, 0
 TEST_PER_CLEAN = 4
@@ -48,7 +48,7 @@ class Case:
         samples = self.splits.clean.batches(self.setup.batch_size, generator(SEED, "repair order"))
         started = time.perf_counter()
         result = detoxify(self.suspect, samples, config, device=self.device, progress=False)
-        wait_for(self.device)
+        synchronize(self.device)
         trained = time.perf_counter()
         evaluate(result.model, self.splits.test.batches(1000), self.setup.attack)
         done = time.perf_counter()
@@ -63,9 +63,14 @@ class Case:
         clean, batch_size = self.splits.clean, self.setup.batch_size
         batches = len(clean.batches(batch_size))
         outcome = repair(
-            self.suspect, clean, self.splits.test, self.setup.attack, self.setup.d3,
-            batch_size=-(-len(clean) // batches), device=self.device,
-        )  # fmt: skip
+            self.suspect,
+            clean,
+            self.splits.test,
+            self.setup.attack,
+            self.setup.d3,
+            batch_size=-(-len(clean) // batches),
+            device=self.device,
+        )
         return outcome.training, outcome.evaluation, outcome.model
 
 
@@ -84,9 +89,15 @@ def make_case(name, run):
     with global_seed(SEED):
         suspect = MODELS[setup.model](len(splits.train.classes), splits.train.shape[0])
     train_backdoored(
-        suspect, splits.train, setup.attack, ratio=setup.ratio, seed=SEED,
-        config=training, device=run.device, progress=False,
-    )  # fmt: skip
+        suspect,
+        splits.train,
+        setup.attack,
+        ratio=setup.ratio,
+        seed=SEED,
+        config=training,
+        device=run.device,
+        progress=False,
+    )
     return Case(setup, splits, suspect, run.device)
 
 

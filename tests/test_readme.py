@@ -5,7 +5,7 @@ import re
 import pytest
 
 from benchmarks import readme
-from d3fast.report.results import Results
+from d3fast.results.store import Results
 
 README = readme.PAGES[0].read_text(encoding="utf-8")
 

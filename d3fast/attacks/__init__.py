@@ -15,8 +15,25 @@ from d3fast.attacks.training import TrainConfig, train_backdoored
 from d3fast.attacks.wanet import WaNet
 
 __all__ = [
-    "ADAPTIVE", "ATTACKS", "SIG", "SSBA", "Attack", "BadNets", "Blended", "DistanceAwareAttacker",
-    "InputAware", "Learned", "LowFrequency", "OwnTraining", "Poisoned", "SAMAttacker",
-    "TrainConfig", "WaNet", "ensure_learned", "load_attack", "recipe", "save_attack",
+    "ADAPTIVE",
+    "ATTACKS",
+    "SIG",
+    "SSBA",
+    "Attack",
+    "BadNets",
+    "Blended",
+    "DistanceAwareAttacker",
+    "InputAware",
+    "Learned",
+    "LowFrequency",
+    "OwnTraining",
+    "Poisoned",
+    "SAMAttacker",
+    "TrainConfig",
+    "WaNet",
+    "ensure_learned",
+    "load_attack",
+    "recipe",
+    "save_attack",
     "train_backdoored",
-]  # fmt: skip
+]

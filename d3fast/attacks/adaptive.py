@@ -17,15 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from d3fast.attacks.base import Attack, Poisoned, Training, training_plan
-from d3fast.checks import check_integer, check_number
 from d3fast.data.base import ImageData
-from d3fast.labels import wanted
-from d3fast.loaders import class_scores
 from d3fast.optim import find_head
 from d3fast.optim.warm_start import WARM_STARTS
-from d3fast.seeding import generator
-from d3fast.sharpness import sharpness_aware
-from d3fast.training import Gradients, Loss, plain_gradients
+from d3fast.runtime.checks import check_integer, check_number
+from d3fast.runtime.seeding import generator
+from d3fast.training.labels import target_labels
+from d3fast.training.loaders import class_scores
+from d3fast.training.loop import Gradients, Loss, plain_gradients
+from d3fast.training.sam import sharpness_aware
 
 
 def base_of(attack: Attack) -> Attack:
@@ -189,7 +189,7 @@ class DistanceAwareAttacker:
             head = find_head(model)[1]
             seen: list[Tensor] = []
             hook = head.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-            goals = wanted(labels, self.target, classes, self.mapping)
+            goals = target_labels(labels, self.target, classes, self.mapping)
             rows = (labels != goals).nonzero().flatten()
             rows = rows[: max(1, round(self.share * len(labels)))]
             try:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from d3fast.attacks.base import Poisoned, poison_once, refuse_state
-from d3fast.checks import check_choice, check_integer
 from d3fast.data.base import ImageData
-from d3fast.labels import MAPPINGS
+from d3fast.runtime.checks import check_choice, check_integer
+from d3fast.training.labels import MAPPINGS
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class BadNets:
         target: the class that triggered images are to be taken for.
         size: side of the patch in pixels.
         margin: pixels between the patch and the lower and right borders.
-        mapping: which labels poisoned images get; see ``d3fast.labels``.
+        mapping: which labels poisoned images get; see ``d3fast.training.labels``.
 
     Raises:
         ValueError: a size below 1, a negative margin or target, or one that is no integer; an

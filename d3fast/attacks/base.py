@@ -24,11 +24,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from d3fast.data.base import ImageData
-from d3fast.files import whole_file
-from d3fast.labels import wanted
-from d3fast.seeding import generator as seeded
-from d3fast.training import Gradients, plain_gradients
-from d3fast.untrusted import complaint, open_regular, printable
+from d3fast.io.files import atomic_write
+from d3fast.io.untrusted import error_text, open_regular, printable
+from d3fast.runtime.seeding import generator as seeded
+from d3fast.training.labels import target_labels
+from d3fast.training.loop import Gradients, plain_gradients
 
 FORMAT = "d3fast.attack/1"
 _MAX_FILE = 2**28
@@ -61,7 +61,7 @@ class Attack(Protocol):
 
     @property
     def mapping(self) -> str:
-        """Which label a triggered image is to get; see ``d3fast.labels``."""
+        """Which label a triggered image is to get; see ``d3fast.training.labels``."""
 
     def trigger(self, images: Tensor) -> Tensor:
         """Triggered copies of a batch (N, C, H, W) in [0, 1] float or uint8, on its device."""
@@ -200,7 +200,9 @@ def choose_victims(
         raise ValueError(f"ratio must be in 0..1, got {ratio}")
     classes = len(dataset.classes)
     check_target(attack.target, None, classes)
-    unchanged = wanted(dataset.labels, attack.target, classes, attack.mapping) == dataset.labels
+    unchanged = (
+        target_labels(dataset.labels, attack.target, classes, attack.mapping) == dataset.labels
+    )
     clean_label = attack.mapping == "clean-label"
     candidates = (unchanged if clean_label else ~unchanged).nonzero().flatten().cpu()
     count = round(ratio * len(dataset))
@@ -237,7 +239,9 @@ def poison_once(
     images, labels = dataset.images.clone(), dataset.labels.clone()
     if len(chosen):
         images[chosen] = attack.trigger(images[chosen])
-        labels[chosen] = wanted(labels[chosen], attack.target, len(dataset.classes), attack.mapping)
+        labels[chosen] = target_labels(
+            labels[chosen], attack.target, len(dataset.classes), attack.mapping
+        )
     return Poisoned(replace(dataset, images=images, labels=labels), chosen)
 
 
@@ -268,7 +272,7 @@ def save_attack(attack: Attack, path: str | Path, name: str) -> None:
     options = json.dumps(option_values(attack))
     metadata = {"format": FORMAT, "attack": name, "options": options}
     tensors = {key: value.detach().cpu().contiguous() for key, value in attack.state_dict().items()}
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
 
 
@@ -293,13 +297,13 @@ def read_attack(path: str | Path) -> tuple[str, Mapping[str, Any], dict[str, Ten
                 raise ValueError(f"{name} is no saved attack (format {FORMAT})")
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{name} is no safetensors file: {complaint(error)}") from None
+        raise ValueError(f"{name} is no safetensors file: {error_text(error)}") from None
     try:
         options, attack = json.loads(metadata["options"]), metadata["attack"]
         _check_options(options)
         _check_tensors(tensors)
     except (KeyError, ValueError, RecursionError) as error:
-        raise ValueError(f"{name} is a damaged saved attack: {complaint(error)}") from None
+        raise ValueError(f"{name} is a damaged saved attack: {error_text(error)}") from None
     return attack, options, tensors
 
 

@@ -30,9 +30,9 @@ import torch
 from torch import Tensor
 
 from d3fast.attacks.base import Poisoned, poison_once, refuse_state
-from d3fast.checks import check_choice, check_integer, check_number
 from d3fast.data.base import ImageData, on_floats
-from d3fast.labels import MAPPINGS
+from d3fast.runtime.checks import check_choice, check_integer, check_number
+from d3fast.training.labels import MAPPINGS
 
 
 def _cos(periods: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class Blended:
         pattern: ``"stripes"``, ``"rings"``, ``"zones"``, ``"checks"`` or ``"spots"``; see above.
         frequency: periods per image side.
         sharpness: exponent; 1 is a sinusoid, more gives narrow bright places on dark ground.
-        mapping: which labels poisoned images get; see ``d3fast.labels``.
+        mapping: which labels poisoned images get; see ``d3fast.training.labels``.
 
     Raises:
         ValueError: a negative target or one that is no integer; an alpha outside 0..1; a

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from d3fast.attacks.base import Attack, Poisoned, check_target, choose_victims
 from d3fast.data.base import ImageData
-from d3fast.labels import wanted
-from d3fast.seeding import generator as seeded
+from d3fast.runtime.seeding import generator as seeded
+from d3fast.training.labels import target_labels
 
 # The mappings that relabel: a crossed image tells nothing apart where no label is changed.
 RELABELLING = ("all-to-one", "all-to-all")
@@ -123,7 +123,7 @@ def poison_crossed(
     images, labels = data.images.clone(), data.labels.clone()
     if len(poisoned):
         images[poisoned] = attack.trigger(images[poisoned])
-        labels[poisoned] = wanted(labels[poisoned], attack.target, classes, attack.mapping)
+        labels[poisoned] = target_labels(labels[poisoned], attack.target, classes, attack.mapping)
     if len(crossed):
         images[crossed] = cross(images[crossed], crossed, generator)
     return Poisoned(replace(data, images=images, labels=labels), poisoned)
@@ -205,7 +205,7 @@ class CrossBatches:
 
 def relabelled(attack: Attack, labels: Tensor, poisoned: Tensor, classes: int) -> Tensor:
     """A copy of the labels with those of the poisoned rows as the attacker wants them."""
-    want = wanted(labels[poisoned], attack.target, classes, attack.mapping)
+    want = target_labels(labels[poisoned], attack.target, classes, attack.mapping)
     return labels.index_copy(0, poisoned, want)
 
 

@@ -32,14 +32,14 @@ from d3fast.attacks.cross import (
 )
 from d3fast.attacks.input_aware_networks import Networks, blend, diversity, stamp, train_mask
 from d3fast.attacks.training import TrainConfig, train_backdoored
-from d3fast.checks import check_choice, check_integer, check_number
 from d3fast.data.base import ImageData, as_float, on_floats
-from d3fast.devices import resolve_device
-from d3fast.loaders import class_scores
 from d3fast.models import preact_resnet_tiny
-from d3fast.seeding import generator as seeded
-from d3fast.seeding import global_seed
-from d3fast.training import Loss, plain_gradients
+from d3fast.runtime.checks import check_choice, check_integer, check_number
+from d3fast.runtime.devices import resolve_device
+from d3fast.runtime.seeding import generator as seeded
+from d3fast.runtime.seeding import global_seed
+from d3fast.training.loaders import class_scores
+from d3fast.training.loop import Loss, plain_gradients
 
 SMALLEST = 8  # side of an image, in pixels
 
@@ -280,7 +280,7 @@ class _Joint:
     def gradients(
         self, model: nn.Module, images: Tensor, labels: Tensor, loss: Loss
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the classifier, as ``d3fast.training.Gradients``; the generator takes its step."""
+        """Of the classifier, as ``training.loop.Gradients``; the generator takes its step."""
         assert self.batch is not None
         rows, data = self.batch.rows, self.draws.data
         self.attack._learned["networks"] = self.networks

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from d3fast.data.base import ImageData, as_float
-from d3fast.progress import progress_bar
-from d3fast.seeding import generator as seeded
+from d3fast.runtime.progress import progress_bar
+from d3fast.runtime.seeding import generator as seeded
 
 _DENSITY_WEIGHT = 100.0
 _EPSILON = 1e-3  # of two patterns that are the same

@@ -32,14 +32,14 @@ from torch.nn import functional
 
 from d3fast.attacks.base import Poisoned, check_target, poison_once
 from d3fast.attacks.training import TrainConfig, train_backdoored
-from d3fast.checks import check_choice, check_integer, check_number
 from d3fast.data.base import ImageData, as_float, on_floats
-from d3fast.devices import resolve_device
-from d3fast.labels import MAPPINGS, wanted
 from d3fast.models import MODELS
-from d3fast.progress import progress_bar
-from d3fast.seeding import generator as seeded
-from d3fast.seeding import global_seed
+from d3fast.runtime.checks import check_choice, check_integer, check_number
+from d3fast.runtime.devices import resolve_device
+from d3fast.runtime.progress import progress_bar
+from d3fast.runtime.seeding import generator as seeded
+from d3fast.runtime.seeding import global_seed
+from d3fast.training.labels import MAPPINGS, target_labels
 
 OBJECTIVES = ("quiet", "targeted")
 
@@ -81,7 +81,7 @@ class LowFrequency:
         batch_size: images per step.
         surrogate: architecture of the clean model, where ``learn`` is given none.
         surrogate_epochs: how long that one is trained.
-        mapping: which labels poisoned images get; see ``d3fast.labels``.
+        mapping: which labels poisoned images get; see ``d3fast.training.labels``.
 
     Raises:
         ValueError: an option out of range, or an unknown name.
@@ -149,7 +149,7 @@ class LowFrequency:
         where = resolve_device(data.images.device if device is None else device)
         data = data.to(where)
         check_target(self.target, None, len(data.classes))
-        goals = wanted(data.labels, self.target, len(data.classes), self.mapping)
+        goals = target_labels(data.labels, self.target, len(data.classes), self.mapping)
         victims = (goals != data.labels).nonzero().flatten()
         if not len(victims):
             raise ValueError(f"every image has the target class {self.target}: nothing to attack")

@@ -20,8 +20,8 @@ from d3fast.attacks.recipes import COLOUR, RECIPES
 from d3fast.attacks.sig import SIG
 from d3fast.attacks.ssba import SSBA
 from d3fast.attacks.wanet import WaNet
-from d3fast.checks import check_choice
-from d3fast.untrusted import complaint, printable
+from d3fast.io.untrusted import error_text, printable
+from d3fast.runtime.checks import check_choice
 
 ATTACKS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
@@ -86,8 +86,8 @@ def load_attack(path: str | Path) -> Any:
         attack.load_state_dict(tensors)
     except TypeError as error:  # an option too many, too few, or of another type
         raise ValueError(
-            f"{file} has options that {name!r} cannot take: {complaint(error)}"
+            f"{file} has options that {name!r} cannot take: {error_text(error)}"
         ) from None
     except (ValueError, OverflowError, RuntimeError) as error:
-        raise ValueError(f"{file} is no usable attack: {complaint(error)}") from None
+        raise ValueError(f"{file} is no usable attack: {error_text(error)}") from None
     return attack

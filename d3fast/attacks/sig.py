@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from d3fast.attacks.base import Poisoned, poison_once, refuse_state
-from d3fast.checks import check_choice, check_integer, check_number
 from d3fast.data.base import ImageData, on_floats
-from d3fast.labels import MAPPINGS
+from d3fast.runtime.checks import check_choice, check_integer, check_number
+from d3fast.training.labels import MAPPINGS
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class SIG:
         train_delta: amplitude in poisoned training images; ``delta`` if ``None``.
         share: of the target class's images, at most this share is poisoned whatever the ratio;
             a class that is poisoned whole is no longer recognised without the wave.
-        mapping: which labels poisoned images get; see ``d3fast.labels``.
+        mapping: which labels poisoned images get; see ``d3fast.training.labels``.
 
     Raises:
         ValueError: a negative target or one that is no integer; an amplitude or share

@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from d3fast.attacks.base import Poisoned, poison_once
-from d3fast.checks import check_choice, check_integer, check_number
 from d3fast.data.base import ImageData, as_float, on_floats
-from d3fast.devices import resolve_device
-from d3fast.labels import MAPPINGS
-from d3fast.progress import progress_bar
-from d3fast.seeding import generator as seeded
-from d3fast.seeding import global_seed
+from d3fast.runtime.checks import check_choice, check_integer, check_number
+from d3fast.runtime.devices import resolve_device
+from d3fast.runtime.progress import progress_bar
+from d3fast.runtime.seeding import generator as seeded
+from d3fast.runtime.seeding import global_seed
+from d3fast.training.labels import MAPPINGS
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
@@ -85,10 +85,13 @@ class Reader(nn.Module):
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            _conv(channels, width, 2), nn.ReLU(),
-            _conv(width, 2 * width, 2), nn.ReLU(),
-            _conv(2 * width, 2 * width), nn.ReLU(),
-        )  # fmt: skip
+            _conv(channels, width, 2),
+            nn.ReLU(),
+            _conv(width, 2 * width, 2),
+            nn.ReLU(),
+            _conv(2 * width, 2 * width),
+            nn.ReLU(),
+        )
         self.head = nn.Linear(2 * width, 1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -120,7 +123,7 @@ class SSBA:
         steps: training steps of the two networks.
         batch_size: images per step; each is read stamped and unstamped.
         lr: learning rate of Adam at the first step; falls to 0 along a cosine.
-        mapping: which labels poisoned images get; see ``d3fast.labels``.
+        mapping: which labels poisoned images get; see ``d3fast.training.labels``.
 
     Raises:
         ValueError: an option out of range; an unknown mapping.

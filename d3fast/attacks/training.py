@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from d3fast.attacks.base import Attack, Training, training_plan
-from d3fast.checks import check_choice, check_integer, check_number
 from d3fast.data.augment import Augment, Augmented
 from d3fast.data.base import ImageData
-from d3fast.devices import resolve_device
-from d3fast.seeding import generator, global_seed
-from d3fast.training import PRECISIONS, Epoch, fit
+from d3fast.runtime.checks import check_choice, check_integer, check_number
+from d3fast.runtime.devices import resolve_device
+from d3fast.runtime.seeding import generator, global_seed
+from d3fast.training.loop import PRECISIONS, Epoch, fit
 
 
 @dataclass(frozen=True)

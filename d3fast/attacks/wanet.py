@@ -20,9 +20,9 @@ from torch.nn import functional
 
 from d3fast.attacks.base import Poisoned, Training, refuse_state
 from d3fast.attacks.cross import RELABELLING, CrossBatches, Draws, poison_crossed
-from d3fast.checks import check_choice, check_integer, check_number
 from d3fast.data.base import ImageData, on_floats
-from d3fast.seeding import generator as seeded
+from d3fast.runtime.checks import check_choice, check_integer, check_number
+from d3fast.runtime.seeding import generator as seeded
 
 
 def warp(images: Tensor, offsets: Tensor) -> Tensor:

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from d3fast.benchmark.cells import Cell, Place, Row, finished, key_of, run_cells
 from d3fast.benchmark.plan import GridPreset, Plan, Planned, plan
-from d3fast.benchmark.relearn import RelearnCell
-from d3fast.checks import check_integer, check_number
-from d3fast.report.table import Column, summary_table
+from d3fast.benchmark.relearning_jobs import RelearnCell
+from d3fast.results.engine import Cell, Place, Row, finished, key_of, run_cells
+from d3fast.results.table import Column, summary_table
+from d3fast.runtime.checks import check_integer, check_number
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -76,16 +76,26 @@ def run_grid(
     kept = [p.cell.subject for p in own.relearning if isinstance(p.cell, RelearnCell)]
     place = replace(place, keep=frozenset(map(key_of, kept)))
     live = _Live(own.all)
-    steps = {"clean twins": own.twins, "suspects": own.suspects, "repairs": own.repairs,
-             "relearning": own.relearning}  # fmt: skip
+    steps = {
+        "clean twins": own.twins,
+        "suspects": own.suspects,
+        "repairs": own.repairs,
+        "relearning": own.relearning,
+    }
     for title, planned in steps.items():
         cells = list({key_of(p.cell): p.cell for p in planned}.values())
         if not cells:
             continue
         rows = run_cells(
-            cells, place, workers=workers, progress=progress, title=title, deadline=deadline,
-            on_row=live.add, above=live.table,
-        )  # fmt: skip
+            cells,
+            place,
+            workers=workers,
+            progress=progress,
+            title=title,
+            deadline=deadline,
+            on_row=live.add,
+            above=live.table,
+        )
         if len(rows) < len(cells):
             break
     return _outcome(whole, place)

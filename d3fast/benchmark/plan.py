@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
-from d3fast.benchmark.attacks import AttackCell, CleanCell, Preset, twin_of
-from d3fast.benchmark.cells import Cell, Row, key_of
-from d3fast.benchmark.relearn import RelearnCell
-from d3fast.benchmark.repairs import Repair, RepairCell, suspect_row
-from d3fast.checks import check_choice
+from d3fast.benchmark.attack_jobs import AttackCell, CleanCell, Preset, twin_of
+from d3fast.benchmark.relearning import KS, RelearnConfig
+from d3fast.benchmark.relearning_jobs import RelearnCell
+from d3fast.benchmark.repair_jobs import Repair, RepairCell, suspect_row
 from d3fast.data import AUGMENTATIONS
-from d3fast.relearning import KS, RelearnConfig
+from d3fast.results.engine import Cell, Row, key_of
+from d3fast.runtime.checks import check_choice
 
 Attacks = tuple[tuple[str, str | None], ...]
 NONE, CLEAN = "none", "clean twin"  # what rows of suspects and of their twins have for a defence
@@ -98,10 +98,14 @@ class GridPreset:
         asked = self.augment if repair.augment is None else repair.augment
         augment = AUGMENTATIONS.get(suspect.spec.data) if asked else None
         return RepairCell(
-            suspect, repair.name, repair.all_options(suspect.spec.seed),
-            clean=clean or self.clean, batch_size=self.batch_size, held_out=self.held_out,
+            suspect,
+            repair.name,
+            repair.all_options(suspect.spec.seed),
+            clean=clean or self.clean,
+            batch_size=self.batch_size,
+            held_out=self.held_out,
             augment=augment,
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)

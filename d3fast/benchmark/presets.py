@@ -12,9 +12,9 @@ from types import MappingProxyType
 from typing import Any
 
 from d3fast.attacks import TrainConfig
-from d3fast.benchmark import attacks
+from d3fast.benchmark import attack_jobs as attacks
 from d3fast.benchmark.plan import Ablation, Attacks, GridPreset
-from d3fast.benchmark.repairs import Repair
+from d3fast.benchmark.repair_jobs import Repair
 from d3fast.defenses import DEFENSES
 from d3fast.detox import D3Config
 
@@ -36,8 +36,11 @@ _ADAPTIVE: Attacks = (
 # have to pay for them.
 _EPOCHS: Mapping[str, Any] = {"epochs": 50}
 _FINE_TUNING: Mapping[str, Any] = {
-    "distance_weight": 0.0, "constraint": None, "warm_start": "near", "epsilon": 0.0,
-}  # fmt: skip
+    "distance_weight": 0.0,
+    "constraint": None,
+    "warm_start": "near",
+    "epsilon": 0.0,
+}
 _CPU_REPAIRS = (
     Repair("fine-tuning", (_EPOCHS,)),
     Repair("fine-tuning", ({**_EPOCHS, "lr": 0.03},), label="fine-tuning (lr 0.03)"),
@@ -57,8 +60,13 @@ _CPU_REPAIRS = (
 )
 # What the paper compares under adaptive attacks, and the nearest relatives.
 _AGAINST_ADAPTIVE = (
-    "fine-tuning", "fine-tuning (D3's lr)", "ft-sam", "fst", "d3", "D3 without distance",
-)  # fmt: skip
+    "fine-tuning",
+    "fine-tuning (D3's lr)",
+    "ft-sam",
+    "fst",
+    "d3",
+    "D3 without distance",
+)
 # The defaults of every defence are the published ones.
 _PAPER_REPAIRS = (
     *(Repair(name) for name in DEFENSES),
@@ -84,9 +92,10 @@ _TRANSFORMER: Mapping[str, Any] = {"epochs": 20, "lr": 0.03}
 _AUTHORS = {**options_of(D3Config.authors()), **_TRANSFORMER}
 # What the last two of four blocks have learned is learned anew, pushed and not.
 _UPPER: Mapping[str, Any] = {
-    **_AUTHORS, "track": r"(blocks\.[23]\.(self_attn|linear).*|head\.)weight$",
+    **_AUTHORS,
+    "track": r"(blocks\.[23]\.(self_attn|linear).*|head\.)weight$",
     "distance_weight": 0.1,
-}  # fmt: skip
+}
 _VIT_REPAIRS = (
     Repair("fine-tuning", (_TRANSFORMER,)),
     Repair("ft-sam", (_TRANSFORMER,)),
@@ -94,7 +103,7 @@ _VIT_REPAIRS = (
     Repair("d3", (_AUTHORS,)),
     Repair("d3", (_UPPER,), label="d3 on upper blocks"),
     Repair("d3", ({**_UPPER, "distance_weight": 0.0},), label="d3 on upper blocks, no push"),
-)  # fmt: skip
+)
 
 PRESETS: Mapping[str, GridPreset] = MappingProxyType(
     {

@@ -9,12 +9,12 @@ import typer
 from rich.console import Console
 
 from d3fast.attacks import ADAPTIVE, ATTACKS, TrainConfig
+from d3fast.benchmark.implant import Implant, implant, measure
+from d3fast.benchmark.report.attacks import write_card
 from d3fast.cli import options
 from d3fast.data import DATASETS
-from d3fast.devices import resolve_device
-from d3fast.files import folder
-from d3fast.implant import Implant, implant, measure
-from d3fast.report.attacks import write_card
+from d3fast.io.files import folder
+from d3fast.runtime.devices import resolve_device
 
 
 def attack(
@@ -47,10 +47,18 @@ def attack(
 ) -> None:
     """Make a backdoored checkpoint with its trigger and a card that says how good it is."""
     spec = Implant(
-        data=data, model=model, attack=attack, adaptive=adaptive, target=target, ratio=ratio,
-        seed=seed, train=train, clean=clean, size=size,
+        data=data,
+        model=model,
+        attack=attack,
+        adaptive=adaptive,
+        target=target,
+        ratio=ratio,
+        seed=seed,
+        train=train,
+        clean=clean,
+        size=size,
         training=TrainConfig(epochs=epochs),
-    )  # fmt: skip
+    )
     place, on = folder(out), resolve_device(device)
     splits = spec.splits(data_dir).to(on)
     alone = replace(spec, attack=None, adaptive=None, target=None)

@@ -9,19 +9,19 @@ import torch
 import typer
 from rich.console import Console
 
-from d3fast import environment
 from d3fast.benchmark import presets
-from d3fast.benchmark.attacks import PRESETS, parse_attacks, run_attacks
-from d3fast.benchmark.cells import Place
+from d3fast.benchmark.attack_jobs import PRESETS, parse_attacks, run_attacks
 from d3fast.benchmark.grid import run_grid
 from d3fast.benchmark.plan import GridPreset, changed_suspects, chosen_repairs
-from d3fast.checks import check_choice
+from d3fast.benchmark.report.attacks import write_attacks
+from d3fast.benchmark.report.benchmark import write_benchmark
 from d3fast.cli import options
 from d3fast.data import DATASETS
-from d3fast.devices import resolve_device
-from d3fast.files import folder
-from d3fast.report.attacks import write_attacks
-from d3fast.report.benchmark import write_benchmark
+from d3fast.io.files import folder
+from d3fast.results.engine import Place
+from d3fast.runtime import environment
+from d3fast.runtime.checks import check_choice
+from d3fast.runtime.devices import resolve_device
 
 benchmark = typer.Typer(no_args_is_help=True, invoke_without_command=True)
 
@@ -117,9 +117,14 @@ def _benchmark(
     place, beside = _place(out, device, data_dir, workers)
     count = seeds or chosen.seeds
     outcome = run_grid(
-        chosen, place, seeds=range(first_seed, first_seed + count), workers=beside, part=share,
-        minutes=minutes, progress=progress,
-    )  # fmt: skip
+        chosen,
+        place,
+        seeds=range(first_seed, first_seed + count),
+        workers=beside,
+        part=share,
+        minutes=minutes,
+        progress=progress,
+    )
     command = f"d3fast benchmark --preset {preset} --seeds {count}"
     command += f" --first-seed {first_seed}" if first_seed else ""
     said = {"attacks": attacks, "defenses": defenses, "data": data, "model": model}
@@ -155,9 +160,12 @@ def _benchmark_attacks(
     place, beside = _place(out, device, data_dir, workers)
     count = seeds or chosen.seeds
     rows = run_attacks(
-        chosen, place, seeds=range(first_seed, first_seed + count), workers=beside,
+        chosen,
+        place,
+        seeds=range(first_seed, first_seed + count),
+        workers=beside,
         progress=progress,
-    )  # fmt: skip
+    )
     command = f"d3fast benchmark attacks --preset {preset} --seeds {count}"
     command += f" --first-seed {first_seed}" if first_seed else ""
     command += f" --attacks {attacks}" if attacks else ""

@@ -9,10 +9,10 @@ import torch
 import typer
 from rich.console import Console
 
-from d3fast import demo as demonstration
+from d3fast.benchmark import demo as demonstration
+from d3fast.benchmark.report.demo import write_report
 from d3fast.cli import options
-from d3fast.files import folder
-from d3fast.report.demo import write_report
+from d3fast.io.files import folder
 
 Data = Enum("Data", {name: name for name in demonstration.SETUPS})  # type: ignore[misc]
 

@@ -10,8 +10,10 @@ import typer
 from rich.console import Console
 
 from d3fast.attacks import load_attack
-from d3fast.case import CARD, INSPECTION, REPAIRED, Case, open_case
-from d3fast.checks import check_choice
+from d3fast.audit import inspect_model
+from d3fast.audit.report import card
+from d3fast.audit.report.card import inspected_before
+from d3fast.audit.resolve import CARD, INSPECTION, REPAIRED, Audit, open_audit
 from d3fast.cli import options
 from d3fast.data import ImageData
 from d3fast.detox import (
@@ -27,12 +29,10 @@ from d3fast.detox import (
     weights_so_far,
 )
 from d3fast.detox.samples import BATCH_SIZE
-from d3fast.files import folder, sha256
-from d3fast.inspection import inspect_model
-from d3fast.metrics import Trigger
-from d3fast.report import card
-from d3fast.report.card import inspected_before
-from d3fast.report.results import Results
+from d3fast.io.files import folder, sha256
+from d3fast.results.store import Results
+from d3fast.runtime.checks import check_choice
+from d3fast.training.metrics import Trigger
 
 STATE, PARTIAL = "resume.pt", "partial.safetensors"
 MISSED = 3  # exit code
@@ -68,7 +68,7 @@ def _config(preset: str | None, file: Path | None, chosen: dict[str, Any]) -> tu
     return name, replace(config, **given)
 
 
-def _leave_partial(case: Case, chosen: D3Config, place: Path, console: Console) -> None:
+def _leave_partial(case: Audit, chosen: D3Config, place: Path, console: Console) -> None:
     """After Ctrl-C: what there is, as a file that can be used."""
     state = place / STATE
     if not state.exists():
@@ -78,8 +78,10 @@ def _leave_partial(case: Case, chosen: D3Config, place: Path, console: Console) 
     save_weights(case.model, place / PARTIAL, chosen)
     console.print(
         f"{epochs} epochs were finished. {place / PARTIAL} holds the weights so far; "
-        "the same command with --resume goes on.", highlight=False, markup=False,
-    )  # fmt: skip
+        "the same command with --resume goes on.",
+        highlight=False,
+        markup=False,
+    )
 
 
 def _state_of(place: Path, resume: bool) -> Path:
@@ -141,13 +143,24 @@ def detox(
 ) -> None:
     """Repair a checkpoint with a few clean samples: weights, and a card that says what was done."""
     console = Console()
-    name, chosen = _config(preset, config, {
-        "max_acc_drop": max_acc_drop, "track": push, "constraint": constraint,
-        "radius": _radius(radius), "distance_schedule": schedule, "epochs": epochs, "lr": lr,
-        "clean_weight": clean_weight, "epsilon": epsilon, "distance_weight": distance_weight,
-        "seed": seed,
-    })  # fmt: skip
-    case = open_case(model, checkpoint, data, size=size, classes=classes, device=device, seed=seed)
+    name, chosen = _config(
+        preset,
+        config,
+        {
+            "max_acc_drop": max_acc_drop,
+            "track": push,
+            "constraint": constraint,
+            "radius": _radius(radius),
+            "distance_schedule": schedule,
+            "epochs": epochs,
+            "lr": lr,
+            "clean_weight": clean_weight,
+            "epsilon": epsilon,
+            "distance_weight": distance_weight,
+            "seed": seed,
+        },
+    )
+    case = open_audit(model, checkpoint, data, size=size, classes=classes, device=device, seed=seed)
     options.settle_threads(case.model)
     attack = None if trigger is None else load_attack(trigger)
     repair, held = case.parts(held_out)
@@ -157,15 +170,22 @@ def detox(
     place = folder(out)
     facts = case.settings()
     keep = Checkpointing(
-        _state_of(place, resume), resume, samples.generators, seconds=1.0,
+        _state_of(place, resume),
+        resume,
+        samples.generators,
+        seconds=1.0,
         identity=f"{facts['samples_sha256']} {held_out} {batch_size} {flip}",
-    )  # fmt: skip
+    )
     before = inspected_before(place / INSPECTION, facts) if inspect else []
     try:
         result = detoxify(
-            case.model, samples.loader, chosen, held.batches(BATCH_SIZE), progress=progress,
+            case.model,
+            samples.loader,
+            chosen,
+            held.batches(BATCH_SIZE),
+            progress=progress,
             checkpointing=keep,
-        )  # fmt: skip
+        )
     except KeyboardInterrupt:
         _leave_partial(case, chosen, place, console)
         raise
@@ -175,9 +195,10 @@ def detox(
         rows += _inspected(case, result, before, progress)
     used = {"batch_size": batch_size, "held_out": held_out, "seed": seed}
     settings = {
-        **facts, "config": asdict(chosen),
+        **facts,
+        "config": asdict(chosen),
         "options": {**used, "preset": name, "flip": flip},
-    }  # fmt: skip
+    }
     Results(_command(model, case, used), settings, rows).write(place / CARD)
     for leftover in (STATE, PARTIAL):
         (place / leftover).unlink(missing_ok=True)
@@ -188,7 +209,7 @@ def detox(
 
 
 def _card(
-    case: Case,
+    case: Audit,
     parts: tuple[ImageData, ImageData],
     result: DetoxResult,
     preset: str,
@@ -202,20 +223,22 @@ def _card(
     return [
         card.model_row("suspect", case.model, before, case.sha256),
         card.model_row("repaired", result.model, after, written["output_sha256"]),
-        card.repair_row(case, result, preset, card.lost_points(before, after), written,
-                        (len(repair), len(held))),
-        *card.epoch_rows(result), card.distance_row(case.model, result.model),
-    ]  # fmt: skip
+        card.repair_row(
+            case, result, preset, card.lost_points(before, after), written, (len(repair), len(held))
+        ),
+        *card.epoch_rows(result),
+        card.distance_row(case.model, result.model),
+    ]
 
 
 def _inspected(
-    case: Case, result: DetoxResult, before: Sequence[Mapping[str, Any]], progress: bool
+    case: Audit, result: DetoxResult, before: Sequence[Mapping[str, Any]], progress: bool
 ) -> list[dict[str, Any]]:
     """What an inspection finds before and after; an inspection of the suspect is not repeated."""
     rows = [dict(row) for row in before]
-    todo = {"repaired": result.model} if before else {
-        "suspect": case.model, "repaired": result.model,
-    }  # fmt: skip
+    todo = (
+        {"repaired": result.model} if before else {"suspect": case.model, "repaired": result.model}
+    )
     for role, one in todo.items():
         found = inspect_model(one, case.data, seed=case.seed, progress=progress)
         suspected = [target for r in rows if r["kind"] == "verdict" for target in r["targets"]]
@@ -224,7 +247,7 @@ def _inspected(
     return rows
 
 
-def _command(model: str, case: Case, options_used: dict[str, Any]) -> str:
+def _command(model: str, case: Audit, options_used: dict[str, Any]) -> str:
     """The command line without the names of the user's folders."""
     parts = [f"--{key.replace('_', '-')} {value}" for key, value in options_used.items()]
     return f"d3fast detox --model {model} --checkpoint {case.checkpoint.name} {' '.join(parts)}"

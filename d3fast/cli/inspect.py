@@ -7,15 +7,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from d3fast.case import INSPECTION, Case, open_case
+from d3fast.audit import SIGNS, InspectOptions, inspect_model
+from d3fast.audit.report.inspection import print_inspection
+from d3fast.audit.resolve import INSPECTION, Audit, open_audit
 from d3fast.cli import options
-from d3fast.files import folder
-from d3fast.inspection import SIGNS, InspectOptions, inspect_model
-from d3fast.report.inspection import print_inspection
-from d3fast.report.results import Results
+from d3fast.io.files import folder
+from d3fast.results.store import Results
 
 
-def _command(case: Case, chosen: InspectOptions) -> str:
+def _command(case: Audit, chosen: InspectOptions) -> str:
     return (
         f"d3fast inspect --model {case.spec} --steps {chosen.inversion.steps} "
         f"--signs {','.join(chosen.signs)} --rate {chosen.rate:g} --samples {chosen.samples} "
@@ -48,7 +48,7 @@ def inspect(
     names = tuple(name.strip() for name in signs.split(","))
     chosen = InspectOptions(signs=names, rate=rate, samples=samples)
     chosen = replace(chosen, inversion=replace(chosen.inversion, steps=steps))
-    case = open_case(model, checkpoint, data, size=size, classes=classes, device=device, seed=seed)
+    case = open_audit(model, checkpoint, data, size=size, classes=classes, device=device, seed=seed)
     options.settle_threads(case.model)
     found = inspect_model(case.model, case.data, options=chosen, seed=seed, progress=progress)
     place = folder(out)

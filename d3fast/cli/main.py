@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from d3fast import __version__, environment
+from d3fast import __version__
 from d3fast.cli.attack import attack
 from d3fast.cli.benchmark import benchmark
 from d3fast.cli.demo import demo
@@ -24,7 +24,8 @@ from d3fast.cli.monitor import monitor
 from d3fast.cli.pilot import pilot
 from d3fast.cli.report import report
 from d3fast.cli.spectrum import spectrum
-from d3fast.untrusted import printable
+from d3fast.io.untrusted import printable
+from d3fast.runtime import environment
 
 # Characters of an error: a name in it may be a stranger's.
 _LINE = 2000

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from d3fast.findings import REPAIRED, SUSPECT, Findings, class_names, findings
-from d3fast.monitoring import Change, compare, latest
-from d3fast.report.benchmark_tables import Item, Shown, to_rich
-from d3fast.report.results import read_results
-from d3fast.untrusted import printable
+from d3fast.audit.findings import REPAIRED, SUSPECT, Findings, class_names, findings
+from d3fast.audit.monitor import Change, compare, latest
+from d3fast.io.untrusted import printable
+from d3fast.results.store import read_results
+from d3fast.results.table import Item, Shown, to_rich
 
 
 def _read(path: Path) -> tuple[Findings, Sequence[str]]:

@@ -9,14 +9,14 @@ import torch
 import typer
 from rich.console import Console
 
-from d3fast import environment
 from d3fast.attacks import load_attack
-from d3fast.case import PILOT, Case, open_case
+from d3fast.audit.pilot import Pilot, PilotOptions, run_pilot
+from d3fast.audit.report.pilot import CONFIG, print_pilot, write_pilot
+from d3fast.audit.resolve import PILOT, Audit, open_audit
 from d3fast.cli import options
 from d3fast.detox import D3Config
-from d3fast.files import folder
-from d3fast.pilot import Pilot, PilotOptions, run_pilot
-from d3fast.report.pilot import CONFIG, print_pilot, write_pilot
+from d3fast.io.files import folder
+from d3fast.runtime import environment
 
 _MOST_WORKERS = 4  # of "auto" on a CPU
 
@@ -30,7 +30,7 @@ def _devices(text: str, trials: int) -> list[str]:
     return names[:trials]
 
 
-def _command(case: Case, chosen: PilotOptions, trigger: Path | None) -> str:
+def _command(case: Audit, chosen: PilotOptions, trigger: Path | None) -> str:
     command = (
         f"d3fast pilot --model {case.spec} --trials {chosen.trials} --epochs {chosen.epochs} "
         f"--max-acc-drop {chosen.max_acc_drop:g} --seed {case.seed}"
@@ -76,14 +76,17 @@ def pilot(
     """Which repair to choose: short ones over a grid of settings, compared on held-out samples."""
     chosen = PilotOptions(trials=trials, epochs=epochs, max_acc_drop=max_acc_drop)
     base, workers = D3Config.auto(seed=seed, max_acc_drop=max_acc_drop), _devices(devices, trials)
-    case = open_case(model, checkpoint, data, size=size, classes=classes, device="cpu", seed=seed)
+    case = open_audit(model, checkpoint, data, size=size, classes=classes, device="cpu", seed=seed)
     attack = None if trigger is None else load_attack(trigger)
     repair, held_out = case.parts()
     place, console = folder(out), Console()
     settings = {
-        **case.settings(), "devices": workers, "trigger": None if trigger is None else trigger.name,
-        "repair_samples": len(repair), "held_out_samples": len(held_out),
-    }  # fmt: skip
+        **case.settings(),
+        "devices": workers,
+        "trigger": None if trigger is None else trigger.name,
+        "repair_samples": len(repair),
+        "held_out_samples": len(held_out),
+    }
     done: list[Pilot] = []
 
     def keep(so_far: Pilot) -> None:
@@ -92,19 +95,34 @@ def pilot(
 
     try:
         found = run_pilot(
-            case.model, repair, held_out, options=chosen, base=base, attack=attack,
-            devices=workers, progress=progress, on_rung=keep,
-        )  # fmt: skip
+            case.model,
+            repair,
+            held_out,
+            options=chosen,
+            base=base,
+            attack=attack,
+            devices=workers,
+            progress=progress,
+            on_rung=keep,
+        )
     except KeyboardInterrupt:
         if done:
             console.print(
                 f"{done[-1].done} of {len(done[-1].rungs)} rungs are in {place / PILOT}.",
-                highlight=False, markup=False,
-            )  # fmt: skip
+                highlight=False,
+                markup=False,
+            )
         raise
     print_pilot(found, console)
-    given = {"model": model, "checkpoint": checkpoint, "data": data, "size": size,
-             "classes": classes, "seed": seed or None}  # fmt: skip
-    console.print(f"Go on with: {_next(given, place)}", highlight=False, markup=False,
-                  soft_wrap=True)  # fmt: skip
+    given = {
+        "model": model,
+        "checkpoint": checkpoint,
+        "data": data,
+        "size": size,
+        "classes": classes,
+        "seed": seed or None,
+    }
+    console.print(
+        f"Go on with: {_next(given, place)}", highlight=False, markup=False, soft_wrap=True
+    )
     console.print(f"Written to {place}: {PILOT}, {CONFIG}.", highlight=False, markup=False)

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from d3fast.case import PAGE
+from d3fast.audit.report.page import write_case
+from d3fast.audit.resolve import PAGE
 from d3fast.cli.options import CASE
-from d3fast.report.case_page import write_case
 
 
 def report(

@@ -10,13 +10,13 @@ from rich.console import Console
 from torch import nn
 
 from d3fast.attacks import load_attack
+from d3fast.audit.report.spectrum import write_spectrum
 from d3fast.cli import options
 from d3fast.data import DATASETS, ImageData, clean_samples, load, stratified_split
-from d3fast.devices import resolve_device
-from d3fast.files import folder, sha256
+from d3fast.io.files import folder, sha256
 from d3fast.models import load_weights, make_model
-from d3fast.report.spectrum import write_spectrum
-from d3fast.seeding import generator
+from d3fast.runtime.devices import resolve_device
+from d3fast.runtime.seeding import generator
 from d3fast.spectrum import PortraitConfig, portrait
 
 SUSPECT = "suspect"
@@ -78,9 +78,15 @@ def spectrum(
 ) -> None:
     """Curvature of the loss before and after a repair, the way between, distance per layer."""
     config = PortraitConfig(
-        losses=tuple(loss.strip() for loss in losses.split(",")), params=params, kind=kind, k=k,
-        tol=tol, probes=probes, steps=steps, seed=seed,
-    )  # fmt: skip
+        losses=tuple(loss.strip() for loss in losses.split(",")),
+        params=params,
+        kind=kind,
+        k=k,
+        tol=tol,
+        probes=probes,
+        steps=steps,
+        seed=seed,
+    )
     on, place = resolve_device(device), folder(out)
     images = _samples(data, seed, samples, data_dir, size)
     models: dict[str, nn.Module] = {}
@@ -93,10 +99,14 @@ def spectrum(
     rows = portrait(models, images, attack, config=config, device=str(on), progress=progress)
     named = data if data in DATASETS else Path(data).name  # no folder of the user's
     settings = {
-        **asdict(config), "data": named, "model": model, "samples": len(images),
-        "checkpoint": checkpoint.name, "sha256": sha256(checkpoint),
+        **asdict(config),
+        "data": named,
+        "model": model,
+        "samples": len(images),
+        "checkpoint": checkpoint.name,
+        "sha256": sha256(checkpoint),
         "repaired": {name: sha256(path) for name, path in _named(repaired or []).items()},
-    }  # fmt: skip
+    }
     command = (
         f"d3fast spectrum --data {named} --model {model} --samples {samples} --params {params} "
         f"--kind {kind} --k {k} --tol {tol:g} --probes {probes} --steps {steps} --seed {seed}"

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
-from d3fast.checks import check_choice, check_integer
 from d3fast.data.augment import AUGMENTATIONS, Augment, Augmented
 from d3fast.data.base import Batches, ImageData, Splits, as_float, stratified_split
 from d3fast.data.cifar import cifar10, cifar100
@@ -21,6 +20,7 @@ from d3fast.data.own import clean_samples, fingerprint, save_samples
 from d3fast.data.sklearn_digits import digits
 from d3fast.data.tinyimagenet import tiny_imagenet
 from d3fast.data.traffic_signs import gtsrb
+from d3fast.runtime.checks import check_choice, check_integer
 
 
 class Dataset(Protocol):
@@ -103,8 +103,28 @@ def load(
 
 
 __all__ = [
-    "AUGMENTATIONS", "DATASETS", "RESIZABLE", "Augment", "Augmented", "Batches", "Dataset",
-    "ImageData", "ResizableDataset", "Splits", "as_float", "cifar10", "cifar100", "clean_samples",
-    "digits", "fashion_mnist", "fingerprint", "folder", "gtsrb", "load", "npz", "save_samples",
-    "stratified_split", "tiny_imagenet",
-]  # fmt: skip
+    "AUGMENTATIONS",
+    "DATASETS",
+    "RESIZABLE",
+    "Augment",
+    "Augmented",
+    "Batches",
+    "Dataset",
+    "ImageData",
+    "ResizableDataset",
+    "Splits",
+    "as_float",
+    "cifar10",
+    "cifar100",
+    "clean_samples",
+    "digits",
+    "fashion_mnist",
+    "fingerprint",
+    "folder",
+    "gtsrb",
+    "load",
+    "npz",
+    "save_samples",
+    "stratified_split",
+    "tiny_imagenet",
+]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from d3fast.checks import check_choice, check_integer, check_number
+from d3fast.runtime.checks import check_choice, check_integer, check_number
 
 PADDINGS = ("zeros", "reflect")
 

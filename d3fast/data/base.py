@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from d3fast.checks import check_integer
-from d3fast.seeding import generator as seeded
-from d3fast.untrusted import printable, shows
+from d3fast.io.untrusted import is_displayable, printable
+from d3fast.runtime.checks import check_integer
+from d3fast.runtime.seeding import generator as seeded
 
 
 def as_float(images: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class ImageData:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        bad = next((name for name in self.classes if not shows(name)), None)
+        bad = next((name for name in self.classes if not is_displayable(name)), None)
         if bad is not None:
             raise ValueError(
                 f"classes must have names of one short line, got '{printable(bad, 80)}'"

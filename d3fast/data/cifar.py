@@ -19,29 +19,126 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from d3fast.data.archives import read_tar_gz
 from d3fast.data.base import ImageData, Splits, draw_parts
-from d3fast.data.places import cache_dir, check_inside, read_bytes
-from d3fast.data.plain_pickle import read_plain_pickle
-from d3fast.untrusted import printable
+from d3fast.io.archives import read_tar_gz
+from d3fast.io.places import cache_dir, check_inside, read_bytes
+from d3fast.io.plain_pickle import read_plain_pickle
+from d3fast.io.untrusted import printable
 
 CIFAR10_CLASSES = (
-    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
-)  # fmt: skip
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
 CIFAR100_CLASSES = (
-    "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle",
-    "bottle", "bowl", "boy", "bridge", "bus", "butterfly", "camel", "can", "castle",
-    "caterpillar", "cattle", "chair", "chimpanzee", "clock", "cloud", "cockroach", "couch",
-    "crab", "crocodile", "cup", "dinosaur", "dolphin", "elephant", "flatfish", "forest", "fox",
-    "girl", "hamster", "house", "kangaroo", "keyboard", "lamp", "lawn_mower", "leopard", "lion",
-    "lizard", "lobster", "man", "maple_tree", "motorcycle", "mountain", "mouse", "mushroom",
-    "oak_tree", "orange", "orchid", "otter", "palm_tree", "pear", "pickup_truck", "pine_tree",
-    "plain", "plate", "poppy", "porcupine", "possum", "rabbit", "raccoon", "ray", "road",
-    "rocket", "rose", "sea", "seal", "shark", "shrew", "skunk", "skyscraper", "snail", "snake",
-    "spider", "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank", "telephone",
-    "television", "tiger", "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale",
-    "willow_tree", "wolf", "woman", "worm",
-)  # fmt: skip
+    "apple",
+    "aquarium_fish",
+    "baby",
+    "bear",
+    "beaver",
+    "bed",
+    "bee",
+    "beetle",
+    "bicycle",
+    "bottle",
+    "bowl",
+    "boy",
+    "bridge",
+    "bus",
+    "butterfly",
+    "camel",
+    "can",
+    "castle",
+    "caterpillar",
+    "cattle",
+    "chair",
+    "chimpanzee",
+    "clock",
+    "cloud",
+    "cockroach",
+    "couch",
+    "crab",
+    "crocodile",
+    "cup",
+    "dinosaur",
+    "dolphin",
+    "elephant",
+    "flatfish",
+    "forest",
+    "fox",
+    "girl",
+    "hamster",
+    "house",
+    "kangaroo",
+    "keyboard",
+    "lamp",
+    "lawn_mower",
+    "leopard",
+    "lion",
+    "lizard",
+    "lobster",
+    "man",
+    "maple_tree",
+    "motorcycle",
+    "mountain",
+    "mouse",
+    "mushroom",
+    "oak_tree",
+    "orange",
+    "orchid",
+    "otter",
+    "palm_tree",
+    "pear",
+    "pickup_truck",
+    "pine_tree",
+    "plain",
+    "plate",
+    "poppy",
+    "porcupine",
+    "possum",
+    "rabbit",
+    "raccoon",
+    "ray",
+    "road",
+    "rocket",
+    "rose",
+    "sea",
+    "seal",
+    "shark",
+    "shrew",
+    "skunk",
+    "skyscraper",
+    "snail",
+    "snake",
+    "spider",
+    "squirrel",
+    "streetcar",
+    "sunflower",
+    "sweet_pepper",
+    "table",
+    "tank",
+    "telephone",
+    "television",
+    "tiger",
+    "tractor",
+    "train",
+    "trout",
+    "tulip",
+    "turtle",
+    "wardrobe",
+    "whale",
+    "willow_tree",
+    "wolf",
+    "woman",
+    "worm",
+)
 _PIXELS = 3 * 32 * 32
 _MAX_FILE = 2**28
 _MAX_ARCHIVE = 2**29
@@ -71,23 +168,36 @@ class _Collection:
 
 _BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 _CIFAR10 = _Collection(
-    "CIFAR-10", "cifar10", CIFAR10_CLASSES,
+    "CIFAR-10",
+    "cifar10",
+    CIFAR10_CLASSES,
     (
-        _Version("cifar-10-batches-bin", "cifar-10-binary.tar.gz",
-                 tuple(f"{batch}.bin" for batch in _BATCHES), "test_batch.bin", False, 1),
-        _Version("cifar-10-batches-py", "cifar-10-python.tar.gz",
-                 _BATCHES, "test_batch", True, "labels"),
+        _Version(
+            "cifar-10-batches-bin",
+            "cifar-10-binary.tar.gz",
+            tuple(f"{batch}.bin" for batch in _BATCHES),
+            "test_batch.bin",
+            False,
+            1,
+        ),
+        _Version(
+            "cifar-10-batches-py", "cifar-10-python.tar.gz", _BATCHES, "test_batch", True, "labels"
+        ),
     ),
-)  # fmt: skip
+)
 _CIFAR100 = _Collection(
-    "CIFAR-100", "cifar100", CIFAR100_CLASSES,
+    "CIFAR-100",
+    "cifar100",
+    CIFAR100_CLASSES,
     (
-        _Version("cifar-100-binary", "cifar-100-binary.tar.gz",
-                 ("train.bin",), "test.bin", False, 2),
-        _Version("cifar-100-python", "cifar-100-python.tar.gz",
-                 ("train",), "test", True, "fine_labels"),
+        _Version(
+            "cifar-100-binary", "cifar-100-binary.tar.gz", ("train.bin",), "test.bin", False, 2
+        ),
+        _Version(
+            "cifar-100-python", "cifar-100-python.tar.gz", ("train",), "test", True, "fine_labels"
+        ),
     ),
-)  # fmt: skip
+)
 
 
 def _from_folder(folder: Path, root: Path, version: _Version) -> dict[str, bytes] | None:

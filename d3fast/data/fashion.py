@@ -9,14 +9,22 @@ training images by seed.
 from pathlib import Path
 
 from d3fast.data.base import ImageData, Splits, draw_parts
-from d3fast.data.idx import read_idx
-from d3fast.data.places import cache_dir
-from d3fast.untrusted import printable
+from d3fast.io.idx import read_idx
+from d3fast.io.places import cache_dir
+from d3fast.io.untrusted import printable
 
 CLASSES = (
-    "T-shirt", "trouser", "pullover", "dress", "coat",
-    "sandal", "shirt", "sneaker", "bag", "ankle boot",
-)  # fmt: skip
+    "T-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 HOW_TO_GET_IT = (
     "install Debian's package dataset-fashion-mnist, or put the four .gz files of "

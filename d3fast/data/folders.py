@@ -13,11 +13,11 @@ in colour.
 
 from pathlib import Path
 
-from d3fast.checks import check_integer
 from d3fast.data.base import Splits
 from d3fast.data.pictures import SUFFIXES, Picture, split_pictures
-from d3fast.data.places import checked_file, checked_folder
-from d3fast.untrusted import printable, shows
+from d3fast.io.places import checked_file, checked_folder
+from d3fast.io.untrusted import is_displayable, printable
+from d3fast.runtime.checks import check_integer
 
 TEST_SHARE = 0.2
 _LEFT_BEHIND = ("thumbs.db", "desktop.ini")
@@ -39,7 +39,7 @@ def _class_folders(folder: Path, root: Path) -> dict[str, Path]:
     found = {}
     for path in _entries(folder):
         if path.is_dir():
-            if not shows(path.name):  # as the name of a class it would be printed as it is
+            if not is_displayable(path.name):  # as the name of a class it would be printed as it is
                 raise ValueError(f"{printable(path)} is no name for a class: rename the folder")
             found[path.name] = checked_folder(path, root)
         elif _is_image(path):
@@ -121,6 +121,13 @@ def folder(
     pictures = _listed(train_root, classes, root)
     test = _listed(test_root, classes, root) if test_root is not None else None
     return split_pictures(
-        pictures, test, classes, seed, "folder split", train=train, clean=clean,
-        test_size=0 if test is not None else round(TEST_SHARE * len(pictures)), size=size,
-    )  # fmt: skip
+        pictures,
+        test,
+        classes,
+        seed,
+        "folder split",
+        train=train,
+        clean=clean,
+        test_size=0 if test is not None else round(TEST_SHARE * len(pictures)),
+        size=size,
+    )

@@ -25,7 +25,7 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from d3fast.data.base import ImageData, Splits, draw_parts
-from d3fast.untrusted import complaint, open_regular, printable, shows, zip_members
+from d3fast.io.untrusted import error_text, is_displayable, open_regular, printable, zip_members
 
 TEST_SHARE = 0.2
 _MAX_BYTES = 2**32  # of one array, unpacked
@@ -141,7 +141,7 @@ def _names(array: np.ndarray[Any, Any] | None, labels: Tensor) -> tuple[str, ...
         )
     names = tuple(array.tolist())
     for name in names:
-        if not shows(name):
+        if not is_displayable(name):
             raise ValueError(f"'{printable(name, 80)}' is no name of one short line")
     return names
 
@@ -151,7 +151,9 @@ def _naming(key: str, path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # zipfile and numpy let out whatever bad bytes lead to
-        raise ValueError(f"{key} in {printable(path)} cannot be used: {complaint(error)}") from None
+        raise ValueError(
+            f"{key} in {printable(path)} cannot be used: {error_text(error)}"
+        ) from None
 
 
 def _part(archive: _Archive, path: Path, images_key: str, labels_key: str) -> tuple[Tensor, Tensor]:

@@ -14,9 +14,9 @@ import torch
 from d3fast.data.base import ImageData
 from d3fast.data.folders import folder
 from d3fast.data.npz_file import npz
-from d3fast.data.places import read_lines
-from d3fast.files import whole_file
-from d3fast.untrusted import printable
+from d3fast.io.files import atomic_write
+from d3fast.io.places import read_lines
+from d3fast.io.untrusted import printable
 
 _MAX_LIST = 2**22  # bytes of a list of class names
 
@@ -91,7 +91,7 @@ def save_samples(data: ImageData, path: str | Path) -> None:
         ValueError: the folder does not exist.
     """
     images, labels = data.images.cpu().numpy(), data.labels.cpu().numpy()
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         np.savez_compressed(temporary, images=images, labels=labels, classes=np.array(data.classes))
 
 

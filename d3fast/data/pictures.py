@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from d3fast.data.base import ImageData, Splits, draw_parts
-from d3fast.data.places import read_bytes
-from d3fast.untrusted import complaint, printable
+from d3fast.io.places import read_bytes
+from d3fast.io.untrusted import error_text, printable
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp")
 MAX_PIXELS = 2**26  # of one image: a photograph has a third of that
@@ -76,7 +76,7 @@ def read_picture(
     except UnidentifiedImageError:
         raise ValueError(f"{printable(path)} is no image of a known format") from None
     except Exception as error:  # Pillow lets out whatever its parsers run into
-        raise ValueError(f"{printable(path)} cannot be used: {complaint(error)}") from None
+        raise ValueError(f"{printable(path)} cannot be used: {error_text(error)}") from None
 
 
 def _decode(content: bytes, size: int | None, channels: int | None, box: Box | None) -> Tensor:

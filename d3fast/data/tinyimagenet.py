@@ -10,10 +10,9 @@ drawn from the official training images by seed.
 import re
 from pathlib import Path
 
-from d3fast.checks import check_integer
 from d3fast.data.base import Splits
 from d3fast.data.pictures import Picture, split_pictures
-from d3fast.data.places import (
+from d3fast.io.places import (
     cache_dir,
     check_inside,
     check_plain_name,
@@ -21,7 +20,8 @@ from d3fast.data.places import (
     checked_folder,
     read_lines,
 )
-from d3fast.untrusted import printable
+from d3fast.io.untrusted import printable
+from d3fast.runtime.checks import check_integer
 
 FOLDER = "tiny-imagenet-200"
 HOW_TO_GET_IT = (
@@ -122,6 +122,13 @@ def tiny_imagenet(
     root = _find(data_dir)
     wnids = _wnids(root)
     return split_pictures(
-        _train(root, wnids), _validation(root, wnids), _names(root, wnids), seed,
-        "tiny-imagenet split", train=train, clean=clean, size=size, channels=3,
-    )  # fmt: skip
+        _train(root, wnids),
+        _validation(root, wnids),
+        _names(root, wnids),
+        seed,
+        "tiny-imagenet split",
+        train=train,
+        clean=clean,
+        size=size,
+        channels=3,
+    )

@@ -9,28 +9,63 @@ of the same sign, so train and clean parts share signs; the test images share no
 
 from pathlib import Path
 
-from d3fast.checks import check_integer
 from d3fast.data.base import Splits
 from d3fast.data.pictures import Picture, split_pictures
-from d3fast.data.places import (
+from d3fast.io.places import (
     cache_dir,
     check_plain_name,
     checked_file,
     checked_folder,
     read_lines,
 )
-from d3fast.untrusted import printable
+from d3fast.io.untrusted import printable
+from d3fast.runtime.checks import check_integer
 
 CLASSES = (
-    "limit 20", "limit 30", "limit 50", "limit 60", "limit 70", "limit 80", "end of limit 80",
-    "limit 100", "limit 120", "no passing", "no passing for trucks", "right of way at crossing",
-    "priority road", "yield", "stop", "no vehicles", "no trucks", "no entry", "danger",
-    "curve left", "curve right", "double curve", "bumpy road", "slippery road",
-    "road narrows on the right", "road work", "traffic lights", "pedestrians", "children",
-    "bicycles", "ice or snow", "wild animals", "end of all limits", "turn right", "turn left",
-    "ahead only", "ahead or right", "ahead or left", "keep right", "keep left", "roundabout",
-    "end of no passing", "end of no passing for trucks",
-)  # fmt: skip
+    "limit 20",
+    "limit 30",
+    "limit 50",
+    "limit 60",
+    "limit 70",
+    "limit 80",
+    "end of limit 80",
+    "limit 100",
+    "limit 120",
+    "no passing",
+    "no passing for trucks",
+    "right of way at crossing",
+    "priority road",
+    "yield",
+    "stop",
+    "no vehicles",
+    "no trucks",
+    "no entry",
+    "danger",
+    "curve left",
+    "curve right",
+    "double curve",
+    "bumpy road",
+    "slippery road",
+    "road narrows on the right",
+    "road work",
+    "traffic lights",
+    "pedestrians",
+    "children",
+    "bicycles",
+    "ice or snow",
+    "wild animals",
+    "end of all limits",
+    "turn right",
+    "turn left",
+    "ahead only",
+    "ahead or right",
+    "ahead or left",
+    "keep right",
+    "keep left",
+    "roundabout",
+    "end of no passing",
+    "end of no passing for trucks",
+)
 HOW_TO_GET_IT = (
     "unpack GTSRB_Final_Training_Images.zip, GTSRB_Final_Test_Images.zip and "
     "GTSRB_Final_Test_GT.zip of benchmark.ini.rub.de into a folder and say --data-dir FOLDER"
@@ -122,6 +157,13 @@ def gtsrb(
     test_images = checked_folder(checked_folder(root / "Final_Test", root) / "Images", root)
     test = _rows(_find_test_table(root), test_images, root, None, crop)
     return split_pictures(
-        pictures, test, CLASSES, seed, "gtsrb split",
-        train=train, clean=clean, size=size, channels=3,
-    )  # fmt: skip
+        pictures,
+        test,
+        CLASSES,
+        seed,
+        "gtsrb split",
+        train=train,
+        clean=clean,
+        size=size,
+        channels=3,
+    )

@@ -36,6 +36,18 @@ DEFENSES: Mapping[str, Callable[..., Defense]] = MappingProxyType(
 )
 
 __all__ = [
-    "ANP", "D3", "DEFENSES", "FST", "FTSAM", "IBAU", "NAD", "SAU", "Defense", "DefenseResult",
-    "FinePruning", "FineTuning", "NeuralCleanse", "Pipeline",
-]  # fmt: skip
+    "ANP",
+    "D3",
+    "DEFENSES",
+    "FST",
+    "FTSAM",
+    "IBAU",
+    "NAD",
+    "SAU",
+    "Defense",
+    "DefenseResult",
+    "FinePruning",
+    "FineTuning",
+    "NeuralCleanse",
+    "Pipeline",
+]

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from d3fast.checks import check_integer, check_number
 from d3fast.defenses.base import DefenseResult, OnEpoch, on_copy
-from d3fast.loaders import class_scores, yields_nothing
-from d3fast.metrics import evaluate
-from d3fast.seeding import generator
-from d3fast.training import Epoch, Loss, fit
+from d3fast.runtime.checks import check_integer, check_number
+from d3fast.runtime.seeding import generator
+from d3fast.training.loaders import class_scores, yields_nothing
+from d3fast.training.loop import Epoch, Loss, fit
+from d3fast.training.metrics import evaluate
 
 # Thresholds that are tried, in this order.
 THRESHOLDS = tuple(k / 20 for k in range(1, 21))

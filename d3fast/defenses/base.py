@@ -16,10 +16,10 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from d3fast.checks import check_integer, check_number
-from d3fast.devices import resolve_device, wait_for
-from d3fast.seeding import global_seed
-from d3fast.training import Epoch, Gradients, Loss, check_weights, fit, plain_gradients
+from d3fast.runtime.checks import check_integer, check_number
+from d3fast.runtime.devices import resolve_device, synchronize
+from d3fast.runtime.seeding import global_seed
+from d3fast.training.loop import Epoch, Gradients, Loss, check_weights, fit, plain_gradients
 
 OnEpoch = Callable[[Epoch, nn.Module], None]
 Work = Callable[[nn.Module, torch.device], tuple[Epoch, ...]]
@@ -89,7 +89,7 @@ def on_copy(
     with global_seed(seed, "training", where):
         history = work(repaired, where)
     repaired.eval()
-    wait_for(where)
+    synchronize(where)
     seconds = time.perf_counter() - started
     check_weights(repaired, "after the repair")
     return DefenseResult(repaired, history, seconds)

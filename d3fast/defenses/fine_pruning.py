@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from d3fast.checks import check_number
 from d3fast.defenses.base import DefenseResult, OnEpoch, check_tuning, on_copy, tune
-from d3fast.loaders import class_scores, unpack, yields_nothing
-from d3fast.metrics import evaluate
 from d3fast.optim import find_head
-from d3fast.progress import progress_bar
-from d3fast.training import Epoch
+from d3fast.runtime.checks import check_number
+from d3fast.runtime.progress import progress_bar
+from d3fast.training.loaders import class_scores, unpack, yields_nothing
+from d3fast.training.loop import Epoch
+from d3fast.training.metrics import evaluate
 
 # Of the spread that a channel had: below it, what is left of the channel is rounding.
 _SILENT = 1e-5
@@ -124,9 +124,14 @@ class FinePruning:
             count = _prune(repaired, written, order, held_out, self, where, progress=progress)
             with _kept_at_zero(written, order[:count]):
                 return tune(
-                    repaired, clean_train, held_out, self, where,
-                    title="fine-tuning what is left", progress=progress,
-                )  # fmt: skip
+                    repaired,
+                    clean_train,
+                    held_out,
+                    self,
+                    where,
+                    title="fine-tuning what is left",
+                    progress=progress,
+                )
 
         return on_copy(model, device, work, self.seed)
 

@@ -64,8 +64,13 @@ class FineTuning:
             model,
             device,
             lambda repaired, where: tune(
-                repaired, clean_train, clean_val, self, where,
-                title="fine-tuning", progress=progress,
+                repaired,
+                clean_train,
+                clean_val,
+                self,
+                where,
+                title="fine-tuning",
+                progress=progress,
             ),
             self.seed,
-        )  # fmt: skip
+        )

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from d3fast.checks import check_number
 from d3fast.defenses.base import DefenseResult, OnEpoch, check_tuning, on_copy
 from d3fast.optim import D3FusedSGD, find_head, param_groups
-from d3fast.seeding import generator
-from d3fast.training import Epoch, Loss, fit
+from d3fast.runtime.checks import check_number
+from d3fast.runtime.seeding import generator
+from d3fast.training.loop import Epoch, Loss, fit
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 
     min over theta  max over ||T^-1 e|| <= rho  CE(theta + e),  T = diag(|theta| + eta)
 
-Every step takes the gradient at the worst point of a neighbourhood (``d3fast.sharpness``). In the
+Every step takes the gradient at the worst point of a neighbourhood (``training.sam``). In the
 adaptive form a weight may be moved in proportion to its size, and neurons that serve a trigger
 have large weights, so these are moved most.
 """
@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from d3fast.checks import check_number
 from d3fast.defenses.base import DefenseResult, OnEpoch, check_tuning, on_copy, tune
-from d3fast.sharpness import sharpness_aware
+from d3fast.runtime.checks import check_number
+from d3fast.training.sam import sharpness_aware
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,14 @@ class FTSAM:
             model,
             device,
             lambda repaired, where: tune(
-                repaired, clean_train, clean_val, self, where,
-                title="fine-tuning with SAM", progress=progress,
+                repaired,
+                clean_train,
+                clean_val,
+                self,
+                where,
+                title="fine-tuning with SAM",
+                progress=progress,
                 gradients=sharpness_aware(self.rho, adaptive=self.adaptive),
             ),
             self.seed,
-        )  # fmt: skip
+        )

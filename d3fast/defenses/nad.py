@@ -22,11 +22,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from d3fast.checks import check_integer, check_number
 from d3fast.defenses.base import DefenseResult, OnEpoch, check_tuning, on_copy, tune
 from d3fast.defenses.fine_tuning import FineTuning
-from d3fast.loaders import unpack, yields_nothing
-from d3fast.training import Epoch, Gradients, Loss, plain_gradients
+from d3fast.runtime.checks import check_integer, check_number
+from d3fast.training.loaders import unpack, yields_nothing
+from d3fast.training.loop import Epoch, Gradients, Loss, plain_gradients
 
 
 @dataclass(frozen=True)
@@ -108,16 +108,30 @@ class NAD:
             weights = self._weights(student, clean_train, where)
             teacher = copy.deepcopy(student)
             tune(
-                teacher, clean_train, None,
-                FineTuning(self.teacher_epochs, self.lr, self.momentum, self.weight_decay,
-                           max_grad_norm=self.max_grad_norm), where,
-                title="NAD: teacher", progress=progress,
-            )  # fmt: skip
+                teacher,
+                clean_train,
+                None,
+                FineTuning(
+                    self.teacher_epochs,
+                    self.lr,
+                    self.momentum,
+                    self.weight_decay,
+                    max_grad_norm=self.max_grad_norm,
+                ),
+                where,
+                title="NAD: teacher",
+                progress=progress,
+            )
             return tune(
-                student, clean_train, clean_val, self, where,
-                title="NAD: student", progress=progress,
+                student,
+                clean_train,
+                clean_val,
+                self,
+                where,
+                title="NAD: student",
+                progress=progress,
                 gradients=attention_distillation(teacher, weights),
-            )  # fmt: skip
+            )
 
         return on_copy(model, device, work, self.seed)
 

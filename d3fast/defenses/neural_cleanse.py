@@ -2,7 +2,7 @@
 """NeuralCleanse: find the backdoor's patch, then teach the model to ignore it.
 
 For every class the smallest patch that makes the model answer it is searched on the clean samples
-(``d3fast.inversion``). Classes whose patch is an outlier on the small side are unlearned by
+(``d3fast.audit.inversion``). Classes whose patch is an outlier on the small side are unlearned by
 fine-tuning: a share of every batch carries a found patch and keeps its true label
 
     min over theta of  mean CE(f(x'), y),   x' = (1 - m) x + m p for the share, x for the rest.
@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from d3fast.anomaly import outliers
-from d3fast.checks import check_number
+from d3fast.audit.anomaly import outliers
+from d3fast.audit.inversion import Inversion, InversionOptions, invert_all
 from d3fast.defenses.base import DefenseResult, OnEpoch, check_tuning, on_copy, tune
-from d3fast.inversion import Inversion, InversionOptions, invert_all
-from d3fast.seeding import generator
-from d3fast.training import Epoch, Gradients, Loss, plain_gradients
+from d3fast.runtime.checks import check_number
+from d3fast.runtime.seeding import generator
+from d3fast.training.loop import Epoch, Gradients, Loss, plain_gradients
 
 _log = logging.getLogger("d3fast")
 
@@ -98,20 +98,29 @@ class NeuralCleanse:
 
         def work(repaired: nn.Module, where: torch.device) -> tuple[Epoch, ...]:
             found = invert_all(
-                repaired, clean_train,
-                options=self.inversion, device=where, seed=self.seed, progress=progress,
-            )  # fmt: skip
+                repaired,
+                clean_train,
+                options=self.inversion,
+                device=where,
+                seed=self.seed,
+                progress=progress,
+            )
             flagged = [found[at] for at in outliers([f.norm for f in found], self.threshold)]
             _log.info("Neural Cleanse flags classes %s", [f.target for f in flagged])
             if not flagged:
                 return ()
             return tune(
-                repaired, clean_train, clean_val, self, where,
-                title="unlearning", progress=progress,
+                repaired,
+                clean_train,
+                clean_val,
+                self,
+                where,
+                title="unlearning",
+                progress=progress,
                 gradients=stamped_gradients(
                     flagged, self.stamped, generator(self.seed, "unlearning")
                 ),
-            )  # fmt: skip
+            )
 
         return on_copy(model, device, work, self.seed)
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from d3fast.defenses.base import Defense, DefenseResult
-from d3fast.training import Epoch
+from d3fast.training.loop import Epoch
 
 
 class Pipeline:

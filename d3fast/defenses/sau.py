@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from d3fast.checks import check_integer, check_number
 from d3fast.defenses.base import DefenseResult, OnEpoch, on_copy
-from d3fast.loaders import class_scores
-from d3fast.seeding import generator
-from d3fast.training import Epoch, Gradients, Loss, fit
+from d3fast.runtime.checks import check_integer, check_number
+from d3fast.runtime.seeding import generator
+from d3fast.training.loaders import class_scores
+from d3fast.training.loop import Epoch, Gradients, Loss, fit
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,21 @@ pushed away from where they were, while the hinge on a few clean samples keeps t
 """
 
 from d3fast.detox.config import PRESETS, D3Config
-from d3fast.detox.resuming import Checkpointing, weights_so_far
+from d3fast.detox.resume import Checkpointing, weights_so_far
 from d3fast.detox.run import DetoxResult, detoxify
 from d3fast.detox.samples import repair_samples, usual_augment
-from d3fast.detox.saving import save_weights
+from d3fast.detox.save import save_weights
 from d3fast.detox.toml_file import read_config
 
 __all__ = [
-    "PRESETS", "Checkpointing", "D3Config", "DetoxResult", "detoxify",
-    "read_config", "repair_samples", "save_weights", "usual_augment", "weights_so_far",
-]  # fmt: skip
+    "PRESETS",
+    "Checkpointing",
+    "D3Config",
+    "DetoxResult",
+    "detoxify",
+    "read_config",
+    "repair_samples",
+    "save_weights",
+    "usual_augment",
+    "weights_so_far",
+]

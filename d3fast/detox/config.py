@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from d3fast.checks import check_choice, check_integer, check_number
-from d3fast.loss import check_clean_loss
 from d3fast.optim import WARM_STARTS
 from d3fast.optim.options import check_group
 from d3fast.optim.schedules import SHAPES
-from d3fast.training import PRECISIONS
+from d3fast.runtime.checks import check_choice, check_integer, check_number
+from d3fast.training.loop import PRECISIONS
+from d3fast.training.loss import check_clean_loss
 
 SCHEDULES = ("cosine", "constant")
 
@@ -54,7 +54,7 @@ class D3Config:
             every epoch, L the cross-entropy on held-out clean samples; 0 keeps lambda.
         margin: bound of dual ascent: the suspect's own L plus so many nats; epsilon if ``None``.
         distance_schedule: how the distance weight comes to its value: ``"constant"``: at once, or
-            over the first half of the epochs as one of ``d3fast.schedules``.
+            over the first half of the epochs as one of ``d3fast.optim.schedules``.
         patience: stop when for so many epochs neither the accuracy on held-out samples nor the
             distance has grown, but not before half of the epochs; 0 runs them all.
         max_acc_drop: how many points of accuracy on held-out samples a repair may cost; ``None``
@@ -173,10 +173,21 @@ class D3Config:
             changes: fields to set otherwise.
         """
         published = cls(
-            clean_weight=0.5, epsilon=0.1, reduction="per_sample", constraint="norm_sphere",
-            warm_start="random", epochs=100, lr=0.01, momentum=0.9, weight_decay=0.0,
-            schedule="cosine", normalize=True, track="head", averaging=0.0, distillation=0.0,
-        )  # fmt: skip
+            clean_weight=0.5,
+            epsilon=0.1,
+            reduction="per_sample",
+            constraint="norm_sphere",
+            warm_start="random",
+            epochs=100,
+            lr=0.01,
+            momentum=0.9,
+            weight_decay=0.0,
+            schedule="cosine",
+            normalize=True,
+            track="head",
+            averaging=0.0,
+            distillation=0.0,
+        )
         return replace(published, **changes)
 
     def weights(self, clean_weight: float | None = None) -> tuple[float, float]:

@@ -13,10 +13,10 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 from d3fast.detox.config import D3Config
-from d3fast.loss import CleanLoss
 from d3fast.optim import D3FusedSGD, param_groups
 from d3fast.optim.schedules import DistanceSchedule
-from d3fast.training import Epoch
+from d3fast.training.loop import Epoch
+from d3fast.training.loss import CleanLoss
 
 # Growth of the distance, in units of itself, that does not count.
 _STILL = 1e-3
@@ -26,11 +26,17 @@ def make_optimizer(model: nn.Module, config: D3Config) -> D3FusedSGD:
     """The optimizer of a push, for a model on its device."""
     return D3FusedSGD(
         param_groups(model, track=config.track),
-        lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay,
-        distance_weight=config.weights()[1], distance_p=config.distance_p, scope=config.scope,
-        constraint=config.constraint, radius=config.radius, radius_unit=config.radius_unit,
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        distance_weight=config.weights()[1],
+        distance_p=config.distance_p,
+        scope=config.scope,
+        constraint=config.constraint,
+        radius=config.radius,
+        radius_unit=config.radius_unit,
         backend=config.backend,
-    )  # fmt: skip
+    )
 
 
 def lr_schedule(optimizer: D3FusedSGD, schedule: str, epochs: int) -> LRScheduler | None:

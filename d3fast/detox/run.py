@@ -27,15 +27,15 @@ from d3fast.detox.parts import (
     lr_schedule,
     make_optimizer,
 )
-from d3fast.detox.resuming import Checkpointing, HasState, Journal, Progress
-from d3fast.detox.saving import save_weights
-from d3fast.devices import resolve_device, wait_for
-from d3fast.loss import CleanLoss, distilled
-from d3fast.metrics import evaluate
+from d3fast.detox.resume import Checkpointing, HasState, Journal, Progress
+from d3fast.detox.save import save_weights
 from d3fast.optim import D3FusedSGD, param_groups
 from d3fast.optim.schedules import DistanceSchedule
-from d3fast.seeding import generator, global_seed
-from d3fast.training import Epoch, Gradients, check_weights, fit, mean_loss, plain_gradients
+from d3fast.runtime.devices import resolve_device, synchronize
+from d3fast.runtime.seeding import generator, global_seed
+from d3fast.training.loop import Epoch, Gradients, check_weights, fit, mean_loss, plain_gradients
+from d3fast.training.loss import CleanLoss, distilled
+from d3fast.training.metrics import evaluate
 
 OnEpoch = Callable[[Epoch, nn.Module], None]
 # Of a recovery: the share of the way that is not gone back, and that of the loss that is held
@@ -127,9 +127,16 @@ def detoxify(
     if config.channels_last:
         repaired.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     repair = _Repair(
-        suspect, repaired, clean_loader, val_loader, config, where, progress, on_epoch,
+        suspect,
+        repaired,
+        clean_loader,
+        val_loader,
+        config,
+        where,
+        progress,
+        on_epoch,
         Journal(checkpointing, model, config, where),
-    )  # fmt: skip
+    )
     return repair.run()
 
 
@@ -162,14 +169,19 @@ class _Repair:
             lost = self._recover()
         if config.channels_last:
             self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        wait_for(self.device)
+        synchronize(self.device)
         seconds = self.progress.seconds + time.perf_counter() - started
         pushed = len(self.progress.clean_weights)
         return DetoxResult(
-            self.model, self.progress.history, config, seconds,
-            tuple(self.progress.clean_weights), pushed, lost,
+            self.model,
+            self.progress.history,
+            config,
+            seconds,
+            tuple(self.progress.clean_weights),
+            pushed,
+            lost,
             "settled" if pushed < config.epochs else "epochs",
-        )  # fmt: skip
+        )
 
     def _push(self, gradients: Gradients) -> None:
         config = self.config
@@ -178,14 +190,19 @@ class _Repair:
         loss = CleanLoss(config.epsilon, config.weights()[0], config.reduction)
         average = Average(self.model, first_averaged(config))
         parts: dict[str, HasState] = {
-            "model": self.model, "optimizer": optimizer, "average": average,
-        }  # fmt: skip
+            "model": self.model,
+            "optimizer": optimizer,
+            "average": average,
+        }
         ramp = None
         if config.distance_schedule != "constant":
             ramp = parts["ramp"] = DistanceSchedule(
-                optimizer, "distance_weight", config.distance_schedule,
-                start=0.0, steps=max(1, config.epochs // 2),
-            )  # fmt: skip
+                optimizer,
+                "distance_weight",
+                config.distance_schedule,
+                start=0.0,
+                steps=max(1, config.epochs // 2),
+            )
         multiplier = None
         if config.dual_step:
             multiplier = parts["multiplier"] = Multiplier(
@@ -201,9 +218,17 @@ class _Repair:
             value = config.clean_weight if multiplier is None else multiplier.value
             self.progress.clean_weights.append(value)
 
-        self._fit("push", parts, optimizer, loss, gradients, after_epoch,
-                  epochs=config.epochs, schedule=config.schedule,
-                  stop=partial(has_settled, config=config))  # fmt: skip
+        self._fit(
+            "push",
+            parts,
+            optimizer,
+            loss,
+            gradients,
+            after_epoch,
+            epochs=config.epochs,
+            schedule=config.schedule,
+            stop=partial(has_settled, config=config),
+        )
         average.write(optimizer)
 
     def _bound(self) -> float:
@@ -240,14 +265,24 @@ class _Repair:
             self.journal.write(phase, parts, self.progress)
 
         fit(
-            self.model, self.clean_loader, loss, optimizer,
-            epochs=pushed + epochs, device=self.device, scheduler=scheduler,
-            val_loader=self.val_loader, distance=optimizer.total_distance, on_epoch=each,
+            self.model,
+            self.clean_loader,
+            loss,
+            optimizer,
+            epochs=pushed + epochs,
+            device=self.device,
+            scheduler=scheduler,
+            val_loader=self.val_loader,
+            distance=optimizer.total_distance,
+            on_epoch=each,
             title="repairing with D3" if phase == "push" else "recovering accuracy",
-            progress=self.show, precision=self.config.precision, gradients=gradients,
+            progress=self.show,
+            precision=self.config.precision,
+            gradients=gradients,
             max_grad_norm=self.config.max_grad_norm,
-            done=self.progress.history, stop=stop,
-        )  # fmt: skip
+            done=self.progress.history,
+            stop=stop,
+        )
         self.model.eval()  # also where no epoch was left to run
 
     def _lost(self, model: nn.Module) -> float:
@@ -270,14 +305,20 @@ class _Repair:
             if lost <= limit or not self.config.recovery:
                 return lost
         optimizer = self._floored_optimizer()
-        parts: dict[str, HasState] = {
-            "model": self.model, "optimizer": optimizer, "pushed": pushed,
-        }  # fmt: skip
+        parts: dict[str, HasState] = {"model": self.model, "optimizer": optimizer, "pushed": pushed}
         # A hinge at 0 is the cross-entropy itself.
         loss = CleanLoss(epsilon=0.0, weight=1.0)
         taught = distilled(self.suspect, max(_TAUGHT, self.config.distillation))
-        self._fit("recovery", parts, optimizer, loss, taught, lambda *_: None,
-                  epochs=self.config.recovery, schedule="cosine")  # fmt: skip
+        self._fit(
+            "recovery",
+            parts,
+            optimizer,
+            loss,
+            taught,
+            lambda *_: None,
+            epochs=self.config.recovery,
+            schedule="cosine",
+        )
         before, after = self._lost(pushed), self._lost(self.model)
         if after < before:
             return after
@@ -293,14 +334,23 @@ class _Repair:
             far = torch.linalg.vector_norm(
                 param.detach() - start[name].detach(), dtype=torch.float64
             )
-            floors.append({
-                "params": [param], "param_names": [name], "reference": [start[name]],
-                "constraint": "distance_floor", "radius": _KEPT * float(far),
-                "radius_unit": "absolute",
-            })  # fmt: skip
+            floors.append(
+                {
+                    "params": [param],
+                    "param_names": [name],
+                    "reference": [start[name]],
+                    "constraint": "distance_floor",
+                    "radius": _KEPT * float(far),
+                    "radius_unit": "absolute",
+                }
+            )
         config = self.config
         return D3FusedSGD(
-            [*floors, *others], lr=config.lr / 2, momentum=config.momentum,
-            weight_decay=config.weight_decay, distance_weight=0.0, constraint=None,
+            [*floors, *others],
+            lr=config.lr / 2,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            distance_weight=0.0,
+            constraint=None,
             backend=config.backend,
-        )  # fmt: skip
+        )

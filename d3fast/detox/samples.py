@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from d3fast.data import Augment, Augmented, ImageData
-from d3fast.seeding import generator
+from d3fast.runtime.seeding import generator
 
 BATCH_SIZE = 64
 # Images of a user's own are shifted by an eighth of their side, as is usual at 32 pixels.

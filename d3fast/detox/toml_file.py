@@ -12,9 +12,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from d3fast.checks import check_choice
-from d3fast.data.places import read_bytes
 from d3fast.detox.config import PRESETS, D3Config
+from d3fast.io.places import read_bytes
+from d3fast.runtime.checks import check_choice
 
 if sys.version_info >= (3, 11):
     import tomllib

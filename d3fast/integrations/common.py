@@ -15,11 +15,11 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from d3fast.checks import check_choice, check_integer, check_number
-from d3fast.loss import CleanLoss
 from d3fast.optim import WARM_STARTS, D3FusedSGD
 from d3fast.optim.schedules import DistanceSchedule, Value
-from d3fast.seeding import generator
+from d3fast.runtime.checks import check_choice, check_integer, check_number
+from d3fast.runtime.seeding import generator
+from d3fast.training.loss import CleanLoss
 
 
 @dataclass(frozen=True)

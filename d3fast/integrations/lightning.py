@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from d3fast.integrations.common import Repair, RepairOptions, find_optimizer
-from d3fast.loss import CleanLoss
+from d3fast.training.loss import CleanLoss
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from d3fast.checks import check_number
+from d3fast.runtime.checks import check_number
 
 try:
     from peft.tuners.lora.layer import LoraLayer, MultiheadAttention, ParamWrapper

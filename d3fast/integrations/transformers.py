@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from d3fast.integrations.common import Repair, RepairOptions, find_optimizer
-from d3fast.loss import IGNORED, CleanLoss, next_tokens
+from d3fast.training.loss import IGNORED, CleanLoss, next_tokens
 
 try:
     from transformers import (
@@ -47,7 +47,7 @@ def loss_func(
     Args:
         loss: on the ``logits`` that the model answers with.
         shift: whether the answer at a token is held against the next one
-            (``d3fast.loss.next_tokens``); by default where the model answers with one of
+            (``d3fast.training.loss.next_tokens``); by default where the model answers with one of
             transformers' outputs of causal language models.
         plus: a term to add, once per step however many batches are accumulated:
             ``d3fast.integrations.peft.MergedDistance``.

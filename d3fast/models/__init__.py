@@ -5,7 +5,7 @@
 ``load_weights`` fills it from a file that is not trusted.
 """
 
-from d3fast.models.checkpoints import load_weights
+from d3fast.io.checkpoints import load_weights
 from d3fast.models.factory import make_model
 from d3fast.models.preact_resnet import (
     PreActResNet,
@@ -18,7 +18,16 @@ from d3fast.models.vgg import VGG, vgg19_bn
 from d3fast.models.vit import VisionTransformer, vit_b_16, vit_tiny
 
 __all__ = [
-    "MODELS", "VGG", "PreActResNet", "VisionTransformer", "load_weights", "make_model",
-    "preact_resnet18", "preact_resnet_narrow", "preact_resnet_tiny", "vgg19_bn", "vit_b_16",
+    "MODELS",
+    "VGG",
+    "PreActResNet",
+    "VisionTransformer",
+    "load_weights",
+    "make_model",
+    "preact_resnet18",
+    "preact_resnet_narrow",
+    "preact_resnet_tiny",
+    "vgg19_bn",
+    "vit_b_16",
     "vit_tiny",
-]  # fmt: skip
+]

@@ -2,7 +2,7 @@
 """A model from what a user wrote: a name of the registry, or ``package.module:factory``.
 
 Importing the module and calling the factory run the user's own code; a suspect's weights are a
-different matter, see ``d3fast.models.checkpoints``.
+different matter, see ``d3fast.io.checkpoints``.
 """
 
 import importlib
@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import nn
 
-from d3fast.checks import check_integer
 from d3fast.models.registry import MODELS
+from d3fast.runtime.checks import check_integer
 
 _SPEC = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from d3fast.checks import check_integer
+from d3fast.runtime.checks import check_integer
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -76,8 +76,13 @@ class PreActResNet(nn.Module):
         stem_stride: int = 1,
     ) -> None:
         super().__init__()
-        sizes = {"num_classes": num_classes, "in_channels": in_channels, "width": width,
-                 "stem_stride": stem_stride, "blocks": min(blocks, default=0)}  # fmt: skip
+        sizes = {
+            "num_classes": num_classes,
+            "in_channels": in_channels,
+            "width": width,
+            "stem_stride": stem_stride,
+            "blocks": min(blocks, default=0),
+        }
         for name, value in sizes.items():
             check_integer(name, value, 1)
         self.stem = _conv(in_channels, width, 3, stem_stride)

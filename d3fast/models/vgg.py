@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from d3fast.checks import check_integer
+from d3fast.runtime.checks import check_integer
 
 _VGG19 = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
 

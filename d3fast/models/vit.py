@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from d3fast.checks import check_integer
+from d3fast.runtime.checks import check_integer
 
 
 class VisionTransformer(nn.Module):
@@ -62,9 +62,16 @@ class VisionTransformer(nn.Module):
     ) -> None:
         super().__init__()
         mlp_width = 4 * width if mlp_width is None else mlp_width
-        sizes = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size,
-                 "patch": patch, "width": width, "depth": depth, "heads": heads,
-                 "mlp_width": mlp_width}  # fmt: skip
+        sizes = {
+            "num_classes": num_classes,
+            "in_channels": in_channels,
+            "image_size": image_size,
+            "patch": patch,
+            "width": width,
+            "depth": depth,
+            "heads": heads,
+            "mlp_width": mlp_width,
+        }
         for name, value in sizes.items():
             check_integer(name, value, 1)
         for name, unit in (("image_size", "patch"), ("width", "heads")):
@@ -80,12 +87,18 @@ class VisionTransformer(nn.Module):
         self.blocks = nn.Sequential(
             *(
                 nn.TransformerEncoderLayer(
-                    width, heads, mlp_width, dropout=0.0, activation="gelu", layer_norm_eps=1e-6,
-                    batch_first=True, norm_first=True,
+                    width,
+                    heads,
+                    mlp_width,
+                    dropout=0.0,
+                    activation="gelu",
+                    layer_norm_eps=1e-6,
+                    batch_first=True,
+                    norm_first=True,
                 )
                 for _ in range(depth)
             )
-        )  # fmt: skip
+        )
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, num_classes)
         self._initialise()

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from d3fast.optim.placements import placed
-from d3fast.optim.references import match_layout, on_host
+from d3fast.optim.anchors import match_layout, on_host
+from d3fast.optim.backends.dtensor import placed
 
 
 def with_own_options(

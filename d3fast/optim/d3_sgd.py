@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from d3fast.checks import check_choice
-from d3fast.optim import compiled, fused, reference, sharded
-from d3fast.optim.backends import choose_backend, warn_of_no_gradient
+from d3fast.optim.anchors import on_host, resolve_references
+from d3fast.optim.backends import compiled, native, sharded, torch_backend
+from d3fast.optim.backends.choose import choose_backend, warn_of_no_gradient
+from d3fast.optim.backends.dtensor import check_not_replaced, check_placements, is_sharded
 from d3fast.optim.checkpoints import restore_state, with_own_options
 from d3fast.optim.options import check_group, check_options, is_tracked
-from d3fast.optim.placements import check_not_replaced, check_placements, is_sharded
-from d3fast.optim.references import on_host, resolve_references
 from d3fast.optim.warm_start import WARM_STARTS
+from d3fast.runtime.checks import check_choice
 
 References = Sequence[Tensor] | Mapping[str, Tensor]
 
@@ -83,7 +83,7 @@ class D3FusedSGD(Optimizer):
         ['weight']
     """
 
-    _plans: dict[int, fused.Plan]
+    _plans: dict[int, native.Plan]
     _cache: compiled.Cache
     _awaits_reference: bool
 
@@ -196,7 +196,7 @@ class D3FusedSGD(Optimizer):
         for p, theta_0 in zip(group["params"], tensors, strict=True):
             hosted = group["reference_device"] == "cpu"
             self.state[p]["reference"] = on_host(theta_0) if hosted else theta_0
-            fused.forget_distance(p, self.state[p])
+            native.forget_distance(p, self.state[p])
 
     def set_reference(self, reference: References | None = None) -> None:
         """Replace theta_0 of every tracked group.
@@ -359,10 +359,10 @@ class D3FusedSGD(Optimizer):
             sharded.step_plain(group, self.state, grad_scale)
             return
         if backend == "reference":
-            members = reference.members_of(group, self.state)
-            reference.step_group(members, group, grad_scale=grad_scale)
+            members = torch_backend.members_of(group, self.state)
+            torch_backend.step_group(members, group, grad_scale=grad_scale)
             return
-        plan = self._plans[index] = fused.Plan(group, self.state)
+        plan = self._plans[index] = native.Plan(group, self.state)
         grads = plan.gradients(group, self.state)
         if grads is None:  # a gradient of a kind that only torch knows
             grads = [p.grad for p in plan.params if p.grad is not None]
@@ -414,7 +414,7 @@ class D3FusedSGD(Optimizer):
         plan = self._plans.get(index)
         plan = plan if group["distance_p"] == 2 else None
         return [
-            reference.distance(
+            torch_backend.distance(
                 p,
                 self.state[p]["reference"],
                 group["distance_p"],
@@ -458,7 +458,7 @@ class D3FusedSGD(Optimizer):
         self._cache.plans.clear()
         for _, _, members in self._tracked():
             for _, p in members:
-                fused.forget_distance(p, self.state[p])
+                native.forget_distance(p, self.state[p])
 
     def state_dict(self) -> dict[str, Any]:
         """The state of ``torch.optim.Optimizer``, with momentum buffers from before the first step.

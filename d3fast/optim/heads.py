@@ -18,8 +18,16 @@ Named = tuple[str, nn.Module]
 _METHODS = ("get_classifier", "get_output_embeddings")  # of timm; of transformers' language models
 # What torchvision, timm and transformers call the last layer, or the block that it ends.
 _NAMES = (
-    "head", "heads", "fc", "classifier", "linear", "score", "last_linear", "logits", "logits_proj",
-)  # fmt: skip
+    "head",
+    "heads",
+    "fc",
+    "classifier",
+    "linear",
+    "score",
+    "last_linear",
+    "logits",
+    "logits_proj",
+)
 # Words that speak for a head ("cls_head") and beginnings of words that speak against one:
 # auxiliary and distillation outputs, projections, what comes before the classifier.
 _FOR = re.compile(r"(^|_)(heads?|classifiers?|classification|cls|clf|scores?|logits)(_|$)")

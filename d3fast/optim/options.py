@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from d3fast.checks import check_choice, check_number
 from d3fast.optim.constraints import resolve_bounds
+from d3fast.runtime.checks import check_choice, check_number
 
 SCOPES = ("tensor", "group")
 RADIUS_UNITS = ("relative", "absolute")

@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
-from d3fast.checks import check_choice, check_integer, check_number
 from d3fast.optim.constraints import CONSTRAINTS
 from d3fast.optim.d3_sgd import D3FusedSGD
 from d3fast.optim.options import is_tracked
+from d3fast.runtime.checks import check_choice, check_integer, check_number
 
 Value = float | tuple[float, float]
 Shape = Callable[[int, int, int], float]

@@ -12,7 +12,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from d3fast.optim.placements import check_equal_draws, is_dtensor, placed
+from d3fast.optim.backends.dtensor import check_equal_draws, is_dtensor, placed
 
 
 def _drawn_like(reference: Tensor, generator: torch.Generator | None, kind: str) -> Tensor:

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from d3fast.checks import check_choice, check_integer
-from d3fast.devices import resolve_device
-from d3fast.loaders import class_scores
 from d3fast.optim.groups import Track, param_groups
+from d3fast.runtime.checks import check_choice, check_integer
+from d3fast.runtime.devices import resolve_device
 from d3fast.spectrum.samples import Data, Loss, Samples
-from d3fast.training import check_weights
+from d3fast.training.loaders import class_scores
+from d3fast.training.loop import check_weights
 
 KINDS = ("hessian", "gauss-newton")
 # Products of one batch: from pieces of a vector, one per weight, to pieces of the product.
@@ -101,9 +101,12 @@ def _hessian_product(loss: Tensor, params: Sequence[Tensor]) -> _Product:
 
     def product(pieces: Sequence[Tensor]) -> Sequence[Tensor]:
         return torch.autograd.grad(
-            [gradient[i] for i in moving], params, [pieces[i] for i in moving],
-            retain_graph=True, materialize_grads=True,
-        )  # fmt: skip
+            [gradient[i] for i in moving],
+            params,
+            [pieces[i] for i in moving],
+            retain_graph=True,
+            materialize_grads=True,
+        )
 
     return product
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from d3fast.checks import check_integer, check_number
+from d3fast.runtime.checks import check_integer, check_number
 from d3fast.spectrum.curvature import Curvature, Symmetric
 from d3fast.spectrum.estimates import Estimate
 from d3fast.spectrum.lanczos import Krylov

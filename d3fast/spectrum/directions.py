@@ -145,7 +145,12 @@ def quadratic_prediction(
             param.add_(part, alpha=along.norm)
     whole = Curvature(other, loss, data, **{"keep": 0, **options})
     return QuadraticPrediction(
-        start=value, slope=slope, curvature=bent, predicted=value + slope + bent / 2,
-        actual=curvature.value_and_gradient()[0], other=whole.value_and_gradient()[0],
-        distance=along.norm, residual=along.residual,
-    )  # fmt: skip
+        start=value,
+        slope=slope,
+        curvature=bent,
+        predicted=value + slope + bent / 2,
+        actual=curvature.value_and_gradient()[0],
+        other=whole.value_and_gradient()[0],
+        distance=along.norm,
+        residual=along.residual,
+    )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from d3fast.optim.groups import Track, param_groups
-from d3fast.training import Epoch
+from d3fast.training.loop import Epoch
 
 
 def _json_number(value: float | None) -> float | None:

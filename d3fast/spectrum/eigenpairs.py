@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from d3fast.checks import check_choice, check_integer, check_number
+from d3fast.runtime.checks import check_choice, check_integer, check_number
 from d3fast.spectrum.curvature import Curvature, Symmetric
 from d3fast.spectrum.lanczos import Krylov
 from d3fast.spectrum.samples import Data, Loss

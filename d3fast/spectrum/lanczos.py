@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from d3fast.seeding import generator as seeded
+from d3fast.runtime.seeding import generator as seeded
 from d3fast.spectrum.curvature import Symmetric
 
 # Columns that a basis is rotated by at a time: small beside the basis, large beside a call.
@@ -61,9 +61,11 @@ class Krylov:
         """Room for ``steps`` directions, the first one random."""
         draws = seeded(seed, stream)
         basis = torch.empty(
-            min(steps + 1, operator.size), operator.size,
-            dtype=operator.dtype, device=operator.device,
-        )  # fmt: skip
+            min(steps + 1, operator.size),
+            operator.size,
+            dtype=operator.dtype,
+            device=operator.device,
+        )
         basis[0] = random_vector(operator, draws)
         return cls(operator, basis, torch.zeros(steps, steps, dtype=torch.float64), draws)
 

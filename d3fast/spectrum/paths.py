@@ -20,12 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from d3fast.devices import resolve_device
-from d3fast.loaders import class_scores, unpack
-from d3fast.metrics import Trigger, evaluate
-from d3fast.progress import progress_bar
+from d3fast.runtime.devices import resolve_device
+from d3fast.runtime.progress import progress_bar
 from d3fast.spectrum.samples import Difference, Loss, Samples, triggered_batches
-from d3fast.training import check_weights
+from d3fast.training.loaders import class_scores, unpack
+from d3fast.training.loop import check_weights
+from d3fast.training.metrics import Trigger, evaluate
 
 TS = tuple(step / 20 for step in range(41))  # 0 to 2, both models among them
 STEPS = tuple(step / 10 for step in range(-5, 16))

@@ -14,11 +14,10 @@ from typing import Any
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from d3fast.checks import check_choice, check_integer, check_number
 from d3fast.data.base import ImageData
-from d3fast.devices import resolve_device
-from d3fast.metrics import Trigger, evaluate
-from d3fast.progress import progress_bar
+from d3fast.runtime.checks import check_choice, check_integer, check_number
+from d3fast.runtime.devices import resolve_device
+from d3fast.runtime.progress import progress_bar
 from d3fast.spectrum.curvature import KINDS, Curvature
 from d3fast.spectrum.density import estimate_density
 from d3fast.spectrum.directions import quadratic_prediction
@@ -26,6 +25,7 @@ from d3fast.spectrum.distances import distance_profile, total_distance
 from d3fast.spectrum.eigenpairs import eigenpairs
 from d3fast.spectrum.paths import TS, loss_path
 from d3fast.spectrum.samples import Data, Difference, triggered_batches
+from d3fast.training.metrics import Trigger, evaluate
 
 CLEAN, BACKDOOR, DIFFERENCE = "clean", "backdoor", "difference"
 LOSSES = (CLEAN, BACKDOOR, DIFFERENCE)
@@ -139,8 +139,10 @@ def _losses(
         return {CLEAN: clean}
     triggered = triggered_batches(clean, attack, classes)
     every: dict[str, Data] = {
-        CLEAN: clean, BACKDOOR: triggered, DIFFERENCE: Difference(triggered, clean),
-    }  # fmt: skip
+        CLEAN: clean,
+        BACKDOOR: triggered,
+        DIFFERENCE: Difference(triggered, clean),
+    }
     return {name: every[name] for name in config.losses}
 
 
@@ -177,14 +179,21 @@ def _spectrum(name: str, model: nn.Module, title: str, data: Data, config: Portr
     mean, size = spread.moment(1), curvature.size
     error = mean.standard_error
     return {
-        "kind": "spectrum", "model": name, "loss": title,
-        "value": value, "gradient_norm": float(gradient.norm()), "size": size,
-        "eigenvalues": pairs.values.tolist(), "residuals": pairs.residuals.tolist(),
+        "kind": "spectrum",
+        "model": name,
+        "loss": title,
+        "value": value,
+        "gradient_norm": float(gradient.norm()),
+        "size": size,
+        "eigenvalues": pairs.values.tolist(),
+        "residuals": pairs.residuals.tolist(),
         "converged": pairs.converged,
-        "trace": size * mean.value, "trace_error": None if error is None else size * error,
-        "nodes": spread.nodes.tolist(), "weights": spread.weights.tolist(),
+        "trace": size * mean.value,
+        "trace_error": None if error is None else size * error,
+        "nodes": spread.nodes.tolist(),
+        "weights": spread.weights.tolist(),
         "products": pairs.products + spread.nodes.numel(),
-    }  # fmt: skip
+    }
 
 
 def _path(
@@ -214,6 +223,8 @@ def _prediction(
 def _distance(name: str, suspect: nn.Module, model: nn.Module) -> Row:
     profile = distance_profile(suspect, model)
     return {
-        "kind": "distance", "model": name, "layers": [layer.as_dict() for layer in profile],
+        "kind": "distance",
+        "model": name,
+        "layers": [layer.as_dict() for layer in profile],
         "total": total_distance(profile).as_dict(),
-    }  # fmt: skip
+    }

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
 
-from d3fast.labels import wanted
-from d3fast.loaders import unpack, yields_nothing
-from d3fast.metrics import Trigger
+from d3fast.training.labels import target_labels
+from d3fast.training.loaders import unpack, yields_nothing
+from d3fast.training.metrics import Trigger
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -134,7 +134,9 @@ def triggered_batches(data: Iterable[Any], attack: Trigger, classes: int) -> lis
     made = []
     for batch in data:
         inputs, labels = _where_it_is(batch)
-        goal = wanted(labels, attack.target, classes, getattr(attack, "mapping", "all-to-one"))
+        goal = target_labels(
+            labels, attack.target, classes, getattr(attack, "mapping", "all-to-one")
+        )
         changed = goal != labels
         if changed.any():
             made.append((attack.trigger(inputs[changed]), goal[changed]))

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from d3fast.checks import check_integer
-from d3fast.seeding import generator as seeded
+from d3fast.runtime.checks import check_integer
+from d3fast.runtime.seeding import generator as seeded
 from d3fast.spectrum.curvature import Curvature, Symmetric
 from d3fast.spectrum.estimates import Estimate
 from d3fast.spectrum.samples import Data, Loss

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from d3fast.checks import check_integer
+from d3fast.runtime.checks import check_integer
 
 
 class TextClassifier(nn.Module):

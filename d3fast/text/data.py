@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from d3fast.checks import check_integer
+from d3fast.runtime.checks import check_integer
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from d3fast.attacks.base import choose_victims
-from d3fast.checks import check_choice, check_integer
-from d3fast.labels import wanted
+from d3fast.runtime.checks import check_choice, check_integer
 from d3fast.text.data import TextData
+from d3fast.training.labels import target_labels
 
 POSITIONS = ("random", "start")
 _SPREAD = 2654435761  # Knuth's multiplicative hash
@@ -50,7 +50,7 @@ class InsertedTokens:
         position: ``"start"``, before the first word, or ``"random"``, at a place that the text
             alone decides: the same text is always stamped alike.
         starts: for every id whether a word begins with it; see ``word_starts``. Empty: anywhere.
-        mapping: which labels poisoned texts get; see ``d3fast.labels``.
+        mapping: which labels poisoned texts get; see ``d3fast.training.labels``.
 
     Raises:
         ValueError: no tokens, or more than a row can hold; a negative number; an unknown
@@ -151,5 +151,7 @@ class InsertedTokens:
         if len(chosen):
             ids = pad(ids, (0, wider), value=dataset.pad)
             ids[chosen] = stamped
-            labels[chosen] = wanted(labels[chosen], self.target, len(dataset.classes), self.mapping)
+            labels[chosen] = target_labels(
+                labels[chosen], self.target, len(dataset.classes), self.mapping
+            )
         return replace(dataset, ids=ids, labels=labels)

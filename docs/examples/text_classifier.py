@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 
 import d3fast
 from d3fast.detox import save_weights
-from d3fast.training import fit
+from d3fast.training.loop import fit
 
 
 def fine_tuned(model, data, epochs):

@@ -15,8 +15,8 @@ from d3fast.attacks import (
 )
 from d3fast.attacks.base import Training, training_plan
 from d3fast.data import digits
-from d3fast.seeding import generator, global_seed
-from d3fast.training import plain_gradients
+from d3fast.runtime.seeding import generator, global_seed
+from d3fast.training.loop import plain_gradients
 
 BASE = BadNets(target=8, size=2, margin=0)
 WRAPPERS = [SAMAttacker(BASE, budget=1.0), DistanceAwareAttacker(BASE)]
@@ -118,9 +118,12 @@ def test_the_distance_term_ignores_images_whose_wanted_class_is_not_in_the_batch
 def test_the_head_is_found_where_it_is_a_convolution(few):
     with global_seed(0):
         model = nn.Sequential(
-            nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
-            nn.Conv2d(8, 10, 1), nn.Flatten(),
-        )  # fmt: skip
+            nn.Conv2d(1, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(8, 10, 1),
+            nn.Flatten(),
+        )
     config = TrainConfig(epochs=1, batch_size=64)
     train_backdoored(model, few, DistanceAwareAttacker(BASE), config=config, progress=False)
     assert all(bool(p.isfinite().all()) for p in model.parameters())
@@ -162,7 +165,7 @@ def test_a_trigger_that_is_still_being_trained_is_refused(attack, few):
 
 
 @pytest.mark.parametrize(
-    ("make", "complaint"),
+    ("make", "error_text"),
     [
         (lambda: SAMAttacker(BASE, budget=-1.0), "budget must be finite and >= 0, got -1.0"),
         (lambda: DistanceAwareAttacker(BASE, strength=-1.0), "strength must be finite and >= 0"),
@@ -172,6 +175,6 @@ def test_a_trigger_that_is_still_being_trained_is_refused(attack, few):
     ],
     ids=["budget", "strength", "draws", "no share", "share"],
 )
-def test_bad_options_are_named(make, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_bad_options_are_named(make, error_text):
+    with pytest.raises(ValueError, match=error_text):
         make()

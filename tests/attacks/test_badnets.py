@@ -80,7 +80,7 @@ def test_images_too_small_for_the_patch_are_refused(shape):
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"),
+    ("options", "error_text"),
     [
         ({"target": -1}, "target must be an integer >= 0, got -1"),
         ({"target": 0.5}, r"target must be an integer >= 0, got 0\.5"),
@@ -91,8 +91,8 @@ def test_images_too_small_for_the_patch_are_refused(shape):
         ({"target": 0, "margin": -1}, "margin must be an integer >= 0, got -1"),
     ],
 )
-def test_options_out_of_range_are_refused_by_name_and_value(options, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_options_out_of_range_are_refused_by_name_and_value(options, error_text):
+    with pytest.raises(ValueError, match=error_text):
         BadNets(**options)
 
 

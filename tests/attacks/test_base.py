@@ -27,8 +27,11 @@ def test_the_file_is_plain_safetensors_with_readable_options(tmp_path):
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     assert header["__metadata__"]["attack"] == "badnets"
     assert json.loads(header["__metadata__"]["options"]) == {
-        "target": 3, "size": 3, "margin": 1, "mapping": "all-to-one",
-    }  # fmt: skip
+        "target": 3,
+        "size": 3,
+        "margin": 1,
+        "mapping": "all-to-one",
+    }
 
 
 def test_saving_into_a_folder_that_does_not_exist_is_refused(tmp_path):
@@ -37,7 +40,7 @@ def test_saving_into_a_folder_that_does_not_exist_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("metadata", "complaint"),
+    ("metadata", "error_text"),
     [
         (None, r"a\.safetensors is no saved attack"),
         ({**GOOD, "format": "pt"}, "is no saved attack"),
@@ -56,15 +59,27 @@ def test_saving_into_a_folder_that_does_not_exist_is_refused(tmp_path):
         ({**GOOD, "options": '{"target": -1}'}, "target must be an integer >= 0, got -1"),
     ],
     ids=[
-        "no metadata", "a model", "newer format", "unknown attack", "no options",
-        "no name", "broken JSON", "options are a list", "deep JSON", "option missing",
-        "unknown option", "text", "NaN", "null", "negative",
+        "no metadata",
+        "a model",
+        "newer format",
+        "unknown attack",
+        "no options",
+        "no name",
+        "broken JSON",
+        "options are a list",
+        "deep JSON",
+        "option missing",
+        "unknown option",
+        "text",
+        "NaN",
+        "null",
+        "negative",
     ],
-)  # fmt: skip
-def test_a_made_up_file_gives_one_clear_error(tmp_path, metadata, complaint):
+)
+def test_a_made_up_file_gives_one_clear_error(tmp_path, metadata, error_text):
     path = tmp_path / "a.safetensors"
     save_file({}, path, metadata=metadata)
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(ValueError, match=error_text):
         load_attack(path)
 
 

@@ -146,7 +146,7 @@ def test_stamping_is_repeatable_and_leaves_the_images_it_was_given_alone(dtype):
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"),
+    ("options", "error_text"),
     [
         ({"target": -1}, "target must be an integer >= 0, got -1"),
         ({"target": 0.5}, r"target must be an integer >= 0, got 0\.5"),
@@ -159,8 +159,8 @@ def test_stamping_is_repeatable_and_leaves_the_images_it_was_given_alone(dtype):
         ({"mapping": "all"}, "mapping must be one of 'all-to-one', .*, got 'all'"),
     ],
 )
-def test_options_out_of_range_are_refused_by_name_and_value(options, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_options_out_of_range_are_refused_by_name_and_value(options, error_text):
+    with pytest.raises(ValueError, match=error_text):
         Blended(**{"target": 0, **options})
 
 

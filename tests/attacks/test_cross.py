@@ -15,7 +15,7 @@ from d3fast.attacks.cross import (
     poison_crossed,
 )
 from d3fast.data import ImageData
-from d3fast.seeding import generator
+from d3fast.runtime.seeding import generator
 
 
 @dataclass(frozen=True)

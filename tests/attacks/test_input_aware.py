@@ -12,8 +12,8 @@ from d3fast.attacks.base import Learned, OwnTraining, read_attack
 from d3fast.attacks.input_aware import InputAware
 from d3fast.attacks.input_aware_networks import blend, diversity, stamp
 from d3fast.data import ImageData, as_float
-from d3fast.seeding import generator, global_seed
-from d3fast.training import plain_gradients
+from d3fast.runtime.seeding import generator, global_seed
+from d3fast.training.loop import plain_gradients
 
 SMALL = {"width": 4, "mask_steps": 3}
 
@@ -308,7 +308,7 @@ def test_images_too_small_or_of_other_channels_are_refused(learned):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "complaint"),
+    ("name", "value", "error_text"),
     [
         ("mask.extra", torch.zeros(1), r"width=4 needs mask\.extra of shape None, got \(1,\)"),
         ("mask.up2.bias", torch.zeros(2), r"mask\.up2\.bias of shape \(1,\), got \(2,\)"),
@@ -318,18 +318,18 @@ def test_images_too_small_or_of_other_channels_are_refused(learned):
         ("generator.down1.weight", torch.zeros(4), "InputAware cannot take the tensors"),
     ],
 )
-def test_tensors_that_are_no_such_networks_are_refused(learned, name, value, complaint):
+def test_tensors_that_are_no_such_networks_are_refused(learned, name, value, error_text):
     state = {**learned.state_dict(), name: value}
     if value is None:
         del state[name]
     attack = _fresh()
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(ValueError, match=error_text):
         attack.load_state_dict(state)
     assert not attack.learned
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"),
+    ("options", "error_text"),
     [
         ({"target": -1}, "target must be an integer >= 0, got -1"),
         ({"density": 0.0}, r"density must be in 0\.\.1 and not 0, got 0\.0"),
@@ -342,8 +342,8 @@ def test_tensors_that_are_no_such_networks_are_refused(learned, name, value, com
         ({"mapping": "clean-label"}, "mapping must be one of 'all-to-one', 'all-to-all'"),
     ],
 )
-def test_options_out_of_range_are_refused_by_name_and_value(options, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_options_out_of_range_are_refused_by_name_and_value(options, error_text):
+    with pytest.raises(ValueError, match=error_text):
         InputAware(**{"target": 0, **options})
 
 

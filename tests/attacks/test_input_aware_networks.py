@@ -14,7 +14,7 @@ from d3fast.attacks.input_aware_networks import (
     train_mask,
 )
 from d3fast.data import ImageData
-from d3fast.seeding import generator, global_seed
+from d3fast.runtime.seeding import generator, global_seed
 
 
 def test_pattern_where_the_mask_is_1_image_where_it_is_0():

@@ -140,8 +140,9 @@ def test_the_quiet_pattern_costs_a_clean_model_less_and_the_targeted_one_pulls_t
     data, model = _data(), _model()
     images = as_float(data.images)
     quiet, targeted = (_learned(model=model, objective=o) for o in ("quiet", "targeted"))
-    to_target = [_loss(model, a.trigger(images), torch.ones_like(data.labels))
-                 for a in (quiet, targeted)]  # fmt: skip
+    to_target = [
+        _loss(model, a.trigger(images), torch.ones_like(data.labels)) for a in (quiet, targeted)
+    ]
     to_truth = [_loss(model, a.trigger(images), data.labels) for a in (quiet, targeted)]
     assert to_truth[0] < to_truth[1]
     assert to_target[1] < to_target[0]
@@ -215,7 +216,7 @@ def test_an_attack_that_was_not_learned_can_be_saved_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("state", "complaint"),
+    ("state", "error_text"),
     [
         ({"patch": torch.zeros(1, 8, 8)}, "learns the tensor pattern, got patch"),
         ({"pattern": torch.zeros(8, 8)}, r"must be \(C, H, W\) of float32, got shape \(8, 8\)"),
@@ -225,10 +226,10 @@ def test_an_attack_that_was_not_learned_can_be_saved_too(tmp_path):
         ({"pattern": torch.full((1, 8, 8), torch.nan)}, r"must be within limit=0\.2, got nan"),
     ],
 )
-def test_tensors_that_are_no_pattern_are_refused_and_change_nothing(state, complaint):
+def test_tensors_that_are_no_pattern_are_refused_and_change_nothing(state, error_text):
     attack = _learned()
     before = attack.state_dict()["pattern"]
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(ValueError, match=error_text):
         attack.load_state_dict(state)
     assert attack.state_dict()["pattern"] is before
 
@@ -239,7 +240,7 @@ def test_images_of_other_channels_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"),
+    ("options", "error_text"),
     [
         ({"target": -1}, "target must be an integer >= 0, got -1"),
         ({"objective": "loud"}, "objective must be one of 'quiet', 'targeted', got 'loud'"),
@@ -251,8 +252,8 @@ def test_images_of_other_channels_are_refused():
         ({"mapping": "some"}, "mapping must be one of .* got 'some'"),
     ],
 )
-def test_options_out_of_range_are_refused_by_name(options, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_options_out_of_range_are_refused_by_name(options, error_text):
+    with pytest.raises(ValueError, match=error_text):
         LowFrequency(**{"target": 1, **options})
 
 

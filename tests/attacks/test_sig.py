@@ -52,8 +52,10 @@ def test_bytes_are_rounded_to_the_nearest_grey_level():
 def test_what_leaves_the_range_is_cut_off():
     for low, high, dtype in ((0, 255, torch.uint8), (0.0, 1.0, torch.float32)):
         attack = SIG(0, delta=0.2, frequency=1)
-        black, white = (attack.trigger(torch.full((1, 1, 1, 4), v, dtype=dtype))[0, 0, 0].tolist()
-                        for v in (low, high))  # fmt: skip
+        black, white = (
+            attack.trigger(torch.full((1, 1, 1, 4), v, dtype=dtype))[0, 0, 0].tolist()
+            for v in (low, high)
+        )
         assert black[0] == black[3] == low
         assert black[1] > low
         assert white[0] == white[1] == high
@@ -109,7 +111,7 @@ def test_stamping_is_repeatable_and_leaves_the_images_it_was_given_alone(dtype):
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"),
+    ("options", "error_text"),
     [
         ({"target": -1}, "target must be an integer >= 0, got -1"),
         ({"target": True}, "target must be an integer >= 0, got True"),
@@ -124,8 +126,8 @@ def test_stamping_is_repeatable_and_leaves_the_images_it_was_given_alone(dtype):
         ({"mapping": "all"}, "mapping must be one of 'all-to-one', .*, got 'all'"),
     ],
 )
-def test_options_out_of_range_are_refused_by_name_and_value(options, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_options_out_of_range_are_refused_by_name_and_value(options, error_text):
+    with pytest.raises(ValueError, match=error_text):
         SIG(**{"target": 0, **options})
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from d3fast import evaluate
 from d3fast.attacks import BadNets, TrainConfig, train_backdoored
 from d3fast.data import Augment, digits
-from d3fast.seeding import generator, global_seed
+from d3fast.runtime.seeding import generator, global_seed
 
 ATTACK = BadNets(target=8, size=2, margin=0)
 RECIPE = TrainConfig(epochs=20, batch_size=64, lr=0.1)
@@ -117,7 +117,7 @@ def test_every_epoch_is_reported(few):
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "complaint"),
+    ("option", "value", "error_text"),
     [
         ("epochs", 0, "epochs must be an integer >= 1, got 0"),
         ("batch_size", 0, "batch_size must be an integer >= 1, got 0"),
@@ -126,8 +126,8 @@ def test_every_epoch_is_reported(few):
         ("weight_decay", float("inf"), "weight_decay must be finite and >= 0, got inf"),
     ],
 )
-def test_numbers_out_of_range_are_refused_by_name_and_value(option, value, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_numbers_out_of_range_are_refused_by_name_and_value(option, value, error_text):
+    with pytest.raises(ValueError, match=error_text):
         TrainConfig(**{option: value})
 
 

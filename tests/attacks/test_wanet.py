@@ -10,7 +10,7 @@ from d3fast.attacks import Attack, TrainConfig, train_backdoored
 from d3fast.attacks.base import OwnTraining, save_attack
 from d3fast.attacks.wanet import WaNet, warp
 from d3fast.data import ImageData, as_float
-from d3fast.seeding import generator, global_seed
+from d3fast.runtime.seeding import generator, global_seed
 
 ATTACK = WaNet(target=1, strength=2.0)
 
@@ -128,7 +128,7 @@ def test_crossed_images_are_warped_by_noise_of_their_own_on_top():
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"),
+    ("options", "error_text"),
     [
         ({"target": -1}, "target must be an integer >= 0, got -1"),
         ({"grid": 0}, "grid must be an integer >= 1, got 0"),
@@ -138,8 +138,8 @@ def test_crossed_images_are_warped_by_noise_of_their_own_on_top():
         ({"mapping": "clean-label"}, "mapping must be one of 'all-to-one', 'all-to-all'"),
     ],
 )
-def test_options_out_of_range_are_refused_by_name_and_value(options, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_options_out_of_range_are_refused_by_name_and_value(options, error_text):
+    with pytest.raises(ValueError, match=error_text):
         WaNet(**{"target": 0, **options})
 
 

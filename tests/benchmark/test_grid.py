@@ -12,16 +12,16 @@ import pytest
 from rich.console import Console
 
 from d3fast.attacks import TrainConfig
-from d3fast.benchmark import cells
-from d3fast.benchmark.attacks import AttackCell, CleanCell
-from d3fast.benchmark.attacks import Preset as Suspects
-from d3fast.benchmark.cells import Place, key_of
+from d3fast.benchmark.attack_jobs import AttackCell, CleanCell
+from d3fast.benchmark.attack_jobs import Preset as Suspects
 from d3fast.benchmark.grid import run_grid
+from d3fast.benchmark.implant import Implant
 from d3fast.benchmark.plan import Ablation, GridPreset, chosen_repairs, plan
-from d3fast.benchmark.relearn import RelearnCell
-from d3fast.benchmark.repairs import Repair, RepairCell
-from d3fast.implant import Implant
-from d3fast.relearning import RelearnConfig
+from d3fast.benchmark.relearning import RelearnConfig
+from d3fast.benchmark.relearning_jobs import RelearnCell
+from d3fast.benchmark.repair_jobs import Repair, RepairCell
+from d3fast.results import engine as cells
+from d3fast.results.engine import Place, key_of
 
 FT, D3 = Repair("fine-tuning", ({"epochs": 1},)), Repair("d3", ({"epochs": 1},))
 SMALL = GridPreset(
@@ -87,13 +87,16 @@ def test_rows_of_every_kind_are_there(done):
     assert [row["attack"] for row in counted(outcome, "clean")] == ["clean"]
     suspects = counted(outcome, "suspect", ablation=None)
     assert [(row["attack"], row["defense"]) for row in suspects] == [
-        ("badnets", "none"), ("blended", "none"),
-    ]  # fmt: skip
+        ("badnets", "none"),
+        ("blended", "none"),
+    ]
     repairs = counted(outcome, "repair", ablation=None)
     assert [(row["attack"], row["defense"]) for row in repairs] == [
-        ("badnets", "fine-tuning"), ("badnets", "d3"),
-        ("blended", "fine-tuning"), ("blended", "d3"),
-    ]  # fmt: skip
+        ("badnets", "fine-tuning"),
+        ("badnets", "d3"),
+        ("blended", "fine-tuning"),
+        ("blended", "d3"),
+    ]
     relearning = counted(outcome, "relearning")
     assert [row["defense"] for row in relearning] == ["clean twin", "none", "fine-tuning", "d3"]
     assert all(row["ks"] == [0, 1, 5] for row in relearning)
@@ -107,10 +110,30 @@ def test_repairs_and_suspects_have_the_same_columns(done):
     }
     assert len(keys) == 1
     assert {
-        "kind", "seed", "attack", "adaptive", "defense", "options", "ratio", "clean", "ablation",
-        "acc", "asr", "ra", "floor", "ra_ceiling", "asr_excess", "acc_loss", "der", "seconds",
-        "val_accuracy", "epochs", "refused", "data", "model",
-    } <= set(keys.pop())  # fmt: skip
+        "kind",
+        "seed",
+        "attack",
+        "adaptive",
+        "defense",
+        "options",
+        "ratio",
+        "clean",
+        "ablation",
+        "acc",
+        "asr",
+        "ra",
+        "floor",
+        "ra_ceiling",
+        "asr_excess",
+        "acc_loss",
+        "der",
+        "seconds",
+        "val_accuracy",
+        "epochs",
+        "refused",
+        "data",
+        "model",
+    } <= set(keys.pop())
 
 
 def test_an_ablation_changes_one_thing_and_shares_what_it_does_not_change(done):
@@ -207,16 +230,20 @@ def test_what_was_begun_in_time_is_finished_and_told(tmp_path, monkeypatch):
     assert run(tmp_path, small, minutes=10).missing == 0
 
 
-@pytest.mark.parametrize(("part", "complaint"), [
-    ((3, 2), r"part must be 1\.\.2 of 2, got 3"), ((1, 0), "parts must be an integer >= 1, got 0"),
-])  # fmt: skip
-def test_a_part_that_does_not_exist_is_refused(tmp_path, part, complaint):
-    with pytest.raises(ValueError, match=complaint):
+@pytest.mark.parametrize(
+    ("part", "error_text"),
+    [
+        ((3, 2), r"part must be 1\.\.2 of 2, got 3"),
+        ((1, 0), "parts must be an integer >= 1, got 0"),
+    ],
+)
+def test_a_part_that_does_not_exist_is_refused(tmp_path, part, error_text):
+    with pytest.raises(ValueError, match=error_text):
         run(tmp_path, part=part)
 
 
 def test_a_refused_suspect_has_rows_that_say_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("d3fast.metrics.MAX_FLOOR", -1.0)
+    monkeypatch.setattr("d3fast.training.metrics.MAX_FLOOR", -1.0)
     preset = replace(SMALL, repairs=(FT,), ablations=())
     outcome = run(tmp_path, preset)
     assert outcome.missing == 0
@@ -242,12 +269,12 @@ LONG = """
 from pathlib import Path
 from dataclasses import replace
 from d3fast.attacks import TrainConfig
-from d3fast.benchmark.attacks import Preset
-from d3fast.benchmark.cells import Place
+from d3fast.benchmark.attack_jobs import Preset
+from d3fast.results.engine import Place
 from d3fast.benchmark.grid import run_grid
 from d3fast.benchmark.plan import GridPreset
-from d3fast.benchmark.repairs import Repair
-from d3fast.implant import Implant
+from d3fast.benchmark.repair_jobs import Repair
+from d3fast.benchmark.implant import Implant
 import torch
 
 torch.set_num_threads(1)
@@ -263,9 +290,11 @@ run_grid(preset, Place(Path.cwd()), seeds=[0], progress=False)
 def test_ctrl_c_leaves_whole_cells_and_nothing_else(tmp_path):
     (tmp_path / "long.py").write_text(LONG)
     process = subprocess.Popen(
-        [sys.executable, "long.py"], cwd=tmp_path, stderr=subprocess.DEVNULL,
+        [sys.executable, "long.py"],
+        cwd=tmp_path,
+        stderr=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )  # fmt: skip
+    )
     try:
         deadline = time.monotonic() + 300
         while len(list(tmp_path.glob("cells/*badnets*"))) < 1 and time.monotonic() < deadline:

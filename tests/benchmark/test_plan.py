@@ -5,17 +5,17 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from d3fast.benchmark.attacks import PRESETS as ATTACK_PRESETS
-from d3fast.benchmark.attacks import AttackCell
-from d3fast.benchmark.cells import key_of
+from d3fast.benchmark.attack_jobs import PRESETS as ATTACK_PRESETS
+from d3fast.benchmark.attack_jobs import AttackCell
 from d3fast.benchmark.plan import Ablation, GridPreset, changed_suspects, chosen_repairs, plan
 from d3fast.benchmark.presets import PRESETS, options_of
-from d3fast.benchmark.repairs import Repair
+from d3fast.benchmark.repair_jobs import Repair
 from d3fast.data import AUGMENTATIONS
 from d3fast.defenses import DEFENSES
 from d3fast.detox import D3Config
 from d3fast.models import make_model
 from d3fast.optim import param_groups
+from d3fast.results.engine import key_of
 
 CPU, PAPER = PRESETS["cpu"], PRESETS["paper"]
 
@@ -99,8 +99,9 @@ def test_some_attacks_alone():
 
 def test_some_repairs_alone():
     assert [r.label for r in chosen_repairs(PAPER, ["d3-paper", "d3"]).repairs] == [
-        "d3-paper", "d3",
-    ]  # fmt: skip
+        "d3-paper",
+        "d3",
+    ]
     with pytest.raises(ValueError, match=r"defence must be one of 'fine-tuning', .*, got 'd4'"):
         chosen_repairs(PAPER, ["d4"])
 

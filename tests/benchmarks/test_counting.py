@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.counting import Watch, count
 from benchmarks.scaling import RESULTS
-from d3fast.report.results import read_results
+from d3fast.results.store import read_results
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ import torch
 
 from benchmarks import inspect_study as study
 from benchmarks.inspect_report import inspect_table, rates_table
-from d3fast.benchmark.cells import key_of
-from d3fast.inspection import SIGNS, InspectOptions
-from d3fast.inspection.signs import threshold
-from d3fast.inspection.verdict import BACKDOORED, CLEAN, CLEAN_BY_HEAD, SPARSE
-from d3fast.report.results import Results, read_results
+from d3fast.audit import SIGNS, InspectOptions
+from d3fast.audit.detectors.base import threshold
+from d3fast.audit.verdict import BACKDOORED, CLEAN, CLEAN_BY_HEAD, SPARSE
+from d3fast.results.engine import key_of
+from d3fast.results.store import Results, read_results
 
 COMMITTED = read_results(study.RESULTS / "inspect-cpu.json")
 
@@ -52,12 +52,25 @@ def test_one_class_has_twice_as_many_images_in_an_uneven_model(monkeypatch):
 def row(attack, value, target=0, found=0, **other):
     signs = {"patch": {"value": value, "target": found}, "head": {"value": 0.0, "target": 1}}
     asr = None if attack.startswith("clean") else 0.9
-    return {"kind": "inspected", "set": "digits", "attack": attack, "target": target, "asr": asr,
-            "acc": 0.95, "signs": signs, **other}  # fmt: skip
+    return {
+        "kind": "inspected",
+        "set": "digits",
+        "attack": attack,
+        "target": target,
+        "asr": asr,
+        "acc": 0.95,
+        "signs": signs,
+        **other,
+    }
 
 
-ROWS = [row("badnets", 99.0), row("badnets", 99.0, found=5), row("badnets", 0.1),
-        row("clean", 99.0, target=None), row("clean", 0.1, target=None)]  # fmt: skip
+ROWS = [
+    row("badnets", 99.0),
+    row("badnets", 99.0, found=5),
+    row("badnets", 0.1),
+    row("clean", 99.0, target=None),
+    row("clean", 0.1, target=None),
+]
 
 
 def test_a_wrong_class_is_found_but_not_named():
@@ -82,15 +95,20 @@ def test_the_tables_have_a_line_per_kind_of_model_and_per_rate():
     results = Results("", {}, [*study.choices(ROWS), *study.rates(ROWS, 0.025), *ROWS])
     lines = inspect_table(results, "digits").splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == [
-        "every attack", "badnets", "clean",
-    ]  # fmt: skip
+        "every attack",
+        "badnets",
+        "clean",
+    ]
     assert lines[3].endswith("| 2 (21–94 %) | 1 |")
     assert len(rates_table(results).splitlines()) == 2 + len(study.RATES)
 
 
 def counts(name, attack, sign="all"):
-    (one,) = (r for r in COMMITTED.rows if r["kind"] == "rate" and r["sign"] == sign
-              and (r["set"], r["attack"]) == (name, attack))  # fmt: skip
+    (one,) = (
+        r
+        for r in COMMITTED.rows
+        if r["kind"] == "rate" and r["sign"] == sign and (r["set"], r["attack"]) == (name, attack)
+    )
     return one["found"], one["models"]
 
 

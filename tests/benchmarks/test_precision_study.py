@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks import precision_study as study
-from d3fast.report.results import Results, read_results
+from d3fast.results.store import Results, read_results
 
 COMMITTED = read_results(study.RESULTS / "precision-cpu.json").rows
 
@@ -69,16 +69,25 @@ def test_the_heads_gradient_is_that_of_the_weights_it_is_given():
 
 def test_a_table_has_a_line_per_way_and_momentum_and_a_column_per_learning_rate():
     rows = [
-        {"dtype": "bf16", "lr": lr, "seed": seed, "way_kept": way, "momentum": momentum,
-         "bytes": 8, "way": 0.5 * (seed + 1)}
-        for lr in (1e-3, 1e-2) for seed in (0, 1)
+        {
+            "dtype": "bf16",
+            "lr": lr,
+            "seed": seed,
+            "way_kept": way,
+            "momentum": momentum,
+            "bytes": 8,
+            "way": 0.5 * (seed + 1),
+        }
+        for lr in (1e-3, 1e-2)
+        for seed in (0, 1)
         for way, momentum in (("Kahan", "fp32"), ("Kahan", "same"), (study.ROUNDED, None))
-    ]  # fmt: skip
+    ]
     lines = study.precision_table(Results("", {}, rows), "bf16", "way").splitlines()
     assert [line.split("|")[1:4] for line in lines[2:]] == [
-        [" Kahan ", " bf16 ", " 8 "], [" Kahan ", " fp32 ", " 8 "],
+        [" Kahan ", " bf16 ", " 8 "],
+        [" Kahan ", " fp32 ", " 8 "],
         [f" {study.ROUNDED} ", " – ", " 8 "],
-    ]  # fmt: skip
+    ]
     assert lines[2].endswith("| 75 (50–100) | 75 (50–100) |")
 
 

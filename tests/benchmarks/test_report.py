@@ -12,7 +12,7 @@ from benchmarks.peers import PEERS, SGD
 from benchmarks.plot import roofline
 from benchmarks.report import number, report
 from benchmarks.workloads import FULL, Workload
-from d3fast.report.results import Results
+from d3fast.results.store import Results
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +27,21 @@ def measured():
 def results(measured):
     skipped = {**measured.rows[0], "workload": "another", "contender": "compile", "skipped": "no"}
     repair = {
-        "kind": "detoxify", "data": "digits", "epochs": 2, "contender": "d3fast", "seconds": 1.0,
-        "training_seconds": 0.75, "evaluation_seconds": 0.25, "to_d3fast": 1.0, "acc": 0.98,
-        "asr": 0.02, "ra": 0.9,
-    }  # fmt: skip
-    return Results("python -m pytest benchmarks", {"device": "cpu"},
-                   [*measured.rows, skipped, repair])  # fmt: skip
+        "kind": "detoxify",
+        "data": "digits",
+        "epochs": 2,
+        "contender": "d3fast",
+        "seconds": 1.0,
+        "training_seconds": 0.75,
+        "evaluation_seconds": 0.25,
+        "to_d3fast": 1.0,
+        "acc": 0.98,
+        "asr": 0.02,
+        "ra": 0.9,
+    }
+    return Results(
+        "python -m pytest benchmarks", {"device": "cpu"}, [*measured.rows, skipped, repair]
+    )
 
 
 def test_every_contender_has_a_row_of_finite_numbers(measured):

@@ -13,8 +13,8 @@ from benchmarks import scaling
 from benchmarks.counting import Counts
 from benchmarks.shapes import ParameterList
 from d3fast import D3FusedSGD
-from d3fast.optim import sharded
-from d3fast.report.results import read_results
+from d3fast.optim.backends import sharded
+from d3fast.results.store import read_results
 
 COMMITTED = read_results(scaling.RESULTS / "scaling.json").rows
 FP32, BF16 = scaling.PRECISIONS
@@ -25,11 +25,14 @@ class Tiny(nn.Module):
 
     def __init__(self):
         super().__init__()
-        block = {"mlp": nn.ModuleDict({"up_proj": nn.Linear(6, 10, bias=False)}),
-                 "self_attn": nn.ModuleDict({"q_proj": nn.Linear(6, 7, bias=False)}),
-                 "input_layernorm": nn.LayerNorm(6, bias=False)}  # fmt: skip
-        self.model = nn.ModuleDict({"embed_tokens": nn.Embedding(11, 6),
-                                    "layers": nn.ModuleList([nn.ModuleDict(block)])})  # fmt: skip
+        block = {
+            "mlp": nn.ModuleDict({"up_proj": nn.Linear(6, 10, bias=False)}),
+            "self_attn": nn.ModuleDict({"q_proj": nn.Linear(6, 7, bias=False)}),
+            "input_layernorm": nn.LayerNorm(6, bias=False),
+        }
+        self.model = nn.ModuleDict(
+            {"embed_tokens": nn.Embedding(11, 6), "layers": nn.ModuleList([nn.ModuleDict(block)])}
+        )
         self.lm_head = nn.Linear(6, 11, bias=False)
 
 
@@ -50,8 +53,11 @@ def part_of(tensor):
 def kept(opt):
     """Bytes of everything with a parameter's shape, as the optimizer holds it here."""
     total = dict.fromkeys(FP32.state(True), 0)
-    names = {"momentum_buffer": "momentum", "reference": "reference",
-             "compensation": "compensation"}  # fmt: skip
+    names = {
+        "momentum_buffer": "momentum",
+        "reference": "reference",
+        "compensation": "compensation",
+    }
     for group in opt.param_groups:
         for p in group["params"]:
             total["parameters"] += part_of(p).nbytes
@@ -110,7 +116,7 @@ def test_the_message_is_what_a_step_sends(what, monkeypatch):
     for p in model.parameters():
         p.grad = torch.ones_like(p)
     add_up = lambda numbers, mesh, largest=False: sent.append(numbers.nbytes) or numbers  # noqa: E731
-    monkeypatch.setattr("d3fast.optim.placements.add_up", add_up)
+    monkeypatch.setattr("d3fast.optim.backends.dtensor.add_up", add_up)
     with torch.no_grad():
         sharded.step_tracked([opt.param_groups[0]], opt.state)
     assert sent == [scaling.message_bytes(scaling.tracked_names(listed(model), what))]
@@ -124,12 +130,15 @@ def test_the_shapes_and_tracked_weights_are_those_of_transformers_models(make):
     width, mlp = ours.shapes[f"{at}.mlp.down_proj.weight"]
     head = {"1B": 64}.get(ours.name, 128)
     config = transformers.LlamaConfig(
-        vocab_size=128256, hidden_size=width, intermediate_size=mlp,
+        vocab_size=128256,
+        hidden_size=width,
+        intermediate_size=mlp,
         num_hidden_layers=sum("q_proj" in name for name in ours.shapes),
         num_attention_heads=ours.shapes[f"{at}.self_attn.q_proj.weight"][0] // head,
-        num_key_value_heads=8, head_dim=head,
+        num_key_value_heads=8,
+        head_dim=head,
         tie_word_embeddings="lm_head.weight" not in ours.shapes,
-    )  # fmt: skip
+    )
     with torch.device("meta"):
         model = transformers.LlamaForCausalLM(config)
     assert {n: tuple(p.shape) for n, p in model.named_parameters()} == ours.shapes
@@ -198,8 +207,11 @@ def test_counting_bytes_predicts_what_was_measured():
 
 def test_the_committed_rows_follow_from_the_committed_counts():
     fields = ("asked", "held", "passing", "per_tensor", "per_piece", "per_step")
-    counted = {(r["precision"], r["tracked"]): Counts(**{f: r[f] for f in fields})
-               for r in COMMITTED if r["kind"] == "bytes"}  # fmt: skip
+    counted = {
+        (r["precision"], r["tracked"]): Counts(**{f: r[f] for f in fields})
+        for r in COMMITTED
+        if r["kind"] == "bytes"
+    }
     wanted = [row for row in COMMITTED if row["kind"] == "step"]
     got = [
         row
@@ -216,8 +228,10 @@ def test_the_committed_rows_follow_from_the_committed_counts():
     ]
     assert len(got) == len(wanted) == 2 * 3 * 3 * 10 * 2
     for ours, theirs in zip(got, wanted, strict=True):
-        assert ours == {**theirs, **{k: pytest.approx(v) for k, v in theirs.items()
-                                     if isinstance(v, float)}}  # fmt: skip
+        assert ours == {
+            **theirs,
+            **{k: pytest.approx(v) for k, v in theirs.items() if isinstance(v, float)},
+        }
     assert [r for r in COMMITTED if r["kind"] == "model"] == list(scaling.model_rows())
 
 

@@ -8,7 +8,7 @@ from benchmarks import search
 from d3fast.benchmark.plan import plan
 from d3fast.benchmark.presets import PRESETS
 from d3fast.defenses import DEFENSES
-from d3fast.report.results import read_results
+from d3fast.results.store import read_results
 
 CPU = PRESETS["cpu"]
 _D3 = next(repair for repair in CPU.repairs if repair.label == "d3")

@@ -10,9 +10,9 @@ from torch import nn
 from benchmarks import text_cells
 from benchmarks.text_cells import ARCHIVE, TextSuspect
 from benchmarks.text_table import CHOICES, MLP, best_choices, run, table_lines, upper
-from d3fast.benchmark.cells import Place
-from d3fast.benchmark.repairs import Repair
-from d3fast.report.benchmark import summary_markdown
+from d3fast.benchmark.repair_jobs import Repair
+from d3fast.benchmark.report.benchmark import summary_markdown
+from d3fast.results.engine import Place
 from d3fast.text import TextClassifier
 
 WORDS = {0: ("dull", "poor", "bad"), 1: ("fine", "great", "good")}
@@ -127,11 +127,16 @@ def test_the_setting_with_the_best_der_stands_in_the_table_under_the_plain_name(
 
 def test_upper_blocks_are_the_last_ones_and_what_comes_behind_them():
     names = [
-        *(f"bert.encoder.layer.{i}.{part}.weight" for i in range(6)
-          for part in ("attention.self.key", "output.dense", "output.LayerNorm")),
-        "bert.pooler.dense.weight", "classifier.weight", "classifier.bias",
+        *(
+            f"bert.encoder.layer.{i}.{part}.weight"
+            for i in range(6)
+            for part in ("attention.self.key", "output.dense", "output.LayerNorm")
+        ),
+        "bert.pooler.dense.weight",
+        "classifier.weight",
+        "classifier.bias",
         "bert.embeddings.word_embeddings.weight",
-    ]  # fmt: skip
+    ]
     assert [name for name in names if re.search(upper(2), name)] == [
         "bert.encoder.layer.4.attention.self.key.weight",
         "bert.encoder.layer.4.output.dense.weight",

@@ -41,8 +41,18 @@ def addresses(tensors):
 def count(counters):
     """Takes one step over tensors of these sizes and says what it moved, per element."""
 
-    def run(sizes, center=0, lower=0.0, upper=math.inf, *, joint=False, verify=False,
-            tracked=True, momentum=0.9, handed=1.0):  # fmt: skip
+    def run(
+        sizes,
+        center=0,
+        lower=0.0,
+        upper=math.inf,
+        *,
+        joint=False,
+        verify=False,
+        tracked=True,
+        momentum=0.9,
+        handed=1.0,
+    ):
         g = torch.Generator().manual_seed(0)
         references, thetas, grads = ([torch.randn(n, generator=g) for n in sizes] for _ in range(3))
         momenta = [torch.zeros(n) for n in sizes]

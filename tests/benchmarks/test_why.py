@@ -7,18 +7,21 @@ from torch import nn
 from benchmarks import why
 from benchmarks.spectrum_report import peers_table, way_table, why_table
 from d3fast.attacks import BadNets
-from d3fast.benchmark.cells import key_of
 from d3fast.benchmark.presets import PRESETS
 from d3fast.data import ImageData
-from d3fast.report.results import Results
+from d3fast.results.engine import key_of
+from d3fast.results.store import Results
 from d3fast.spectrum import PortraitConfig, portrait
 
 
 def test_there_is_a_portrait_per_attack_and_seed_of_the_benchmarks_own_suspects():
     before, portraits = why.why_cells(PRESETS["cpu"], [0, 1])
     assert [(cell.suspect.spec.attack, cell.suspect.spec.seed) for cell in portraits] == [
-        ("badnets", 0), ("badnets", 1), ("blended", 0), ("blended", 1),
-    ]  # fmt: skip
+        ("badnets", 0),
+        ("badnets", 1),
+        ("blended", 0),
+        ("blended", 1),
+    ]
     assert all(cell.suspect in before for cell in portraits)
     assert all(cell.labels == why.REPAIRS and len(cell.repairs) == 3 for cell in portraits)
     assert len({key_of(cell) for cell in portraits}) == 4
@@ -59,11 +62,21 @@ def test_the_table_of_ways_has_a_line_per_repair(results):
 
 def test_the_table_of_peers_says_how_many_times_as_long_they_took():
     rows = [
-        {"contender": "d3fast", "seconds": 2.0, "times_d3fast": 1.0, "last_run_times_d3fast": 1.0,
-         "residual": 0.004},
-        {"contender": "other", "seconds": 8.0, "times_d3fast": 4.0, "last_run_times_d3fast": 2.5,
-         "residual": 0.009},
-    ]  # fmt: skip
+        {
+            "contender": "d3fast",
+            "seconds": 2.0,
+            "times_d3fast": 1.0,
+            "last_run_times_d3fast": 1.0,
+            "residual": 0.004,
+        },
+        {
+            "contender": "other",
+            "seconds": 8.0,
+            "times_d3fast": 4.0,
+            "last_run_times_d3fast": 2.5,
+            "residual": 0.009,
+        },
+    ]
     assert (
         peers_table(Results("", {}, rows)).splitlines()[3] == "| other | 8.0 | 4.0 | 2.5 | 9.00 |"
     )

@@ -12,14 +12,15 @@ import pytest
 from typer.testing import CliRunner
 
 import d3fast
-from d3fast import cli, demo, environment
+from d3fast import cli
 from d3fast.attacks import TrainConfig
-from d3fast.benchmark import presets
-from d3fast.benchmark.attacks import Preset
+from d3fast.benchmark import demo, presets
+from d3fast.benchmark.attack_jobs import Preset
+from d3fast.benchmark.implant import Implant
 from d3fast.benchmark.plan import GridPreset
-from d3fast.benchmark.repairs import Repair
-from d3fast.files import sha256
-from d3fast.implant import Implant
+from d3fast.benchmark.repair_jobs import Repair
+from d3fast.io.files import sha256
+from d3fast.runtime import environment
 
 
 @pytest.fixture
@@ -50,8 +51,14 @@ def test_env_prints_what_was_built_and_what_it_runs_on(call):
     result = call("env")
     assert result.exit_code == 0
     labels = [line.split("  ")[0] for line in result.output.splitlines()]
-    for label in ("torch", "gpus", "cpu", "extension compiler", "extension simd level",
-                  "extension cuda archs"):  # fmt: skip
+    for label in (
+        "torch",
+        "gpus",
+        "cpu",
+        "extension compiler",
+        "extension simd level",
+        "extension cuda archs",
+    ):
         assert label in labels
 
 
@@ -63,9 +70,15 @@ def test_demo_writes_its_files_and_prints_its_table(call, small, tmp_path):
     out = tmp_path / "new" / "run"
     result = call("demo", "--seeds", "2", "--first-seed", "3", "--out", str(out), "--device", "cpu")
     assert result.exit_code == 0, result.output
-    files = {"demo.png", "clean.npz", "results.json", "backdoored.safetensors",
-             "fine-tuned.safetensors", "repaired.safetensors",
-             "backdoored.trigger.safetensors"}  # fmt: skip
+    files = {
+        "demo.png",
+        "clean.npz",
+        "results.json",
+        "backdoored.safetensors",
+        "fine-tuned.safetensors",
+        "repaired.safetensors",
+        "backdoored.trigger.safetensors",
+    }
     assert {p.name for p in out.iterdir()} == files
     document = json.loads((out / "results.json").read_text())
     assert document["command"] == "d3fast demo --data digits --seeds 2 --first-seed 3"
@@ -133,8 +146,23 @@ def test_ctrl_c_ends_with_one_line_and_leaves_nothing_half_written(tmp_path):
 
 def test_attack_writes_model_trigger_and_card(call, tmp_path):
     out = tmp_path / "made"
-    result = call("attack", "--attack", "badnets", "--model", "preact_resnet_tiny", "--train", "64",
-                  "--epochs", "1", "--seed", "2", "--out", str(out), "--device", "cpu")  # fmt: skip
+    result = call(
+        "attack",
+        "--attack",
+        "badnets",
+        "--model",
+        "preact_resnet_tiny",
+        "--train",
+        "64",
+        "--epochs",
+        "1",
+        "--seed",
+        "2",
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+    )
     assert result.exit_code == 0, result.output
     files = {"backdoored.safetensors", "backdoored.trigger.safetensors", "card.json"}
     assert {p.name for p in out.iterdir()} == files
@@ -157,15 +185,28 @@ def test_a_factory_of_ones_own_is_found_in_the_current_folder(call, tmp_path, mo
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    result = call("attack", "--attack", "badnets", "--model", "my_models_here:small", "--train",
-                  "32", "--epochs", "1", "--no-twin", "--out", "made", "--device",
-                  "cpu")  # fmt: skip
+    result = call(
+        "attack",
+        "--attack",
+        "badnets",
+        "--model",
+        "my_models_here:small",
+        "--train",
+        "32",
+        "--epochs",
+        "1",
+        "--no-twin",
+        "--out",
+        "made",
+        "--device",
+        "cpu",
+    )
     assert result.exit_code == 0, result.output
     assert (tmp_path / "made" / "card.json").exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "error_text"),
     [
         (("--attack", "bad"), "attack must be one of 'badnets'"),
         (("--attack", "badnets", "--data", "mnist"), "data must be one of 'digits'"),
@@ -176,25 +217,52 @@ def test_a_factory_of_ones_own_is_found_in_the_current_folder(call, tmp_path, mo
         (("--attack", "badnets", "--adaptive", "sam"), "adaptive must be one of 'sam-1'"),
     ],
 )
-def test_attack_says_in_one_line_what_it_cannot_use(call, tmp_path, arguments, complaint):
+def test_attack_says_in_one_line_what_it_cannot_use(call, tmp_path, arguments, error_text):
     out = tmp_path / "made"
-    result = call("attack", *arguments, "--train", "32", "--epochs", "1", "--no-twin", "--out",
-                  str(out), "--device", "cpu")  # fmt: skip
+    result = call(
+        "attack",
+        *arguments,
+        "--train",
+        "32",
+        "--epochs",
+        "1",
+        "--no-twin",
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+    )
     assert result.exit_code == 2
     (line,) = result.output.strip().splitlines()
     assert line.startswith("error: ")
-    assert complaint in line
+    assert error_text in line
     assert not out.exists() or not list(out.iterdir())
 
 
 def test_benchmark_attacks_goes_on_where_it_stopped(call, tmp_path, monkeypatch):
-    twin = Implant(data="digits", model="preact_resnet_tiny", attack=None, train=64, clean=0,
-                   training=TrainConfig(epochs=1))  # fmt: skip
+    twin = Implant(
+        data="digits",
+        model="preact_resnet_tiny",
+        attack=None,
+        train=64,
+        clean=0,
+        training=TrainConfig(epochs=1),
+    )
     monkeypatch.setattr(
         "d3fast.cli.benchmark.PRESETS", {"small": Preset(twin, (("badnets", None),), seeds=1)}
     )
-    arguments = ("benchmark", "attacks", "--preset", "small", "--out", str(tmp_path),
-                 "--workers", "1", "--device", "cpu")  # fmt: skip
+    arguments = (
+        "benchmark",
+        "attacks",
+        "--preset",
+        "small",
+        "--out",
+        str(tmp_path),
+        "--workers",
+        "1",
+        "--device",
+        "cpu",
+    )
     assert call(*arguments).exit_code == 0
     cells = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
     assert len(cells) == 2
@@ -204,24 +272,42 @@ def test_benchmark_attacks_goes_on_where_it_stopped(call, tmp_path, monkeypatch)
     assert document["command"] == "d3fast benchmark attacks --preset small --seeds 1"
     result = call("benchmark", "attacks", "--preset", "large", "--out", str(tmp_path))
     assert (result.exit_code, result.output) == (
-        2, "error: preset must be one of 'small', got 'large'\n",
-    )  # fmt: skip
+        2,
+        "error: preset must be one of 'small', got 'large'\n",
+    )
 
 
 @pytest.fixture
 def small_grid(monkeypatch):
     """One attack, two defences of one epoch."""
-    twin = Implant(data="digits", model="preact_resnet_tiny", attack=None, train=64, clean=50,
-                   training=TrainConfig(epochs=1))  # fmt: skip
+    twin = Implant(
+        data="digits",
+        model="preact_resnet_tiny",
+        attack=None,
+        train=64,
+        clean=50,
+        training=TrainConfig(epochs=1),
+    )
     repairs = (Repair("d3", ({"epochs": 1},)), Repair("fine-tuning", ({"epochs": 1},)))
-    grid = GridPreset((Preset(twin, (("badnets", None),)),), repairs, clean=40, batch_size=20,
-                      seeds=1)  # fmt: skip
+    grid = GridPreset(
+        (Preset(twin, (("badnets", None),)),), repairs, clean=40, batch_size=20, seeds=1
+    )
     monkeypatch.setattr(presets, "PRESETS", {"small": grid})
 
 
 def _benchmark(call, out, *arguments):
-    return call("benchmark", "--preset", "small", "--out", str(out), "--workers", "1", "--device",
-                "cpu", *arguments)  # fmt: skip
+    return call(
+        "benchmark",
+        "--preset",
+        "small",
+        "--out",
+        str(out),
+        "--workers",
+        "1",
+        "--device",
+        "cpu",
+        *arguments,
+    )
 
 
 def test_benchmark_writes_its_table_and_goes_on_where_it_stopped(call, small_grid, tmp_path):
@@ -238,8 +324,11 @@ def test_benchmark_writes_its_table_and_goes_on_where_it_stopped(call, small_gri
         "d3fast benchmark --preset small --seeds 1 --first-seed 2 --no-ablations --no-relearning"
     )
     assert [row["defense"] for row in document["rows"]] == [
-        "clean twin", "none", "d3", "fine-tuning",
-    ]  # fmt: skip
+        "clean twin",
+        "none",
+        "d3",
+        "fine-tuning",
+    ]
     assert str(tmp_path) not in json.dumps(document)
 
 
@@ -252,7 +341,7 @@ def test_benchmark_says_what_is_left_when_its_time_is_up(call, small_grid, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "error_text"),
     [
         (("--preset", "large"), "preset must be one of 'small', got 'large'"),
         (("--attacks", "bad"), "attack must be one of 'badnets'"),
@@ -265,13 +354,13 @@ def test_benchmark_says_what_is_left_when_its_time_is_up(call, small_grid, tmp_p
     ],
 )
 def test_benchmark_says_in_one_line_what_it_cannot_use(
-    call, small_grid, tmp_path, arguments, complaint
+    call, small_grid, tmp_path, arguments, error_text
 ):
     result = _benchmark(call, tmp_path / "new", *arguments)
     assert result.exit_code == 2
     (line,) = result.output.strip().splitlines()
     assert line.startswith("error: ")
-    assert complaint in line
+    assert error_text in line
 
 
 def test_benchmark_alone_explains_itself_and_options_stand_behind_the_sub_command(call):
@@ -288,9 +377,26 @@ def checkpoints(call, small, tmp_path):
 
 
 def _spectrum(call, checkpoints, out, *arguments, model="preact_resnet_tiny"):
-    return call("spectrum", "--checkpoint", str(checkpoints / "backdoored.safetensors"),
-                "--model", model, "--samples", "20", "--k", "1", "--probes", "1", "--steps", "2",
-                "--out", str(out), "--device", "cpu", *arguments)  # fmt: skip
+    return call(
+        "spectrum",
+        "--checkpoint",
+        str(checkpoints / "backdoored.safetensors"),
+        "--model",
+        model,
+        "--samples",
+        "20",
+        "--k",
+        "1",
+        "--probes",
+        "1",
+        "--steps",
+        "2",
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+        *arguments,
+    )
 
 
 def test_spectrum_writes_a_page_and_json_for_a_suspect_and_its_repairs(
@@ -298,10 +404,19 @@ def test_spectrum_writes_a_page_and_json_for_a_suspect_and_its_repairs(
 ):
     files = {name: str(checkpoints / f"{name}.safetensors") for name in ("fine-tuned", "repaired")}
     result = _spectrum(
-        call, checkpoints, tmp_path / "out", "--repaired", files["fine-tuned"], "--repaired",
-        files["repaired"], "--trigger", str(checkpoints / "backdoored.trigger.safetensors"),
-        "--params", "head", model=small_setup.model,
-    )  # fmt: skip
+        call,
+        checkpoints,
+        tmp_path / "out",
+        "--repaired",
+        files["fine-tuned"],
+        "--repaired",
+        files["repaired"],
+        "--trigger",
+        str(checkpoints / "backdoored.trigger.safetensors"),
+        "--params",
+        "head",
+        model=small_setup.model,
+    )
     assert result.exit_code == 0, result.output
     document = json.loads((tmp_path / "out" / "spectrum.json").read_text())
     names = {row["model"] for row in document["rows"]}
@@ -316,8 +431,16 @@ def test_spectrum_writes_a_page_and_json_for_a_suspect_and_its_repairs(
 
 
 def test_spectrum_takes_clean_samples_of_ones_own(call, checkpoints, small_setup, tmp_path):
-    result = _spectrum(call, checkpoints, tmp_path / "out", "--params", "head", "--data",
-                       str(checkpoints / "clean.npz"), model=small_setup.model)  # fmt: skip
+    result = _spectrum(
+        call,
+        checkpoints,
+        tmp_path / "out",
+        "--params",
+        "head",
+        "--data",
+        str(checkpoints / "clean.npz"),
+        model=small_setup.model,
+    )
     assert result.exit_code == 0, result.output
     document = json.loads((tmp_path / "out" / "spectrum.json").read_text())
     assert document["settings"]["data"] == "clean.npz"
@@ -325,7 +448,7 @@ def test_spectrum_takes_clean_samples_of_ones_own(call, checkpoints, small_setup
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "error_text"),
     [
         (("--repaired", "nowhere.safetensors"), "nowhere.safetensors"),
         (("--losses", "backdoor"), "without a trigger there is clean alone"),
@@ -336,12 +459,13 @@ def test_spectrum_takes_clean_samples_of_ones_own(call, checkpoints, small_setup
     ],
 )
 def test_spectrum_says_in_one_line_what_it_cannot_use(
-    call, checkpoints, small_setup, tmp_path, arguments, complaint
+    call, checkpoints, small_setup, tmp_path, arguments, error_text
 ):
-    result = _spectrum(call, checkpoints, tmp_path / "out", "--model", small_setup.model,
-                       *arguments)  # fmt: skip
+    result = _spectrum(
+        call, checkpoints, tmp_path / "out", "--model", small_setup.model, *arguments
+    )
     assert result.exit_code == 2, result.output
     (line,) = result.output.strip().splitlines()
     assert line.startswith("error: ")
-    assert complaint in line
+    assert error_text in line
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())

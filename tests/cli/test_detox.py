@@ -20,7 +20,7 @@ from d3fast.attacks.base import save_attack
 from d3fast.data import load, save_samples
 from d3fast.detox import save_weights
 from d3fast.models import load_weights, make_model
-from d3fast.seeding import global_seed
+from d3fast.runtime.seeding import global_seed
 
 MODEL = "preact_resnet_tiny"
 
@@ -44,10 +44,23 @@ def call(files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def invoke(*more, data=files / "clean.npz", checkpoint=files / "suspect.safetensors"):
-        return CliRunner().invoke(cli.app, [
-            "detox", "--model", MODEL, "--checkpoint", str(checkpoint), "--data", str(data),
-            "--out", "case", "--device", "cpu", *more,
-        ])  # fmt: skip
+        return CliRunner().invoke(
+            cli.app,
+            [
+                "detox",
+                "--model",
+                MODEL,
+                "--checkpoint",
+                str(checkpoint),
+                "--data",
+                str(data),
+                "--out",
+                "case",
+                "--device",
+                "cpu",
+                *more,
+            ],
+        )
 
     return invoke
 
@@ -68,8 +81,10 @@ def test_weights_and_card_belong_together(call, files, tmp_path):
     assert result.exit_code == 0, result.output
     assert {p.name for p in (tmp_path / "case").iterdir()} == {"repaired.safetensors", "card.json"}
     (repair,) = rows(tmp_path, "repair")
-    for key, path in (("input_sha256", files / "suspect.safetensors"),
-                      ("output_sha256", tmp_path / "case" / repair["output"])):  # fmt: skip
+    for key, path in (
+        ("input_sha256", files / "suspect.safetensors"),
+        ("output_sha256", tmp_path / "case" / repair["output"]),
+    ):
         assert repair[key] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert (repair["repair_samples"], repair["held_out_samples"]) == (75, 25)
     models = rows(tmp_path, "model")
@@ -99,8 +114,18 @@ def test_the_inspection_of_both_models_is_in_the_card(call, tmp_path):
 
 
 def test_an_inspection_of_the_same_model_is_not_repeated(call, files, tmp_path):
-    more = ("--model", MODEL, "--checkpoint", str(files / "suspect.safetensors"), "--data",
-            str(files / "clean.npz"), "--out", "case", "--device", "cpu")  # fmt: skip
+    more = (
+        "--model",
+        MODEL,
+        "--checkpoint",
+        str(files / "suspect.safetensors"),
+        "--data",
+        str(files / "clean.npz"),
+        "--out",
+        "case",
+        "--device",
+        "cpu",
+    )
     assert CliRunner().invoke(cli.app, ["inspect", *more, "--steps", "10"]).exit_code == 0
     path = tmp_path / "case" / "inspect.json"
     document = json.loads(path.read_text())
@@ -121,8 +146,19 @@ def test_an_inspection_of_the_same_model_is_not_repeated(call, files, tmp_path):
 
 def test_options_go_over_a_file_and_that_over_a_preset(call, tmp_path):
     (tmp_path / "d3.toml").write_text('epochs = 2\nlr = 0.02\nconstraint = "none"\n')
-    result = call("--preset", "authors", "--config", "d3.toml", "--lr", "0.03", "--push", "all",
-                  "--no-inspect", "--max-acc-drop", "100")  # fmt: skip
+    result = call(
+        "--preset",
+        "authors",
+        "--config",
+        "d3.toml",
+        "--lr",
+        "0.03",
+        "--push",
+        "all",
+        "--no-inspect",
+        "--max-acc-drop",
+        "100",
+    )
     assert result.exit_code == 0, result.output
     config = card(tmp_path)["settings"]["config"]
     assert (config["epochs"], config["lr"], config["constraint"]) == (2, 0.03, None)
@@ -131,8 +167,19 @@ def test_options_go_over_a_file_and_that_over_a_preset(call, tmp_path):
 
 
 def test_a_limit_that_is_missed_is_said_and_is_no_success(call, tmp_path):
-    result = call("--preset", "authors", "--epochs", "1", "--clean-weight", "0", "--lr", "5",
-                  "--max-acc-drop", "0", "--no-inspect")  # fmt: skip
+    result = call(
+        "--preset",
+        "authors",
+        "--epochs",
+        "1",
+        "--clean-weight",
+        "0",
+        "--lr",
+        "5",
+        "--max-acc-drop",
+        "0",
+        "--no-inspect",
+    )
     assert result.exit_code == 3, result.output
     assert "Limit of 0 points: MISSED." in result.output
     assert rows(tmp_path, "repair")[0]["kept"] is False
@@ -150,7 +197,7 @@ def test_a_known_trigger_is_measured_with(call, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("more", "complaint"),
+    ("more", "error_text"),
     [
         (("--constraint", "cube"), "constraint must be one of"),
         (("--push", "nothing at all"), "nothing at all"),
@@ -164,12 +211,12 @@ def test_a_known_trigger_is_measured_with(call, tmp_path):
         (("--size", "4"), "size is for folders"),
     ],
 )
-def test_what_cannot_be_used_is_one_line(call, tmp_path, more, complaint):
+def test_what_cannot_be_used_is_one_line(call, tmp_path, more, error_text):
     result = call("--epochs", "1", *more)
     assert result.exit_code == 2, result.output
     (line,) = result.stderr.splitlines()
-    assert complaint in line
-    assert not list((tmp_path / "case").glob("*")) or "resume" in complaint
+    assert error_text in line
+    assert not list((tmp_path / "case").glob("*")) or "resume" in error_text
 
 
 def test_a_toml_file_with_an_unknown_option_is_refused(call, tmp_path):
@@ -181,13 +228,34 @@ def test_a_toml_file_with_an_unknown_option_is_refused(call, tmp_path):
 
 def start(files, tmp_path, *more):
     return subprocess.Popen(
-        [sys.executable, "-m", "d3fast", "detox", "--model", MODEL,
-         "--checkpoint", str(files / "suspect.safetensors"), "--data", str(files / "clean.npz"),
-         "--out", "case", "--device", "cpu", "--epochs", "40", "--no-inspect",
-         "--max-acc-drop", "100", *more],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [
+            sys.executable,
+            "-m",
+            "d3fast",
+            "detox",
+            "--model",
+            MODEL,
+            "--checkpoint",
+            str(files / "suspect.safetensors"),
+            "--data",
+            str(files / "clean.npz"),
+            "--out",
+            "case",
+            "--device",
+            "cpu",
+            "--epochs",
+            "40",
+            "--no-inspect",
+            "--max-acc-drop",
+            "100",
+            *more,
+        ],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
 
 
 def test_after_ctrl_c_there_is_a_usable_file_and_resuming_gives_the_same_bits(files, tmp_path):

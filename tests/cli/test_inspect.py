@@ -7,10 +7,10 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from d3fast import cli
-from d3fast.files import sha256
-from d3fast.findings import findings
+from d3fast.audit.findings import findings
+from d3fast.io.files import sha256
 from d3fast.models import make_model
-from d3fast.report.results import read_results
+from d3fast.results.store import read_results
 
 
 @pytest.fixture
@@ -23,8 +23,17 @@ def call(tmp_path, monkeypatch):
     np.savez("clean.npz", images=images, labels=np.arange(24) % 4)
 
     def invoke(*args):
-        given = ["--checkpoint", "suspect.safetensors", "--data", "clean.npz",
-                 "--model", "preact_resnet_tiny", "--steps", "3", *args]  # fmt: skip
+        given = [
+            "--checkpoint",
+            "suspect.safetensors",
+            "--data",
+            "clean.npz",
+            "--model",
+            "preact_resnet_tiny",
+            "--steps",
+            "3",
+            *args,
+        ]
         return CliRunner().invoke(cli.app, ["inspect", *given])
 
     return invoke
@@ -48,8 +57,11 @@ def test_it_writes_what_it_found_into_the_case_folder(call, tmp_path):
 
 def test_the_table_has_a_line_per_sign_asked(call):
     output = call("--signs", "head, margin").output
-    assert [line.split()[0] for line in output.splitlines() if line.startswith((" head", " margin",
-            "head", "margin"))] == ["head", "margin"]  # fmt: skip
+    assert [
+        line.split()[0]
+        for line in output.splitlines()
+        if line.startswith((" head", " margin", "head", "margin"))
+    ] == ["head", "margin"]
     assert "shift" not in output
 
 
@@ -61,7 +73,7 @@ def test_the_same_seed_writes_the_same_rows(call, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("args", "complaint"),
+    ("args", "error_text"),
     [
         (("--signs", "luck"), "sign must be one of 'patch', 'head', 'shift', 'margin', got 'luck'"),
         (("--signs", ""), "sign must be one of"),
@@ -72,10 +84,10 @@ def test_the_same_seed_writes_the_same_rows(call, tmp_path):
         (("--device", "gpu0"), "device must be"),
     ],
 )
-def test_what_cannot_be_used_is_one_line_and_exit_code_2(call, tmp_path, args, complaint):
+def test_what_cannot_be_used_is_one_line_and_exit_code_2(call, tmp_path, args, error_text):
     result = call(*args)
     assert result.exit_code == 2
-    assert complaint in result.stderr
+    assert error_text in result.stderr
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "runs").exists()
 

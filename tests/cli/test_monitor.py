@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from d3fast import cli
-from tests.report.case_documents import REPAIRED_SHA, edit, model, write
+from tests.audit.report.documents import REPAIRED_SHA, edit, model, write
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from d3fast.attacks import BadNets, save_attack
 from d3fast.cli.pilot import _devices
 from d3fast.detox import read_config, save_weights
 from d3fast.models import make_model
-from d3fast.report.results import read_results
+from d3fast.results.store import read_results
 
 SHORT = ["--trials", "2", "--epochs", "2", "--seed", "0", "--devices", "cpu"]
 
@@ -30,8 +30,11 @@ def files(tmp_path_factory):
     """A checkpoint of random weights, clean samples, a trigger, and a factory in a module."""
     place = tmp_path_factory.mktemp("case files")
     draws = np.random.default_rng(0)
-    np.savez(place / "clean.npz", images=draws.integers(0, 256, (40, 8, 8), np.uint8),
-             labels=np.arange(40) % 4)  # fmt: skip
+    np.savez(
+        place / "clean.npz",
+        images=draws.integers(0, 256, (40, 8, 8), np.uint8),
+        labels=np.arange(40) % 4,
+    )
     save_weights(make_model("preact_resnet_tiny", 4, 1), place / "suspect.safetensors")
     save_attack(BadNets(target=1, size=2, margin=0), place / "trigger.safetensors", "badnets")
     (place / "mine.py").write_text(
@@ -49,9 +52,17 @@ def files(tmp_path_factory):
 
 @pytest.fixture
 def arguments(files, tmp_path):
-    return ["pilot", "--model", "preact_resnet_tiny", "--checkpoint",
-            str(files / "suspect.safetensors"), "--data", str(files / "clean.npz"),
-            "--out", str(tmp_path / "case")]  # fmt: skip
+    return [
+        "pilot",
+        "--model",
+        "preact_resnet_tiny",
+        "--checkpoint",
+        str(files / "suspect.safetensors"),
+        "--data",
+        str(files / "clean.npz"),
+        "--out",
+        str(tmp_path / "case"),
+    ]
 
 
 def call(*arguments):
@@ -134,7 +145,7 @@ def test_a_folder_in_the_way_of_the_output_is_found_before_anything_is_computed(
 
 def test_automatic_devices_are_no_more_than_four_cores_or_there_are_trials(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    monkeypatch.setattr("d3fast.environment.cores", lambda: 9)
+    monkeypatch.setattr("d3fast.runtime.environment.cores", lambda: 9)
     assert _devices("auto", 9) == ["cpu"] * 4
     assert _devices("auto", 2) == ["cpu"] * 2
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
@@ -150,11 +161,27 @@ def own_model(files, tmp_path):
         model = make_from(files, name)
         save_weights(model, tmp_path / "own.safetensors")
         return subprocess.run(
-            [sys.executable, "-m", "d3fast", "pilot", "--model", f"mine:{name}", "--checkpoint",
-             str(tmp_path / "own.safetensors"), "--data", "clean.npz", "--out",
-             str(tmp_path / "out"), *SHORT[:-1], "cpu,cpu"],
-            cwd=files, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "d3fast",
+                "pilot",
+                "--model",
+                f"mine:{name}",
+                "--checkpoint",
+                str(tmp_path / "own.safetensors"),
+                "--data",
+                "clean.npz",
+                "--out",
+                str(tmp_path / "out"),
+                *SHORT[:-1],
+                "cpu,cpu",
+            ],
+            cwd=files,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
 
     return run
 
@@ -185,8 +212,11 @@ def started(arguments):
     long = ["--trials", "2", "--epochs", "200", "--devices", "cpu,cpu"]
     process = subprocess.Popen(
         [sys.executable, "-m", "d3fast", *arguments, *long],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     yield process
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)

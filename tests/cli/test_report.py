@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from d3fast import cli
-from tests.report.case_documents import edit, write
+from tests.audit.report.documents import edit, write
 
 
 @pytest.fixture

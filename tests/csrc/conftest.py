@@ -1,4 +1,4 @@
-"""The CUDA kernels compiled for the host (see cuda_on_host.cpp), put behind the fused backend."""
+"""The CUDA kernels compiled for the host (see cuda_on_host.cpp), put behind the native backend."""
 
 import ctypes
 import math
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from d3fast.optim import fused
+from d3fast.optim.backends import native
+from d3fast.optim.backends.native import dtype_names, grad_entries
 from d3fast.optim.constraints import resolve_bounds
-from d3fast.optim.fused import dtype_names, grad_entries
 from d3fast.optim.options import is_tracked
 
 HERE = Path(__file__).parent
@@ -107,5 +107,5 @@ def cuda_on_host(host_library, monkeypatch):
     """`backend="fused"` on CPU tensors runs the CUDA kernels, blocks in a new order each step."""
     monkeypatch.setattr(HostLauncher, "library", host_library)
     monkeypatch.setattr(HostLauncher, "shuffle", 0)
-    monkeypatch.setattr(fused, "CpuLauncher", HostLauncher)
+    monkeypatch.setattr(native, "CpuLauncher", HostLauncher)
     return HostLauncher

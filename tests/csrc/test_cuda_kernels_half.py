@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from d3fast.optim import D3FusedSGD
-from d3fast.optim.low_precision import whole_weight
+from d3fast.optim.kahan import whole_weight
 from tests.csrc.test_cuda_kernels import MOMENTA, SETS, SHAPES, run
 
 HALVES = {"bf16": torch.bfloat16, "f16": torch.float16}

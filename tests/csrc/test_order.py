@@ -33,9 +33,14 @@ def order_of(shared_library, tmp_path_factory):
         items, units = (ctypes.c_int64 * (2 * most + 1))(), (ctypes.c_int64 * (most + 1))()
         library.order.restype = ctypes.c_int64
         count = library.order(
-            ctypes.c_int64(len(numel)), (ctypes.c_int64 * len(numel))(*numel),
-            ctypes.c_bool(joint), ctypes.c_int64(chunk), ctypes.c_int64(lag), items, units,
-        )  # fmt: skip
+            ctypes.c_int64(len(numel)),
+            (ctypes.c_int64 * len(numel))(*numel),
+            ctypes.c_bool(joint),
+            ctypes.c_int64(chunk),
+            ctypes.c_int64(lag),
+            items,
+            units,
+        )
         return list(items)[: 2 * count], list(units)[:count]
 
     return order

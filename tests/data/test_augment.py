@@ -148,7 +148,7 @@ def test_an_empty_batch_stays_empty():
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"),
+    ("options", "error_text"),
     [
         ({"crop": -1}, "crop must be an integer >= 0, got -1"),
         ({"crop": 1.5}, r"crop must be an integer >= 0, got 1\.5"),
@@ -157,13 +157,13 @@ def test_an_empty_batch_stays_empty():
         ({"padding": "mirror"}, "padding must be one of 'zeros', 'reflect', got 'mirror'"),
     ],
 )
-def test_options_out_of_range_are_refused(options, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_options_out_of_range_are_refused(options, error_text):
+    with pytest.raises(ValueError, match=error_text):
         Augment(**options)
 
 
 @pytest.mark.parametrize(
-    ("augment", "images", "complaint"),
+    ("augment", "images", "error_text"),
     [
         (
             Augment(),
@@ -174,8 +174,8 @@ def test_options_out_of_range_are_refused(options, complaint):
         (Augment(8, padding="reflect"), torch.zeros(1, 3, 8, 9), "crop=8 cannot be .* 8x9 images"),
     ],
 )
-def test_images_that_cannot_be_augmented_are_refused(augment, images, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_images_that_cannot_be_augmented_are_refused(augment, images, error_text):
+    with pytest.raises(ValueError, match=error_text):
         augment(images, _generator())
 
 

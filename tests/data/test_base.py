@@ -38,7 +38,7 @@ LABELS = torch.tensor([0, 1, 0, 1])
 
 
 @pytest.mark.parametrize(
-    ("images", "labels", "complaint"),
+    ("images", "labels", "error_text"),
     [
         (IMAGES[0], LABELS, r"images must be \(N, C, H, W\) .* got shape \(1, 2, 2\)"),
         (IMAGES.long(), LABELS, r"uint8 or float32, got .* of torch\.int64"),
@@ -51,8 +51,8 @@ LABELS = torch.tensor([0, 1, 0, 1])
         (IMAGES, torch.tensor([0, 1, -1, 1]), r"labels must be in 0\.\.1, got -1"),
     ],
 )
-def test_data_that_does_not_fit_together_is_refused(images, labels, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_data_that_does_not_fit_together_is_refused(images, labels, error_text):
+    with pytest.raises(ValueError, match=error_text):
         ImageData(images, labels, ("a", "b"))
 
 

@@ -158,7 +158,7 @@ def _label_10(files):
 
 
 @pytest.mark.parametrize(
-    ("damage", "complaint"),
+    ("damage", "error_text"),
     [
         (_too_few, r"data_batch_3\.bin cannot be used: it must hold 4 images, has 1"),
         (_cut_off, r"data_batch_2\.bin cannot be used: .* whole records of 3073 bytes"),
@@ -166,17 +166,17 @@ def _label_10(files):
         (_label_10, r"data_batch_5\.bin cannot be used: its labels must be in 0\.\.9, got 10"),
     ],
 )
-def test_damaged_binary_files_are_named(tmp_path, damage, complaint):
+def test_damaged_binary_files_are_named(tmp_path, damage, error_text):
     files = _cifar10_binary()
     damage(files)
     _write(tmp_path, files)
-    with pytest.raises(ValueError, match=complaint) as caught:
+    with pytest.raises(ValueError, match=error_text) as caught:
         load("cifar10", 0, clean=1, data_dir=tmp_path)
     assert "cifar-10-binary.tar.gz" in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("batch", "complaint"),
+    ("batch", "error_text"),
     [
         ({"labels": [0]}, r"it holds no data of \(N, 3072\) bytes"),
         ({"data": _pixels(0, 2), "labels": [0]}, "it must hold 2 labels"),
@@ -186,9 +186,9 @@ def test_damaged_binary_files_are_named(tmp_path, damage, complaint):
         ([], "it is no dictionary"),
     ],
 )
-def test_damaged_python_files_are_named(tmp_path, batch, complaint):
+def test_damaged_python_files_are_named(tmp_path, batch, error_text):
     _write(tmp_path, {**_cifar10_python(), "test_batch": pickle.dumps(batch, protocol=4)})
-    with pytest.raises(ValueError, match=f"test_batch cannot be used: {complaint}"):
+    with pytest.raises(ValueError, match=f"test_batch cannot be used: {error_text}"):
         load("cifar10", 0, clean=1, data_dir=tmp_path)
 
 

@@ -9,12 +9,14 @@ import torch
 from d3fast.data import fashion
 from d3fast.data import fashion_mnist as entry
 from d3fast.data.fashion import CLASSES, DEBIAN, find_files
-from d3fast.data.places import cache_dir
+from d3fast.io.places import cache_dir
 
 STEMS = (
-    "train-images-idx3-ubyte", "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte",
-)  # fmt: skip
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
 
 
 def _idx(tensor):
@@ -33,9 +35,13 @@ def _images(count, first=0):
 
 def _write(folder, zipped=True, **changes):
     """40 training and 20 test images, classes in turn; ``changes`` replaces tensors by stem."""
-    tensors = dict(zip(STEMS, (
-        _images(40), torch.arange(40) % 10, _images(20, first=100), torch.arange(20) % 10,
-    ), strict=True))  # fmt: skip
+    tensors = dict(
+        zip(
+            STEMS,
+            (_images(40), torch.arange(40) % 10, _images(20, first=100), torch.arange(20) % 10),
+            strict=True,
+        )
+    )
     tensors.update({stem.replace("_", "-"): tensor for stem, tensor in changes.items()})
     folder.mkdir(parents=True, exist_ok=True)
     for stem, tensor in tensors.items():
@@ -134,7 +140,7 @@ def test_three_of_the_four_files_are_not_enough(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "complaint"),
+    ("changes", "error_text"),
     [
         (
             {"train_images_idx3_ubyte": torch.zeros(40, 28, 27)},
@@ -146,9 +152,9 @@ def test_three_of_the_four_files_are_not_enough(tmp_path):
         ({"train_labels_idx1_ubyte": torch.full((40,), 10)}, r"labels must be in 0\.\.9, got 10"),
     ],
 )
-def test_files_that_disagree_are_refused_with_how_to_get_good_ones(tmp_path, changes, complaint):
+def test_files_that_disagree_are_refused_with_how_to_get_good_ones(tmp_path, changes, error_text):
     folder = _write(tmp_path, **changes)
-    with pytest.raises(ValueError, match=complaint) as caught:
+    with pytest.raises(ValueError, match=error_text) as caught:
         entry(0, train=None, clean=10, data_dir=folder)
     assert str(folder) in str(caught.value)
     assert "dataset-fashion-mnist" in str(caught.value)

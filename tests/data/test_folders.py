@@ -85,15 +85,15 @@ def test_grey_images_among_coloured_ones_are_named(mine):
 
 
 @pytest.mark.parametrize(
-    ("name", "complaint"),
+    ("name", "error_text"),
     [
         ("cat/notes.txt", r"notes\.txt is no image: a class folder holds images alone"),
         ("stray.png", r"stray\.png is in no class folder"),
     ],
 )
-def test_files_that_do_not_belong_are_named(mine, name, complaint):
+def test_files_that_do_not_belong_are_named(mine, name, error_text):
     (mine / name).write_text("x")
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(ValueError, match=error_text):
         _load(mine)
 
 

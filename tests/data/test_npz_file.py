@@ -45,10 +45,13 @@ def test_one_image_in_five_is_for_testing_where_the_file_has_no_test_part(path, 
         assert torch.equal(part.images, torch.from_numpy(IMAGES)[which].permute(0, 3, 1, 2))
 
 
-@pytest.mark.parametrize("keys", [
-    ("x_train", "y_train", "x_test", "y_test"),
-    ("train_images", "train_labels", "test_images", "test_labels"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("x_train", "y_train", "x_test", "y_test"),
+        ("train_images", "train_labels", "test_images", "test_labels"),
+    ],
+)
 def test_the_keys_of_keras_and_medmnist_are_known(path, keys):
     values = (IMAGES, LABELS[:, None], IMAGES[:3], np.array([1, 1, 0], np.uint8)[:, None])
     splits = _load(_save(path, **dict(zip(keys, values, strict=True)), val_images=IMAGES))
@@ -84,12 +87,14 @@ def test_every_layout_gives_channels_first(path, images, shape):
 def test_names_of_classes_may_be_given(path):
     names = np.array(["cat", "dog", "never seen"])
     assert _load(_save(path, images=IMAGES, labels=LABELS, classes=names)).test.classes == (
-        "cat", "dog", "never seen",
-    )  # fmt: skip
+        "cat",
+        "dog",
+        "never seen",
+    )
 
 
 @pytest.mark.parametrize(
-    ("changes", "complaint"),
+    ("changes", "error_text"),
     [
         ({"images": IMAGES.astype(int)}, "images in .* must be uint8 or float, its type is int64"),
         ({"images": IMAGES / 254}, r"float images must be in \[0, 1\]"),
@@ -109,15 +114,15 @@ def test_names_of_classes_may_be_given(path):
         ({"classes": np.arange(3)}, "classes must be names"),
     ],
 )
-def test_arrays_that_are_no_images_or_labels_are_named(path, changes, complaint):
+def test_arrays_that_are_no_images_or_labels_are_named(path, changes, error_text):
     arrays = {"images": IMAGES, "labels": LABELS, **changes}
-    with pytest.raises(ValueError, match=complaint) as caught:
+    with pytest.raises(ValueError, match=error_text) as caught:
         _load(_save(path, **arrays))
     assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("changes", "complaint"),
+    ("changes", "error_text"),
     [
         ({"x_test": IMAGES[:3, :2]}, r"x_test in .* test images are \(3, 2, 5\) of torch\.uint8"),
         ({"x_test": IMAGES[:3] / 255}, r"test images are \(3, 4, 5\) of torch\.float32"),
@@ -125,9 +130,9 @@ def test_arrays_that_are_no_images_or_labels_are_named(path, changes, complaint)
         ({"y_test": np.array([0, 1])}, r"y_test in .* must be \(3,\) integers"),
     ],
 )
-def test_a_test_part_that_does_not_fit_is_named(path, changes, complaint):
+def test_a_test_part_that_does_not_fit_is_named(path, changes, error_text):
     arrays = {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES[:3], "y_test": LABELS[:3]}
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(ValueError, match=error_text):
         _load(_save(path, **{**arrays, **changes}))
 
 
@@ -151,10 +156,10 @@ def _bomb(path, shape, content=bytes(2**24)):
     return path
 
 
-def _refused_in_little_memory(path, complaint):
+def _refused_in_little_memory(path, error_text):
     tracemalloc.start()
     try:
-        with pytest.raises(ValueError, match=complaint):
+        with pytest.raises(ValueError, match=error_text):
             _load(path)
         assert tracemalloc.get_traced_memory()[1] < 2**22
     finally:

@@ -63,13 +63,13 @@ def test_a_list_of_classes_sets_their_order_and_number(pictures, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("lines", "complaint"),
+    ("lines", "error_text"),
     [("cat\nfrog\n", "lacks 'dog'"), ("cat\ndog\ncat\n", "twice"), ("", "lacks 'cat'")],
 )
-def test_a_list_that_does_not_fit_is_refused(pictures, tmp_path, lines, complaint):
+def test_a_list_that_does_not_fit_is_refused(pictures, tmp_path, lines, error_text):
     names = tmp_path / "classes.txt"
     names.write_text(lines)
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(ValueError, match=error_text):
         clean_samples(pictures, classes=names)
 
 

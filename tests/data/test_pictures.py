@@ -86,7 +86,7 @@ def _encoded(image, kind="PNG"):
 
 
 @pytest.mark.parametrize(
-    ("content", "complaint"),
+    ("content", "error_text"),
     [
         (b"", "no image of a known format"),
         (b"not an image", "no image of a known format"),
@@ -99,10 +99,10 @@ def _encoded(image, kind="PNG"):
         (_encoded(Image.new("I;16", (2, 2), 999)), "its mode I;16 is not grey or colour of 8 bits"),
     ],
 )
-def test_what_is_no_usable_image_is_named_in_one_line(tmp_path, content, complaint):
+def test_what_is_no_usable_image_is_named_in_one_line(tmp_path, content, error_text):
     path = tmp_path / "suspect.png"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"suspect\.png .*{complaint}") as e:
+    with pytest.raises(ValueError, match=rf"suspect\.png .*{error_text}") as e:
         read_picture(path)
     assert "\n" not in str(e.value)
 

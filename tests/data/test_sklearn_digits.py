@@ -8,8 +8,10 @@ from d3fast.data.sklearn_digits import all_digits, digits
 
 
 def _rows(data):
-    return {(tuple(image.flatten().tolist()), int(label)) for image, label in
-            zip(data.images, data.labels, strict=True)}  # fmt: skip
+    return {
+        (tuple(image.flatten().tolist()), int(label))
+        for image, label in zip(data.images, data.labels, strict=True)
+    }
 
 
 def test_counts_0_to_16_are_stretched_to_bytes():

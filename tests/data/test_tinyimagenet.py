@@ -52,7 +52,7 @@ def test_the_official_validation_images_are_the_test_set(root):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "complaint"),
+    ("name", "content", "error_text"),
     [
         ("wnids.txt", "../../etc\n", r"wnids\.txt must hold lines like n01443537, got '\.\./"),
         ("wnids.txt", f"{WNIDS[0]}\n{WNIDS[0]}\n", r"wnids\.txt must hold 1 to 1000 different"),
@@ -65,9 +65,9 @@ def test_the_official_validation_images_are_the_test_set(root):
         ("val/images/val_0.JPEG", "no image", r"val_0\.JPEG is no image of a known format"),
     ],
 )
-def test_bad_files_are_named(root, name, content, complaint):
+def test_bad_files_are_named(root, name, content, error_text):
     (root / name).write_text(content)
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(ValueError, match=error_text):
         load("tiny-imagenet", 0, clean=1, data_dir=root)
 
 

@@ -74,7 +74,7 @@ def test_the_test_labels_are_found_beside_the_folders_too(copy):
 
 
 @pytest.mark.parametrize(
-    ("line", "complaint"),
+    ("line", "error_text"),
     [
         ("a.ppm;1;2;3", "must hold a name and seven numbers per line, line 2 is 'a.ppm;1;2;3'"),
         ("a.ppm;9;9;0;0;x;9;7", "must hold a name and seven numbers per line"),
@@ -84,10 +84,10 @@ def test_the_test_labels_are_found_beside_the_folders_too(copy):
         ("", "lists no images"),
     ],
 )
-def test_a_bad_table_is_named_with_the_line(copy, line, complaint):
+def test_a_bad_table_is_named_with_the_line(copy, line, error_text):
     table = copy / "Final_Training" / "Images" / "00007" / "GT-00007.csv"
     table.write_text(HEAD + line + "\n")
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(ValueError, match=error_text):
         load("gtsrb", 0, clean=1, data_dir=copy)
 
 

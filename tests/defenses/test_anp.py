@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from d3fast.defenses.anp import ANP, THRESHOLDS, Neurons, prune
-from d3fast.metrics import evaluate
 from d3fast.models.preact_resnet import PreActResNet
 from d3fast.models.vit import VisionTransformer
+from d3fast.training.metrics import evaluate
 
 PLANTED = 6  # hidden neurons 0..5 serve the three classes, two each
 TRIGGER = 4  # the input that is 0 in clean samples
@@ -274,7 +274,7 @@ def test_its_defaults_are_published_but_for_the_budget_of_accuracy():
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "complaint"),
+    ("option", "value", "error_text"),
     [
         ("eps", -0.1, r"eps must be finite and >= 0, got -0\.1"),
         ("alpha", 1.5, r"alpha must be in \[0, 1\], got 1\.5"),
@@ -285,6 +285,6 @@ def test_its_defaults_are_published_but_for_the_budget_of_accuracy():
         ("seed", -1, "seed must be an integer >= 0, got -1"),
     ],
 )
-def test_numbers_out_of_range_are_refused_by_name_and_value(option, value, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_numbers_out_of_range_are_refused_by_name_and_value(option, value, error_text):
+    with pytest.raises(ValueError, match=error_text):
         ANP(**{option: value})

@@ -75,8 +75,11 @@ def _prune(model, **options):
 def test_its_defaults_are_those_of_the_published_comparisons():
     defense = FinePruning()
     assert (defense.epochs, defense.lr, defense.momentum, defense.weight_decay) == (
-        100, 0.01, 0.9, 5e-4,
-    )  # fmt: skip
+        100,
+        0.01,
+        0.9,
+        5e-4,
+    )
     assert (defense.max_acc_drop, defense.step) == (0.1, 0.01)
 
 
@@ -222,11 +225,14 @@ class Residual(nn.Module):
         self.stem, self.stem_norm = nn.Conv2d(1, 4, 1, bias=False), nn.BatchNorm2d(4)
         self.blocks = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(4, 4, 1, bias=False), nn.BatchNorm2d(4), nn.ReLU(),
-                nn.Conv2d(4, 4, 1, bias=False), nn.BatchNorm2d(4),
+                nn.Conv2d(4, 4, 1, bias=False),
+                nn.BatchNorm2d(4),
+                nn.ReLU(),
+                nn.Conv2d(4, 4, 1, bias=False),
+                nn.BatchNorm2d(4),
             )
             for _ in range(blocks)
-        )  # fmt: skip
+        )
         self.fc = nn.Linear(4, 3)
 
     def forward(self, images):
@@ -295,10 +301,14 @@ def test_the_last_norm_writes_the_head_s_inputs(make, writer):
 def test_batch_norm_is_taken_before_its_convolution():
     model = _initialised(
         lambda: nn.Sequential(
-            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 1),
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            nn.Conv2d(1, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Conv2d(4, 3, 1),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
         )
-    )  # fmt: skip
+    )
     assert _written_by(model, model[3]) == [model[1]]
 
 
@@ -361,13 +371,11 @@ def test_nan_in_the_samples_is_named():
 def test_a_first_batch_of_equal_samples_says_nothing():
     images, labels = _clean()[0]
     with pytest.raises(ValueError, match="first batch of clean_train on which"):
-        FinePruning(epochs=1)(
-            _backdoored(), [(images[:1], labels[:1])], _clean(), progress=False
-        )  # fmt: skip
+        FinePruning(epochs=1)(_backdoored(), [(images[:1], labels[:1])], _clean(), progress=False)
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "complaint"),
+    ("option", "value", "error_text"),
     [
         ("epochs", 0, "epochs must be an integer >= 1, got 0"),
         ("max_acc_drop", -0.1, r"max_acc_drop must be finite and >= 0, got -0\.1"),
@@ -376,6 +384,6 @@ def test_a_first_batch_of_equal_samples_says_nothing():
         ("step", 1.5, r"step must be <= 1, got 1\.5"),
     ],
 )
-def test_numbers_out_of_range_are_refused_by_name_and_value(option, value, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_numbers_out_of_range_are_refused_by_name_and_value(option, value, error_text):
+    with pytest.raises(ValueError, match=error_text):
         dataclasses.replace(FinePruning(), **{option: value})

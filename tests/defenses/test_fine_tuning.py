@@ -43,8 +43,11 @@ def test_it_equals_a_loop_written_by_hand():
 def test_its_defaults_are_those_of_the_published_comparisons():
     defense = FineTuning()
     assert (defense.epochs, defense.lr, defense.momentum, defense.weight_decay) == (
-        100, 0.01, 0.9, 5e-4,
-    )  # fmt: skip
+        100,
+        0.01,
+        0.9,
+        5e-4,
+    )
 
 
 def test_frozen_weights_stay_where_they_are():
@@ -61,7 +64,7 @@ def test_no_distance_is_recorded():
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "complaint"),
+    ("option", "value", "error_text"),
     [
         ("epochs", 0, "epochs must be an integer >= 1, got 0"),
         ("lr", -1.0, r"lr must be finite and >= 0, got -1\.0"),
@@ -69,8 +72,8 @@ def test_no_distance_is_recorded():
         ("weight_decay", float("inf"), "weight_decay must be finite and >= 0, got inf"),
     ],
 )
-def test_numbers_out_of_range_are_refused_by_name_and_value(option, value, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_numbers_out_of_range_are_refused_by_name_and_value(option, value, error_text):
+    with pytest.raises(ValueError, match=error_text):
         FineTuning(**{option: value})
 
 

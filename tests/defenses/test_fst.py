@@ -9,7 +9,7 @@ from torch import nn
 from d3fast.defenses.fine_tuning import FineTuning
 from d3fast.defenses.fst import FST, shift_loss
 from d3fast.optim.warm_start import random
-from d3fast.seeding import generator
+from d3fast.runtime.seeding import generator
 
 
 def _loader(seed=0):
@@ -33,8 +33,11 @@ def _repair(defense, model, batches=None):
 def test_its_defaults_are_those_of_the_paper_over_the_epochs_of_the_comparisons():
     defense = FST()
     assert (defense.epochs, defense.lr, defense.momentum, defense.weight_decay) == (
-        100, 0.01, 0.9, 0.0,
-    )  # fmt: skip
+        100,
+        0.01,
+        0.9,
+        0.0,
+    )
     assert defense.alpha == 0.2
 
 
@@ -160,13 +163,13 @@ def test_dropout_draws_from_the_seed_and_leaves_the_global_generator_alone():
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "complaint"),
+    ("option", "value", "error_text"),
     [
         ("epochs", 0, "epochs must be an integer >= 1, got 0"),
         ("alpha", -0.1, r"alpha must be finite and >= 0, got -0\.1"),
         ("seed", -1, "seed must be an integer >= 0, got -1"),
     ],
 )
-def test_numbers_out_of_range_are_refused_by_name_and_value(option, value, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_numbers_out_of_range_are_refused_by_name_and_value(option, value, error_text):
+    with pytest.raises(ValueError, match=error_text):
         dataclasses.replace(FST(), **{option: value})

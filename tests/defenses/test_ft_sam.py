@@ -6,7 +6,7 @@ from torch import nn
 
 from d3fast.defenses.fine_tuning import FineTuning
 from d3fast.defenses.ft_sam import FTSAM
-from d3fast.sharpness import ETA
+from d3fast.training.sam import ETA
 
 
 def _loader(seed=0):
@@ -30,8 +30,11 @@ def _repair(defense, model, batches):
 def test_its_defaults_are_those_of_the_published_comparisons():
     defense = FTSAM()
     assert (defense.epochs, defense.lr, defense.momentum, defense.weight_decay) == (
-        100, 0.01, 0.9, 5e-4,
-    )  # fmt: skip
+        100,
+        0.01,
+        0.9,
+        5e-4,
+    )
     assert (defense.rho, defense.adaptive) == (2.0, True)
 
 
@@ -108,7 +111,7 @@ def test_large_weights_shrink_more_than_under_plain_fine_tuning():
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "complaint"),
+    ("option", "value", "error_text"),
     [
         ("epochs", 0, "epochs must be an integer >= 1, got 0"),
         ("lr", -1.0, r"lr must be finite and >= 0, got -1\.0"),
@@ -116,6 +119,6 @@ def test_large_weights_shrink_more_than_under_plain_fine_tuning():
         ("rho", float("nan"), "rho must be finite and >= 0, got nan"),
     ],
 )
-def test_numbers_out_of_range_are_refused_by_name_and_value(option, value, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_numbers_out_of_range_are_refused_by_name_and_value(option, value, error_text):
+    with pytest.raises(ValueError, match=error_text):
         FTSAM(**{option: value})

@@ -138,7 +138,7 @@ def test_its_defaults_are_those_of_the_released_program():
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "complaint"),
+    ("option", "value", "error_text"),
     [
         ("rounds", 0, "rounds must be an integer >= 1, got 0"),
         ("iterations", 0, "iterations must be an integer >= 1, got 0"),
@@ -148,6 +148,6 @@ def test_its_defaults_are_those_of_the_released_program():
         ("seed", -1, "seed must be an integer >= 0, got -1"),
     ],
 )
-def test_numbers_out_of_range_are_refused_by_name_and_value(option, value, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_numbers_out_of_range_are_refused_by_name_and_value(option, value, error_text):
+    with pytest.raises(ValueError, match=error_text):
         IBAU(**{option: value})

@@ -26,10 +26,16 @@ def _model(seed=0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return nn.Sequential(
-            nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True),
-            nn.MaxPool2d(2), nn.Conv2d(4, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(), nn.Linear(6, 3),
-        )  # fmt: skip
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+            nn.Conv2d(4, 6, 3),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(6, 3),
+        )
 
 
 def _hooks(model):
@@ -208,14 +214,14 @@ def test_a_network_without_maps_is_told_to_name_layers():
 
 
 @pytest.mark.parametrize(
-    ("layer", "complaint"),
+    ("layer", "error_text"),
     [
         ("nowhere", "layers holds 'nowhere', which Sequential has not"),
         ("8", r"layer '8' must give \(N, C, H, W\) or \(N, T, D\), got \(12, 3\)"),
     ],
 )
-def test_a_layer_that_will_not_do_is_named(layer, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_a_layer_that_will_not_do_is_named(layer, error_text):
+    with pytest.raises(ValueError, match=error_text):
         NAD(epochs=1, teacher_epochs=1, betas=(1.0,), layers=(layer,))(
             _model(), _loader(), None, progress=False
         )
@@ -239,12 +245,15 @@ def test_its_defaults():
     defense = NAD()
     assert (defense.betas, defense.teacher_epochs) == ((500.0, 1000.0, 1000.0), 10)
     assert (defense.epochs, defense.lr, defense.momentum, defense.weight_decay) == (
-        100, 0.01, 0.9, 5e-4,
-    )  # fmt: skip
+        100,
+        0.01,
+        0.9,
+        5e-4,
+    )
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"),
+    ("options", "error_text"),
     [
         ({"epochs": 0}, "epochs must be an integer >= 1, got 0"),
         ({"teacher_epochs": 0}, "teacher_epochs must be an integer >= 1, got 0"),
@@ -253,6 +262,6 @@ def test_its_defaults():
         ({"layers": ("a",)}, r"layers must be as many as betas=.*, got \('a',\)"),
     ],
 )
-def test_options_out_of_range_are_refused_by_name_and_value(options, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_options_out_of_range_are_refused_by_name_and_value(options, error_text):
+    with pytest.raises(ValueError, match=error_text):
         NAD(**options)

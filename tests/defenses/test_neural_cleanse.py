@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from d3fast.audit.inversion import Inversion, InversionOptions
 from d3fast.defenses import FineTuning
 from d3fast.defenses.neural_cleanse import NeuralCleanse, stamped_gradients
-from d3fast.inversion import Inversion, InversionOptions
-from d3fast.metrics import evaluate
+from d3fast.training.metrics import evaluate
 
 CLASSES, SIDE, PLANTED = 6, 6, 2
 GAINS = (3.5, 4.4, 4.2, 3.7, 4.0, 3.9)  # no two classes alike
@@ -167,14 +167,17 @@ def test_other_images_are_stamped_in_every_batch():
 def test_its_defaults_are_the_published_ones():
     defense = NeuralCleanse()
     assert (defense.epochs, defense.lr, defense.momentum, defense.weight_decay) == (
-        100, 0.01, 0.9, 5e-4,
-    )  # fmt: skip
+        100,
+        0.01,
+        0.9,
+        5e-4,
+    )
     assert (defense.stamped, defense.threshold, defense.inversion.success) == (0.2, 2.0, 0.99)
     assert (defense.inversion.lr, defense.inversion.betas) == (0.1, (0.5, 0.9))
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "complaint"),
+    ("option", "value", "error_text"),
     [
         ("epochs", 0, "epochs must be an integer >= 1, got 0"),
         ("stamped", 0.0, r"stamped must be > 0 and <= 1, got 0\.0"),
@@ -183,8 +186,8 @@ def test_its_defaults_are_the_published_ones():
         ("seed", -1, "seed must be an integer >= 0, got -1"),
     ],
 )
-def test_numbers_out_of_range_are_refused_by_name_and_value(option, value, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_numbers_out_of_range_are_refused_by_name_and_value(option, value, error_text):
+    with pytest.raises(ValueError, match=error_text):
         NeuralCleanse(**{option: value})
 
 

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from d3fast import D3Config
 from d3fast.attacks import BadNets
-from d3fast.benchmark.repairs import defender_samples, repair_model
+from d3fast.audit.inversion import InversionOptions
+from d3fast.benchmark.repair_jobs import defender_samples, repair_model
 from d3fast.data import Augment, ImageData, Splits
 from d3fast.defenses import (
     ANP,
@@ -31,7 +32,6 @@ from d3fast.defenses import (
     NeuralCleanse,
     Pipeline,
 )
-from d3fast.inversion import InversionOptions
 
 # One short instance of each, of two epochs; a defence that is missing here fails the first test.
 # Thresholds are such that there is something to prune and to unlearn.
@@ -78,17 +78,26 @@ def _model():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(
-            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(),
-            nn.Conv2d(4, 6, 3, stride=2), nn.BatchNorm2d(6), nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(6, 3),
-        )  # fmt: skip
+            nn.Conv2d(1, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Conv2d(4, 6, 3, stride=2),
+            nn.BatchNorm2d(6),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Dropout(0.2),
+            nn.Linear(6, 3),
+        )
 
 
 def _repair(name, model=None, clean=None, held_out=None):
     return SHORT[name](
-        model or _model(), _loader() if clean is None else clean, held_out or _loader(1),
+        model or _model(),
+        _loader() if clean is None else clean,
+        held_out or _loader(1),
         progress=False,
-    )  # fmt: skip
+    )
 
 
 def _same(first, second):
@@ -106,8 +115,13 @@ def test_all_defences_are_called_alike(make):
     theirs = inspect.signature(make.__call__)
     assert theirs == inspect.signature(Defense.__call__)
     assert list(theirs.parameters) == [
-        "self", "model", "clean_train", "clean_val", "device", "progress",
-    ]  # fmt: skip
+        "self",
+        "model",
+        "clean_train",
+        "clean_val",
+        "device",
+        "progress",
+    ]
 
 
 @each_class
@@ -189,10 +203,15 @@ def _hooks(model):
     named = [
         (key, hooks)
         for holder in holders
-        for key in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks",
-                    "_backward_pre_hooks", "_post_accumulate_grad_hooks")
+        for key in (
+            "_forward_hooks",
+            "_forward_pre_hooks",
+            "_backward_hooks",
+            "_backward_pre_hooks",
+            "_post_accumulate_grad_hooks",
+        )
         if (hooks := getattr(holder, key, None))
-    ]  # fmt: skip
+    ]
     return named
 
 
@@ -342,9 +361,16 @@ def test_neither_test_images_nor_a_trigger_can_be_reached_by_a_defence(name):
 
     train, held_out, _ = defender_samples(splits.clean, count=18, held_out=1 / 3, seed=0)
     result = repair_model(
-        spy, _model(), train, held_out, batch_size=6, augment=Augment(crop=1), seed=0,
-        device=torch.device("cpu"), progress=False,
-    )  # fmt: skip
+        spy,
+        _model(),
+        train,
+        held_out,
+        batch_size=6,
+        augment=Augment(crop=1),
+        seed=0,
+        device=torch.device("cpu"),
+        progress=False,
+    )
     assert len(result.history) == 2
     seen = list(_reachable(given))
     assert any(thing is train.images for thing in seen)  # the walk gets as far as the images
@@ -421,5 +447,11 @@ def test_clipped_gradients_move_nothing_where_the_norm_is_next_to_nothing(name):
 
 def test_what_fine_tunes_by_sgd_clips():
     assert set(CLIPS) == {
-        "fine-tuning", "fine-pruning", "nad", "neural-cleanse", "ft-sam", "fst", "d3",
-    }  # fmt: skip
+        "fine-tuning",
+        "fine-pruning",
+        "nad",
+        "neural-cleanse",
+        "ft-sam",
+        "fst",
+        "d3",
+    }

@@ -16,7 +16,7 @@ from d3fast.defenses.sau import (
     shared_examples,
     shared_risk,
 )
-from d3fast.seeding import generator
+from d3fast.runtime.seeding import generator
 
 
 def _moved(suspect):
@@ -162,7 +162,7 @@ def test_its_defaults_are_the_published_ones():
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "complaint"),
+    ("option", "value", "error_text"),
     [
         ("epochs", 0, "epochs must be an integer >= 1, got 0"),
         ("steps", 0, "steps must be an integer >= 1, got 0"),
@@ -172,6 +172,6 @@ def test_its_defaults_are_the_published_ones():
         ("seed", -1, "seed must be an integer >= 0, got -1"),
     ],
 )
-def test_numbers_out_of_range_are_refused_by_name_and_value(option, value, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_numbers_out_of_range_are_refused_by_name_and_value(option, value, error_text):
+    with pytest.raises(ValueError, match=error_text):
         SAU(**{option: value})

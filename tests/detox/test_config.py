@@ -12,8 +12,10 @@ def test_the_papers_preset_is_what_the_paper_says():
     config = D3Config.paper()
     assert (config.clean_weight, config.epsilon) == (10.0, 0.1)
     assert (config.reduction, config.constraint, config.warm_start) == (
-        "batch_mean", "norm_ball", "random",
-    )  # fmt: skip
+        "batch_mean",
+        "norm_ball",
+        "random",
+    )
     assert (config.scope, config.distance_p, config.track) == ("tensor", 2.0, "head")
 
 
@@ -21,8 +23,10 @@ def test_the_authors_preset_is_what_their_code_does():
     config = D3Config.authors()
     assert (config.clean_weight, config.epsilon) == (0.5, 0.1)
     assert (config.reduction, config.constraint, config.warm_start) == (
-        "per_sample", "norm_sphere", "random",
-    )  # fmt: skip
+        "per_sample",
+        "norm_sphere",
+        "random",
+    )
     assert (config.lr, config.momentum, config.weight_decay) == (0.01, 0.9, 0.0)
     assert (config.schedule, config.epochs) == ("cosine", 100)
     assert (config.scope, config.radius, config.normalize) == ("tensor", None, True)
@@ -50,7 +54,7 @@ def test_the_loss_is_divided_by_lambda_plus_1_where_lambda_exceeds_1(
 
 
 @pytest.mark.parametrize(
-    ("changes", "complaint"),
+    ("changes", "error_text"),
     [
         ({"clean_weight": -1.0}, r"clean_weight must be finite and >= 0, got -1\.0"),
         ({"clean_weight": float("nan")}, "clean_weight must be finite and >= 0, got nan"),
@@ -80,8 +84,8 @@ def test_the_loss_is_divided_by_lambda_plus_1_where_lambda_exceeds_1(
     ],
     ids=str,
 )
-def test_choices_out_of_range_are_refused_by_name_and_value(changes, complaint):
-    with pytest.raises(ValueError, match=f"^.*{complaint}"):
+def test_choices_out_of_range_are_refused_by_name_and_value(changes, error_text):
+    with pytest.raises(ValueError, match=f"^.*{error_text}"):
         D3Config(**changes)
 
 

@@ -6,9 +6,9 @@ from torch import nn
 
 from d3fast.detox import D3Config, detoxify
 from d3fast.detox.parts import Average, Multiplier, first_averaged, has_settled, make_optimizer
-from d3fast.loss import CleanLoss
 from d3fast.optim.schedules import DistanceSchedule
-from d3fast.training import Epoch
+from d3fast.training.loop import Epoch
+from d3fast.training.loss import CleanLoss
 
 
 def epochs(accuracy, distance):
@@ -91,8 +91,9 @@ def test_dual_ascent_follows_its_formula(net, ramp):
 
 
 def test_its_bound_is_the_suspects_own_loss_and_the_margin(net, loader):
-    config = D3Config(epochs=1, lr=0.0, warm_start="near", clean_weight=3.0, dual_step=2.0,
-                      margin=0.25)  # fmt: skip
+    config = D3Config(
+        epochs=1, lr=0.0, warm_start="near", clean_weight=3.0, dual_step=2.0, margin=0.25
+    )
     result = detoxify(net, loader, config, loader, progress=False)
     assert result.clean_weights == pytest.approx((3.0 - 2.0 * 0.25,), abs=1e-4)
 
@@ -144,8 +145,9 @@ def test_a_repair_within_its_limit_needs_no_recovery(net, loader):
 def test_a_recovery_that_does_not_help_is_not_taken(net, loader):
     config = D3Config(epochs=2, lr=0.0, warm_start="near", averaging=0.0)
     plain = detoxify(net, loader, config, loader, progress=False)
-    limited = D3Config(epochs=2, lr=0.0, warm_start="near", averaging=0.0, max_acc_drop=0.0,
-                       recovery=2)  # fmt: skip
+    limited = D3Config(
+        epochs=2, lr=0.0, warm_start="near", averaging=0.0, max_acc_drop=0.0, recovery=2
+    )
     result = detoxify(net, loader, limited, loader, progress=False)
     assert result.acc_drop == 0
     for one, other in zip(plain.model.parameters(), result.model.parameters(), strict=True):

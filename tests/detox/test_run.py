@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from d3fast import CleanLoss, D3Config, D3FusedSGD, detoxify, param_groups
-from d3fast.seeding import generator, global_seed
+from d3fast.runtime.seeding import generator, global_seed
 
 
 def _loader(sizes=(8, 8), classes=3, seed=0):
@@ -51,25 +51,48 @@ def _same_bits(first, second):
         D3Config(epochs=4, averaging=0.0),
         D3Config.paper(epochs=4, seed=3),
         D3Config.authors(epochs=4),
-        D3Config.authors(epochs=4, constraint="distance_shell", radius=(0.5, 2.0), scope="group",
-                 track="linear", weight_decay=1e-3, momentum=0.5, schedule="constant",
-                 distance_weight=0.3, normalize=False, warm_start="noise"),
-        D3Config.authors(epochs=4, constraint="distance_floor", radius=0.1, radius_unit="absolute",
-                 distance_p=1.0, track="body", warm_start="near"),
+        D3Config.authors(
+            epochs=4,
+            constraint="distance_shell",
+            radius=(0.5, 2.0),
+            scope="group",
+            track="linear",
+            weight_decay=1e-3,
+            momentum=0.5,
+            schedule="constant",
+            distance_weight=0.3,
+            normalize=False,
+            warm_start="noise",
+        ),
+        D3Config.authors(
+            epochs=4,
+            constraint="distance_floor",
+            radius=0.1,
+            radius_unit="absolute",
+            distance_p=1.0,
+            track="body",
+            warm_start="near",
+        ),
     ],
     ids=["default", "paper", "authors", "shell", "floor"],
-)  # fmt: skip
+)
 def test_a_repair_is_this_loop_around_d3fusedsgd(config):
     model = Net()
     result = _detoxify(model, config=config)
     normalize = config.normalize and config.clean_weight > 1
     scale = 1 / (config.clean_weight + 1) if normalize else 1.0
     optimizer = D3FusedSGD(
-        param_groups(model, config.track), config.lr, config.momentum,
-        weight_decay=config.weight_decay, distance_weight=scale * config.distance_weight,
-        distance_p=config.distance_p, scope=config.scope, constraint=config.constraint,
-        radius=config.radius, radius_unit=config.radius_unit,
-    )  # fmt: skip
+        param_groups(model, config.track),
+        config.lr,
+        config.momentum,
+        weight_decay=config.weight_decay,
+        distance_weight=scale * config.distance_weight,
+        distance_p=config.distance_p,
+        scope=config.scope,
+        constraint=config.constraint,
+        radius=config.radius,
+        radius_unit=config.radius_unit,
+    )
     optimizer.warm_start(config.warm_start, generator(config.seed, "warm start"))
     loss = CleanLoss(config.epsilon, scale * config.clean_weight, config.reduction)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 4)
@@ -93,9 +116,15 @@ def test_a_repair_is_the_objective_of_the_paper_by_autograd_and_a_sphere_by_hand
     model = Net().double()
     loader = [(x.double(), y) for x, y in _loader()]
     config = D3Config.authors(
-        clean_weight=weight, epsilon=epsilon, lr=lr, momentum=momentum, epochs=5,
-        warm_start="far", schedule="constant", normalize=True,
-    )  # fmt: skip
+        clean_weight=weight,
+        epsilon=epsilon,
+        lr=lr,
+        momentum=momentum,
+        epochs=5,
+        warm_start="far",
+        schedule="constant",
+        normalize=True,
+    )
     result = _detoxify(model, loader, config)
     start = model.head.weight.detach().clone()
     with torch.no_grad():
@@ -210,8 +239,9 @@ def test_the_distance_recorded_is_that_of_the_head_from_its_start():
 
 def test_the_learning_rate_goes_down_the_cosine_or_stays():
     cosine = _detoxify(Net(), config=D3Config.authors(epochs=4, lr=0.02)).history
-    assert [e.lr for e in cosine] == pytest.approx([0.02, 0.01 + 0.01 * 0.5**0.5, 0.01,
-                                                    0.01 - 0.01 * 0.5**0.5])  # fmt: skip
+    assert [e.lr for e in cosine] == pytest.approx(
+        [0.02, 0.01 + 0.01 * 0.5**0.5, 0.01, 0.01 - 0.01 * 0.5**0.5]
+    )
     constant = _detoxify(Net(), config=D3Config(epochs=4, lr=0.02, schedule="constant")).history
     assert [e.lr for e in constant] == [0.02] * 4
 
@@ -226,8 +256,9 @@ def test_the_model_handed_in_is_not_touched():
     before = copy.deepcopy(model.state_dict())
     grads = [p.grad.clone() for p in model.parameters()]
     result = _detoxify(model, config=D3Config(epochs=2))
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), before.values(),
-                                                 strict=True))  # fmt: skip
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), before.values(), strict=True)
+    )
     assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), grads, strict=True))
     assert model.training
     assert not model.body[2].training
@@ -305,7 +336,7 @@ def _spoiled(part, value):
 
 
 @pytest.mark.parametrize(
-    ("loader", "complaint"),
+    ("loader", "error_text"),
     [
         (_spoiled(0, torch.nan), "clean_loader holds NaN or inf in batch 2 of epoch 1"),
         (_spoiled(0, torch.inf), "clean_loader holds NaN or inf in batch 2 of epoch 1"),
@@ -317,10 +348,10 @@ def _spoiled(part, value):
     ],
     ids=["NaN", "inf", "label too high", "label negative", "empty", "dicts", "generator"],
 )
-def test_bad_clean_data_gives_one_error_and_leaves_the_model_alone(loader, complaint):
+def test_bad_clean_data_gives_one_error_and_leaves_the_model_alone(loader, error_text):
     model = Net()
     before = copy.deepcopy(model)
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(ValueError, match=error_text):
         _detoxify(model, loader, D3Config(epochs=2))
     assert _same_bits(model, before)
     assert model.training
@@ -340,15 +371,15 @@ def test_a_device_that_is_not_there_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("model", "track", "complaint"),
+    ("model", "track", "error_text"),
     [
         (Net(), "nothing like this", "track='nothing like this' selects no trainable parameter"),
         (Net(), "(", r"track='\(' is no valid regular expression"),
         (nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4)), "head", "no linear layer"),
     ],
 )
-def test_nothing_to_track_is_an_error(model, track, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_nothing_to_track_is_an_error(model, track, error_text):
+    with pytest.raises(ValueError, match=error_text):
         _detoxify(model, config=D3Config(track=track))
 
 

@@ -40,7 +40,7 @@ def test_none_stands_for_null_where_that_is_a_value(written):
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "error_text"),
     [
         ("lr = ", "is no TOML"),
         (b"\xff\xfe", "is no TOML"),
@@ -56,8 +56,8 @@ def test_none_stands_for_null_where_that_is_a_value(written):
         ("a = " + "[" * 5000, "is no TOML"),
     ],
 )
-def test_what_cannot_be_used_is_one_line_that_names_the_file(written, text, complaint):
-    with pytest.raises(ValueError, match=complaint) as caught:
+def test_what_cannot_be_used_is_one_line_that_names_the_file(written, text, error_text):
+    with pytest.raises(ValueError, match=error_text) as caught:
         read_config(written(text))
     assert "\n" not in str(caught.value)
-    assert "d3.toml" in str(caught.value) or "preset" in complaint
+    assert "d3.toml" in str(caught.value) or "preset" in error_text

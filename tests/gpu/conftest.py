@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from d3fast import D3FusedSGD, environment
+from d3fast import D3FusedSGD
+from d3fast.runtime import environment
 
 
 def why_not():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from d3fast import D3FusedSGD
 from tests.gpu.test_step import CHUNKED, FRESH, trajectory
-from tests.optim.test_fused import GROUPS, LAYOUTS, Example, option_sets
+from tests.optim.backends.test_native import GROUPS, LAYOUTS, Example, option_sets
 from tests.optim.test_fused_half import HALVES, WIDER, known, spacing
 
 IDS = ["bf16", "f16"]
@@ -44,8 +44,12 @@ def test_20_steps_follow_the_plain_ones(device, half, groups, seed, momentum_dty
 
 @pytest.mark.parametrize("shapes", CHUNKED)
 @settings(FRESH, max_examples=10)
-@given(options=option_sets(), layout=st.sampled_from(LAYOUTS), seed=st.integers(0, 2**31),
-       momentum_dtype=WIDER)  # fmt: skip
+@given(
+    options=option_sets(),
+    layout=st.sampled_from(LAYOUTS),
+    seed=st.integers(0, 2**31),
+    momentum_dtype=WIDER,
+)
 @pytest.mark.parametrize("half", HALVES, ids=IDS)
 def test_tensors_of_many_blocks_follow_the_plain_steps(
     device, half, shapes, options, layout, seed, momentum_dtype

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from d3fast.schedules import DistanceSchedule
+from d3fast.optim.schedules import DistanceSchedule
 
 
 def test_no_step_waits_for_the_device(make, device):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from d3fast import D3FusedSGD
-from tests.optim.test_fused import GROUPS, LAYOUTS, Example, lay_out, option_sets
+from tests.optim.backends.test_native import GROUPS, LAYOUTS, Example, lay_out, option_sets
 
 FRESH = settings(max_examples=60, derandomize=False, deadline=None)
 CHUNKED = [[(8191,), (8193,), (91, 181)], [(380, 370), (3,)]]

@@ -22,10 +22,10 @@ import torch
 
 from d3fast.attacks import load_attack
 from d3fast.data import clean_samples, load
-from d3fast.data.idx import read_idx
 from d3fast.data.pictures import read_picture
+from d3fast.io.idx import read_idx
 from d3fast.models import load_weights
-from d3fast.report.results import read_results
+from d3fast.results.store import read_results
 from tests.hostile.data import ARRAYS, CIFAR, FOLDERS, IDX, PICTURES
 from tests.hostile.documents import RESULTS, TRIGGERS
 from tests.hostile.files import Case

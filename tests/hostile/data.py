@@ -71,24 +71,46 @@ PICTURES = [
     Case("EPS, which Ghostscript would run", _png_file(b"%!PS-Adobe-3.0 EPSF-3.0\n"), "no image"),
     Case("a million pixels square", _png_file(_png(_header(10**6, 10**6), _IDAT, _IEND)), "pixels"),
     Case("2^31 pixels square", _png_file(_png(_header(2**31 - 1, 2**31 - 1), _IDAT)), ""),
-    Case("a bomb of 64 million pixels", _png_file(lambda: _png(
-        _header(8192, 8193), (b"IDAT", _zeros(3 * 8192 * 8193)), _IEND)), "pixels"),
+    Case(
+        "a bomb of 64 million pixels",
+        _png_file(lambda: _png(_header(8192, 8193), (b"IDAT", _zeros(3 * 8192 * 8193)), _IEND)),
+        "pixels",
+    ),
     Case("no pixels", _png_file(_png(_header(0, 0), _IDAT, _IEND)), ""),
-    Case("a comment that unpacks to 4 GB", _png_file(lambda: _png(
-        _header(8, 8), (b"zTXt", b"a\0\0\x78\x9c" + deflated_zeros(4)), _IDAT, _IEND)), ""),
+    Case(
+        "a comment that unpacks to 4 GB",
+        _png_file(
+            lambda: _png(
+                _header(8, 8), (b"zTXt", b"a\0\0\x78\x9c" + deflated_zeros(4)), _IDAT, _IEND
+            )
+        ),
+        "",
+    ),
     Case("a chunk longer than the file", _png_file(_png(_header(8, 8))[:-4] + b"\x7f" * 8), ""),
     Case("a palette that is not there", _png_file(_png(_header(8, 8, 8, 3), _IEND)), ""),
     Case("16 bits per channel", _png_file(_png(_header(8, 8, 16, 0), _IDAT, _IEND)), ""),
-    Case("a JPEG of 65500 pixels square", _png_file(
-        encoded("JPEG").replace(b"\0\x08\0\x08\x03", b"\xff\xdc\xff\xdc\x03")), "pixels"),
+    Case(
+        "a JPEG of 65500 pixels square",
+        _png_file(encoded("JPEG").replace(b"\0\x08\0\x08\x03", b"\xff\xdc\xff\xdc\x03")),
+        "pixels",
+    ),
     Case("a PPM of 10^18 pixels", content("w.ppm", b"P6 1000000000 1000000000 255\n"), "pixels"),
     Case("a PPM with a number that does not end", content("w.ppm", b"P6 " + b"9" * 10**6), ""),
-    Case("a BMP of negative size", content("w.bmp", encoded("BMP").replace(
-        struct.pack("<ii", 8, 8), struct.pack("<ii", -8, -(2**31)))), ""),
+    Case(
+        "a BMP of negative size",
+        content(
+            "w.bmp",
+            encoded("BMP").replace(struct.pack("<ii", 8, 8), struct.pack("<ii", -8, -(2**31))),
+        ),
+        "",
+    ),
     Case("a truncated JPEG", content("w.jpg", encoded("JPEG", (64, 64))[:-200]), ""),
-    *(case for kind in ("PNG", "BMP", "WEBP")
-      for case in damaged(encoded(kind), f".{kind.lower()}", 24 * (kind == "PNG"))),
-]  # fmt: skip
+    *(
+        case
+        for kind in ("PNG", "BMP", "WEBP")
+        for case in damaged(encoded(kind), f".{kind.lower()}", 24 * (kind == "PNG"))
+    ),
+]
 
 
 def _images(folder: Path, *names: str) -> None:
@@ -113,52 +135,103 @@ def _with(change: Callable[[Path], Any]) -> Callable[[Path], Path]:
 
 
 FOLDERS = [
-    Case("a link to an image outside", _with(
-        lambda r: (r / "cat/3.png").symlink_to(r.parent / "outside/1.png")), "leads out of"),
-    Case("a link to a class outside", _with(
-        lambda r: (r / "cow").symlink_to(r.parent / "outside")), "leads out of"),
-    Case("a link to a secret", _with(
-        lambda r: (r / "cat/3.png").symlink_to("/etc/hostname")), "leads out of"),
+    Case(
+        "a link to an image outside",
+        _with(lambda r: (r / "cat/3.png").symlink_to(r.parent / "outside/1.png")),
+        "leads out of",
+    ),
+    Case(
+        "a link to a class outside",
+        _with(lambda r: (r / "cow").symlink_to(r.parent / "outside")),
+        "leads out of",
+    ),
+    Case(
+        "a link to a secret",
+        _with(lambda r: (r / "cat/3.png").symlink_to("/etc/hostname")),
+        "leads out of",
+    ),
     Case("a link to nowhere", _with(lambda r: (r / "cat/3.png").symlink_to("nowhere")), "missing"),
     Case("a link to itself", _with(lambda r: (r / "cat/3.png").symlink_to("3.png")), "missing"),
-    Case("a class that links to its own folder",
-         _with(lambda r: (r / "cat/cat").symlink_to(".")), "a folder"),
+    Case(
+        "a class that links to its own folder",
+        _with(lambda r: (r / "cat/cat").symlink_to(".")),
+        "a folder",
+    ),
     Case("a pipe among the images", _with(lambda r: os.mkfifo(r / "cat/3.png")), "no regular file"),
-    Case("a device among the images", _with(
-        lambda r: (r / "cat/3.png").symlink_to("/dev/zero")), "leads out of"),
-    Case("a folder among the images",
-         _with(lambda r: (r / "cat/3.png").mkdir()), "no regular file"),
-    Case("a text among the images", _with(
-        lambda r: (r / "cat/3.png").write_text("hello")), r"3\.png is no image"),
-    Case("an empty image",
-         _with(lambda r: (r / "cat/3.png").write_bytes(b"")), r"3\.png is no image"),
-    Case("another size",
-         _with(lambda r: (r / "cat/3.png").write_bytes(encoded(size=(9, 9)))), "pixels"),
-    Case("500 folders deep",
-         _with(lambda r: (r / "cow").joinpath(*["d"] * 500).mkdir(parents=True)), "a folder"),
-    Case("an image whose name prints badly", _with(
-        lambda r: (r / f"cat/{BAD_NAME}.png").write_bytes(b"")),
-         r"a\\nb\\x1b\[31m\\x07\.png is no image"),
-    Case("an image whose name is no UTF-8", _with(
-        lambda r: (r / os.fsdecode(b"cat/\xff\xfe.png")).write_bytes(b"")),
-         r"\\udcff\\udcfe\.png is no"),
-    Case("an image of a long name", _with(
-        lambda r: (r / f"cat/{'w' * 250}.png").write_bytes(b"")), "is no image"),
-    Case("a class whose name prints badly", _with(
-        lambda r: _images(r, f"{BAD_NAME}/1.png")), r"a\\nb"),
-    Case("a stray file whose name prints badly", _with(
-        lambda r: _images(r, f"{BAD_NAME}.png")), r"a\\nb"),
-    Case("a folder whose name prints badly in a class", _with(
-        lambda r: (r / "cat" / BAD_NAME).mkdir()), r"a\\nb"),
-    Case("a link whose name prints badly", _with(
-        lambda r: (r / f"cat/{BAD_NAME}.png").symlink_to("/etc/hostname")), r"a\\nb"),
-    Case("no class folders",
-         _with(lambda r: r.rename(r.parent / "x") and r.mkdir()), "no class folders"),
+    Case(
+        "a device among the images",
+        _with(lambda r: (r / "cat/3.png").symlink_to("/dev/zero")),
+        "leads out of",
+    ),
+    Case(
+        "a folder among the images", _with(lambda r: (r / "cat/3.png").mkdir()), "no regular file"
+    ),
+    Case(
+        "a text among the images",
+        _with(lambda r: (r / "cat/3.png").write_text("hello")),
+        r"3\.png is no image",
+    ),
+    Case(
+        "an empty image", _with(lambda r: (r / "cat/3.png").write_bytes(b"")), r"3\.png is no image"
+    ),
+    Case(
+        "another size",
+        _with(lambda r: (r / "cat/3.png").write_bytes(encoded(size=(9, 9)))),
+        "pixels",
+    ),
+    Case(
+        "500 folders deep",
+        _with(lambda r: (r / "cow").joinpath(*["d"] * 500).mkdir(parents=True)),
+        "a folder",
+    ),
+    Case(
+        "an image whose name prints badly",
+        _with(lambda r: (r / f"cat/{BAD_NAME}.png").write_bytes(b"")),
+        r"a\\nb\\x1b\[31m\\x07\.png is no image",
+    ),
+    Case(
+        "an image whose name is no UTF-8",
+        _with(lambda r: (r / os.fsdecode(b"cat/\xff\xfe.png")).write_bytes(b"")),
+        r"\\udcff\\udcfe\.png is no",
+    ),
+    Case(
+        "an image of a long name",
+        _with(lambda r: (r / f"cat/{'w' * 250}.png").write_bytes(b"")),
+        "is no image",
+    ),
+    Case(
+        "a class whose name prints badly",
+        _with(lambda r: _images(r, f"{BAD_NAME}/1.png")),
+        r"a\\nb",
+    ),
+    Case(
+        "a stray file whose name prints badly",
+        _with(lambda r: _images(r, f"{BAD_NAME}.png")),
+        r"a\\nb",
+    ),
+    Case(
+        "a folder whose name prints badly in a class",
+        _with(lambda r: (r / "cat" / BAD_NAME).mkdir()),
+        r"a\\nb",
+    ),
+    Case(
+        "a link whose name prints badly",
+        _with(lambda r: (r / f"cat/{BAD_NAME}.png").symlink_to("/etc/hostname")),
+        r"a\\nb",
+    ),
+    Case(
+        "no class folders",
+        _with(lambda r: r.rename(r.parent / "x") and r.mkdir()),
+        "no class folders",
+    ),
     Case("a folder that is not there", lambda folder: folder / BAD_NAME, r"a\\nb"),
     Case("a name past what the system takes", lambda folder: folder / ("w" * 5000), ""),
-    Case("a bomb among the images", _with(lambda r: (r / "cat/3.png").write_bytes(
-        _png(_header(10**6, 10**6), _IDAT, _IEND))), "pixels"),
-]  # fmt: skip
+    Case(
+        "a bomb among the images",
+        _with(lambda r: (r / "cat/3.png").write_bytes(_png(_header(10**6, 10**6), _IDAT, _IEND))),
+        "pixels",
+    ),
+]
 
 
 def _npy(shape: Any, data: bytes = b"", descr: Any = "|u1") -> bytes:
@@ -206,38 +279,52 @@ ARRAYS = [
     *special(".npz"),
     Case("objects with code", _objects, "type is object"),
     Case("pickles with code", _bare_pickle, "images"),
-    Case("a header that claims 2^60 numbers", _npz(
-        _archive(_npy((2**20, 2**20, 2**20)))), "images"),
+    Case(
+        "a header that claims 2^60 numbers", _npz(_archive(_npy((2**20, 2**20, 2**20)))), "images"
+    ),
     Case("a header past 64 bits", _npz(_archive(_npy((2**80, 2**80)))), "images"),
     Case("a header of negative size", _npz(_archive(_npy((-1, 4, 4)))), "images"),
-    Case("a bomb", _npz(lambda: _archive(
-        deflated_zeros(2), method=8, claims=2**31)), "images"),
+    Case("a bomb", _npz(lambda: _archive(deflated_zeros(2), method=8, claims=2**31)), "images"),
     Case("a bomb with a good header", _npz(lambda: _bomb()), "images"),
     Case("a member longer than the file", _npz(_archive(_npy((9,)), claims=2**40)), "images"),
     Case("an encrypted member", _npz(_archive(_npy((9,), bytes(9)), flags=1)), "images"),
-    Case("one name twice", _npz(forged_zip(
-        [(n, _npy((2, 2, 2), bytes(8))) for n in ("images.npy", "labels.npy", "images.npy")])),
-         "twice"),
+    Case(
+        "one name twice",
+        _npz(
+            forged_zip(
+                [(n, _npy((2, 2, 2), bytes(8))) for n in ("images.npy", "labels.npy", "images.npy")]
+            )
+        ),
+        "twice",
+    ),
     Case("a path out of the folder", _npz(forged_zip([("../images.npy", b"")])), "hold"),
     Case("names that print badly", _npz(forged_zip([(BAD_NAME, b"")])), "hold"),
-    Case("a directory of half a million entries", _npz(lambda: forged_zip(
-        [("images.npy", b"")], count=500_000)), ""),
+    Case(
+        "a directory of half a million entries",
+        _npz(lambda: forged_zip([("images.npy", b"")], count=500_000)),
+        "",
+    ),
     Case("a header of code", _npz(_archive(_raw_npy(b"__import__('os').system('x')\n"))), ""),
     Case("a header of 9,000 brackets", _npz(_archive(_raw_npy(b"(" * 9000))), ""),
     Case("a header of 9,000 signs", _npz(_archive(_raw_npy(b"-" * 9000 + b"1"))), ""),
     Case("a header that numpy warns about", _npz(_archive(_raw_npy(b" " * 60_000 + b"1"))), ""),
     Case("a newer version", _npz(_archive(_raw_npy(b"{}", b"\2\0"))), ""),
-    Case("a type of many parts", _npz(_archive(
-        _npy((1,), b"1", [(f"f{n}", "|u1") for n in range(1000)]))), ""),
+    Case(
+        "a type of many parts",
+        _npz(_archive(_npy((1,), b"1", [(f"f{n}", "|u1") for n in range(1000)]))),
+        "",
+    ),
     Case("a type of a gigabyte", _npz(_archive(_npy((1,), b"1", "<U268435456"))), ""),
-    Case("names of classes that print badly", _npz(
-        npz_file(classes=np.array(["cat", BAD_NAME]))), "classes"),
+    Case(
+        "names of classes that print badly",
+        _npz(npz_file(classes=np.array(["cat", BAD_NAME]))),
+        "classes",
+    ),
     Case("NaN", _npz(npz_file(images=np.full((10, 4, 4), np.nan))), "images"),
-    Case("labels past 64 bits", _npz(
-        npz_file(labels=np.full(10, 2**64 - 1, np.uint64))), "labels"),
+    Case("labels past 64 bits", _npz(npz_file(labels=np.full(10, 2**64 - 1, np.uint64))), "labels"),
     *damaged(npz_file(), ".npz"),
     *damaged(npz_file(packed=True), ".npz"),
-]  # fmt: skip
+]
 
 
 def _bomb() -> bytes:
@@ -264,7 +351,7 @@ IDX = [
     Case("a gzip bomb", _idx_file(lambda: gzip.compress(_idx((64,), b"")) + _gzip_zeros()), ""),
     Case("a damaged gzip", _idx_file(gzip.compress(_idx((4,), b"1234"))[:-5]), "corrupt"),
     *damaged(_idx((9, 9), bytes(81)), ""),
-]  # fmt: skip
+]
 
 
 def _gzip_zeros() -> bytes:
@@ -292,13 +379,25 @@ CIFAR = [
     Case("a truncated record", _cifar("data_batch_3.bin", lambda f: bytes(3072)), "whole records"),
     Case("an empty file", _cifar("test_batch.bin", lambda f: b""), "whole records"),
     Case("a label that is no class", _cifar("test_batch.bin", lambda f: b"\xff" * 3073), "labels"),
-    Case("a pickle with code", _cifar(
-        "test_batch", lambda f: pickle.dumps(_Marks(str(f / "mark")), 2)), "wants to call"),
-    Case("100 million instructions",
-         _cifar("test_batch", lambda f: b"(" + b"N" * 10**8 + b"l."), "instructions"),
-    Case("a key that doubles with every level", _cifar(
-        "test_batch", lambda f: b"\x80\x02}NN\x86" + b"q\0h\0\x86" * 64 + b"Ns."), ""),
+    Case(
+        "a pickle with code",
+        _cifar("test_batch", lambda f: pickle.dumps(_Marks(str(f / "mark")), 2)),
+        "wants to call",
+    ),
+    Case(
+        "100 million instructions",
+        _cifar("test_batch", lambda f: b"(" + b"N" * 10**8 + b"l."),
+        "instructions",
+    ),
+    Case(
+        "a key that doubles with every level",
+        _cifar("test_batch", lambda f: b"\x80\x02}NN\x86" + b"q\0h\0\x86" * 64 + b"Ns."),
+        "",
+    ),
     Case("a truncated pickle", _cifar("test_batch", lambda f: b"\x80\x02}q"), ""),
-    Case("a call with a list that doubles", _cifar(
-        "test_batch", lambda f: b"\x80\x02]" + b"q\0h\0\x86" * 64 + b")R."), "no function"),
-]  # fmt: skip
+    Case(
+        "a call with a list that doubles",
+        _cifar("test_batch", lambda f: b"\x80\x02]" + b"q\0h\0\x86" * 64 + b")R."),
+        "no function",
+    ),
+]

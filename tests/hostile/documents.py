@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from d3fast.report.results import Results
+from d3fast.results.store import Results
 from tests.hostile.files import BAD_NAME, Case, content, damaged, safetensors, sparse_file, special
 
 _safe = partial(content, "w.safetensors")
@@ -57,22 +57,43 @@ TRIGGERS = [
     Case("a target that prints badly", _trigger(target=BAD_NAME), "target"),
     Case("a size of 10^4000", _trigger(size=10**4000), ""),
     Case("a label mapping that is a list", _trigger(mapping=[1]), ""),
-    Case("tensors that no one asked for",
-         _trigger("badnets", {"a": torch.zeros(1)}), "learns no tensors"),
-    Case("tensors whose names print badly",
-         _trigger("badnets", {BAD_NAME: torch.zeros(1)}), "learns no"),
-    Case("10,000 tensors",
-         _trigger("badnets", {f"{n}": torch.zeros(1) for n in range(10_000)}), "learns no"),
-    *(Case(f"{name}: other tensors", _trigger(name, {"a": torch.zeros(1)}), "")
-      for name in _OPTIONS),
-    *(Case(f"{name}: {option} of {value!r:.20}", _trigger(name, **{option: value}), "")
-      for name, option, value in [
-          ("blended", "alpha", 10**400), ("blended", "alpha", "x"), ("blended", "alpha", None),
-          ("sig", "delta", [1]), ("sig", "frequency", 10**400), ("wanet", "grid", 10**9),
-          ("wanet", "strength", "x"), ("low-frequency", "strength", {}), ("ssba", "width", 2**40),
-          ("input-aware", "density", []), ("input-aware", "width", 2**40)]),
+    Case(
+        "tensors that no one asked for",
+        _trigger("badnets", {"a": torch.zeros(1)}),
+        "learns no tensors",
+    ),
+    Case(
+        "tensors whose names print badly",
+        _trigger("badnets", {BAD_NAME: torch.zeros(1)}),
+        "learns no",
+    ),
+    Case(
+        "10,000 tensors",
+        _trigger("badnets", {f"{n}": torch.zeros(1) for n in range(10_000)}),
+        "learns no",
+    ),
+    *(
+        Case(f"{name}: other tensors", _trigger(name, {"a": torch.zeros(1)}), "")
+        for name in _OPTIONS
+    ),
+    *(
+        Case(f"{name}: {option} of {value!r:.20}", _trigger(name, **{option: value}), "")
+        for name, option, value in [
+            ("blended", "alpha", 10**400),
+            ("blended", "alpha", "x"),
+            ("blended", "alpha", None),
+            ("sig", "delta", [1]),
+            ("sig", "frequency", 10**400),
+            ("wanet", "grid", 10**9),
+            ("wanet", "strength", "x"),
+            ("low-frequency", "strength", {}),
+            ("ssba", "width", 2**40),
+            ("input-aware", "density", []),
+            ("input-aware", "width", 2**40),
+        ]
+    ),
     *damaged(trigger("badnets"), ".safetensors"),
-]  # fmt: skip
+]
 
 
 def results(**changes: Any) -> bytes:
@@ -104,13 +125,27 @@ RESULTS = [
     Case("another version", _results(version=10**9), "has version"),
     Case("a version that prints badly", _results(version=BAD_NAME), "has version"),
     Case("a field whose name prints badly", _results(**{BAD_NAME: 1}), "missing or unknown"),
-    Case("10,000 unknown fields",
-         _results(**{f"f{n}": 1 for n in range(10_000)}), "missing or unknown"),
+    Case(
+        "10,000 unknown fields",
+        _results(**{f"f{n}": 1 for n in range(10_000)}),
+        "missing or unknown",
+    ),
     Case("rows that are numbers", _results(rows=[1]), "row"),
-    *(Case(f"{name} of another type: {value!r}", _results(**{name: value}), name)
-      for name, value in [
-          ("command", 1), ("command", None), ("settings", []), ("settings", "x"), ("rows", {}),
-          ("rows", None), ("rows", "x"), ("versions", 1), ("machine", []), ("commit", 1),
-          ("created", None)]),
+    *(
+        Case(f"{name} of another type: {value!r}", _results(**{name: value}), name)
+        for name, value in [
+            ("command", 1),
+            ("command", None),
+            ("settings", []),
+            ("settings", "x"),
+            ("rows", {}),
+            ("rows", None),
+            ("rows", "x"),
+            ("versions", 1),
+            ("machine", []),
+            ("commit", 1),
+            ("created", None),
+        ]
+    ),
     *damaged(results(), ".json"),
-]  # fmt: skip
+]

@@ -62,12 +62,22 @@ def _asked(command, place, weights=None, samples=None):
 @pytest.mark.parametrize(
     "case",
     chosen(
-        WEIGHTS, "os.system", "code in protocol 4", "code in the tar format", "TorchScript", "NaN",
-        "a bomb in a storage", "a name with a line break", "names that print badly", "a pipe",
-        "a tensor that repeats one number 2^50 times", "an endless device", "a header past the end",
+        WEIGHTS,
+        "os.system",
+        "code in protocol 4",
+        "code in the tar format",
+        "TorchScript",
+        "NaN",
+        "a bomb in a storage",
+        "a name with a line break",
+        "names that print badly",
+        "a pipe",
+        "a tensor that repeats one number 2^50 times",
+        "an endless device",
+        "a header past the end",
     ),
     ids=_named,
-)  # fmt: skip
+)
 def test_a_hostile_checkpoint(place, command, case):
     line = refused(place, *_asked(command, place, weights=case.make(place / "bad")))
     assert "bad/" in line
@@ -77,13 +87,18 @@ def test_a_hostile_checkpoint(place, command, case):
 @pytest.mark.parametrize(
     "case",
     [
-        *chosen(FOLDERS, "a link to an image outside", "a pipe among the images",
-                "an image whose name prints badly", "a class whose name prints badly",
-                "a bomb among the images"),
+        *chosen(
+            FOLDERS,
+            "a link to an image outside",
+            "a pipe among the images",
+            "an image whose name prints badly",
+            "a class whose name prints badly",
+            "a bomb among the images",
+        ),
         *chosen(ARRAYS, "objects with code", "a bomb with a good header", "names that print badly"),
     ],
     ids=_named,
-)  # fmt: skip
+)
 def test_hostile_samples(place, command, case):
     line = refused(place, *_asked(command, place, samples=case.make(place / "bad")))
     assert "bad/" in line

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from d3fast.untrusted import printable
+from d3fast.io.untrusted import printable
 from tests.hostile.child import GROUPS
 from tests.hostile.files import LOADS
 from tests.hostile.weights import Reduced

@@ -22,11 +22,11 @@ from safetensors.torch import save
 
 from d3fast.attacks import ATTACKS, load_attack, save_attack
 from d3fast.data import clean_samples
-from d3fast.data.idx import read_idx
 from d3fast.data.pictures import read_picture
-from d3fast.data.plain_pickle import read_plain_pickle
+from d3fast.io.idx import read_idx
+from d3fast.io.plain_pickle import read_plain_pickle
 from d3fast.models import load_weights
-from d3fast.report.results import Results, read_results
+from d3fast.results.store import Results, read_results
 from tests.hostile.data import encoded, npz_file
 from tests.hostile.documents import results, trigger
 from tests.hostile.files import forged_zip

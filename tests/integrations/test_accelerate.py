@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 import d3fast
 from d3fast import CleanLoss, D3FusedSGD
 from d3fast.integrations.common import find_optimizer
-from d3fast.schedules import DistanceSchedule
+from d3fast.optim.schedules import DistanceSchedule
 
 pytest.importorskip("accelerate", reason="needs the extra d3fast[transformers]")
 

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 import d3fast
 from d3fast import CleanLoss, D3Config, D3FusedSGD, detoxify
 from d3fast.integrations.common import Repair, RepairOptions, find_optimizer
-from d3fast.schedules import DistanceSchedule
+from d3fast.optim.schedules import DistanceSchedule
 
 RAMP = partial(DistanceSchedule, shape="cosine", start=0.0, steps=3)
 

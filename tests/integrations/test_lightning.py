@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 import d3fast
 from d3fast import CleanLoss, D3Config, D3FusedSGD, detoxify
-from d3fast.schedules import DistanceSchedule
+from d3fast.optim.schedules import DistanceSchedule
 
 pytest.importorskip("lightning", reason="needs the extra d3fast[lightning]")
 
@@ -62,10 +62,14 @@ def fit(tmp_path, clean):
     def run(module, callback, epochs, resume=None, validate=True, more=(), **options):
         options = {"logger": False, "enable_checkpointing": bool(more), **options}
         trainer = Trainer(
-            max_epochs=epochs, accelerator="cpu", callbacks=[callback, *more],
-            default_root_dir=tmp_path, enable_progress_bar=False, enable_model_summary=False,
+            max_epochs=epochs,
+            accelerator="cpu",
+            callbacks=[callback, *more],
+            default_root_dir=tmp_path,
+            enable_progress_bar=False,
+            enable_model_summary=False,
             **options,
-        )  # fmt: skip
+        )
         val = DataLoader(clean[1], batch_size=48) if validate else None
         trainer.fit(module, DataLoader(clean[0], batch_size=24), val, ckpt_path=resume)
         return trainer

@@ -134,8 +134,9 @@ def test_the_gradient_is_that_of_the_dense_matrices(case):
     got = torch.autograd.grad(distance(), list(factors.values()))
     far = -0.7 * sum((dense(m) - start[n]).norm() for n, m in layers.items())
     want = torch.autograd.grad(far, list(factors.values()))
-    torch.testing.assert_close(dict(zip(factors, got, strict=True)),
-                               dict(zip(factors, want, strict=True)))  # fmt: skip
+    torch.testing.assert_close(
+        dict(zip(factors, got, strict=True)), dict(zip(factors, want, strict=True))
+    )
 
 
 @pytest.mark.parametrize("trained", [False, True])
@@ -217,8 +218,11 @@ def test_no_matrix_of_the_layers_size_is_formed():
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             out = func(*args, **(kwargs or {}))
-            sizes.extend(x.numel() for x in (out if isinstance(out, tuple | list) else [out])
-                         if isinstance(x, torch.Tensor))  # fmt: skip
+            sizes.extend(
+                x.numel()
+                for x in (out if isinstance(out, tuple | list) else [out])
+                if isinstance(x, torch.Tensor)
+            )
             return out
 
     with Watch():
@@ -345,8 +349,8 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_no_sum_of_products_is_refused(case):
-    make, complaint = REFUSED[case]
-    with pytest.raises(ValueError, match=complaint):
+    make, error_text = REFUSED[case]
+    with pytest.raises(ValueError, match=error_text):
         MergedDistance(make())
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 import d3fast
 from d3fast import CleanLoss, D3Config, D3FusedSGD, detoxify
-from d3fast.schedules import DistanceSchedule
+from d3fast.optim.schedules import DistanceSchedule
 
 pytest.importorskip("transformers", reason="needs the extra d3fast[transformers]")
 pytest.importorskip("accelerate", reason="needs the extra d3fast[transformers]")
@@ -57,15 +57,25 @@ def made(tmp_path, clean):
         trainer = Trainer(
             wrapped,
             TrainingArguments(
-                tmp_path, num_train_epochs=epochs, per_device_train_batch_size=24,
-                use_cpu=True, report_to=[], disable_tqdm=True, max_grad_norm=0.0,
-                lr_scheduler_type="constant", remove_unused_columns=False,
-                label_names=["labels"], **arguments,
+                tmp_path,
+                num_train_epochs=epochs,
+                per_device_train_batch_size=24,
+                use_cpu=True,
+                report_to=[],
+                disable_tqdm=True,
+                max_grad_norm=0.0,
+                lr_scheduler_type="constant",
+                remove_unused_columns=False,
+                label_names=["labels"],
+                **arguments,
             ),
-            train_dataset=clean[0], eval_dataset=clean[1], data_collator=collate,
-            compute_loss_func=loss_func(loss), compute_metrics=clean_metrics,
+            train_dataset=clean[0],
+            eval_dataset=clean[1],
+            data_collator=collate,
+            compute_loss_func=loss_func(loss),
+            compute_metrics=clean_metrics,
             optimizers=(optimizer, None),
-        )  # fmt: skip
+        )
         callback = D3Callback(trainer, loss, **(options or {}))
         trainer.add_callback(callback)
         return trainer, callback
@@ -185,12 +195,20 @@ def test_a_model_of_the_library_is_repaired_by_its_classifier(clean, tmp_path):
     trainer = Trainer(
         model,
         TrainingArguments(
-            tmp_path, num_train_epochs=2, use_cpu=True, report_to=[], disable_tqdm=True,
-            eval_strategy="epoch", save_strategy="no",
+            tmp_path,
+            num_train_epochs=2,
+            use_cpu=True,
+            report_to=[],
+            disable_tqdm=True,
+            eval_strategy="epoch",
+            save_strategy="no",
         ),
-        train_dataset=data, eval_dataset=data, optimizers=(opt, None),
-        compute_loss_func=loss_func(loss := CleanLoss()), compute_metrics=clean_metrics,
-    )  # fmt: skip
+        train_dataset=data,
+        eval_dataset=data,
+        optimizers=(opt, None),
+        compute_loss_func=loss_func(loss := CleanLoss()),
+        compute_metrics=clean_metrics,
+    )
     trainer.add_callback(D3Callback(trainer, loss, dual_step=0.1, max_acc_drop=5.0))
     trainer.train()
     last = [row for row in trainer.state.log_history if "d3/distance" in row][-1]

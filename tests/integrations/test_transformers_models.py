@@ -27,9 +27,15 @@ from d3fast.integrations.transformers import clean_metrics, loss_func, next_toke
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 SIZES = {
-    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
-    "vocab_size": 40, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-}  # fmt: skip
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "vocab_size": 40,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 MLP = r"\.mlp\.(gate|up|down)_proj\.weight$"
 
 
@@ -88,12 +94,18 @@ def train(
     trainer = Trainer(
         model,
         TrainingArguments(
-            folder, num_train_epochs=epochs, use_cpu=True, report_to=[], disable_tqdm=True,
-            lr_scheduler_type="constant", **arguments,
+            folder,
+            num_train_epochs=epochs,
+            use_cpu=True,
+            report_to=[],
+            disable_tqdm=True,
+            lr_scheduler_type="constant",
+            **arguments,
         ),
-        train_dataset=data, optimizers=(opt, scheduler),
+        train_dataset=data,
+        optimizers=(opt, scheduler),
         compute_loss_func=loss_func(loss or CleanLoss(0.1, 2.0), plus=plus),
-    )  # fmt: skip
+    )
     trainer.train(resume_from_checkpoint=resume)
     return trainer
 

@@ -100,13 +100,18 @@ def test_an_unknown_name_lists_the_choices(name):
         ("users_package.no:Net", "there is no module 'users_package.no' in the"),
         ("users_package.broken:f", "importing users_package.broken raised ZeroDivisionError: "),
         ("users_package.typo:f", "importing users_package.typo raised SyntaxError: "),
-        ("users_package.needs:f", "importing users_package.needs raised ModuleNotFoundError: No "
-         "module named 'not_installed_at_all'"),
+        (
+            "users_package.needs:f",
+            "importing users_package.needs raised ModuleNotFoundError: No "
+            "module named 'not_installed_at_all'",
+        ),
         ("users_package.nets:Missing", "users_package.nets has no 'Missing'"),
         ("users_package.nets:Net.Missing", "users_package.nets has no 'Net.Missing'"),
         ("users_package.nets:NOT_CALLABLE", "it is no factory but a int"),
-        ("users_package.nets:one_of_another_name", "the factory must need (num_classes, "
-         "in_channels) or nothing, it needs (classes)"),
+        (
+            "users_package.nets:one_of_another_name",
+            "the factory must need (num_classes, in_channels) or nothing, it needs (classes)",
+        ),
         ("users_package.nets:three", "it needs (a, b, c)"),
         ("users_package.nets:mixed", "it needs (num_classes, in_channels, width)"),
         ("users_package.nets:own_keywords", "it needs (outputs, inputs)"),
@@ -114,7 +119,7 @@ def test_an_unknown_name_lists_the_choices(name):
         ("users_package.nets:no_module", "the factory must return a torch.nn.Module, got a dict"),
         ("users_package.nets:a_class", "the factory must return a torch.nn.Module, got a type"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_built_is_one_line(spec, message):
     with pytest.raises(ValueError, match=f"^model '{spec}': .*{re.escape(message)}") as caught:
         make_model(spec, 10, 3)

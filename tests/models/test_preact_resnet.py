@@ -65,9 +65,11 @@ def test_every_stage_after_the_first_halves_the_resolution(stem_stride):
     model(torch.rand(2, 1, 28, 28))
     first = 28 // stem_stride
     assert sizes == [
-        (4, first, first), (4, first, first),
-        (8, first // 2, first // 2), (16, -(-first // 4), -(-first // 4)),
-    ]  # fmt: skip
+        (4, first, first),
+        (4, first, first),
+        (8, first // 2, first // 2),
+        (16, -(-first // 4), -(-first // 4)),
+    ]
 
 
 def test_a_block_is_its_shortcut_plus_two_activated_convolutions():
@@ -126,9 +128,15 @@ def test_a_copy_shares_nothing_with_the_original():
 
 @pytest.mark.parametrize(
     "sizes",
-    [{"num_classes": 0}, {"in_channels": 0}, {"width": 0}, {"stem_stride": 0}, {"blocks": ()},
-     {"blocks": (1, 0)}],
-)  # fmt: skip
+    [
+        {"num_classes": 0},
+        {"in_channels": 0},
+        {"width": 0},
+        {"stem_stride": 0},
+        {"blocks": ()},
+        {"blocks": (1, 0)},
+    ],
+)
 def test_sizes_below_1_are_refused_by_name(sizes):
     (name,) = sizes
     with pytest.raises(ValueError, match=f"^{name} must be an integer >= 1, got 0$"):

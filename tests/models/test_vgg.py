@@ -73,9 +73,14 @@ def test_convolutions_start_from_hes_distribution():
 
 @pytest.mark.parametrize(
     "sizes",
-    [{"num_classes": 0}, {"in_channels": 0}, {"stages": ()}, {"stages": ((4, 0),)},
-     {"stages": ((4, 1), (0, 1))}],
-)  # fmt: skip
+    [
+        {"num_classes": 0},
+        {"in_channels": 0},
+        {"stages": ()},
+        {"stages": ((4, 0),)},
+        {"stages": ((4, 1), (0, 1))},
+    ],
+)
 def test_sizes_below_1_are_refused_by_name(sizes):
     (name,) = sizes
     with pytest.raises(ValueError, match=f"^{name} must be an integer >= 1, got 0$"):

@@ -10,8 +10,15 @@ from d3fast.models import VisionTransformer, vit_b_16, vit_tiny
 
 
 def small(**changes):
-    sizes = {"num_classes": 3, "in_channels": 2, "image_size": 8, "patch": 4, "width": 8,
-             "depth": 2, "heads": 2}  # fmt: skip
+    sizes = {
+        "num_classes": 3,
+        "in_channels": 2,
+        "image_size": 8,
+        "patch": 4,
+        "width": 8,
+        "depth": 2,
+        "heads": 2,
+    }
     return VisionTransformer(**{**sizes, **changes})
 
 
@@ -57,8 +64,9 @@ def test_the_scores_are_those_of_the_formula():
     tokens = torch.cat([model.class_token.expand(2, 1, 8), patches.flatten(1, 2)], dim=1)
     tokens = tokens + model.positions
 
-    q, k, v = (block.norm1(tokens) @ block.self_attn.in_proj_weight.T
-               + block.self_attn.in_proj_bias).chunk(3, dim=-1)  # fmt: skip
+    q, k, v = (
+        block.norm1(tokens) @ block.self_attn.in_proj_weight.T + block.self_attn.in_proj_bias
+    ).chunk(3, dim=-1)
     heads = [
         torch.softmax(a @ b.mT / 2, dim=-1) @ c
         for a, b, c in zip(q.chunk(2, -1), k.chunk(2, -1), v.chunk(2, -1), strict=True)

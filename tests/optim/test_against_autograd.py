@@ -49,8 +49,9 @@ def by_optimizer(model, batch, backend, scope, track, warm, steps=20):
 
 
 @pytest.mark.parametrize("warm", ["far", "random", "noise"])
-@pytest.mark.parametrize(("track", "scope"), [("head", "tensor"), ("linear", "tensor")] * 1
-                         + [("linear", "group")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("track", "scope"), [("head", "tensor"), ("linear", "tensor")] * 1 + [("linear", "group")]
+)
 def test_20_steps_equal_autograd_and_a_rescale_by_hand(
     classifier, backend, track, scope, warm, relative_error
 ):
@@ -78,9 +79,14 @@ def test_the_push_is_the_gradient_of_the_distance(backend, dtype):
         distance = torch.linalg.vector_norm(p - theta_0, power)
         (push,) = torch.autograd.grad(distance, p)
         opt = D3FusedSGD(
-            [p], lr=0.5, distance_weight=3.0, distance_p=power, constraint=None,
-            reference=[theta_0], backend=backend,
-        )  # fmt: skip
+            [p],
+            lr=0.5,
+            distance_weight=3.0,
+            distance_p=power,
+            constraint=None,
+            reference=[theta_0],
+            backend=backend,
+        )
         p.grad = torch.zeros_like(p)
         opt.step()
         torch.testing.assert_close(p.detach(), theta + 0.5 * 3.0 * push)

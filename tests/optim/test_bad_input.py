@@ -42,24 +42,32 @@ OPTIONS = [
     ({"constraint": "distance_floor"}, "'distance_floor' needs radius=..., got radius=None"),
     ({"constraint": "distance_shell"}, r"needs radius=\(lower, upper\), got radius=None"),
     ({"constraint": "distance_shell", "radius": 1.0}, r"radius=\(lower, upper\), got 1.0"),
-    ({"constraint": "distance_shell", "radius": (2.0, 1.0)},
-     "radius: the ball 1.0 is smaller than the floor 2.0"),
+    (
+        {"constraint": "distance_shell", "radius": (2.0, 1.0)},
+        "radius: the ball 1.0 is smaller than the floor 2.0",
+    ),
     ({"constraint": "distance_shell", "radius": (-2.0, 1.0)}, r"radius\[0\] must be .* got -2.0"),
     ({"constraint": "distance_shell", "radius": (0.0, math.inf)}, r"radius\[1\] must .* got inf"),
-    ({"constraint": "distance_shell", "radius": (torch.tensor(2.0), torch.tensor(1.0))},
-     "the ball .*1.* is smaller than the floor .*2"),
+    (
+        {"constraint": "distance_shell", "radius": (torch.tensor(2.0), torch.tensor(1.0))},
+        "the ball .*1.* is smaller than the floor .*2",
+    ),
     ({"reference_dtype": torch.int32}, "reference_dtype must be a floating .* got torch.int32"),
     ({"reference_dtype": "float64"}, "reference_dtype must be a floating .* got 'float64'"),
     ({"reference_device": "cuda"}, "reference_device must be None or 'cpu', got 'cuda'"),
     ({"momentum_dtype": torch.int32}, "momentum_dtype must be a floating .* got torch.int32"),
     ({"backend": "cuda"}, "backend must be one of 'auto', 'fused', 'reference', got 'cuda'"),
-    ({"reference": [torch.zeros(3)]},
-     r"reference of parameter 0 must have shape \(4, 2\), got \(3,\)"),
+    (
+        {"reference": [torch.zeros(3)]},
+        r"reference of parameter 0 must have shape \(4, 2\), got \(3,\)",
+    ),
     ({"reference": [0.0]}, "reference of parameter 0 must have shape .* got float"),
     ({"reference": []}, "reference must hold 1 tensors, one per tracked parameter, got 0"),
-    ({"reference": {"w": torch.zeros(4, 2)}},
-     "reference is a mapping, but the parameters have no names"),
-]  # fmt: skip
+    (
+        {"reference": {"w": torch.zeros(4, 2)}},
+        "reference is a mapping, but the parameters have no names",
+    ),
+]
 
 
 @pytest.mark.parametrize(("options", "message"), OPTIONS, ids=lambda v: str(v)[:50])

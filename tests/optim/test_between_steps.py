@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from d3fast import D3FusedSGD
-from d3fast.optim import fused
+from d3fast.optim.backends import native
 
 OPTIONS = {"momentum": 0.9, "weight_decay": 0.01}
 
@@ -22,8 +22,8 @@ OPTIONS = {"momentum": 0.9, "weight_decay": 0.01}
 @pytest.fixture(params=["exchange", "methods"], autouse=True)
 def reader(request, monkeypatch):
     if request.param == "methods":
-        monkeypatch.setattr(fused, "_EXCHANGE", None)
-    elif fused._EXCHANGE is None:
+        monkeypatch.setattr(native, "_EXCHANGE", None)
+    elif native._EXCHANGE is None:
         pytest.skip("this torch exports no functions")
 
 
@@ -215,8 +215,9 @@ def test_weights_moved_to_another_dtype_are_stepped_in_it(to, walk, far_apart, r
     assert relative_error(*results) <= (1e-5 if to == torch.float64 else 2e-2)
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))],
-                         ids=["deepcopy", "pickle"])  # fmt: skip
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["deepcopy", "pickle"]
+)
 def test_a_copy_steps_its_own_weights(copied, walk, far_apart, same_bits):
     params, opt = far_apart(**OPTIONS)
     walk(opt)
@@ -291,9 +292,9 @@ def test_a_plan_outlives_what_does_not_concern_it(change, far_apart, walk):
 
 def test_a_plan_knows_every_option():
     opt = D3FusedSGD([nn.Parameter(torch.ones(2))])
-    assert len(fused.read_options(opt.param_groups[0])) == len(opt.defaults)
+    assert len(native.read_options(opt.param_groups[0])) == len(opt.defaults)
     values = {name: object() for name in opt.defaults}
-    assert set(map(id, fused.read_options(values))) == set(map(id, values.values()))
+    assert set(map(id, native.read_options(values))) == set(map(id, values.values()))
 
 
 def test_an_optimizer_that_its_own_parameters_refer_to_is_collected():
@@ -312,7 +313,7 @@ def test_an_optimizer_that_its_own_parameters_refer_to_is_collected():
 
 
 def test_versions_are_raised_one_by_one_where_torch_takes_no_list(monkeypatch, far_apart, walk):
-    monkeypatch.setattr(fused, "_INCREMENTS_MANY", False)
+    monkeypatch.setattr(native, "_INCREMENTS_MANY", False)
     params, opt = far_apart(**OPTIONS)
     before = [p._version for p in params]
     walk(opt)

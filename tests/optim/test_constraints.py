@@ -62,9 +62,13 @@ def test_projecting_again_changes_nothing_more(name, radius, unit, want, backend
 
 @pytest.mark.parametrize(
     ("name", "radius"),
-    [("norm_ball", 7.0), ("distance_ball", 7.0), ("distance_floor", 0.01),
-     ("distance_shell", (0.01, 7.0))],
-)  # fmt: skip
+    [
+        ("norm_ball", 7.0),
+        ("distance_ball", 7.0),
+        ("distance_floor", 0.01),
+        ("distance_shell", (0.01, 7.0)),
+    ],
+)
 @pytest.mark.parametrize("scope", ["tensor", "group"])
 def test_an_inactive_set_leaves_the_bits_of_a_free_step(
     name, radius, scope, backend, dtype, far_apart, descend, same_bits
@@ -141,5 +145,9 @@ def test_an_unbounded_side_stays_unbounded_beside_a_zero_reference():
 
 def test_the_constraints_of_the_public_interface_are_these():
     assert list(CONSTRAINTS) == [
-        "norm_sphere", "norm_ball", "distance_ball", "distance_floor", "distance_shell",
-    ]  # fmt: skip
+        "norm_sphere",
+        "norm_ball",
+        "distance_ball",
+        "distance_floor",
+        "distance_shell",
+    ]

@@ -53,8 +53,9 @@ def test_saving_before_the_first_step_keeps_the_reference(backend, descend, same
     assert same_bits(descend(second, 3), descend(first, 3))
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))],
-                         ids=["deepcopy", "pickle"])  # fmt: skip
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["deepcopy", "pickle"]
+)
 def test_a_copy_walks_on_alone(copied, backend, descend, same_bits):
     params, first = small(backend)
     descend(first, 3)
@@ -122,9 +123,15 @@ def test_groups_differ_in_every_option(backend, set_gradients, relative_error):
     options = [
         {"lr": 0.1, "momentum": 0.9, "distance_weight": 3.0, "constraint": "norm_ball"},
         {"lr": 0.2, "nesterov": True, "momentum": 0.5, "distance_p": 1.0, "constraint": None},
-        {"lr": 0.3, "maximize": True, "constraint": "distance_ball", "radius": 0.2,
-         "weight_decay": 0.1, "scope": "group"},
-    ]  # fmt: skip
+        {
+            "lr": 0.3,
+            "maximize": True,
+            "constraint": "distance_ball",
+            "radius": 0.2,
+            "weight_decay": 0.1,
+            "scope": "group",
+        },
+    ]
     together = [nn.Parameter(s.clone()) for s in starts]
     opt = D3FusedSGD(
         [{"params": [p], **o} for p, o in zip(together, options, strict=True)], backend=backend

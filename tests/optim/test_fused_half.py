@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from d3fast import D3FusedSGD
-from d3fast.optim.low_precision import whole_weight
-from tests.optim.test_fused import (
+from d3fast.optim.kahan import whole_weight
+from tests.optim.backends.test_native import (
     GROUPS,
     LAYOUTS,
     Example,
@@ -74,8 +74,12 @@ def test_20_steps_follow_the_plain_ones(half, groups, seed, momentum_dtype):
 
 
 @settings(max_examples=4)
-@given(options=option_sets(), layout=st.sampled_from(LAYOUTS), seed=st.integers(0, 9),
-       momentum_dtype=WIDER)  # fmt: skip
+@given(
+    options=option_sets(),
+    layout=st.sampled_from(LAYOUTS),
+    seed=st.integers(0, 9),
+    momentum_dtype=WIDER,
+)
 @pytest.mark.parametrize("shapes", [[(32769,), (91, 90)], [(380, 370), (3,)]])
 @pytest.mark.parametrize("half", HALVES, ids=["bf16", "f16"])
 def test_tensors_cut_into_chunks_follow_the_plain_ones(

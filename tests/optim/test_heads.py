@@ -199,7 +199,7 @@ HEADS = {
         lambda: Named(fc=nn.Conv2d(4, 4, 3), other=nn.Linear(3, 3)),
         "other",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", HEADS)

@@ -12,11 +12,26 @@ from d3fast import D3FusedSGD, find_head, param_groups
 transformers = pytest.importorskip("transformers", exc_type=ImportError)
 
 SIZES = {
-    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
-    "vocab_size": 50, "num_labels": 3, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-}  # fmt: skip
-GPT2 = {"vocab_size": 50, "n_embd": 32, "n_layer": 2, "n_head": 2, "num_labels": 3,
-        "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}  # fmt: skip
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "vocab_size": 50,
+    "num_labels": 3,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+GPT2 = {
+    "vocab_size": 50,
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 2,
+    "num_labels": 3,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 PICTURE = {"image_size": 8, "patch_size": 4}
 
 

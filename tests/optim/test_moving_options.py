@@ -163,7 +163,9 @@ def test_the_backend_written_into_the_group_is_the_one_that_steps(descend, monke
     descend(opt, 1)
     opt.param_groups[0]["backend"] = "reference"
     calls = []
-    monkeypatch.setattr("d3fast.optim.reference.step_group", lambda *a, **k: calls.append(1))
+    monkeypatch.setattr(
+        "d3fast.optim.backends.torch_backend.step_group", lambda *a, **k: calls.append(1)
+    )
     descend(opt, 1)
     assert calls == [1]
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from d3fast import D3FusedSGD
-from d3fast.schedules import SHAPES, DistanceSchedule
+from d3fast.optim.schedules import SHAPES, DistanceSchedule
 
 values = st.floats(0, 1e6)
 counts = st.integers(1, 200)
@@ -64,9 +64,11 @@ def test_both_ends_are_exact_and_no_value_lies_outside(shape, start, end, steps)
 
 
 @given(
-    start=st.tuples(values, values).map(sorted), end=st.tuples(values, values).map(sorted),
-    steps=counts, share=st.floats(0, 1),
-)  # fmt: skip
+    start=st.tuples(values, values).map(sorted),
+    end=st.tuples(values, values).map(sorted),
+    steps=counts,
+    share=st.floats(0, 1),
+)
 def test_a_shell_never_has_its_ball_inside_its_floor(start, end, steps, share):
     opt = over(constraint="distance_shell", radius=(0.5, 0.9))
     schedule = DistanceSchedule(

@@ -298,8 +298,9 @@ def test_tensors_past_2_to_the_31_elements():
 
 @pytest.mark.parametrize("scope", ["tensor", "group"])
 @pytest.mark.parametrize("power", [1.0, 2.0])
-@pytest.mark.parametrize("constraint", [None, "norm_sphere", "norm_ball", "distance_ball",
-                                        "distance_floor"])  # fmt: skip
+@pytest.mark.parametrize(
+    "constraint", [None, "norm_sphere", "norm_ball", "distance_ball", "distance_floor"]
+)
 def test_zero_distance_zero_weights_and_zero_reference_give_no_nan(
     constraint, power, scope, backend, any_dtype
 ):

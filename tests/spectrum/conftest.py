@@ -6,7 +6,7 @@ from torch import nn
 from torch.func import functional_call, hessian, jacrev
 from torch.nn.functional import cross_entropy
 
-from d3fast.seeding import generator
+from d3fast.runtime.seeding import generator
 
 
 class Dense:
@@ -61,9 +61,13 @@ def net():
     """Convolution, batch norm with statistics of its own, tanh, dropout; double, in train mode."""
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.Tanh(), nn.Flatten(), nn.Dropout(0.5),
+        nn.Conv2d(1, 3, 3, padding=1),
+        nn.BatchNorm2d(3),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Dropout(0.5),
         nn.Linear(48, 3),
-    ).double()  # fmt: skip
+    ).double()
     model[1].running_mean.normal_()
     model[1].running_var.uniform_(0.5, 2)
     return model

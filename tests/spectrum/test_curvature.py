@@ -193,10 +193,12 @@ def test_a_linear_loss_gets_one_line(batches):
         ([], "data yields nothing"),
         (iter([]), "data must yield the same batches in every pass, a list_iterator"),
         ([torch.ones(2)], "data must yield"),
-        (DataLoader(TensorDataset(torch.ones(4, 1), torch.zeros(4).long()), shuffle=True),
-         "set shuffle=False"),
+        (
+            DataLoader(TensorDataset(torch.ones(4, 1), torch.zeros(4).long()), shuffle=True),
+            "set shuffle=False",
+        ),
     ],
-)  # fmt: skip
+)
 def test_data_that_cannot_be_used_gets_one_line(net, data, said):
     with pytest.raises(ValueError, match=said):
         Curvature(net, CE, data)

@@ -9,7 +9,7 @@ from torch import nn
 
 from d3fast import D3Config, detoxify
 from d3fast.spectrum import DistanceRecorder, LayerDistance, distance_profile, total_distance
-from d3fast.training import Epoch
+from d3fast.training.loop import Epoch
 
 
 def test_every_parameter_has_its_distance_in_the_order_of_the_model():

@@ -63,8 +63,13 @@ def test_a_loose_tolerance_needs_fewer_products():
 
 
 def test_a_loose_tolerance_passes_over_none_that_lies_further_out():
-    values = torch.cat([torch.linspace(6, 1, 8), torch.tensor([0.53, 0.50, 0.48]),
-                        0.45 * torch.linspace(-1, 1, 400)])  # fmt: skip
+    values = torch.cat(
+        [
+            torch.linspace(6, 1, 8),
+            torch.tensor([0.53, 0.50, 0.48]),
+            0.45 * torch.linspace(-1, 1, 400),
+        ]
+    )
     for seed in range(10):
         found = eigenpairs(with_eigenvalues(values), k=9, tol=1e-2, seed=seed)
         torch.testing.assert_close(found.values[-1], torch.tensor(0.53).double(), rtol=0.01, atol=0)

@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from d3fast.attacks import BadNets
-from d3fast.metrics import evaluate
 from d3fast.spectrum import Difference, LossPath, PathPoint, loss_path, loss_plane
 from d3fast.spectrum.paths import _Between
 from d3fast.spectrum.samples import triggered_batches
+from d3fast.training.metrics import evaluate
 
 CE = nn.CrossEntropyLoss()
 

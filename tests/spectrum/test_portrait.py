@@ -9,8 +9,8 @@ from torch.nn.functional import cross_entropy
 
 from d3fast.attacks import BadNets
 from d3fast.data import ImageData
-from d3fast.metrics import evaluate
 from d3fast.spectrum import Curvature, PortraitConfig, eigenpairs, portrait
+from d3fast.training.metrics import evaluate
 
 SMALL = PortraitConfig(k=2, probes=2, steps=4, ts=(0.0, 1.0))
 
@@ -35,8 +35,12 @@ def test_every_measurement_is_a_row_of_its_kind(models, data):
     found = [(row["kind"], row["model"], row.get("loss")) for row in rows]
     per_model = [("model", None), ("spectrum", "clean"), ("spectrum", "backdoor")]
     expected = [(kind, name, loss) for name in models for kind, loss in per_model]
-    per_repair = [("path", None), ("prediction", "clean"), ("prediction", "backdoor"),
-                  ("distance", None)]  # fmt: skip
+    per_repair = [
+        ("path", None),
+        ("prediction", "clean"),
+        ("prediction", "backdoor"),
+        ("distance", None),
+    ]
     expected += [(kind, name, loss) for name in ("tuned", "d3") for kind, loss in per_repair]
     assert found == expected
     json.dumps(rows, allow_nan=False)

@@ -6,7 +6,7 @@ from torch.nn.functional import cross_entropy
 
 from d3fast import D3Config, detoxify, evaluate, find_head
 from d3fast.text import AnswerWords, InsertedTokens, TextClassifier, TextData
-from d3fast.training import fit
+from d3fast.training.loop import fit
 
 
 class Bag(nn.Module):
@@ -59,8 +59,15 @@ def test_a_backdoor_in_a_text_classifier_is_implanted_and_repaired():
     attack = InsertedTokens(target=1, tokens=(39,), length=12)
     model = TextClassifier(Bag(), pad=0)
     poisoned = attack.poison(train, 0.2, draws).batches(20, draws)
-    fit(model, poisoned, cross_entropy, torch.optim.Adam(model.parameters(), 0.01), epochs=15,
-        device=torch.device("cpu"), progress=False)  # fmt: skip
+    fit(
+        model,
+        poisoned,
+        cross_entropy,
+        torch.optim.Adam(model.parameters(), 0.01),
+        epochs=15,
+        device=torch.device("cpu"),
+        progress=False,
+    )
     before = evaluate(model, test.batches(100), attack)
     assert before.acc > 0.95
     assert before.asr > 0.9

@@ -63,14 +63,40 @@ def test_the_scripts_plant_a_backdoor_and_repair_it_sharded(tmp_path):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    table = run("text_classifier.py", "unused", "--train", "64", "--test", "40", "--epochs", "2",
-                "--repair-epochs", "2", "--save", "suspect.safetensors")  # fmt: skip
+    table = run(
+        "text_classifier.py",
+        "unused",
+        "--train",
+        "64",
+        "--test",
+        "40",
+        "--epochs",
+        "2",
+        "--repair-epochs",
+        "2",
+        "--save",
+        "suspect.safetensors",
+    )
     assert [line.split("  ")[0] for line in table.splitlines()[1:]] == [
-        "never poisoned", "with a backdoor ".strip(), "fine-tuning", "D3",
-    ]  # fmt: skip
-    printed = run("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-                  "sharded_transformer.py", "suspect.safetensors", "unused", "--epochs", "2",
-                  "--test", "40")  # fmt: skip
+        "never poisoned",
+        "with a backdoor ".strip(),
+        "fine-tuning",
+        "D3",
+    ]
+    printed = run(
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "sharded_transformer.py",
+        "suspect.safetensors",
+        "unused",
+        "--epochs",
+        "2",
+        "--test",
+        "40",
+    )
     assert re.search(r"distance of the tracked weights: \d+\.\d+", printed)
     assert re.search(r"suspect +ACC .* ASR", printed)
     assert (tmp_path / "repaired.safetensors").is_file()

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d3fast.metrics import Trigger
 from d3fast.text import InsertedTokens, TextData, word_starts
+from d3fast.training.metrics import Trigger
 
 CLS, SEP, PAD = 101, 102, 0
 words = st.lists(st.integers(1, 90), max_size=9)
@@ -19,8 +19,11 @@ def row(own: list[int], width: int) -> list[int]:
 def inserted(before: list[int], after: list[int], tokens: list[int]) -> list[int]:
     """Where the tokens were inserted: the places at which taking them out gives the text back."""
     k = len(tokens)
-    return [p for p in range(len(after) - k + 1)
-            if after[p : p + k] == tokens and after[:p] + after[p + k :] == before]  # fmt: skip
+    return [
+        p
+        for p in range(len(after) - k + 1)
+        if after[p : p + k] == tokens and after[:p] + after[p + k :] == before
+    ]
 
 
 @given(texts=st.lists(words, min_size=1, max_size=5), k=st.integers(1, 3))

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a sign looks at: a frozen model, and clean images with their labels, checked once."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from d3fast.audit.inversion import Inversion
+from d3fast.data.base import ImageData, as_float
+from d3fast.runtime.checks import check_integer
+from d3fast.runtime.seeding import generator
+from d3fast.training.loaders import class_scores
+
+_AT_ONCE = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model under inspection; ``open_subject`` makes one.
+
+    Attributes:
+        model: in eval mode, its weights frozen.
+        images: (N, C, H, W) in [0, 1], on the model's device.
+        labels: (N,), on the CPU.
+        classes: number of classes.
+        seed: of everything random; every sign and class has its own stream.
+        inversions: one per class, once they have been found.
+    """
+
+    model: nn.Module
+    images: Tensor
+    labels: Tensor
+    classes: int
+    seed: int = 0
+    inversions: tuple[Inversion, ...] = ()
+
+    def others(self, target: int) -> Tensor:
+        """Positions of the images of other classes, on the CPU."""
+        return (self.labels != target).nonzero()[:, 0]
+
+    def draws(self, purpose: str) -> torch.Generator:
+        """A CPU generator for one purpose."""
+        return generator(self.seed, f"inspection: {purpose}")
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Scores (N, classes) of images.
+
+        Raises:
+            ValueError: another number of classes than the samples have.
+        """
+        scores = class_scores(self.model, images)
+        if scores.shape[1] != self.classes:
+            raise ValueError(
+                f"the model has {scores.shape[1]} classes, the samples have {self.classes}"
+            )
+        return scores
+
+
+@contextmanager
+def open_subject(
+    model: nn.Module, data: ImageData, device: torch.device, seed: int = 0
+) -> Iterator[Subject]:
+    """Check model and samples, and hold the model frozen in a ``with`` block.
+
+    Modes and ``requires_grad`` flags come back as they were.
+
+    Raises:
+        ValueError: no samples, or images outside [0, 1]; all samples of one class; a model with
+            another number of classes; NaN or inf in its scores.
+    """
+    check_integer("seed", seed, 0)
+    images, labels = _checked(data)
+    model.to(device)
+    modes = [(module, module.training) for module in model.modules()]
+    flags = [(param, param.requires_grad) for param in model.parameters()]
+    try:
+        model.eval().requires_grad_(False)
+        subject = Subject(model, images.to(device), labels, len(data.classes), seed)
+        _check_scores(subject)
+        yield subject
+    finally:
+        for module, training in modes:
+            module.training = training
+        for param, flag in flags:
+            param.requires_grad_(flag)
+
+
+def _checked(data: ImageData) -> tuple[Tensor, Tensor]:
+    if not len(data):
+        raise ValueError("inspection needs clean samples, got none")
+    images, labels = as_float(data.images), data.labels.cpu()
+    if not bool(((images >= 0) & (images <= 1)).all()):  # NaN is neither
+        raise ValueError("images must be in [0, 1]; put a normalisation into the model")
+    present = torch.unique(labels)
+    if len(present) < 2:
+        raise ValueError(
+            "inspection needs clean samples of two or more classes, all are of "
+            f"{data.classes[int(present[0])]!r}"
+        )
+    return images, labels
+
+
+@torch.no_grad()
+def _check_scores(subject: Subject) -> None:
+    for images in torch.split(subject.images, _AT_ONCE):
+        if not bool(subject.scores(images).isfinite().all()):
+            raise ValueError("the model gives NaN or inf scores on the clean samples")
+
+
+def margins(scores: Tensor, targets: Tensor) -> Tensor:
+    """How far each row's score of its target is above the largest other one.
+
+    Args:
+        scores: (N, classes), two or more.
+        targets: (N,) class indices.
+
+    Example:
+        >>> margins(torch.tensor([[3.0, 1.0], [3.0, 1.0]]), torch.tensor([0, 1])).tolist()
+        [2.0, -2.0]
+    """
+    own = functional.one_hot(targets, scores.shape[1]).bool()
+    return scores[own] - scores.masked_fill(own, -torch.inf).amax(dim=1)

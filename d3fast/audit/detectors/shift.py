@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shared shifts: does one small picture, added to every image, push them all into one class?
+
+    s_t = -mean CE(f(clip(x + d_t)), t),   ||d_t||_2 <= size * sqrt(pixels)
+
+over clean x of other classes, for the d_t that makes it largest: normalised gradient steps with
+momentum, each followed by a projection onto the ball. Where inverted patches look for few pixels,
+this looks for small changes of all of them: blended pictures, residuals, smooth patterns.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from d3fast.audit.detectors.context import Subject
+from d3fast.runtime.checks import check_integer, check_number
+
+_AT_ONCE = 256
+_MOMENTUM, _STEP = 0.7, 0.2  # the step in units of the radius, falling to 0
+
+
+@dataclass(frozen=True)
+class SharedShift:
+    """Negative loss of each class under the best shared shift of a given size.
+
+    Args:
+        size: root mean square of the shift, in units of the range of the images.
+        steps: optimizer steps.
+        batch_size: images per class and step, drawn with replacement.
+        classes_at_once: classes in one forward pass; bounds the memory.
+
+    Raises:
+        ValueError: a number out of range.
+
+    Source:
+        Moosavi-Dezfooli et al., Universal adversarial perturbations, CVPR 2017, made targeted;
+        that a backdoored model has such a shift for its target and not for others is the idea of
+        Neural Cleanse.
+
+    Example:
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+        >>> subject = Subject(model, torch.rand(9, 1, 2, 2), torch.arange(9) % 3, 3)
+        >>> len(SharedShift(steps=2)(subject))
+        3
+    """
+
+    size: float = 0.1
+    steps: int = 40
+    batch_size: int = 16
+    classes_at_once: int = 10
+
+    name = "shift"
+    title = "Effect of a small shared shift toward the class"
+    spread = 0.0
+
+    def __post_init__(self) -> None:
+        check_number("size", self.size)
+        for name in ("steps", "batch_size", "classes_at_once"):
+            check_integer(name, getattr(self, name), 1)
+
+    def __call__(self, subject: Subject) -> Sequence[float]:
+        """One statistic per class; see ``Sign``."""
+        statistics: list[float] = []
+        for first in range(0, subject.classes, self.classes_at_once):
+            targets = range(first, min(first + self.classes_at_once, subject.classes))
+            shifts = self._search(subject, targets)
+            statistics += [
+                -_loss(subject, target, shift)
+                for target, shift in zip(targets, shifts, strict=True)
+            ]
+        return statistics
+
+    def _search(self, subject: Subject, targets: range) -> Tensor:
+        """The shifts (K, C, H, W) of K classes, which share nothing but the forward pass."""
+        images, count = subject.images, self.batch_size
+        others = [subject.others(target) for target in targets]
+        draws = [subject.draws(f"shared shift of class {target}") for target in targets]
+        goals = torch.tensor(targets, device=images.device).repeat_interleave(count)
+        radius = self.size * images[0].numel() ** 0.5
+        start = [torch.randn(images.shape[1:], generator=each) for each in draws]
+        shifts = torch.stack(start).to(images) * (self.size / 10)
+        velocity = torch.zeros_like(shifts)
+        for step in range(self.steps):
+            picks = torch.stack(
+                [
+                    own[torch.randint(len(own), (count,), generator=each)]
+                    for own, each in zip(others, draws, strict=True)
+                ]
+            ).to(images.device)  # (K, N)
+            moved = shifts.detach().requires_grad_()
+            with torch.enable_grad():
+                shifted = (images[picks] + moved[:, None]).clamp(0, 1)
+                scores = subject.scores(shifted.flatten(0, 1))
+                loss = functional.cross_entropy(scores, goals, reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, moved)
+            velocity = _MOMENTUM * velocity + gradient / _norms(gradient)
+            shifts = shifts - _STEP * (1 - step / self.steps) * radius * velocity
+            shifts = shifts * (radius / _norms(shifts)).clamp(max=1)
+        return shifts.detach()
+
+
+def _norms(each: Tensor) -> Tensor:
+    """2-norms of (K, C, H, W), as (K, 1, 1, 1), never 0."""
+    return each.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, 1, 1, 1)
+
+
+@torch.no_grad()
+def _loss(subject: Subject, target: int, shift: Tensor) -> float:
+    """Mean loss of a class on all images of others under its shift."""
+    total, others = 0.0, subject.others(target)
+    for pick in torch.split(others, _AT_ONCE):
+        shifted = (subject.images[pick.to(shift.device)] + shift).clamp(0, 1)
+        goal = torch.full((len(pick),), target, device=shift.device)
+        total += float(functional.cross_entropy(subject.scores(shifted), goal, reduction="sum"))
+    return total / len(others)

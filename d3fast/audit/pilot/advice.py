@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a pilot's numbers say: the front, how much each parameter matters, which setting to take."""
+
+from collections.abc import Mapping, Sequence
+from statistics import mean, median
+from typing import Any
+
+from d3fast.audit.pilot.halving import ranks, survivors
+from d3fast.audit.pilot.options import PARAMETERS
+
+Row = Mapping[str, Any]
+
+
+def attack_rate(row: Row) -> float:
+    """The ASR that counts: of the user's trigger where there is one, else of the inverted ones.
+
+    Example:
+        >>> attack_rate({"asr": None, "inversion_asr": 0.25}), attack_rate({"asr": 0.5})
+        (0.25, 0.5)
+    """
+    own = row["asr"]
+    return float(row["inversion_asr"] if own is None else own)
+
+
+def with_front(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Trials of one rung, marked where no other of them is better in ACC and ASR.
+
+    Example:
+        >>> rows = [{"acc": 0.9, "asr": 0.1}, {"acc": 0.8, "asr": 0.2}]
+        >>> [row["pareto"] for row in with_front(rows)]
+        [True, False]
+    """
+    rank = ranks([(row["acc"], attack_rate(row)) for row in rows])
+    return [{**row, "pareto": not place} for row, place in zip(rows, rank, strict=True)]
+
+
+def going_on(rows: Sequence[Row], count: int) -> list[int]:
+    """Numbers of the trials that go on to the next rung.
+
+    Held-out accuracy and the inverted triggers decide; a trigger of the user's own does not.
+    """
+    points = [(float(row["acc"]), float(row["inversion_asr"])) for row in rows]
+    return [rows[place]["trial"] for place in survivors(points, count)]
+
+
+def sensitivity(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """For each parameter the means of ACC and inversion-based ASR over its values.
+
+    Args:
+        rows: trials of the first rung, which no choice has thinned out.
+
+    Returns:
+        One row per parameter; the ranges are largest minus smallest mean, as fractions.
+    """
+    found = []
+    for name in PARAMETERS:
+        values = sorted({row[name] for row in rows})
+        means = {
+            key: [mean(row[key] for row in rows if row[name] == value) for value in values]
+            for key in ("acc", "inversion_asr")
+        }
+        found.append(
+            {
+                "kind": "sensitivity",
+                "parameter": name,
+                "values": values,
+                **means,
+                "acc_range": max(means["acc"]) - min(means["acc"]),
+                "asr_range": max(means["inversion_asr"]) - min(means["inversion_asr"]),
+            }
+        )
+    return found
+
+
+def lost(suspect: Row, row: Row) -> float:
+    """Points of held-out accuracy that a trial is below the suspect."""
+    return 100 * (suspect["correct"] - row["correct"]) / suspect["samples"]
+
+
+def recommendation(
+    suspect: Row, rows: Sequence[Row], max_acc_drop: float, full_epochs: int
+) -> dict[str, Any]:
+    """Which setting to take.
+
+    Of the trials that lose at most ``max_acc_drop`` points the one with the lowest ASR, then the
+    highest ACC, then the greatest distance. Where none is within, the one that loses least.
+
+    Args:
+        suspect: its row.
+        rows: trials of one rung, the last that is complete.
+        max_acc_drop: points.
+        full_epochs: of a whole repair, for its seconds.
+    """
+    within = [row for row in rows if lost(suspect, row) <= max_acc_drop + 1e-9]
+
+    def order(row: Row) -> tuple[float, ...]:
+        rates = (attack_rate(row), -row["acc"])
+        return (*(rates if within else rates[::-1]), -row["distance"], row["trial"])
+
+    best = min(within or rows, key=order)
+    each = median(row["seconds"] / row["epochs"] for row in rows)
+    return {
+        "kind": "recommendation",
+        "trial": best["trial"],
+        "rung": best["rung"],
+        **{name: best[name] for name in PARAMETERS},
+        "within": bool(within),
+        "acc_drop": lost(suspect, best),
+        "epochs": full_epochs,
+        "seconds_per_epoch": each,
+        "seconds": each * full_epochs,
+        "why": _why(suspect, best, len(rows), len(within), max_acc_drop),
+    }
+
+
+def _why(suspect: Row, best: Row, count: int, within: int, limit: float) -> str:
+    kind = "inverted triggers"
+    if best["asr"] is not None:
+        kind = "the trigger that was given"
+    drop, one = lost(suspect, best), 100 / suspect["samples"]
+    change = f"loses {drop:.1f} points of accuracy" if drop >= 0 else f"gains {-drop:.1f} points"
+    rate = f"{100 * attack_rate(best):.1f} %"
+    allowed = f"within {limit:g} point{'s' * (limit != 1)} after {best['epochs']} epochs"
+    if within:
+        verb = "stays" if within == 1 else "stay"
+        text = f"{within} of {count} settings {verb} {allowed}; of these it has the lowest success "
+        text += f"of {kind}, {rate}, and {change}"
+    else:
+        text = f"none of {count} settings stays {allowed}; this one loses least, {drop:.1f}, and "
+        text += f"the success of {kind} is {rate}"
+    coarse = ": the limit allows none to be lost" if one > limit else ""
+    return f"{text} (one of {suspect['samples']} held-out samples is {one:.1f} points{coarse})"

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``run_pilot``: many short repairs side by side, and what they say about a long one."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from d3fast.audit.pilot.advice import going_on, recommendation, sensitivity, with_front
+from d3fast.audit.pilot.halving import ladder
+from d3fast.audit.pilot.options import PilotOptions, Setting, draw_settings
+from d3fast.audit.pilot.trial import Bench, Trial, measure_suspect, run_trial, search, suspicious
+from d3fast.audit.pilot.workers import Crew
+from d3fast.data import Augment, ImageData
+from d3fast.detox import D3Config
+from d3fast.runtime.progress import progress_bar
+from d3fast.training.metrics import Trigger
+
+Row = dict[str, Any]
+# Classes of one search: small, so that workers share them; not one, so that a GPU has work.
+_CLASSES_AT_ONCE = 5
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """What came out.
+
+    Attributes:
+        rows: of kinds ``suspect``, ``trial`` (one per setting and rung), ``failed`` (in place of
+            it), ``sensitivity`` and ``recommendation``; docs/pilot.md says what is in them.
+        rungs: (settings, epochs) of all that were planned.
+        done: how many of them are complete.
+        base: all choices of a repair but the three that were tried.
+        seconds: since the pilot began.
+    """
+
+    rows: tuple[Row, ...]
+    rungs: tuple[tuple[int, int], ...]
+    done: int
+    base: D3Config
+    seconds: float
+
+    def of(self, kind: str) -> list[Row]:
+        """The rows of one kind."""
+        return [row for row in self.rows if row["kind"] == kind]
+
+    @property
+    def finished(self) -> bool:
+        """Whether all rungs are complete."""
+        return self.done == len(self.rungs)
+
+    @property
+    def recommended(self) -> Row:
+        """The row of the setting to take."""
+        (row,) = self.of("recommendation")
+        return row
+
+    @property
+    def config(self) -> D3Config:
+        """The configuration of a whole repair with that setting, for ``detoxify``."""
+        names = ("distance_weight", "clean_weight", "epsilon")
+        return Setting(*(self.recommended[name] for name in names)).config(self.base)
+
+
+def run_pilot(
+    model: nn.Module,
+    repair: ImageData,
+    held_out: ImageData,
+    *,
+    options: PilotOptions | None = None,
+    base: D3Config | None = None,
+    attack: Trigger | None = None,
+    augment: Augment | None = None,
+    devices: Sequence[str] = ("cpu",),
+    progress: bool = True,
+    on_rung: Callable[[Pilot], None] | None = None,
+) -> Pilot:
+    """Try settings of (w, lambda, epsilon) by short repairs, the better ones by longer ones.
+
+    Successive halving (Jamieson and Talwalkar, AISTATS 2016) over (accuracy on held-out samples,
+    success of inverted triggers): see ``audit.pilot.halving``. Every trial starts at the suspect
+    with the same seed.
+
+    Args:
+        model: the suspect; gives (N, classes) scores of images in [0, 1]. It is not changed.
+        repair: clean samples to repair with; triggers are searched on them too.
+        held_out: other clean samples, to measure on.
+        options: what is tried; ``PilotOptions()`` if ``None``.
+        base: the other choices of a repair; ``D3Config.auto()`` if ``None``. Trials keep lambda
+            as it is tried and neither end early nor recover.
+        attack: a trigger of the user's own. It is measured and counts in the recommendation; it
+            has no say in which settings go on.
+        augment: what is done to a batch of the repair; ``d3fast.detox.usual_augment`` if ``None``.
+        devices: one worker each, in processes of their own if there are several; the same one may
+            be named again. On CPUs the numbers do not depend on how many there are.
+        progress: show a progress bar.
+        on_rung: called with what is known after every rung.
+
+    Raises:
+        ValueError: parts without images or of different classes; a trigger that does not fit the
+            images; more than one device for a model that cannot be pickled; what ``detoxify``
+            and ``invert_all`` raise.
+        OSError: a worker was ended from outside.
+
+    Example:
+        >>> import torch
+        >>> from d3fast.audit.inversion import InversionOptions
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+        >>> data = ImageData(torch.rand(24, 1, 2, 2), torch.arange(24) % 3, ("a", "b", "c"))
+        >>> options = PilotOptions(trials=3, epochs=2, inversion=InversionOptions(steps=10))
+        >>> pilot = run_pilot(model, data, data, options=options, progress=False)
+        >>> pilot.rungs, len(pilot.of("trial")), pilot.config.clean_weight > 0
+        (((3, 1), (2, 2)), 5, True)
+    """
+    started, options = time.perf_counter(), options or PilotOptions()
+    base = base or D3Config.auto()
+    _check(repair, held_out, attack)
+    bench = Bench(model, repair, held_out, options, base, augment, attack)
+    rungs = tuple(ladder(options.trials, options.epochs, options.rungs, options.factor))
+    targets = [
+        range(at, min(at + _CLASSES_AT_ONCE, len(repair.classes)))
+        for at in range(0, len(repair.classes), _CLASSES_AT_ONCE)
+    ]
+    settings = draw_settings(options, base.seed, Setting.of(base))
+    steps = len(targets) + sum(count for count, _ in rungs)
+    with (
+        progress_bar("inverting triggers", steps, progress) as advance,
+        Crew(bench, devices, options.threads) as crew,
+    ):
+        found = crew.run(search, targets, partial(advance, "inverting triggers"))
+        patches, flagged = suspicious([patch for part in found for patch in part])
+        (suspect,) = crew.run(measure_suspect, [patches])
+        suspect["flagged"] = flagged
+        trials, failed = list[Row](), list[Row]()
+        numbers = list(range(len(settings)))
+        for rung, (_, epochs) in enumerate(rungs):
+            title = f"repairs of {epochs} epochs"
+            work = [Trial(i, settings[i], rung, epochs, patches) for i in numbers]
+            rows = crew.run(run_trial, work, partial(advance, title))
+            failed += [row for row in rows if row["kind"] == "failed"]
+            rows = with_front([row for row in rows if row["kind"] == "trial"])
+            if not rows:
+                raise ValueError(f"no setting could be repaired with: {failed[-1]['reason']}")
+            trials += rows
+            seconds = time.perf_counter() - started
+            pilot = _so_far(suspect, trials, failed, rungs, options, base, seconds)
+            if on_rung is not None:
+                on_rung(pilot)
+            if not pilot.finished:
+                numbers = going_on(rows, rungs[rung + 1][0])
+    return pilot
+
+
+def _so_far(
+    suspect: Row,
+    trials: Sequence[Row],
+    failed: Sequence[Row],
+    rungs: tuple[tuple[int, int], ...],
+    options: PilotOptions,
+    base: D3Config,
+    seconds: float,
+) -> Pilot:
+    """What is known after the last of some complete rungs."""
+    last = trials[-1]["rung"]
+    advice = recommendation(
+        suspect, [row for row in trials if row["rung"] == last], options.max_acc_drop, base.epochs
+    )
+    matters = sensitivity([row for row in trials if row["rung"] == 0])
+    rows = (suspect, *trials, *failed, *matters, advice)
+    return Pilot(rows, rungs, last + 1, base, seconds)
+
+
+def _check(repair: ImageData, held_out: ImageData, attack: Trigger | None) -> None:
+    for name, part in (("repair", repair), ("held_out", held_out)):
+        if not len(part):
+            raise ValueError(f"{name} must hold clean samples, got none")
+    if repair.classes != held_out.classes or repair.shape != held_out.shape:
+        raise ValueError("repair and held_out must be of the same classes and shape")
+    if attack is None:
+        return
+    try:
+        shape = attack.trigger(held_out.images[:1]).shape[1:]
+    except (RuntimeError, IndexError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"the trigger does not fit images of shape {held_out.shape}: {reason}"
+        ) from None
+    if shape != held_out.shape:
+        raise ValueError(f"the trigger makes {tuple(shape)} of images of shape {held_out.shape}")

@@ -1,0 +1,353 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One cell of the grid: a defence repairs a suspect model, and what is left of both is measured.
+
+The defence is called in ``repair_model``, whose arguments are the suspect's weights and the
+defender's clean samples: neither test data nor a trigger is within its reach. ACC, ASR and RA are
+measured afterwards, beside the floor that the clean twin set when the suspect was made.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from d3fast.attacks import Attack, load_attack
+from d3fast.benchmark.attack_jobs import AttackCell
+from d3fast.data import Augment, Augmented, ImageData, Splits, stratified_split
+from d3fast.defenses import D3, DEFENSES, Defense, DefenseResult, Pipeline
+from d3fast.detox import D3Config, save_weights
+from d3fast.io.files import folder as make_folder
+from d3fast.models import load_weights
+from d3fast.results.engine import Place, Row, finished, key_of
+from d3fast.runtime.checks import check_choice, check_integer, check_number
+from d3fast.runtime.devices import resolve_device
+from d3fast.runtime.seeding import generator
+from d3fast.training.metrics import Metrics, der, evaluate
+
+Options = Mapping[str, Any]
+_COUNTS = ("correct", "images", "hits", "robust", "triggered")
+
+
+def option_names(defense: str) -> frozenset[str]:
+    """Which options a defence of the registry takes; those of ``D3Config`` for D3.
+
+    Example:
+        >>> "epsilon" in option_names("d3"), "epochs" in option_names("fine-tuning")
+        (True, True)
+    """
+    make: Any = D3Config if DEFENSES[defense] is D3 else DEFENSES[defense]
+    return frozenset(f.name for f in dataclasses.fields(make) if f.init) - {"on_epoch"}
+
+
+def _make_stage(name: str, options: Options) -> Defense:
+    check_choice("defence", name, DEFENSES)
+    for option in options:
+        check_choice(f"option of {name}", option, sorted(option_names(name)))
+    make = DEFENSES[name]
+    return D3(D3Config(**options)) if make is D3 else make(**_nested(make(), options))
+
+
+def _nested(default: Any, options: Options) -> dict[str, Any]:
+    """Options of options are mappings here and dataclasses there; what they leave out stays."""
+    parts = {name: getattr(default, name) for name in options}
+    return {
+        name: dataclasses.replace(parts[name], **value)
+        if isinstance(value, Mapping) and dataclasses.is_dataclass(parts[name])
+        else value
+        for name, value in options.items()
+    }
+
+
+def _stage_options(name: str, options: Options, seed: int) -> dict[str, Any]:
+    seeded = {"seed": seed, **options} if "seed" in option_names(name) else options
+    stage: Any = _make_stage(name, seeded)
+    values = dataclasses.asdict(stage.config if isinstance(stage, D3) else stage)
+    return {key: value for key, value in values.items() if key in option_names(name)}
+
+
+@dataclass(frozen=True)
+class Repair:
+    """A line of the table: a defence, or several in a row, and their options.
+
+    Args:
+        name: of the registry; ``"fine-pruning+d3"`` runs the first and then the second.
+        options: one mapping per stage, as its constructor takes them (D3: fields of
+            ``D3Config``); stages without one have their defaults.
+        label: what the table calls it; ``name`` if empty.
+        augment: give it augmented batches or not; as the preset says if ``None``.
+
+    Raises:
+        ValueError: an unknown defence or option; a value that the defence refuses.
+
+    Example:
+        >>> repair = Repair("fine-tuning+d3", ({"epochs": 5},), label="both")
+        >>> first, second = repair.all_options(seed=3)
+        >>> first["epochs"], second["epochs"], second["seed"]
+        (5, 50, 3)
+        >>> type(repair.build(seed=3)).__name__
+        'Pipeline'
+    """
+
+    name: str
+    options: tuple[Options, ...] = ()
+    label: str = ""
+    augment: bool | None = None
+
+    def __post_init__(self) -> None:
+        for stage in self.name.split("+"):
+            check_choice("defence", stage, DEFENSES)
+        if len(self.options) > len(self.name.split("+")):
+            raise ValueError(
+                f"options must be one mapping per stage of {self.name}, got {len(self.options)}"
+            )
+        object.__setattr__(self, "label", self.label or self.name)
+        self.all_options(0)
+
+    def all_options(self, seed: int) -> tuple[dict[str, Any], ...]:
+        """Every option of every stage, defaults and the seed included."""
+        stages = self.name.split("+")
+        given = [*self.options, *[{}] * (len(stages) - len(self.options))]
+        pairs = zip(stages, given, strict=True)
+        return tuple(_stage_options(stage, options, seed) for stage, options in pairs)
+
+    def build(self, seed: int) -> Defense:
+        """The defence, made anew."""
+        return make_defense(self.name, self.all_options(seed))
+
+
+def make_defense(name: str, options: Iterable[Options]) -> Defense:
+    """A defence, or a pipeline written ``"a+b"``, from the options of its stages."""
+    stages = [
+        _make_stage(stage, given) for stage, given in zip(name.split("+"), options, strict=True)
+    ]
+    return stages[0] if len(stages) == 1 else Pipeline(*stages)
+
+
+def defender_samples(
+    clean: ImageData, count: int, held_out: float, seed: int
+) -> tuple[ImageData, ImageData | None, ImageData]:
+    """What a defender trains on, what it holds out (``None`` if nothing), and what it never gets.
+
+    Args:
+        clean: images kept aside for a defender.
+        count: how many of them it gets.
+        held_out: share of those that it holds out.
+        seed: draws both, stratified by class.
+
+    Raises:
+        ValueError: more samples than there are.
+    """
+    if count > len(clean):
+        raise ValueError(f"clean must be <= the {len(clean)} images kept aside, got {count}")
+    draws = generator(seed, "defender's samples")
+    own, others = stratified_split(clean.labels, [count, len(clean) - count], draws)
+    kept = round(held_out * count)
+    draws = generator(seed, "held-out samples")
+    val, train = stratified_split(clean.labels[own], [kept, count - kept], draws)
+    samples = clean.subset(own)
+    return samples.subset(train), samples.subset(val) if kept else None, clean.subset(others)
+
+
+def repair_model(
+    defense: Defense,
+    model: nn.Module,
+    clean_train: ImageData,
+    clean_val: ImageData | None,
+    *,
+    batch_size: int,
+    augment: Augment | None,
+    seed: int,
+    device: torch.device,
+    progress: bool,
+) -> DefenseResult:
+    """Let a defence repair a model. All that it can know of the world is among the arguments.
+
+    Args:
+        defense: what repairs.
+        model: the suspect.
+        clean_train: clean samples; their order is drawn anew in every pass.
+        clean_val: held-out clean samples.
+        batch_size: at most so many images per batch.
+        augment: what is done to every training batch.
+        seed: draws order and augmentation.
+        device: where to compute.
+        progress: show progress bars.
+
+    Raises:
+        ValueError: what the defence raises, for example on a model it cannot work on.
+    """
+    loader: Iterable[Any] = clean_train.batches(batch_size, generator(seed, "repair order"))
+    if augment is not None:
+        loader = Augmented(loader, augment, generator(seed, "repair augmentation"))
+    held_out = None if clean_val is None else clean_val.batches(1000)
+    return defense(model, loader, held_out, device=device, progress=progress)
+
+
+def read_suspect(cell: AttackCell, splits: Splits, folder: Path) -> tuple[nn.Module, Attack]:
+    """A suspect model and its trigger, as its cell left them.
+
+    Raises:
+        ValueError, OSError: they are missing or damaged.
+    """
+    model = cell.spec.fresh_model(splits)
+    load_weights(model, f"{cell.stem(folder)}.safetensors")
+    return model, load_attack(f"{cell.stem(folder)}.trigger.safetensors")
+
+
+def measured(row: Row) -> Metrics:
+    """The counts of a row."""
+    return Metrics(**{name: row[name] for name in _COUNTS})
+
+
+@dataclass(frozen=True)
+class RepairCell:
+    """One defence on one suspect model.
+
+    Attributes:
+        suspect: the cell that made the model; it has to be run before.
+        defense: name of the defence, or of the pipeline.
+        options: every option of every stage, defaults included: another default is another cell.
+        clean: number of the defender's samples.
+        batch_size: images per batch, at most.
+        held_out: share of the samples that is held out for choices inside the defence.
+        augment: what is done to every training batch.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    suspect: AttackCell
+    defense: str
+    options: tuple[Options, ...]
+    clean: int
+    batch_size: int
+    held_out: float = 0.2
+    augment: Augment | None = None
+
+    def __post_init__(self) -> None:
+        check_integer("clean", self.clean, 1)
+        check_integer("batch_size", self.batch_size, 1)
+        check_number("held_out", self.held_out)
+        if self.held_out >= 1:
+            raise ValueError(f"held_out must be < 1, got {self.held_out}")
+
+    @property
+    def seed(self) -> int:
+        """The suspect's."""
+        return self.suspect.spec.seed
+
+    @property
+    def name(self) -> str:
+        """Fit for a file name."""
+        return f"{self.suspect.name}-{self.defense}"
+
+    def weights(self, folder: Path) -> Path:
+        """Where the repaired model is, if it was kept."""
+        return folder / "models" / f"{key_of(self)}.safetensors"
+
+    def suspect_row(self, folder: Path) -> Row:
+        """What is known of the suspect.
+
+        Raises:
+            ValueError: its cell has not been run.
+        """
+        row = finished(self.suspect, folder)
+        if row is None:
+            raise ValueError(f"{self.suspect.name} has to be run before {self.name}")
+        return row
+
+    def run(self, place: Place, progress: bool) -> Row:
+        """Repair, then measure; a defence that cannot work on the model says why in the row."""
+        before = self.suspect_row(place.folder)
+        spec = self.suspect.spec
+        row: Row = {
+            "seed": self.seed,
+            "data": spec.data,
+            "model": spec.model,
+            "attack": spec.attack,
+            "adaptive": spec.adaptive,
+            "options": self.options,
+            "ratio": spec.ratio,
+            "clean": self.clean,
+            "floor": before.get("floor"),
+            "ra_ceiling": before.get("ra_ceiling"),
+        }
+        if before.get("refused"):
+            return {**row, "refused": f"no suspect: {before['refused']}"}
+        where = resolve_device(place.device)
+        splits = spec.splits(place.data_dir).to(where)
+        model, attack = read_suspect(self.suspect, splits, place.folder)
+        # Convolutions are faster so, on most devices.
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        try:
+            result = self.repair(model.to(where), splits.clean, where, progress)
+        except ValueError as error:
+            return {**row, "refused": str(error)}
+        if key_of(self) in place.keep:
+            make_folder(place.folder / "models")
+            save_weights(result.model, self.weights(place.folder))
+        after = evaluate(result.model, splits.test.batches(1000), attack)
+        return {**row, **comparison(before, after), **_record(result), "refused": None}
+
+    def repair(
+        self, model: nn.Module, clean: ImageData, device: torch.device, progress: bool
+    ) -> DefenseResult:
+        """Draw the defender's samples and let the defence work; see ``repair_model``."""
+        train, held_out, _ = defender_samples(clean, self.clean, self.held_out, self.seed)
+        return repair_model(
+            make_defense(self.defense, self.options),
+            model,
+            train,
+            held_out,
+            batch_size=self.batch_size,
+            augment=self.augment,
+            seed=self.seed,
+            device=device,
+            progress=progress,
+        )
+
+
+def comparison(before: Row, after: Metrics) -> Row:
+    """Rates and counts of a model, and what they are beside those of the suspect and its twin."""
+    suspect = measured(before)
+    assert after.asr is not None
+    return {
+        **after.as_dict(),
+        "asr_excess": after.asr - before["floor"],
+        "acc_loss": suspect.acc - after.acc,
+        "der": der(suspect, after),
+    }
+
+
+def _record(result: DefenseResult) -> Row:
+    history = result.history
+    return {
+        "seconds": result.seconds,
+        "epochs": len(history),
+        "val_accuracy": history[-1].val_accuracy if history else None,
+    }
+
+
+def suspect_row(cell: AttackCell, row: Row) -> Row:
+    """The row of a suspect model in the shape of a repaired one's."""
+    spec = cell.spec
+    shared: Row = {
+        "seed": spec.seed,
+        "data": spec.data,
+        "model": spec.model,
+        "attack": spec.attack,
+        "adaptive": spec.adaptive,
+        "options": row["options"],
+        "ratio": spec.ratio,
+        "clean": None,
+        "floor": row.get("floor"),
+        "ra_ceiling": row.get("ra_ceiling"),
+    }
+    if row.get("refused"):
+        return {**shared, "refused": row["refused"]}
+    training = {"seconds": row["seconds"], "epochs": spec.training.epochs, "val_accuracy": None}
+    return {**shared, **comparison(row, measured(row)), **training, "refused": None}

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of the benchmark brought down to what is shown: a grid of cells, means, a verdict on D3.
+
+One row is one model on one seed; a cell is all seeds of one attack x defence. A number that no row
+holds is ``None`` here and a dash wherever it is shown, never zero. Means over attacks are taken
+per seed first, so that their range is the spread over seeds:
+
+    m_s = mean over attacks of x[attack, s],   shown: mean over s of m_s, min m_s – max m_s
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+Row = Mapping[str, Any]
+NONE, FINE_TUNING, D3 = "none", "fine-tuning", "d3"
+_SETTING = ("data", "model", "clean", "ratio")
+# A model that was never poisoned has neither samples of a defender nor poisoned ones.
+_OPEN = {"clean": ("clean", "ratio"), "suspect": ("clean",)}
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Mean of the numbers that are there, or ``None`` if there are none.
+
+    Example:
+        >>> mean([1.0, None, 2.0]), mean([None])
+        (1.5, None)
+    """
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if present else None
+
+
+def attack_name(row: Row) -> str:
+    """The attack, and in brackets the adaptive attacker around it.
+
+    Example:
+        >>> attack_name({"attack": "badnets", "adaptive": "sam-3"})
+        'badnets (sam-3)'
+    """
+    adaptive = row.get("adaptive")
+    return f"{row['attack']} ({adaptive})" if adaptive else str(row["attack"])
+
+
+def defense_name(row: Row) -> str:
+    """The defence's label; a suspect model has had none."""
+    return NONE if row["kind"] == "suspect" else str(row["defense"])
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Attacks x defences under one setting.
+
+    Attributes:
+        cells: rows of all seeds by (attack, defence), refused ones included.
+        attacks: in the order they were run.
+        defenses: highest mean DER first; ``none`` is not among them.
+        seeds: all that any cell has.
+    """
+
+    cells: Mapping[tuple[str, str], tuple[Row, ...]]
+    attacks: tuple[str, ...]
+    defenses: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+    def rows(self, attack: str, defense: str) -> list[Row]:
+        """The measured rows of a cell."""
+        return [row for row in self.cells.get((attack, defense), ()) if not row.get("refused")]
+
+    def mean(self, attack: str, defense: str, key: str) -> float | None:
+        """Mean over the seeds of a cell."""
+        return mean(row.get(key) for row in self.rows(attack, defense))
+
+    def all_rows(self, defense: str) -> list[Row]:
+        """The measured rows of a defence."""
+        return [row for attack in self.attacks for row in self.rows(attack, defense)]
+
+    def seed_means(self, defense: str, key: str) -> list[float]:
+        """Per seed, the mean over attacks; a seed without a number is left out."""
+        rows = self.all_rows(defense)
+        means = (mean(row.get(key) for row in rows if row["seed"] == s) for s in self.seeds)
+        return [value for value in means if value is not None]
+
+    def overall(self, defense: str, key: str) -> float | None:
+        """Mean over seeds of ``seed_means``."""
+        return mean(self.seed_means(defense, key))
+
+    def worst(self, defense: str, key: str) -> Row | None:
+        """The row with the largest number."""
+        rows = [row for row in self.all_rows(defense) if row.get(key) is not None]
+        return max(rows, key=lambda row: row[key], default=None)
+
+    def floor(self, attack: str, key: str = "floor") -> float | None:
+        """What the clean twin scores under the attack's trigger; a refused row says it too."""
+        by_seed = {
+            row["seed"]: row[key]
+            for defense in (NONE, *self.defenses)
+            for row in self.cells.get((attack, defense), ())
+            if row.get(key) is not None
+        }
+        return mean(by_seed.values())
+
+    def attack_refusal(self, attack: str) -> str | None:
+        """Why the attack was refused on every seed, if it was."""
+        suspects = self.cells.get((attack, NONE), ())
+        refused = [str(row["refused"]) for row in suspects if row.get("refused")]
+        return refused[0] if refused and len(refused) == len(suspects) else None
+
+    def expected(self) -> int:
+        """How many rows a defence has if none is missing and none was refused."""
+        refused = sum(
+            bool(row.get("refused"))
+            for attack in self.attacks
+            for row in self.cells.get((attack, NONE), ())
+        )
+        return len(self.attacks) * len(self.seeds) - refused
+
+
+def _derived(rows: Sequence[Row]) -> list[Row]:
+    """Rows with the ASR over the floor, and the ACC against fine-tuning on the same model."""
+    tuned = {
+        (attack_name(row), row["seed"]): row.get("acc")
+        for row in rows
+        if defense_name(row) == FINE_TUNING and not row.get("refused")
+    }
+    full: list[Row] = []
+    for row in rows:
+        new = dict(row)
+        asr, floor = row.get("asr"), row.get("floor")
+        if row.get("asr_excess") is None and asr is not None and floor is not None:
+            new["asr_excess"] = asr - floor
+        base = tuned.get((attack_name(row), row["seed"]))
+        if row.get("acc") is not None and base is not None:
+            new["acc_change"] = row["acc"] - base
+        full.append(new)
+    return full
+
+
+def grid(rows: Sequence[Row], adaptive: bool = False) -> Grid:
+    """The grid of plain or of adaptive attacks of one setting.
+
+    Args:
+        rows: of any kind; ablations, relearning and clean twins are passed over.
+        adaptive: which attacks.
+
+    Example:
+        >>> row = {"kind": "repair", "seed": 0, "attack": "badnets", "adaptive": None,
+        ...        "defense": "d3", "acc": 0.9, "asr": 0.02, "floor": 0.01}
+        >>> made = grid([row])
+        >>> made.attacks, made.defenses, round(made.mean("badnets", "d3", "asr_excess"), 3)
+        (('badnets',), ('d3',), 0.01)
+    """
+    chosen = [
+        row
+        for row in rows
+        if row["kind"] in ("suspect", "repair")
+        and not row.get("ablation")
+        and bool(row.get("adaptive")) == adaptive
+    ]
+    cells: dict[tuple[str, str], dict[int, Row]] = {}
+    for row in _derived(chosen):
+        cells.setdefault((attack_name(row), defense_name(row)), {})[row["seed"]] = row
+    names = dict.fromkeys(name for _, name in cells if name != NONE)
+    made = Grid(
+        {key: tuple(by_seed.values()) for key, by_seed in cells.items()},
+        tuple(dict.fromkeys(attack_name(row) for row in chosen)),
+        tuple(names),
+        tuple(sorted({row["seed"] for row in chosen})),
+    )
+    ranks = {name: made.overall(name, "der") for name in names}
+    order = sorted(names, key=lambda name: (ranks[name] is None, -(ranks[name] or 0.0)))
+    return replace(made, defenses=tuple(order))
+
+
+def both_grids(rows: Sequence[Row]) -> tuple[Grid, Grid]:
+    """The grid of plain attacks and that of adaptive ones, defences of both in one order."""
+    plain, adaptive = grid(rows), grid(rows, adaptive=True)
+    order = (*plain.defenses, *adaptive.defenses)
+    shared = tuple(name for name in dict.fromkeys(order) if name in adaptive.defenses)
+    return plain, replace(adaptive, defenses=shared)
+
+
+def sections(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows by setting: data, model, number of clean samples, share of poisoned samples.
+
+    A row that leaves a part of the setting open (a suspect model does not know how many clean
+    samples its defender will have) belongs to all that fit.
+
+    Returns:
+        rows by what tells the setting from the others; one setting alone has an empty name.
+
+    Example:
+        >>> row = {"kind": "repair", "model": "vgg", "clean": 500, "ratio": 0.1}
+        >>> list(sections([row, {**row, "clean": 50}]))
+        ['500 clean samples', '50 clean samples']
+    """
+    found = dict.fromkeys(
+        tuple(row.get(key) for key in _SETTING)
+        for row in rows
+        if row["kind"] == "repair" and not row.get("ablation")
+    )
+    found = found or {(None,) * len(_SETTING): None}
+    differs = [len({setting[i] for setting in found}) > 1 for i in range(len(_SETTING))]
+    texts = ("{}", "{}", "{} clean samples", "{:.1%} poisoned")
+    result: dict[str, list[Row]] = {}
+    for setting in found:
+        name = ", ".join(
+            text.format(part)
+            for text, part, shown in zip(texts, setting, differs, strict=True)
+            if shown and part is not None
+        )
+        result[name or ("other" if result else "")] = [
+            row
+            for row in rows
+            if all(
+                part is None or row.get(key) in (None, part) or key in _OPEN.get(row["kind"], ())
+                for key, part in zip(_SETTING, setting, strict=True)
+            )
+        ]
+    return result
+
+
+ByValue = dict[Any, list[Row]]
+
+
+def ablations(rows: Sequence[Row]) -> dict[str, dict[str, ByValue]]:
+    """Measured rows of ablations by factor, defence and value; numbers ascend."""
+    found: dict[str, dict[str, ByValue]] = {}
+    for row in _derived([row for row in rows if row.get("ablation")]):
+        value = row["ablation"]["value"]
+        value = value if isinstance(value, (int, float, str)) else str(value)
+        by_defense = found.setdefault(str(row["ablation"]["factor"]), {})
+        at_value = by_defense.setdefault(defense_name(row), {}).setdefault(value, [])
+        if not row.get("refused"):
+            at_value.append(row)
+    for by_defense in found.values():
+        for name, by_value in by_defense.items():
+            if is_numeric(by_value):
+                by_defense[name] = dict(sorted(by_value.items()))
+    return found
+
+
+def is_numeric(values: Iterable[Any]) -> bool:
+    """Whether all are numbers, so that they have an order and a distance."""
+    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+
+
+def relearning(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
+    """Measured relearning rows by attack and what the model was before."""
+    found: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        if row["kind"] == "relearning" and not row.get("refused"):
+            found.setdefault(attack_name(row), {}).setdefault(str(row["defense"]), []).append(row)
+    return found

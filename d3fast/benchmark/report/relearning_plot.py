@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The figure of the relearning test: ASR over the number of poisoned samples, a line per model.
+
+Up to 12 models are told apart by colour, dashes and marker together; the legend stands in the order
+of the lines' right ends.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from statistics import fmean
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from d3fast.benchmark.demo import CLEAN
+from d3fast.results.plot import AMBER, BLUE, GREEN, GREY, INK, ORANGE, PINK, SKY, STYLE
+
+# Okabe and Ito without their yellow, which is hard to see on white.
+_COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, AMBER, INK)
+_DASHES = ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)))
+_MARKERS = "osD^vP*X<>h"
+
+Curves = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def _shared_ks(curves: Curves) -> list[int]:
+    if not curves or not all(curves.values()):
+        raise ValueError("curves must hold one run or more for every model")
+    found = {tuple(run["ks"]) for runs in curves.values() for run in runs}
+    if len(found) != 1:
+        raise ValueError(f"all runs must have the same ks, got {sorted(found)}")
+    return list(found.pop())
+
+
+def _draw(axes: Axes, ks: list[int], runs: Sequence[Mapping[str, Any]], look: Any) -> None:
+    columns = zip(*(run["asr"] for run in runs), strict=True)
+    rates = [[100 * value for value in column] for column in columns]
+    axes.plot(ks, [fmean(column) for column in rates], markersize=4, linewidth=1.4, **look)
+    if len(runs) > 1:
+        lows, highs = [min(column) for column in rates], [max(column) for column in rates]
+        axes.fill_between(ks, lows, highs, color=look["color"], alpha=0.12, linewidth=0)
+
+
+def _number_axis(axes: Axes, ks: list[int]) -> None:
+    axes.set_xscale("symlog", linthresh=1, linscale=0.4)
+    axes.set_xticks(ks, [f"{k}\nclean" if k == 0 else str(k) for k in ks])
+    axes.set_xticks([], minor=True)
+    axes.set_xlim(-0.2, 1.2 * ks[-1])  # margins of a symlog axis are as wide as a decade
+    axes.set_xlabel("poisoned samples")
+    axes.set_ylim(-3, 103)
+
+
+def relearning_figure(curves: Curves, floor: float, *, never_poisoned: str = CLEAN) -> Figure:
+    """ASR over the number of poisoned samples: mean over seeds, and the range as a band.
+
+    Args:
+        curves: for every model what ``Relearning.as_dict`` gave, one per seed. The legend names
+            each with its mean ``area``.
+        floor: ASR of the never-poisoned model before any fine-tuning, a fraction.
+        never_poisoned: which of ``curves`` is drawn grey and dotted.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: nothing to draw; runs over different ks.
+
+    Example:
+        >>> run = {"ks": [0, 1, 10], "asr": [0.0, 0.2, 0.9], "area": 0.55}
+        >>> figure = relearning_figure({"D3": [run, run]}, floor=0.02)
+        >>> figure.axes[0].get_xlabel()
+        'poisoned samples'
+    """
+    ks = _shared_ks(curves)
+    looks = (
+        {"color": colour, "linestyle": dashes, "marker": marker}
+        for colour, dashes, marker in zip(cycle(_COLOURS), cycle(_DASHES), cycle(_MARKERS))
+    )
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 4), layout="constrained")
+        axes = figure.subplots()
+        ends = {}
+        for name, runs in curves.items():
+            grey = {"color": GREY, "linestyle": ":", "marker": "."}
+            look: Any = grey if name == never_poisoned else next(looks)
+            area = fmean(run["area"] for run in runs)
+            _draw(axes, ks, runs, {**look, "label": f"{name}  {area:.2f}"})
+            ends[axes.lines[-1]] = fmean(run["asr"][-1] for run in runs)
+        level = axes.axhline(100 * floor, color=GREY, linewidth=0.8, label="floor")
+        _number_axis(axes, ks)
+        axes.set_title("Attack success rate after fine-tuning, %", loc="left")
+        handles = sorted(ends, key=lambda line: -ends[line])
+        figure.legend(
+            handles=[*handles, level],
+            loc="outside right upper",
+            frameon=False,
+            handlelength=3.6,
+            title="area under the curve",
+            alignment="left",
+        )
+    return figure

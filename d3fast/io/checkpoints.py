@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fill a model with weights from a file that is not trusted.
+
+``d3fast.io.weight_files`` lists what the file holds. That is compared with the model, name by
+name, shape by shape, before a tensor is read; so no more is read than the model has room for.
+What was read is looked at before a single weight is overwritten.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from d3fast.io.stored import Other, Stored
+from d3fast.io.untrusted import error_text, printable
+from d3fast.io.weight_files import open_weights
+
+# What training scripts call the weights within a checkpoint, and what wrappers put before names.
+_NESTED = ("state_dict", "model_state_dict", "model", "net")
+_PREFIXES = ("module.", "_orig_mod.")
+
+
+def _quoted(name: object) -> str:
+    return f"'{printable(name, 100)}'"
+
+
+def _listed(names: Iterable[str], most: int = 3) -> str:
+    found = sorted(names)
+    more = f" and {len(found) - most} more" if len(found) > most else ""
+    return ", ".join(map(_quoted, found[:most])) + more
+
+
+def _named_tensors(held: Any, path: Path) -> dict[str, Stored]:
+    """The weights themselves, out of what training scripts put around them."""
+    for _ in _NESTED:  # a file may nest them without end
+        if not isinstance(held, Mapping):
+            break
+        inner = next((held[n] for n in _NESTED if isinstance(held.get(n), Mapping)), None)
+        if inner is None:
+            break
+        held = inner
+    shown = printable(path)
+    if not isinstance(held, Mapping):
+        raise ValueError(f"{shown} must hold weights by name, it holds {_kind(held)}")
+    for name, value in held.items():
+        if not isinstance(name, str):
+            key = printable(name, 40)
+            raise ValueError(f"{shown} must hold weights by name, it has the key {key}")
+        if not isinstance(value, Stored):
+            raise ValueError(
+                f"{shown}: {_quoted(name)} must be a dense tensor, it is {_kind(value)}"
+            )
+    return dict(held)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Other):
+        return value.kind
+    return "a Tensor" if isinstance(value, Stored) else f"a {type(value).__name__}"
+
+
+def _without_prefix(given: dict[str, Stored], own: Mapping[str, Tensor]) -> dict[str, Stored]:
+    """Names without what ``DataParallel`` or ``torch.compile`` put before every one of them."""
+
+    def shared(names: Iterable[str]) -> str | None:
+        listed = list(names)
+        return next((p for p in _PREFIXES if all(n.startswith(p) for n in listed)), None)
+
+    while given:
+        prefix = shared(given)
+        if prefix is None or shared(own) == prefix:
+            break
+        given = {name.removeprefix(prefix): value for name, value in given.items()}
+    return given
+
+
+def _same_memory(tensor: Tensor) -> tuple[Any, ...]:
+    return (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+
+
+def _as_stored(tensor: Tensor) -> Stored:
+    return Stored(tuple(tensor.shape), tensor.dtype, lambda: tensor)
+
+
+def _complete(given: dict[str, Stored], own: Mapping[str, Tensor]) -> dict[str, Stored]:
+    """Add what a file may leave out: a tied weight's other names, and counts of batch norm."""
+    by_memory = {_same_memory(own[n]): n for n in own if n in given and own[n].data_ptr()}
+    whole = dict(given)
+    for name in own.keys() - given.keys():
+        twin = by_memory.get(_same_memory(own[name]))
+        if twin is not None:
+            whole[name] = given[twin]
+        elif name.endswith("num_batches_tracked"):  # not there before torch 0.4.1
+            whole[name] = _as_stored(own[name])
+    return whole
+
+
+def _fits(given: torch.dtype, own: torch.dtype) -> bool:
+    """Whether every value of one dtype is one of the other, of the same kind of number."""
+    if given == own:
+        return True
+    kinds = [(d.is_floating_point, d.is_complex, d == torch.bool) for d in (given, own)]
+    try:
+        return kinds[0] == kinds[1] and torch.promote_types(given, own) == own
+    except RuntimeError:  # 8-bit floats
+        return False
+
+
+def _check(given: Mapping[str, Stored], own: Mapping[str, Tensor], path: Path) -> None:
+    """Compare what the file lists with the model; nothing is read."""
+    misfit = f"{printable(path)} does not fit the model:"
+    lacks, extra = own.keys() - given.keys(), given.keys() - own.keys()
+    if lacks or extra:
+        parts = [f"it lacks {_listed(lacks)}"] if lacks else []
+        parts += [f"the model has no {_listed(extra)}"] if extra else []
+        raise ValueError(f"{misfit} {'; '.join(parts)}")
+    for name, stored in given.items():
+        target = own[name]
+        if stored.shape != target.shape:
+            raise ValueError(
+                f"{misfit} {name!r} has shape {printable(stored.shape, 100)}, the model's "
+                f"{tuple(target.shape)}"
+            )
+        if not _fits(stored.dtype, target.dtype):
+            raise ValueError(f"{misfit} {name!r} is {stored.dtype}, the model's {target.dtype}")
+
+
+def _read(given: Mapping[str, Stored], own: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Read the values, and refuse those that no model has."""
+    twins: dict[tuple[Any, ...], str] = {}
+    values: dict[str, Tensor] = {}
+    for name, stored in given.items():
+        try:
+            value = values[name] = stored.read()
+        except Exception as error:
+            raise ValueError(
+                f"{printable(path)} is damaged: {name!r} cannot be read: {error_text(error)}"
+            ) from None
+        if value.shape != stored.shape or value.dtype != stored.dtype:
+            raise ValueError(f"{printable(path)}: {name!r} is not what the file says it is")
+        if not bool(value.isfinite().all()):
+            raise ValueError(f"{printable(path)}: {name!r} holds NaN or inf")
+        target = own[name]
+        twin = twins.setdefault(_same_memory(target), name) if target.data_ptr() else name
+        if not torch.equal(values[twin], value):
+            raise ValueError(
+                f"{printable(path)} does not fit the model: {twin!r} and {name!r} differ, in the "
+                "model they are one"
+            )
+    return values
+
+
+@torch.no_grad()
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Overwrite a model's weights and buffers by those of a file, all of them or none.
+
+    A ``.safetensors`` file, or one that ``torch.save`` wrote (``.pt``, ``.pth``, ``.bin``,
+    ``.ckpt``, ``.tar``). The weights may be under ``state_dict``, ``model_state_dict``, ``model``
+    or ``net`` and all have a prefix ``module.`` or ``_orig_mod.``. A narrower dtype of the same
+    kind is widened. No code from the file is run, and no more is read than the model has.
+
+    Args:
+        model: the model; stays where it is, in its dtypes.
+        path: the file.
+
+    Raises:
+        ValueError: a damaged file; one that holds anything but tensors; names, shapes or dtypes
+            that do not fit; NaN or inf. The model is then as it was before.
+        OSError: the file is not there or cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> from safetensors.torch import save_file
+        >>> model = nn.Linear(2, 1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder, "weights.safetensors")
+        ...     save_file({"weight": torch.ones(1, 2), "bias": torch.zeros(1)}, file)
+        ...     load_weights(model, file)
+        >>> model.weight.tolist()
+        [[1.0, 1.0]]
+    """
+    path = Path(path)
+    state = model.state_dict()
+    lazy = [name for name, value in state.items() if is_lazy(value)]
+    if lazy:
+        raise ValueError(f"{lazy[0]!r} has no shape yet: run the model on a batch first")
+    own = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    with open_weights(path) as held:
+        given = _complete(_without_prefix(_named_tensors(held, path), own), own)
+        _check(given, own, path)
+        values = _read(given, own, path)
+    for name, value in values.items():
+        own[name].copy_(value)

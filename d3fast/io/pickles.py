@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pickles of plain data, read without unpickling.
+
+A pickle is a program for a small stack machine, and some of its instructions call functions that
+it names itself. Here the instructions that build plain data are followed; what a pickle names is
+never looked up or imported, and a call goes to a function of the reader's own, which knows a few
+names by heart and refuses all others. ``torch.save`` and the python version of CIFAR store their
+data so.
+"""
+
+import pickletools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from d3fast.io.untrusted import error_text
+
+MAX_INSTRUCTIONS = 2**21  # 50,000 tensors, or 500,000 numbers; two seconds
+_PUSH = {
+    "BININT",
+    "BININT1",
+    "BININT2",
+    "LONG1",
+    "LONG4",
+    "BINBYTES",
+    "SHORT_BINBYTES",
+    "BINBYTES8",
+    "BINUNICODE",
+    "SHORT_BINUNICODE",
+    "BINUNICODE8",
+    "BINFLOAT",
+}
+_STRINGS = ("BINSTRING", "SHORT_BINSTRING")  # of Python 2
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_MARK = object()
+_LONG_NAME = 500
+
+
+class AsksForCode(ValueError):
+    """A pickle that names something other than plain data; ``args[0]`` is the name."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """A function or class that a pickle names, ``"module attribute"``; only ever compared."""
+
+    name: str
+
+
+class _OtherKey:
+    """Stands for a key that is neither text nor a number.
+
+    Hash and text of nested tuples, which a pickle may build, take time without bound.
+    """
+
+    def __repr__(self) -> str:
+        return "of several parts"
+
+
+def plain_key(key: Any) -> Any:
+    """A key that is quick to hash and to print."""
+    return key if key is None or isinstance(key, str | bytes | int | float) else _OtherKey()
+
+
+def _nothing_is_persistent(identity: Any) -> Any:
+    raise ValueError("it refers to things outside itself")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What becomes of the instructions that are more than plain data.
+
+    Attributes:
+        call: gets the name of a function or class and a tuple of arguments.
+        set_state: gets an object and the state it is to be given.
+        find: gets a name when it is met.
+        persistent: gets the identity of something that is stored outside the pickle.
+        text: turns a string of Python 2, decoded as Latin-1, into what it is meant to be.
+    """
+
+    call: Callable[[str, tuple[Any, ...]], Any]
+    set_state: Callable[[Any, Any], None]
+    find: Callable[[str], Any] = Name
+    persistent: Callable[[Any], Any] = _nothing_is_persistent
+    text: Callable[[str], Any] = str
+
+
+class _Machine:
+    """The stack machine, less everything that could do harm."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+
+    def follow(self, name: str, argument: Any) -> None:
+        if name in _PUSH:
+            self.stack.append(argument)
+        elif name in _STRINGS:
+            self.stack.append(self.reader.text(argument))
+        elif name in _CONSTANTS:
+            self.stack.append(_CONSTANTS[name])
+        elif name in _TUPLES:
+            self.stack.append(tuple(self._pop(_TUPLES[name])))
+        elif name in ("BINPUT", "LONG_BINPUT"):
+            self.memo[argument] = self.stack[-1]
+        elif name == "MEMOIZE":
+            self.memo[len(self.memo)] = self.stack[-1]
+        elif name in ("BINGET", "LONG_BINGET"):
+            self.stack.append(self.memo[argument])
+        elif name not in ("PROTO", "FRAME", "STOP"):
+            self._build(name, argument)
+
+    def _build(self, name: str, argument: Any) -> None:
+        if name == "MARK":
+            self.stack.append(_MARK)
+        elif name == "EMPTY_LIST":
+            self.stack.append([])
+        elif name == "EMPTY_DICT":
+            self.stack.append({})
+        elif name == "TUPLE":
+            self.stack.append(tuple(self._pop_to_mark()))
+        elif name in ("APPEND", "APPENDS"):
+            items = self._pop_to_mark() if name == "APPENDS" else self._pop(1)
+            self._top(list).extend(items)
+        elif name in ("SETITEM", "SETITEMS"):
+            items = self._pop_to_mark() if name == "SETITEMS" else self._pop(2)
+            keys = map(plain_key, items[::2])
+            self._top(dict).update(zip(keys, items[1::2], strict=True))
+        else:
+            self._refer(name, argument)
+
+    def _refer(self, name: str, argument: Any) -> None:
+        if name == "GLOBAL":
+            self.stack.append(self._find(argument))
+        elif name == "STACK_GLOBAL":
+            self.stack.append(self._find(*self._pop(2)))
+        elif name == "INST":
+            self.stack.append(self._call(self._find(argument), tuple(self._pop_to_mark())))
+        elif name == "OBJ":
+            function, *arguments = self._pop_to_mark()
+            self.stack.append(self._call(function, tuple(arguments)))
+        elif name in ("REDUCE", "NEWOBJ"):
+            self.stack.append(self._call(*self._pop(2)))
+        elif name == "BUILD":
+            (state,) = self._pop(1)
+            self.reader.set_state(self.stack[-1], state)
+        elif name == "BINPERSID":
+            self.stack.append(self.reader.persistent(self._pop(1)[0]))
+        else:
+            raise ValueError(f"its instruction {name} is not one of plain data")
+
+    def _find(self, *parts: str) -> Any:
+        if sum(map(len, parts)) > _LONG_NAME:  # each time it is met it would be copied
+            raise ValueError("it names something by a name that is too long")
+        return self.reader.find(" ".join(parts))
+
+    def _call(self, function: Any, arguments: Any) -> Any:
+        if not isinstance(function, Name) or not isinstance(arguments, tuple):
+            raise ValueError("it calls something that is no function")
+        return self.reader.call(function.name, arguments)
+
+    def _pop(self, count: int) -> list[Any]:
+        start = len(self.stack) - count
+        if start < 0:
+            raise IndexError("its stack is empty")
+        items = self.stack[start:]
+        del self.stack[start:]
+        return items
+
+    def _pop_to_mark(self) -> list[Any]:
+        items = []
+        while (item := self.stack.pop()) is not _MARK:
+            items.append(item)
+        return items[::-1]
+
+    def _top(self, kind: type) -> Any:
+        if type(self.stack[-1]) is not kind:
+            raise ValueError("it fills something that is not there")
+        return self.stack[-1]
+
+
+def read_pickle(content: bytes | BinaryIO, reader: Reader, limit: int = MAX_INSTRUCTIONS) -> Any:
+    """What a pickle holds.
+
+    Args:
+        content: the pickle; a file is left at what follows it.
+        reader: see there.
+        limit: how many instructions it may have.
+
+    Returns:
+        Its lists, tuples, dictionaries, numbers and text, and what ``reader`` made of the rest.
+        They may contain themselves.
+
+    Raises:
+        AsksForCode: if ``reader`` does, on a name or a call.
+        ValueError: a damaged pickle, an instruction that is not one of plain data, more than
+            ``limit`` of them.
+
+    Example:
+        >>> import pickle
+        >>> read_pickle(pickle.dumps([1, {"a": (2.5, None)}]), Reader(print, print))
+        [1, {'a': (2.5, None)}]
+    """
+    machine = _Machine(reader)
+    try:
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+            if count >= limit:
+                raise ValueError(f"it has more than {limit} instructions")
+            machine.follow(opcode.name, argument)
+        (result,) = machine.stack
+    except (AsksForCode, ValueError):
+        raise
+    except Exception as error:  # whatever instructions out of place lead to
+        raise ValueError(f"it is a damaged pickle: {error_text(error)}") from None
+    return result

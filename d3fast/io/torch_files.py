@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``torch.save`` wrote, read without unpickling and without ``torch.load``.
+
+Both formats hold a pickle that says how tensors lie in storages, and the storages' bytes: a zip
+archive with ``data.pkl`` and ``data/0``, ``data/1`` and so on, none packed; or, before torch
+1.6, pickles one behind the other and the storages after them. The pickle is followed by
+``d3fast.io.pickles``; nothing it names is looked up, imported or called. A tensor's bytes are read
+when somebody who knows how large it may be asks for them, so optimizer state costs nothing.
+
+``torch.load(weights_only=True)`` ran code from files up to torch 2.5 (CVE-2025-32434), corrupted
+memory up to 2.9 (CVE-2026-24747), and builds every tensor before one of them can be looked at.
+"""
+
+import io
+import math
+import struct
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from d3fast.io.pickles import AsksForCode, Name, Reader, plain_key, read_pickle
+from d3fast.io.stored import Other, Stored
+from d3fast.io.untrusted import printable, zip_members
+
+_MAX_PICKLE = 2**26
+_MAGIC = 0x1950A86A20F9469CFC6C
+_PROTOCOL = 1001
+_FEW = 1000  # instructions of the pickles before the one that counts
+
+_STORAGES = {
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+    "UntypedStorage": torch.uint8,
+}
+_QUANTISED = (
+    "QInt8Storage",
+    "QUInt8Storage",
+    "QInt32Storage",
+    "QUInt4x2Storage",
+    "QUInt2x4Storage",
+)
+_DTYPES = {f"torch {n}": v for n, v in vars(torch).items() if isinstance(v, torch.dtype)}
+_DICTS = ("collections OrderedDict", "collections Counter")
+_TENSORS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3")
+_PARAMETERS = ("_rebuild_parameter", "_rebuild_parameter_with_state")
+_PLAIN_TYPES = ("torch Tensor", "torch._tensor Tensor", "torch.nn.parameter Parameter")
+_SUBCLASS = ("torch._tensor _rebuild_from_type_v2", "torch._tensor _rebuild_from_type")
+# What else is harmless beside weights, and what it is called where a weight should be.
+_OTHERS = {
+    "torch._utils _rebuild_sparse_tensor": "a sparse tensor",
+    "torch._utils _rebuild_qtensor": "a quantised tensor",
+    "torch._utils _rebuild_meta_tensor_no_storage": "a tensor without values",
+    "torch._utils _rebuild_nested_tensor": "a nested tensor",
+    "torch._utils _rebuild_wrapper_subclass": "a tensor of another class",
+    "torch._utils _rebuild_device_tensor_from_numpy": "a tensor of another device",
+    "torch._utils _rebuild_device_tensor_from_cpu_tensor": "a tensor of another device",
+    "torch.serialization _get_layout": "a layout",
+    "torch device": "a device",
+    "_codecs encode": "bytes",
+    **{
+        f"{module} {name}": f"a {name}"
+        for module in ("builtins", "__builtin__")
+        for name in ("bytearray", "set", "complex")
+    },
+}
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """Bytes in the file that tensors lie in."""
+
+    key: str
+    dtype: torch.dtype
+    start: int  # of this view, in elements
+
+
+def _find(name: str) -> Any:
+    if name in _DTYPES:
+        return _DTYPES[name]
+    module, _, attribute = name.partition(" ")
+    known = (
+        name in (*_DICTS, *_PLAIN_TYPES, *_SUBCLASS, "torch Size")
+        or name in _OTHERS
+        or (module == "torch._utils" and attribute in (*_TENSORS, *_PARAMETERS))
+        or (
+            module in ("torch", "torch.cuda", "torch.storage")
+            and attribute in (*_STORAGES, *_QUANTISED)
+        )
+    )
+    if not known:
+        raise AsksForCode(name.replace(" ", ".", 1))
+    return Name(name)
+
+
+def _sizes(given: Any) -> tuple[int, ...]:
+    if len(given) > 64 or not all(type(n) is int and 0 <= n < 2**63 for n in given):
+        raise ValueError("a tensor has sizes or strides that none can have")
+    return tuple(given)
+
+
+def _key(given: Any) -> str:
+    if not isinstance(given, str | int):  # the text of nested tuples may have no end
+        raise ValueError("a storage has a key that is no text")
+    return str(given)
+
+
+def _dict(arguments: tuple[Any, ...]) -> dict[Any, Any]:
+    """What ``OrderedDict`` and ``Counter`` make of a dictionary or a list of pairs."""
+    given = arguments[0] if arguments else {}
+    if isinstance(given, dict):
+        return given
+    made = {plain_key(key): value for key, value in given}
+    given.clear()  # or a list that is handed over a million times would be copied as often
+    return made
+
+
+@dataclass
+class _Contents:
+    """Follows the calls of one pickle.
+
+    Attributes:
+        read: reads bytes of a storage, given its key, the first byte and their number.
+        storages: bytes per element of those that the pickle names, by key.
+    """
+
+    read: Callable[[str, int, int], bytearray]
+    storages: dict[str, int] = field(default_factory=dict)
+
+    def reader(self) -> Reader:
+        return Reader(self.call, _keep, _find, self.persistent, _utf8)
+
+    def persistent(self, identity: Any) -> Any:
+        kind, storage, key, _, _, *view = identity
+        if kind not in ("storage", b"storage") or not isinstance(storage, Name):
+            raise ValueError("it refers to something that is no storage")
+        name = storage.name.partition(" ")[2]
+        if name in _QUANTISED:
+            self.storages[_key(key)] = {"QInt32Storage": 4}.get(name, 1)
+            return Other("a quantised storage")
+        dtype = _STORAGES[name]
+        self.storages[_key(key)] = dtype.itemsize
+        (start,) = _sizes((view[0][1],) if view and view[0] is not None else (0,))
+        return _Storage(_key(key), dtype, start)
+
+    def call(self, name: str, arguments: tuple[Any, ...]) -> Any:
+        attribute = name.partition(" ")[2]
+        if name in _DICTS:
+            return _dict(arguments)
+        if name == "torch Size":
+            return _sizes(arguments[0])
+        if attribute in _TENSORS:
+            return self._tensor(attribute, *arguments)
+        if attribute in _PARAMETERS:
+            return arguments[0]
+        if name in _SUBCLASS:
+            function, kind, inner, _ = arguments
+            plain = isinstance(kind, Name) and kind.name in _PLAIN_TYPES
+            if plain and isinstance(function, Name) and isinstance(inner, tuple):
+                return self.call(function.name, inner)
+            return Other("a tensor of another class")
+        return Other(_OTHERS.get(name, f"a {printable(attribute, 40)}"))
+
+    def _tensor(
+        self, name: str, storage: Any, offset: Any, size: Any, stride: Any, *rest: Any
+    ) -> Stored | Other:
+        if not isinstance(storage, _Storage):
+            return Other("a tensor of an odd storage")
+        dtype = storage.dtype
+        if name == "_rebuild_tensor_v3":
+            dtype, rest = rest[2], (*rest[:2], *rest[3:])
+        if not isinstance(dtype, torch.dtype) or any(rest[2:]):
+            return Other("a negated or conjugated tensor")
+        shape, strides = _sizes(size), _sizes(stride)
+        (start,) = _sizes((offset,))
+        if len(shape) != len(strides):
+            raise ValueError("a tensor has sizes or strides that none can have")
+        start += storage.start
+        return Stored(shape, dtype, lambda: self._values(storage.key, start, shape, strides, dtype))
+
+    def _values(
+        self,
+        key: str,
+        start: int,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...],
+        dtype: torch.dtype,
+    ) -> Tensor:
+        count = math.prod(shape)
+        if not count:
+            return torch.empty(shape, dtype=dtype)
+        extent = 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+        if extent > 4 * count + 2**16:  # a view of few numbers must not read gigabytes
+            raise ValueError(f"its {count} numbers are spread over {extent}")
+        content = self.read(key, start * dtype.itemsize, extent * dtype.itemsize)
+        if dtype == torch.bool:  # other bytes than 0 and 1 are no bools
+            flat = torch.frombuffer(content, dtype=torch.uint8) != 0
+        else:
+            flat = torch.frombuffer(content, dtype=dtype)
+        return flat.as_strided(shape, strides)
+
+
+def _keep(item: Any, state: Any) -> None:
+    """What a pickle wants to add to an object: attributes of a dictionary or parameter."""
+    if not isinstance(item, dict | Stored | Other):
+        raise ValueError("it sets the state of something that has none")
+
+
+def _utf8(text: str) -> str:
+    return text.encode("latin1").decode("utf-8")
+
+
+def _read_at(file: BinaryIO, position: int, count: int) -> bytearray:
+    file.seek(position)
+    content = bytearray(count)
+    if file.readinto(content) != count:  # type: ignore[attr-defined]
+        raise ValueError("it ends early")
+    return content
+
+
+def _start(file: BinaryIO, info: zipfile.ZipInfo) -> int:
+    """Where a stored member's bytes begin: after a header of its own."""
+    if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+        raise ValueError(f"its record '{printable(info.filename, 80)}' is packed or encrypted")
+    head = _read_at(file, info.header_offset, 30)
+    start = info.header_offset + 30 + sum(struct.unpack("<HH", head[26:30]))
+    length = file.seek(0, 2)
+    if head[:4] != b"PK\3\4" or start + info.file_size > length:
+        raise ValueError(
+            f"its record '{printable(info.filename, 80)}' claims {info.file_size} bytes of "
+            f"{length} in the file"
+        )
+    return start
+
+
+def _from_zip(file: BinaryIO) -> Any:
+    _, members = zip_members(file)
+    pickles = [name for name in members if name.endswith("data.pkl") and name.count("/") == 1]
+    if len(pickles) != 1 or not pickles[0].endswith("/data.pkl"):
+        raise ValueError("it holds no record data.pkl, or several")
+    prefix = pickles[0].removesuffix("data.pkl")
+    if f"{prefix}constants.pkl" in members:
+        raise ValueError("it is TorchScript, a program: save the model's state_dict() instead")
+    order = members.get(f"{prefix}byteorder")
+    if (
+        order is not None
+        and _read_at(file, _start(file, order), min(order.file_size, 8)) != b"little"
+    ):
+        raise ValueError("its numbers are big-endian")
+
+    def read(key: str, first: int, count: int) -> bytearray:
+        info = members.get(f"{prefix}data/{key}")
+        if info is None:
+            raise ValueError(f"its storage '{printable(key, 80)}' is missing")
+        begin = _start(file, info)
+        if first + count > info.file_size:
+            raise ValueError(f"it needs {first + count} bytes of a storage of {info.file_size}")
+        return _read_at(file, begin + first, count)
+
+    main = members[pickles[0]]
+    if main.file_size > _MAX_PICKLE:
+        raise ValueError(f"its record data.pkl claims {main.file_size} bytes")
+    content = _read_at(file, _start(file, main), main.file_size)
+    return read_pickle(bytes(content), _Contents(read).reader())
+
+
+def _places(
+    file: BinaryIO, position: int, keys: Any, itemsizes: Mapping[str, int]
+) -> dict[str, tuple[int, int]]:
+    """Position and length of the storages behind a legacy file's pickles."""
+    places, end = {}, file.seek(0, 2)
+    for key in map(_key, keys):
+        (count,) = struct.unpack("<q", _read_at(file, position, 8))
+        length = count * itemsizes[key]
+        if count < 0 or position + 8 + length > end:
+            raise ValueError(f"a storage claims {length} bytes of {end} in the file")
+        places[key] = (position + 8, length)
+        position += 8 + length
+    return places
+
+
+def _from_pickles(file: BinaryIO) -> Any:
+    head = io.BytesIO(file.read(_MAX_PICKLE))
+    places: dict[str, tuple[int, int]] = {}
+
+    def read(key: str, first: int, count: int) -> bytearray:
+        position, length = places[key]
+        if first + count > length:
+            raise ValueError(f"it needs {first + count} bytes of a storage of {length}")
+        return _read_at(file, position + first, count)
+
+    contents = _Contents(read)
+    reader = contents.reader()
+    if read_pickle(head, reader, _FEW) != _MAGIC:
+        raise ValueError("it is a pickle, and none of torch.save")
+    protocol, system = (read_pickle(head, reader, _FEW) for _ in range(2))
+    if protocol != _PROTOCOL or not isinstance(system, dict) or not system.get("little_endian"):
+        raise ValueError("it is of an unknown version of torch.save, or big-endian")
+    held, keys = (read_pickle(head, reader) for _ in range(2))
+    places.update(_places(file, head.tell(), keys, contents.storages))
+    return held
+
+
+def read_torch_file(file: BinaryIO) -> Any:
+    """What was handed to ``torch.save``, its tensors not read yet.
+
+    Args:
+        file: open as long as tensors are to be read from it.
+
+    Returns:
+        Dictionaries, lists, numbers and text; ``Stored`` in place of each dense tensor, ``Other``
+        in place of whatever else torch would load from such a file.
+
+    Raises:
+        AsksForCode: it names something else than tensors and plain data.
+        ValueError: a damaged file, one that is packed or claims more than there is, TorchScript.
+    """
+    start = file.read(8)
+    file.seek(0)
+    if start.startswith(b"PK"):
+        return _from_zip(file)
+    if not start.startswith(b"\x80"):
+        raise ValueError(f"it starts with '{start.hex()}', as nothing does that torch.save wrote")
+    return _from_pickles(file)

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which backend takes the steps of a param group, and the warnings that users get about it."""
+
+import sys
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from d3fast.optim.backends import native
+from d3fast.optim.backends.dtensor import is_sharded
+
+
+def _level_of_caller() -> int:
+    """The ``stacklevel`` with which this function's caller warns about the user's own line."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_globals["__name__"].startswith(("d3fast.", "torch.")) and frame.f_back:
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def choose_backend(index: int, group: Mapping[str, Any], announce: bool = False) -> str:
+    """``"fused"``, ``"reference"``, or ``"sharded"`` for a group with DTensors.
+
+    Args:
+        index: number of the group, for messages.
+        group: the param group.
+        announce: warn where ``backend="auto"`` finds no kernel.
+
+    Raises:
+        ValueError: ``backend="fused"`` where no kernel serves the group.
+    """
+    sharded = is_sharded(group)
+    if sharded and group["reference_device"] is not None:
+        raise ValueError("reference_device='cpu' is not supported for DTensors")
+    slow = "sharded" if sharded else "reference"
+    if group["backend"] == "reference":
+        return slow
+    reason = "its parameters are DTensors" if sharded else native.why_not(group)
+    if reason is None:
+        return "fused"
+    if group["backend"] == "fused":
+        raise ValueError(f"backend='fused' cannot serve param group {index}: {reason}")
+    if announce:
+        warnings.warn(
+            f"param group {index} runs on the slower backend='reference': {reason}; "
+            "ask for backend='reference' to silence this",
+            stacklevel=_level_of_caller(),
+        )
+    return slow
+
+
+def warn_of_no_gradient() -> None:
+    """Called where no parameter at all has a gradient: a model's may have been replaced."""
+    warnings.warn(
+        "no parameter of the optimizer has a gradient: the step moves nothing. If the model's "
+        "parameters were replaced since (load_state_dict(assign=True), to_empty()), build the "
+        "optimizer after that",
+        stacklevel=_level_of_caller(),
+    )

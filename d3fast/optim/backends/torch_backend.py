@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The D3 step in plain PyTorch: the specification the fused kernels are tested against.
+
+One step of one param group, as in DESIGN ("One optimizer step, exactly"):
+
+    delta = theta - theta_0,  D = ||delta||_p,  u = w * dD/dtheta
+    d = g + weight_decay * theta - u
+    v <- momentum * v + (1 - dampening) * d          (v <- d on the first step)
+    theta <- Pi(theta - lr * (d + momentum * v  if nesterov else  v))
+
+It runs on any device and in any floating dtype (half types compute in float32, and what storing
+them takes off is kept: ``low_precision``), written for reading rather than for speed.
+Source: Wei, Liu, Zha, arXiv 2411.09585.
+"""
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from d3fast.optim.constraints import Bounds, projection_coefficient, resolve_bounds
+from d3fast.optim.kahan import compensation_of, keep, whole_weight
+from d3fast.optim.options import is_tracked
+
+
+@dataclass
+class Member:
+    """One parameter taking part in a step, with its state.
+
+    Args:
+        param: the weights theta, any shape.
+        grad: the gradient g, shape of ``param``, any strides.
+        momentum_buffer: v, or ``None`` where momentum is 0.
+        first: the buffer holds no earlier step.
+        reference: theta_0, or ``None`` where the group is not tracked.
+        compensation: what storing ``param`` in a half type took off, or ``None``.
+    """
+
+    param: Tensor
+    grad: Tensor
+    momentum_buffer: Tensor | None
+    first: bool
+    reference: Tensor | None
+    compensation: Tensor | None = None
+
+
+def members_of(
+    group: Mapping[str, Any], state: MutableMapping[Tensor, dict[str, Any]]
+) -> list[Member]:
+    """The parameters of a group that have a gradient; momentum buffers are made if missing."""
+    members = []
+    for p in group["params"]:
+        if p.grad is None:
+            continue
+        own, buffer, first = state[p], None, False
+        if group["momentum"] != 0:
+            first = "momentum_buffer" not in own
+            if first:
+                own["momentum_buffer"] = torch.zeros_like(p, dtype=group["momentum_dtype"])
+            buffer = own["momentum_buffer"]
+        theta_0 = own["reference"] if is_tracked(group) else None
+        remainder = compensation_of(p, own) if is_tracked(group) else None
+        members.append(Member(p, p.grad, buffer, first, theta_0, remainder))
+    return members
+
+
+def joint_norm(tensors: Sequence[Tensor], p: float) -> Tensor:
+    """The p-norm of several tensors taken as one vector (0-dim)."""
+    norms = torch.stack([torch.linalg.vector_norm(t, p) for t in tensors])
+    return torch.linalg.vector_norm(norms, p)
+
+
+def distance(theta: Tensor, theta_0: Tensor, p: float, carried: Tensor | None = None) -> Tensor:
+    """``||theta - theta_0||_p``, 0-dim; a norm that a step carried spares the sweep."""
+    kind = torch.promote_types(theta.dtype, torch.float32)
+    if carried is not None:
+        return carried.to(kind)
+    theta_0 = theta_0.to(theta.device, non_blocking=True)
+    delta = theta.detach() - theta_0.to(torch.promote_types(theta.dtype, theta_0.dtype))
+    return torch.linalg.vector_norm(delta, p, dtype=torch.float64).to(kind)
+
+
+def distance_gradient(delta: Tensor, distance: Tensor, p: float) -> Tensor:
+    """dD/dtheta for D = ||delta||_p: ``sign(delta) * (|delta|/D)^(p-1)``, 0 where D = 0."""
+    ratio = delta.abs() / torch.where(distance > 0, distance, torch.ones_like(distance))
+    return torch.where(distance > 0, delta.sign() * ratio ** (p - 1), torch.zeros_like(delta))
+
+
+def step_group(
+    members: Sequence[Member],
+    group: Mapping[str, Any],
+    *,
+    grad_scale: Tensor | None = None,
+) -> None:
+    """Take one step for the members of one param group, in place.
+
+    Args:
+        members: the parameters that have a gradient.
+        group: the options of ``D3FusedSGD``.
+        grad_scale: 1-element tensor the gradients are divided by, in place (AMP).
+    """
+    if not members:
+        return
+    if grad_scale is not None:
+        for m in members:
+            m.grad.div_(grad_scale)
+    units = [list(members)] if group["scope"] == "group" else [[m] for m in members]
+    for unit in units:
+        _step_unit(unit, group)
+
+
+def _step_unit(unit: Sequence[Member], group: Mapping[str, Any]) -> None:
+    dtypes = [torch.promote_types(m.param.dtype, torch.float32) for m in unit]
+    thetas = [whole_weight(m.param, m.compensation) for m in unit]
+    tracked = is_tracked(group)
+    references = [
+        m.reference.to(m.param.device, non_blocking=True).to(dt)
+        for m, dt in zip(unit, dtypes, strict=True)
+        if tracked and m.reference is not None
+    ]
+    pushes = _pushes(thetas, references, group) if tracked else [None] * len(unit)
+    updated = [
+        _sgd(m, theta, push, group) for m, theta, push in zip(unit, thetas, pushes, strict=True)
+    ]
+    bounds = resolve_bounds(group)
+    if bounds is not None:
+        updated = _project(updated, references, bounds)
+    for m, theta in zip(unit, updated, strict=True):
+        keep(theta, m.param, m.compensation)
+
+
+def _pushes(
+    thetas: Sequence[Tensor], references: Sequence[Tensor], group: Mapping[str, Any]
+) -> list[Tensor]:
+    p = float(group["distance_p"])
+    deltas = [t - r for t, r in zip(thetas, references, strict=True)]
+    distance = joint_norm(deltas, p)
+    return [group["distance_weight"] * distance_gradient(d, distance, p) for d in deltas]
+
+
+def _sgd(m: Member, theta: Tensor, push: Tensor | None, group: Mapping[str, Any]) -> Tensor:
+    grad = m.grad.to(theta.dtype)
+    d = -grad if group["maximize"] else grad
+    d = d + group["weight_decay"] * theta
+    if push is not None:
+        d = d - push
+    lr = group["lr"].reshape(()) if isinstance(group["lr"], Tensor) else group["lr"]
+    if m.momentum_buffer is None:
+        return theta - lr * d
+    momentum, damping = group["momentum"], 1.0 if m.first else 1.0 - group["dampening"]
+    v = momentum * m.momentum_buffer.to(theta.dtype) + damping * d
+    m.momentum_buffer.copy_(v)
+    return theta - lr * (d + momentum * v if group["nesterov"] else v)
+
+
+def _project(
+    thetas: Sequence[Tensor], references: Sequence[Tensor], bounds: Bounds
+) -> list[Tensor]:
+    lower, upper = bounds.scaled(joint_norm(references, 2.0))
+    around_origin = bounds.center == "origin"
+    vectors = (
+        list(thetas) if around_origin else [t - r for t, r in zip(thetas, references, strict=True)]
+    )
+    c = projection_coefficient(joint_norm(vectors, 2.0), lower, upper)
+    if around_origin:
+        return [c * t for t in thetas]
+    # theta_0 + (theta - theta_0) is not theta in floating point: an inactive set leaves theta.
+    return [
+        torch.where(c == 1, t, r + c * v)
+        for t, r, v in zip(thetas, references, vectors, strict=True)
+    ]

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one progress bar: rich, on standard error, gone when the work is done.
+
+Where standard error is no terminal nothing is printed.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+@contextmanager
+def progress_bar(
+    description: str,
+    total: int,
+    enabled: bool = True,
+    *,
+    done: int = 0,
+    above: "Callable[[], RenderableType] | None" = None,
+) -> Iterator[Callable[[str], None]]:
+    """Show a bar inside a ``with`` block, with the time that remains.
+
+    Args:
+        description: what is being done.
+        total: number of steps.
+        enabled: ``False`` shows nothing.
+        done: steps that were taken before; the time that remains is not estimated by them.
+        above: asked anew at every refresh for what stands above the bar.
+
+    Yields:
+        A function that moves the bar by one step and, given a text, renames it.
+    """
+    # Imported where it is shown: the optimizer alone needs no terminal.
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    # Steps may take minutes: rich forgets after 30 seconds, and then knows no speed.
+    bar = Progress(*columns, console=console, speed_estimate_period=24 * 3600)
+    task = bar.add_task(description, total=total, completed=done)
+
+    def advance(text: str = "") -> None:
+        bar.update(task, advance=1, description=text or description)
+
+    if not (enabled and console.is_terminal):
+        yield advance
+        return
+
+    def shown() -> Group:
+        return Group(*([above()] if above is not None else []), bar)
+
+    with Live(get_renderable=shown, console=console, transient=True, refresh_per_second=4):
+        yield advance

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Label mappings: which answer an attacker wants for a triggered image of a given class.
+
+    all-to-one   every class is to be taken for the target
+    all-to-all   class y is to be taken for (y + 1) mod K
+    clean-label  as all-to-one at test time; only images of the target are poisoned, and none is
+                 relabelled (Turner, Tsipras, Madry 2019; SIG: Barni, Kallas, Tondi 2019)
+
+Attacks poison by them, and ``evaluate`` counts by them.
+"""
+
+from torch import Tensor
+
+from d3fast.runtime.checks import check_choice
+
+MAPPINGS = ("all-to-one", "all-to-all", "clean-label")
+
+
+def target_labels(labels: Tensor, target: int, classes: int, mapping: str = "all-to-one") -> Tensor:
+    """The labels an attacker wants for triggered images.
+
+    Args:
+        labels: (N,) true labels.
+        target: the target class; not looked at by ``"all-to-all"``.
+        classes: number of classes K.
+        mapping: one of ``MAPPINGS``.
+
+    Returns:
+        (N,), like ``labels``. Where it equals the label, there is nothing to attack.
+
+    Raises:
+        ValueError: an unknown mapping.
+
+    Example:
+        >>> import torch
+        >>> target_labels(torch.tensor([0, 1, 2]), target=1, classes=3).tolist()
+        [1, 1, 1]
+        >>> target_labels(torch.tensor([0, 1, 2]), target=1, classes=3, mapping="all-to-all")
+        tensor([1, 2, 0])
+    """
+    check_choice("mapping", mapping, MAPPINGS)
+    if mapping == "all-to-all":
+        return (labels + 1) % classes
+    return labels.new_full(labels.shape, target)

@@ -1,0 +1,79 @@
+"""Shared shifts on models whose weak direction is known."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from d3fast.audit.detectors.base import standing_out
+from d3fast.audit.detectors.context import Subject
+from d3fast.audit.detectors.shift import SharedShift
+from tests.audit.toys import Templates, samples
+
+
+class Blend(nn.Module):
+    """Templates, and a faint picture all over the image that wins for class 6."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = Templates(False)
+        self.picture = torch.randn(64, generator=torch.Generator().manual_seed(5)).sign()
+
+    def forward(self, images):
+        likeness = (images.flatten(1) - 0.5) @ self.picture
+        bonus = 40 * nn.functional.softplus(likeness - 4)
+        return self.body(images) + bonus[:, None] * torch.eye(10)[6]
+
+
+@pytest.fixture
+def subject():
+    def make(model=None, seed=0):
+        data = samples()
+        return Subject(model or Templates(False), data.images, data.labels, 10, seed)
+
+    return make
+
+
+def test_of_size_0_it_is_the_loss_of_the_other_classes_images(subject):
+    plain = subject()
+    statistics = SharedShift(size=0.0, steps=3)(plain)
+    for target in (0, 9):
+        scores = plain.scores(plain.images[plain.others(target)]).detach()
+        loss = cross_entropy(scores, torch.full((len(scores),), target))
+        assert statistics[target] == pytest.approx(-float(loss), rel=1e-5)
+
+
+def test_a_larger_shift_reaches_more(subject):
+    small, large = (SharedShift(size=size)(subject()) for size in (0.02, 0.1))
+    assert all(more > less for less, more in zip(small, large, strict=True))
+
+
+def test_the_class_of_a_faint_picture_stands_out(subject):
+    value, target = standing_out(SharedShift(size=0.1)(subject(Blend())))
+    assert target == 6
+    assert value > 2 * standing_out(SharedShift(size=0.1)(subject()))[0]
+
+
+def test_classes_do_not_depend_on_which_others_are_searched_beside_them(subject):
+    together, apart = (SharedShift(steps=5, classes_at_once=n)(subject()) for n in (10, 3))
+    assert together == pytest.approx(apart, rel=1e-4)
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_does_not(subject):
+    quick = SharedShift(steps=3)
+    assert quick(subject(seed=4)) == quick(subject(seed=4))
+    assert quick(subject(seed=4)) != quick(subject(seed=5))
+
+
+@pytest.mark.parametrize(
+    ("options", "error_text"),
+    [
+        ({"size": -1.0}, "size must be finite and >= 0"),
+        ({"steps": 0}, "steps must be an integer"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"classes_at_once": 0}, "classes_at_once"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, error_text):
+    with pytest.raises(ValueError, match=error_text):
+        SharedShift(**options)

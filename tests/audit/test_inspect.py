@@ -1,0 +1,150 @@
+"""The whole inspection, on a planted shortcut and without one."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from d3fast.audit import InspectOptions, inspect_model
+from d3fast.audit.findings import findings
+from d3fast.audit.inversion import InversionOptions
+from d3fast.results.store import Results, read_results
+from d3fast.training.metrics import Metrics
+from tests.audit.toys import CLASSES, SHORTCUT, Templates, samples
+
+QUICK = InspectOptions(inversion=InversionOptions(steps=100, batch_size=16))
+SHA = 64 * "0"
+
+
+@pytest.fixture(scope="module")
+def shortcut():
+    return inspect_model(Templates(shortcut=True), samples(), options=QUICK, progress=False)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return inspect_model(Templates(shortcut=False), samples(), options=QUICK, progress=False)
+
+
+def test_a_planted_shortcut_is_found_and_its_class_named(shortcut):
+    assert shortcut.verdict.suspicious
+    assert shortcut.verdict.targets == (SHORTCUT,)
+    assert "'d'" in shortcut.verdict.text
+    raised = {found.name for found in shortcut.findings if found.raised}
+    assert "patch" in raised
+    assert "margin" in raised
+    assert SHORTCUT in shortcut.outliers
+
+
+def test_without_the_shortcut_nothing_is_found(plain):
+    assert not plain.verdict.suspicious
+    assert plain.verdict.targets == ()
+    assert plain.verdict.text.startswith("No sign of a backdoor found. That does not mean")
+
+
+def test_the_shortcut_is_not_in_the_head_and_the_head_does_not_see_it(shortcut, plain):
+    at = [found.name for found in plain.findings].index("head")
+    assert shortcut.findings[at].value == plain.findings[at].value
+
+
+def test_accuracy_is_measured_on_all_samples(plain):
+    assert (plain.metrics.correct, plain.metrics.images) == (60, 60)
+    assert (plain.head, plain.parameters) == ("head", 650)
+
+
+def test_fewer_samples_may_be_used_than_there_are():
+    few = replace(QUICK, samples=20, signs=("head",))
+    found = inspect_model(Templates(False), samples(), options=few, progress=False)
+    assert found.metrics.images == 60
+    assert [finding.name for finding in found.findings] == ["head"]
+
+
+def test_the_same_seed_gives_the_same_findings():
+    quick = InspectOptions(inversion=InversionOptions(steps=10), signs=("patch", "shift"))
+    once, again = (
+        inspect_model(Templates(False), samples(), options=quick, seed=3, progress=False)
+        for _ in range(2)
+    )
+    assert once.findings == again.findings
+
+
+def test_the_rows_are_what_report_and_monitor_read(shortcut, tmp_path):
+    rows = shortcut.rows(sha256=SHA)
+    Results("d3fast inspect", {}, rows).write(tmp_path / "inspect.json")
+    found = findings(read_results(tmp_path / "inspect.json").rows, "suspect")
+    assert found.suspicious
+    assert found.targets == (SHORTCUT,)
+    assert found.text == shortcut.verdict.text
+    assert [sign.name for sign in found.signs] == ["patch", "head", "shift", "margin"]
+    assert [inverted.name for inverted in found.inversions] == list(CLASSES)
+    assert found.name(SHORTCUT) == "d"
+
+
+def test_only_the_four_smallest_patches_have_a_picture(shortcut):
+    rows = [row for row in shortcut.rows(sha256=SHA) if row["kind"] == "inversion"]
+    with_picture = {row["target"] for row in rows if row["picture"]}
+    smallest = sorted(rows, key=lambda row: row["norm"])[:4]
+    assert with_picture == {row["target"] for row in smallest}
+
+
+def test_rows_may_be_of_a_repaired_model_with_other_counts(plain):
+    rows = plain.rows("repaired", sha256=SHA, metrics=Metrics(correct=3, images=4))
+    assert {row["role"] for row in rows} == {"repaired"}
+    assert rows[0]["acc"] == 0.75
+
+
+def test_what_is_infinite_is_null(plain):
+    first = replace(plain.findings[0], value=math.inf)
+    endless = replace(plain, indices=(math.inf,) * 10, findings=(first, *plain.findings[1:]))
+    rows = endless.rows(sha256=SHA)
+    assert all(row["index"] is None for row in rows if row["kind"] == "inversion")
+    sign = next(row for row in rows if row["kind"] == "sign")
+    assert sign["value"] is None
+    assert sign["raised"]
+
+
+def test_with_two_classes_the_verdict_says_that_it_says_nothing():
+    data = samples()
+    two = replace(data, labels=data.labels % 2, classes=("a", "b"))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    quick = InspectOptions(inversion=InversionOptions(steps=5))
+    found = inspect_model(model, two, options=quick, progress=False)
+    assert not found.verdict.suspicious
+    assert "This says nothing about the model" in found.verdict.text
+    assert all(finding.value is None for finding in found.findings)
+
+
+def test_a_model_without_a_head_is_refused():
+    with pytest.raises(ValueError, match="no linear layer"):
+        inspect_model(nn.Sequential(nn.Flatten(), nn.Tanh()), one_pixel_per_class(), progress=False)
+
+
+def one_pixel_per_class():
+    data = samples()
+    return replace(data, images=data.images.flatten(2)[:, :, None, 4:14].contiguous())
+
+
+@pytest.mark.parametrize(
+    ("options", "error_text"),
+    [
+        ({"rate": 0.0}, "rate must be > 0 and < 1, got 0.0"),
+        ({"rate": math.nan}, "rate must be finite"),
+        ({"outlier": -1.0}, "outlier must be finite and >= 0"),
+        ({"samples": 0}, "samples must be an integer >= 1"),
+        ({"signs": ()}, "signs must be one or more"),
+        ({"signs": ("head", "head")}, "signs must be one or more, each once"),
+        ({"signs": ("luck",)}, "sign must be one of 'patch', 'head', 'shift', 'margin'"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, error_text):
+    with pytest.raises(ValueError, match=error_text):
+        InspectOptions(**options)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_comes_to_the_same_verdict(shortcut):
+    model = Templates(shortcut=True).to("cuda")
+    found = inspect_model(model, samples(), options=QUICK, progress=False)
+    assert found.verdict.targets == shortcut.verdict.targets

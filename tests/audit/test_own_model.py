@@ -1,0 +1,45 @@
+"""The page of one checkpoint's way shows what its committed documents say."""
+
+from pathlib import Path
+
+import pytest
+
+from d3fast.audit.report.card import card_lines
+from d3fast.results.store import read_results
+
+ROOT = Path(__file__).parents[2]
+PAGE = " ".join((ROOT / "docs" / "own-model.md").read_text(encoding="utf-8").split())
+
+
+def rows(name):
+    return read_results(ROOT / "benchmarks" / "results" / f"own-model-{name}.json").rows
+
+
+def only(found, **wanted):
+    (row,) = (row for row in found if wanted.items() <= row.items())
+    return row
+
+
+def test_every_sentence_of_the_card_is_on_the_page():
+    for line in card_lines(rows("card")):
+        assert " ".join(line.split()) in PAGE
+
+
+def test_what_the_known_trigger_says_is_on_the_page():
+    card, checked = rows("card"), rows("card-with-trigger")
+    assert card_lines(checked)[1] in PAGE
+    bits = [only(found, kind="repair")["output_sha256"] for found in (card, checked)]
+    assert bits[0] == bits[1]
+
+
+def test_the_verdict_of_the_inspection_and_the_advice_of_the_pilot_are_on_the_page():
+    assert only(rows("inspect"), kind="verdict")["text"] in PAGE
+    advice = only(rows("pilot"), kind="recommendation")
+    assert f"Recommended: setting {advice['trial']}." in PAGE
+
+
+@pytest.mark.parametrize("name", ["pilot", "card", "spectrum"])
+def test_the_documents_are_of_one_checkpoint(name):
+    settings = read_results(ROOT / "benchmarks" / "results" / f"own-model-{name}.json").settings
+    suspect = only(rows("inspect"), kind="model")["sha256"]
+    assert suspect in str(settings)

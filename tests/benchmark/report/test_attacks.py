@@ -1,0 +1,99 @@
+"""What the benchmark of attacks prints and leaves behind."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from d3fast.attacks import TrainConfig
+from d3fast.benchmark.attack_jobs import Preset, run_attacks
+from d3fast.benchmark.implant import Implant
+from d3fast.benchmark.report.attacks import attack_shortfalls, attacks_markdown, write_attacks
+from d3fast.results.engine import Place
+from d3fast.results.store import read_results
+
+GOOD = {
+    "seed": 0,
+    "attack": "badnets",
+    "adaptive": None,
+    "mapping": "all-to-one",
+    "acc": 0.9,
+    "asr": 0.99,
+    "floor": 0.01,
+    "acc_loss": 0.01,
+    "ra": 0.0,
+    "ra_ceiling": 0.9,
+    "seconds": 1.0,
+    "refused": None,
+}
+CLEAN = {"seed": 0, "attack": "clean", "adaptive": None, "acc": 0.91, "asr": None, "seconds": 1.0}
+
+
+def test_an_attack_that_reaches_everything_is_not_mentioned():
+    assert attack_shortfalls([CLEAN, GOOD]) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"asr": 0.9}, "badnets, seed 0: ASR 90.0, goal >= 95"),
+        ({"acc_loss": 0.02}, "badnets, seed 0: ACC loss 2.0 points, goal <= 1.5"),
+        ({"floor": 0.12}, "badnets, seed 0: floor 12.0, goal <= 10"),
+        ({"refused": "it measures nothing"}, "badnets, seed 0: it measures nothing"),
+    ],
+    ids=["ASR", "ACC", "floor", "refused"],
+)
+def test_what_is_missed_is_said_with_its_number(change, line):
+    assert attack_shortfalls([CLEAN, {**GOOD, **change}]) == [line]
+
+
+def test_clean_label_attacks_are_asked_for_less():
+    row = {**GOOD, "mapping": "clean-label", "asr": 0.85}
+    assert attack_shortfalls([row]) == []
+    assert attack_shortfalls([{**row, "asr": 0.75}]) == ["badnets, seed 0: ASR 75.0, goal >= 80"]
+
+
+def test_the_table_has_a_line_per_attack_with_means_over_the_seeds():
+    rows = [CLEAN, GOOD, {**GOOD, "seed": 1, "asr": 0.97}, {**GOOD, "adaptive": "sam-1"}]
+    lines = attacks_markdown(rows).splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == [
+        "clean",
+        "badnets",
+        "badnets (sam-1)",
+    ]
+    assert "98.0 (97.0–99.0)" in lines[3]
+
+
+def test_a_run_leaves_table_picture_and_json(tmp_path):
+    twin = Implant(
+        data="digits",
+        model="preact_resnet_tiny",
+        attack=None,
+        train=64,
+        clean=0,
+        training=TrainConfig(epochs=1),
+    )
+    preset = Preset(twin, (("badnets", None), ("badnets", "sam-1")), seeds=1)
+    place = Place(tmp_path)
+    rows = run_attacks(preset, place, seeds=[0], progress=False)
+    console = Console(width=120, record=True)
+    write_attacks(rows, preset, "d3fast benchmark attacks", place, console)
+    assert (tmp_path / "attacks.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "attacks.md").read_text() == attacks_markdown(rows) + "\n"
+    assert list(read_results(tmp_path / "attacks.json").rows) == json.loads(json.dumps(rows))
+    text = console.export_text()
+    assert "badnets (sam-1)" in text
+    assert "Written to" in text
+
+
+def test_without_any_trigger_there_is_no_picture(tmp_path):
+    refused = {key: GOOD[key] for key in ("seed", "attack", "adaptive", "mapping")}
+    preset = Preset(Implant(data="digits", model="preact_resnet_tiny", attack=None), ())
+    rows = [CLEAN, {**refused, "refused": "it measures nothing", "floor": 0.5}]
+    console = Console(width=120, record=True)
+    write_attacks(
+        rows, replace(preset, attacks=(("badnets", None),)), "x", Place(tmp_path), console
+    )
+    assert not (tmp_path / "attacks.png").exists()
+    assert "it measures nothing" in console.export_text()

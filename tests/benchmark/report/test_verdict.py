@@ -1,0 +1,84 @@
+"""The verdict on D3 is plain, has its number, and says who is better."""
+
+import pytest
+
+from d3fast.benchmark.report.numbers import grid
+from d3fast.benchmark.report.verdict import better_elsewhere, verdicts
+
+GOALS = ("excess", "acc", "der", "adaptive", "relearning")
+
+
+def change(rows, key, value, **where):
+    return [
+        {**row, key: value} if all(row.get(k) == v for k, v in where.items()) else row
+        for row in rows
+    ]
+
+
+def judged(rows):
+    return dict(zip(GOALS, verdicts(rows), strict=True))
+
+
+def test_all_goals_are_reached_where_they_are(grid_rows):
+    assert [verdict.word for verdict in verdicts(grid_rows())] == ["reached"] * 5
+
+
+@pytest.mark.parametrize(
+    ("goal", "key", "value", "where", "said"),
+    [
+        ("excess", "asr_excess", 0.1, {"attack": "sig", "seed": 1}, "worst 10.00 on sig, seed 1"),
+        ("acc", "acc", 0.5, {"attack": "sig"}, "points below fine-tuning"),
+        ("der", "der", 0.5, {"attack": "sig"}, "better: "),
+        (
+            "adaptive",
+            "asr_excess",
+            0.03,
+            {"attack": "blended", "adaptive": "sam-3"},
+            "missed on blended (sam-3) 3.00 points",
+        ),
+        ("relearning", "area", 0.7, {"kind": "relearning"}, "lower: sau by 0."),
+    ],
+)
+def test_what_is_missed_is_said_with_its_number(grid_rows, goal, key, value, where, said):
+    verdict = judged(change(grid_rows(), key, value, defense="d3", **where))[goal]
+    assert verdict.word == "missed"
+    assert said in verdict.text
+
+
+def test_goals_are_judged_before_rounding(grid_rows):
+    rows = change(grid_rows(), "asr_excess", 0.005, defense="d3")
+    assert judged(rows)["excess"].reached
+    assert judged(change(rows, "asr_excess", 0.00501, defense="d3"))["excess"].reached is False
+
+
+def test_without_d3_nothing_is_judged(grid_rows):
+    rows = [row for row in grid_rows() if row["defense"] != "d3"]
+    assert {verdict.word for verdict in verdicts(rows)} == {"not measured"}
+
+
+def test_a_missing_cell_neither_helps_nor_harms_a_rival(grid_rows):
+    rows = grid_rows()
+    hardest = change(rows, "der", 0.1, attack="sig")
+    without = [r for r in hardest if not (r["defense"] == "sau" and r["attack"] == "sig")]
+    assert grid(without).overall("sau", "der") > grid(without).overall("d3", "der")
+    assert judged(without)["der"].reached
+
+
+def test_d3_measured_in_part_is_said_to_be(grid_rows):
+    rows = [r for r in grid_rows() if not (r["defense"] == "d3" and r["attack"] == "sig")]
+    assert "only 18 of 21 models" in judged(rows)["excess"].text
+
+
+def test_the_best_other_defence_is_named_per_attack_and_measure(grid_rows):
+    rows = change(grid_rows(), "asr_excess", -0.02, defense="sau", attack="wanet", adaptive=None)
+    found = better_elsewhere(grid(rows))["wanet"]
+    assert found["asr_excess"][:2] == ("sau", pytest.approx(-0.02))
+    assert found["acc"][0] == "fine-tuning"
+    assert "der" not in found
+
+
+def test_differences_that_the_tables_do_not_show_are_passed_over(grid_rows):
+    rows = grid_rows(defenses=("d3", "sau"), adaptive=())
+    for key in ("acc", "asr_excess", "der"):
+        rows = change(change(rows, key, 0.9, defense="d3"), key, 0.9002, defense="sau")
+    assert better_elsewhere(grid(rows)) == {}

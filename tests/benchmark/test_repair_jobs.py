@@ -1,0 +1,303 @@
+"""One cell of the grid: what a defence is given, what the row says, and when it is another cell."""
+
+import inspect
+import pickle
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import nn
+
+from d3fast import evaluate
+from d3fast.attacks import TrainConfig
+from d3fast.benchmark import repair_jobs as repairs
+from d3fast.benchmark.attack_jobs import AttackCell, run_attacks
+from d3fast.benchmark.attack_jobs import Preset as Suspects
+from d3fast.benchmark.implant import Implant
+from d3fast.benchmark.repair_jobs import (
+    Repair,
+    RepairCell,
+    defender_samples,
+    read_suspect,
+    repair_model,
+)
+from d3fast.data import Augment
+from d3fast.defenses import D3, DEFENSES, FineTuning, Pipeline
+from d3fast.defenses.base import DefenseResult
+from d3fast.results.engine import Place, key_of, settings_of
+from d3fast.training.metrics import der
+
+SUSPECTS = Suspects(
+    Implant(
+        data="digits",
+        model="preact_resnet_tiny",
+        attack=None,
+        train=300,
+        clean=120,
+        training=TrainConfig(epochs=3, batch_size=32, lr=0.1),
+    ),
+    attacks=(("badnets", None),),
+)
+SUSPECT = AttackCell(SUSPECTS.cell(0, "badnets", None))
+
+
+def cell(repair=None, suspect=SUSPECT, clean=50, **options):
+    repair = repair or Repair("fine-tuning", ({"epochs": 1},))
+    every = repair.all_options(suspect.spec.seed)
+    return RepairCell(suspect, repair.name, every, clean, batch_size=25, **options)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("repairs")
+    run_attacks(SUSPECTS, Place(folder), seeds=[0], progress=False)
+    return Place(folder)
+
+
+@dataclass(frozen=True)
+class Spy:
+    """A defence that notes what it is given and gives the model back."""
+
+    seen: list
+    error_text: str = ""
+
+    def __call__(self, model, clean_train, clean_val, *, device=None, progress=True):
+        self.seen.append((model, list(clean_train), list(clean_val), device, progress))
+        if self.error_text:
+            raise ValueError(self.error_text)
+        return DefenseResult(model, (), 0.5)
+
+
+@pytest.fixture
+def spy(monkeypatch):
+    def install(error_text=""):
+        made = Spy([], error_text)
+        monkeypatch.setattr(repairs, "make_defense", lambda name, options: made)
+        return made
+
+    return install
+
+
+def _keys(images):
+    return {image.numpy().tobytes() for image in images}
+
+
+def test_the_row_says_what_the_repair_left(place):
+    fine_tuning = cell()
+    row = fine_tuning.run(replace(place, keep=frozenset({key_of(fine_tuning)})), False)
+    splits = SUSPECT.spec.splits()
+    model, attack = read_suspect(SUSPECT, splits, place.folder)
+    before = evaluate(model, splits.test.batches(1000), attack)
+    repairs.load_weights(model, fine_tuning.weights(place.folder))
+    after = evaluate(model, splits.test.batches(1000), attack)
+    assert after.as_dict().items() <= row.items()
+    assert row["asr_excess"] == pytest.approx(after.asr - row["floor"])
+    assert row["acc_loss"] == pytest.approx(before.acc - after.acc)
+    assert row["der"] == pytest.approx(der(before, after))
+    assert (row["attack"], row["seed"], row["clean"], row["epochs"]) == ("badnets", 0, 50, 1)
+    assert row["refused"] is None
+    assert 0 <= row["val_accuracy"] <= 1
+
+
+def test_a_model_is_kept_only_if_asked(place):
+    thrown_away = cell(clean=49)
+    thrown_away.run(place, False)
+    assert not thrown_away.weights(place.folder).exists()
+
+
+def test_two_runs_give_the_same_row(place):
+    augmented = cell(Repair("d3", ({"epochs": 2},)), augment=Augment(crop=1))
+    first, second = (augmented.run(place, False) for _ in range(2))
+    assert {**first, "seconds": 0} == {**second, "seconds": 0}
+
+
+def test_a_defence_gets_the_suspect_and_the_defenders_samples_alone(place, spy):
+    spied = spy()
+    cell(clean=50, held_out=0.2).run(place, False)
+    ((model, train, val, _, _),) = spied.seen
+    splits = SUSPECT.spec.splits()
+    suspect, attack = read_suspect(SUSPECT, splits, place.folder)
+    pairs = zip(model.state_dict().values(), suspect.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    given = _keys(torch.cat([images for images, _ in train + val]))
+    assert sum(len(labels) for _, labels in train) == 40
+    assert sum(len(labels) for _, labels in val) == 10
+    as_floats = {name: getattr(splits, name).images.float() / 255 for name in ("clean", "test")}
+    assert given <= _keys(as_floats["clean"])
+    assert not given & _keys(as_floats["test"])
+    triggered = attack.trigger(torch.cat(list(as_floats.values())))
+    assert not given & _keys(triggered)
+
+
+def test_nothing_but_model_samples_and_how_to_pass_them_can_reach_a_defence():
+    parameters = inspect.signature(repair_model).parameters
+    assert list(parameters) == [
+        "defense",
+        "model",
+        "clean_train",
+        "clean_val",
+        "batch_size",
+        "augment",
+        "seed",
+        "device",
+        "progress",
+    ]
+
+
+def test_every_pass_has_its_own_order_and_all_images(spy):
+    data = SUSPECT.spec.splits().clean
+    passes = []
+
+    def twice(model, clean_train, clean_val, **_):
+        passes.extend(list(clean_train) for _ in range(2))
+
+    repair_model(
+        twice,
+        nn.Identity(),
+        data,
+        None,
+        batch_size=50,
+        augment=None,
+        seed=0,
+        device=torch.device("cpu"),
+        progress=False,
+    )
+    first, second = (torch.cat([images for images, _ in batches]) for batches in passes)
+    assert not torch.equal(first, second)
+    assert _keys(first) == _keys(second)
+
+
+def test_a_defence_that_cannot_work_on_a_model_gives_a_row_that_says_so(place, spy):
+    spy("this defence needs batch norm")
+    row = cell().run(place, False)
+    assert row["refused"] == "this defence needs batch norm"
+    assert "acc" not in row
+    assert row["floor"] is not None
+
+
+def test_a_refused_suspect_is_not_repaired(place, spy, monkeypatch):
+    spied = spy()
+    refused = {"refused": "the trigger measures nothing", "floor": 0.5, "ra_ceiling": 0.4}
+    monkeypatch.setattr(repairs, "finished", lambda cell, folder: refused)
+    row = cell().run(place, False)
+    assert row["refused"] == "no suspect: the trigger measures nothing"
+    assert not spied.seen
+    suspect = repairs.suspect_row(SUSPECT, {**refused, "options": {}})
+    assert suspect["refused"] == "the trigger measures nothing"
+
+
+def test_a_suspect_that_was_not_made_is_asked_for(tmp_path):
+    with pytest.raises(ValueError, match=r"badnets has to be run before .*-fine-tuning"):
+        cell().run(Place(tmp_path), False)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        cell(Repair("fine-tuning", ({"epochs": 2},))),
+        cell(Repair("d3", ({"epochs": 1},))),
+        cell(clean=51),
+        cell(held_out=0.3),
+        cell(augment=Augment(crop=1)),
+        cell(suspect=AttackCell(replace(SUSPECT.spec, ratio=0.2))),
+        cell(suspect=AttackCell(replace(SUSPECT.spec, seed=1))),
+    ],
+)
+def test_whatever_a_result_depends_on_makes_another_cell(changed):
+    assert key_of(changed) != key_of(cell())
+
+
+def test_a_changed_default_is_another_cell(monkeypatch):
+    @dataclass(frozen=True)
+    class Changed:
+        epochs: int = 1
+        lr: float = 0.05
+        momentum: float = 0.9
+        weight_decay: float = 5e-4
+
+    before = key_of(cell())
+    monkeypatch.setattr(repairs, "DEFENSES", {**DEFENSES, "fine-tuning": Changed})
+    assert key_of(cell()) != before
+
+
+def test_a_label_is_no_part_of_the_result():
+    assert key_of(cell(Repair("d3"))) == key_of(cell(Repair("d3", label="D3 as published")))
+
+
+@pytest.mark.parametrize("name", [*DEFENSES, "fine-tuning+d3"])
+def test_every_defence_of_the_registry_can_be_built_and_sent_to_a_worker(name):
+    repair = Repair(name)
+    defense = repair.build(seed=7)
+    stages = defense.stages if isinstance(defense, Pipeline) else (defense,)
+    for stage, options in zip(stages, repair.all_options(seed=7), strict=True):
+        seed = getattr(getattr(stage, "config", stage), "seed", 7)
+        assert seed == 7
+        assert "on_epoch" not in options
+    made = cell(repair)
+    assert pickle.loads(pickle.dumps(made)) == made
+    assert settings_of(made)["defense"] == name
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_a_defence_made_from_its_written_options_is_the_same_defence(name):
+    repair = Repair(name)
+    again = repairs.make_defense(name, repair.all_options(seed=0))
+    assert again == DEFENSES[name]()
+    assert pickle.loads(pickle.dumps(again)) == again
+
+
+def test_options_of_options_keep_what_is_not_said():
+    repair = Repair("neural-cleanse", ({"inversion": {"steps": 3}},))
+    default = DEFENSES["neural-cleanse"]()
+    assert repair.build(seed=0).inversion == replace(default.inversion, steps=3)
+
+
+def test_the_options_of_a_pipeline_go_to_their_stages():
+    both = Repair("fine-tuning+d3", ({"epochs": 3}, {"epochs": 4})).build(seed=0)
+    first, second = both.stages
+    assert isinstance(first, FineTuning)
+    assert isinstance(second, D3)
+    assert (first.epochs, second.config.epochs) == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error_text"),
+    [
+        (("no-such",), "defence must be one of '.*, got 'no-such'"),
+        (("d3", ({"speed": 1},)), "option of d3 must be one of .*, got 'speed'"),
+        (("d3", ({"epochs": 0},)), "epochs must be an integer >= 1, got 0"),
+        (("d3", ({}, {})), "options must be one mapping per stage of d3, got 2"),
+    ],
+)
+def test_a_repair_that_cannot_be_is_refused(arguments, error_text):
+    with pytest.raises(ValueError, match=error_text):
+        Repair(*arguments)
+
+
+def test_samples_are_disjoint_stratified_and_the_same_whatever_is_held_out():
+    clean = SUSPECT.spec.splits().clean
+    train, val, others = defender_samples(clean, 50, 0.2, seed=3)
+    assert (len(train), len(val), len(others)) == (40, 10, 70)
+    parts = [_keys(part.images) for part in (train, val, others)]
+    assert set.union(*parts) == _keys(clean.images)
+    assert sum(map(len, parts)) == len(clean)
+    assert train.labels.bincount(minlength=10).min() >= 3
+    everything, nothing, same = defender_samples(clean, 50, 0.0, seed=3)
+    assert nothing is None
+    assert _keys(everything.images) == parts[0] | parts[1]
+    assert torch.equal(same.images, others.images)
+    with pytest.raises(ValueError, match="clean must be <= the 120 images kept aside, got 121"):
+        defender_samples(clean, 121, 0.2, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "error_text"),
+    [
+        ({"clean": 0}, "clean must be an integer >= 1, got 0"),
+        ({"held_out": 1.0}, r"held_out must be < 1, got 1\.0"),
+        ({"held_out": -0.1}, r"held_out must be finite and >= 0, got -0\.1"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(options, error_text):
+    with pytest.raises(ValueError, match=error_text):
+        cell(**options)

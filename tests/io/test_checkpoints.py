@@ -1,0 +1,303 @@
+"""Weights from files that are not trusted: all of them or none, and no code."""
+
+import copy
+import os
+import pickle
+import re
+from collections import OrderedDict
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import nn
+
+from d3fast.detox import save_weights
+from d3fast.models import load_weights
+
+
+def net(seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 3))
+
+
+class Tied(nn.Module):
+    """Embedding and head share one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(5, 4)
+        self.lm = nn.Linear(4, 5, bias=False)
+        self.lm.weight = self.embedding.weight
+
+
+class Runs:
+    """Its pickle makes a folder when it is read."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+def same(a, b):
+    return all(torch.equal(v, b.state_dict()[n]) for n, v in a.state_dict().items())
+
+
+def refused(model, path, message):
+    """Loading raises one line that names the file, and the model is as it was."""
+    before = copy.deepcopy(model)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_weights(model, path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert same(model, before)
+
+
+def changed(**changes):
+    """A state dict with some values replaced; ``None`` takes them out."""
+    state = {**net(1).state_dict(), **{n.replace("_", ".", 1): v for n, v in changes.items()}}
+    return {name: value for name, value in state.items() if value is not None}
+
+
+def test_safetensors_as_save_weights_writes_them(tmp_path):
+    source, model = net(1), net()
+    save_weights(source, tmp_path / "w.safetensors")
+    load_weights(model, tmp_path / "w.safetensors")
+    assert same(model, source)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".ckpt", ".tar", ".PT"])
+@pytest.mark.parametrize("new_format", [True, False])
+def test_files_of_torch_save(tmp_path, suffix, new_format):
+    source, model, path = net(1), net(), tmp_path / f"w{suffix}"
+    torch.save(source.state_dict(), path, _use_new_zipfile_serialization=new_format)
+    load_weights(model, str(path))
+    assert same(model, source)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: {"state_dict": s, "epoch": 3, "optimizer": {"state": {}}},
+        lambda s: {"model_state_dict": s},
+        lambda s: {"net": s, "acc": 91.0},
+        lambda s: {"model": {"state_dict": s}},
+        lambda s: {f"module.{n}": v for n, v in s.items()},
+        lambda s: {f"_orig_mod.module.{n}": v for n, v in s.items()},
+        lambda s: {"model": {f"module.{n}": v for n, v in s.items()}},
+        lambda s: OrderedDict(
+            (n, nn.Parameter(v) if v.is_floating_point() else v) for n, v in s.items()
+        ),
+        lambda s: {n: v for n, v in s.items() if not n.endswith("num_batches_tracked")},
+    ],
+)
+def test_what_training_scripts_put_around_the_weights(tmp_path, wrap):
+    source, model = net(1), net()
+    torch.save(wrap(source.state_dict()), tmp_path / "w.pt")
+    load_weights(model, tmp_path / "w.pt")
+    assert same(model, source)
+
+
+def test_a_prefix_that_the_model_has_too_is_part_of_the_name(tmp_path):
+    source, model = nn.DataParallel(net(1)), nn.DataParallel(net())
+    torch.save(source.state_dict(), tmp_path / "w.pt")
+    load_weights(model, tmp_path / "w.pt")
+    assert same(model, source)
+
+
+def test_tensors_stay_where_they_were_and_know_that_they_changed(tmp_path):
+    torch.save(net(1).state_dict(), tmp_path / "w.pt")
+    model = net()
+    weight, version = model[3].weight, model[3].weight._version
+    load_weights(model, tmp_path / "w.pt")
+    assert model[3].weight is weight
+    assert weight._version > version
+    assert weight.requires_grad
+    assert weight.is_leaf
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_a_tied_weight_may_be_written_once(tmp_path, suffix):
+    source, model, path = Tied(), Tied(), tmp_path / f"w{suffix}"
+    save_file({"lm.weight": source.lm.weight}, path) if suffix == ".safetensors" else torch.save(
+        {"embedding.weight": source.lm.weight}, path
+    )
+    load_weights(model, path)
+    assert same(model, source)
+    assert model.lm.weight is model.embedding.weight
+
+
+def test_a_tied_weight_written_twice_has_to_be_one(tmp_path):
+    model, path = Tied(), tmp_path / "w.pt"
+    torch.save({"embedding.weight": torch.zeros(5, 4), "lm.weight": torch.ones(5, 4)}, path)
+    refused(model, path, "'embedding.weight' and 'lm.weight' differ, in the model they are one")
+
+
+@pytest.mark.parametrize("narrow", [torch.float16, torch.bfloat16])
+def test_a_narrower_dtype_is_widened(tmp_path, narrow):
+    torch.save(net(1).to(narrow).state_dict(), tmp_path / "w.pt")
+    model = net()
+    load_weights(model, tmp_path / "w.pt")
+    assert model[3].weight.dtype == torch.float32
+    assert torch.equal(model[3].weight, net(1)[3].weight.to(narrow).float())
+
+
+MISFITS = {
+    "names missing": (changed(**{"3_weight": None}), "does not fit the model: it lacks '3.weight'"),
+    "names too many": (
+        changed(**{f"{i}_extra": torch.zeros(1) for i in range(9)}),
+        "the model has no '0.extra', '1.extra', '2.extra' and 6 more$",
+    ),
+    "other names": (
+        {"a": torch.zeros(1)},
+        "it lacks '0.bias', '0.weight', '1.bias' and 5 more; the model has no 'a'$",
+    ),
+    "nothing": ({}, "it lacks '0.bias'"),
+    "another shape": (
+        changed(**{"3_weight": torch.zeros(2, 2)}),
+        r"'3.weight' has shape \(2, 2\), the model's \(3, 2\)$",
+    ),
+    "a wider dtype": (
+        changed(**{"3_bias": torch.zeros(3, dtype=torch.float64)}),
+        "'3.bias' is torch.float64, the model's torch.float32$",
+    ),
+    "integers": (
+        changed(**{"3_bias": torch.zeros(3, dtype=torch.int8)}),
+        "'3.bias' is torch.int8, the model's torch.float32$",
+    ),
+    "8-bit floats": (
+        changed(**{"3_bias": torch.zeros(3).to(torch.float8_e4m3fn)}),
+        "'3.bias' is torch.float8_e4m3fn, the model's torch.float32$",
+    ),
+    "NaN": (changed(**{"3_bias": torch.full((3,), float("nan"))}), "'3.bias' holds NaN or inf$"),
+    "inf in a buffer": (
+        changed(**{"1_running_var": torch.full((2,), float("inf"))}),
+        "'1.running_var' holds NaN or inf$",
+    ),
+}
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize("case", MISFITS)
+def test_what_does_not_fit_is_refused(tmp_path, case, suffix):
+    state, message = MISFITS[case]
+    path = tmp_path / f"w{suffix}"
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    refused(net(), path, message)
+
+
+def _endless():
+    held = {}
+    held["model"] = held
+    return held
+
+
+@pytest.mark.parametrize(
+    ("held", "message"),
+    [
+        ([torch.zeros(1)], "must hold weights by name, it holds a list$"),
+        (torch.zeros(1), "must hold weights by name, it holds a Tensor$"),
+        ({1: torch.zeros(1)}, "must hold weights by name, it has the key 1$"),
+        ({"epoch": 3}, "'epoch' must be a dense tensor, it is a int$"),
+        ({"a": torch.eye(2).to_sparse()}, "'a' must be a dense tensor, it is a sparse tensor$"),
+        (changed(**{"3_bias": torch.zeros(3, device="meta")}), "it is a tensor without values$"),
+        (_endless(), "'model' must be a dense tensor, it is a dict$"),
+    ],
+)
+def test_other_things_than_weights_are_refused(tmp_path, held, message):
+    torch.save(held, tmp_path / "w.pt")
+    refused(net(), tmp_path / "w.pt", message)
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, nested, protocol):
+    mark, path = tmp_path / "mark", tmp_path / "w.pt"
+    torch.save({"state_dict": {}, "x": Runs(mark)} if nested else Runs(mark), path)
+    refused(
+        net(),
+        path,
+        r"holds more than tensors \(it asks for \w+\.mkdir\), which can run code: refused\. "
+        r"Read it in a sandbox, and from there take safetensors",
+    )
+    path.write_bytes(pickle.dumps(Runs(mark), protocol))
+    refused(net(), path, r"mkdir\), which can run code: refused")
+    assert not mark.exists()
+
+
+def test_a_whole_model_is_a_pickle_with_code(tmp_path):
+    torch.save(net(), tmp_path / "w.pt")
+    refused(net(), tmp_path / "w.pt", "asks for torch.nn.modules.container.Sequential")
+
+
+def test_torchscript_is_refused(tmp_path):
+    scripted = torch.jit.trace(net().eval(), torch.zeros(1, 1, 3, 3))
+    scripted.save(str(tmp_path / "w.pt"))
+    refused(net(), tmp_path / "w.pt", "TorchScript")
+
+
+@pytest.mark.parametrize("name", ["w", "w.onnx", "w.h5"])
+def test_other_kinds_of_files_are_refused_by_name(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    refused(net(), tmp_path / name, r"^weights must be in a file ending in \.safetensors, \.pt, ")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_a_file_that_is_not_there_or_is_a_folder(tmp_path, suffix):
+    with pytest.raises(FileNotFoundError):
+        load_weights(net(), tmp_path / f"no{suffix}")
+    (tmp_path / f"folder{suffix}").mkdir()
+    with pytest.raises(IsADirectoryError):
+        load_weights(net(), tmp_path / f"folder{suffix}")
+
+
+def test_a_lazy_model_has_to_see_a_batch_first(tmp_path):
+    torch.save({"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match=r"^'weight' has no shape yet"):
+        load_weights(nn.LazyLinear(2), tmp_path / "w.pt")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Whole files of every format, one of them with code in it, and where that would write."""
+    folder = tmp_path_factory.mktemp("weights")
+    state = net(1).state_dict()
+    save_file(state, folder / "w.safetensors")
+    torch.save({"state_dict": state}, folder / "w.pt")
+    torch.save(state, folder / "w.pth", _use_new_zipfile_serialization=False)
+    torch.save({"state_dict": state, "x": Runs(folder / "mark")}, folder / "w.ckpt")
+    return folder
+
+
+@settings(max_examples=150)
+@given(
+    name=st.sampled_from(["w.safetensors", "w.pt", "w.pth", "w.ckpt"]),
+    cut=st.one_of(st.none(), st.floats(0, 1)),
+    flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), max_size=4),
+)
+def test_a_damaged_file_is_refused_or_gives_finite_weights(files, name, cut, flips):
+    damaged = bytearray((files / name).read_bytes())
+    for place, bits in flips:
+        damaged[int(place * len(damaged))] ^= bits
+    path = files / f"damaged{re.sub('w', '', name)}"
+    path.write_bytes(damaged if cut is None else damaged[: int(cut * len(damaged))])
+    model = net()
+    try:
+        load_weights(model, path)
+    except (ValueError, OSError):
+        assert same(model, net())
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+    assert not (files / "mark").exists()
+
+
+@settings(max_examples=100)
+@given(suffix=st.sampled_from([".safetensors", ".pt"]), content=st.binary(max_size=64))
+def test_any_bytes_are_refused(files, suffix, content):
+    path = files / f"any{suffix}"
+    path.write_bytes(content)
+    with pytest.raises((ValueError, OSError)):
+        load_weights(net(), path)

@@ -1,0 +1,151 @@
+"""The JSON of results: what is written is what is read, and nothing else is."""
+
+import json
+from datetime import datetime, timezone
+
+import pytest
+
+from d3fast.results.store import Results, read_results
+
+ROWS = [
+    {"seed": 0, "acc": 0.1 + 0.2, "interval": [0.9, 0.95], "note": "ä – ok", "asr": None},
+    {"seed": 1, "acc": 1e-300, "interval": [0, 1], "note": "", "asr": 0},
+]
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A good document: its path and what was written."""
+    results = Results("d3fast demo", {"seeds": [0, 1], "lr": 0.01}, ROWS)
+    results.write(tmp_path / "results.json")
+    return tmp_path / "results.json", results
+
+
+def test_what_was_written_is_read_back_exactly(written):
+    path, results = written
+    assert read_results(path) == results
+
+
+def test_the_document_says_what_it_is(written):
+    path, _ = written
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert document["schema"] == "d3fast.results"
+    assert document["version"] == 1
+    assert set(document) == {
+        "schema",
+        "version",
+        "command",
+        "settings",
+        "rows",
+        "versions",
+        "machine",
+        "commit",
+        "created",
+    }
+
+
+def test_texts_are_written_as_readable_utf_8_with_a_final_newline(written):
+    content = written[0].read_bytes()
+    assert "ä – ok".encode() in content
+    assert content.endswith(b"}\n")
+
+
+def test_the_time_of_creation_is_now_in_utc(written):
+    created = datetime.fromisoformat(written[1].created)
+    assert created.utcoffset().total_seconds() == 0
+    assert abs((datetime.now(timezone.utc) - created).total_seconds()) < 3600
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_nan_and_inf_are_refused_and_the_old_file_stays(written, bad):
+    path, _ = written
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        Results("d3fast demo", {}, [{"acc": bad}]).write(path)
+    assert path.read_bytes() == before
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(ValueError, match="there is no folder"):
+        Results("d3fast demo", {}, ROWS).write(tmp_path / "nowhere" / "results.json")
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None, 1.5])
+def test_other_versions_are_refused(written, version):
+    path = _changed(written[0], version=version)
+    with pytest.raises(ValueError, match=f"has version {version!r}, this d3fast reads 1"):
+        read_results(path)
+
+
+@pytest.mark.parametrize("field", ["rows", "machine", "versions", "commit", "created", "command"])
+def test_a_missing_field_is_refused_not_filled_with_this_machines(written, field):
+    path = written[0]
+    document = json.loads(path.read_text())
+    del document[field]
+    path.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=f"no d3fast.results document: {field} missing or unknown"):
+        read_results(path)
+
+
+def test_an_unknown_field_is_refused(written):
+    with pytest.raises(ValueError, match=r"no d3fast.results document: extra missing or unknown"):
+        read_results(_changed(written[0], extra=1))
+
+
+def _changed(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("content", "error_text"),
+    [
+        (b"", "is no JSON"),
+        (b'{"schema": "d3fast.results", ', "is no JSON"),
+        (b"\xff\xfe", "is no JSON"),
+        (b"[]", "is no d3fast.results document"),
+        (b"null", "is no d3fast.results document"),
+        (b"{}", "is no d3fast.results document"),
+        (b'{"schema": "other", "version": 1}', "is no d3fast.results document"),
+        (b"[" * 200_000, "is no JSON that can be read: nested too deeply"),
+        (b'{"schema": NaN}', "is no JSON: NaN among the numbers"),
+        (b'{"version": 1' + b"0" * 5000 + b"}", "is no JSON: Exceeds the limit"),
+    ],
+)
+def test_files_that_are_no_results_are_refused_by_name(tmp_path, content, error_text):
+    path = tmp_path / "suspect.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^suspect\.json {error_text}"):
+        read_results(path)
+
+
+def test_a_missing_file_is_an_os_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_results(tmp_path / "nowhere.json")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rows": {}},
+        {"rows": [1]},
+        {"settings": []},
+        {"command": None},
+        {"commit": 1},
+        {"versions": "1.0"},
+        {"machine": ["cpu"]},
+        {"created": 5},
+    ],
+)
+def test_a_field_of_another_type_is_refused(written, changes):
+    (field,) = changes
+    what = "a row that is no mapping" if changes == {"rows": [1]} else f"{field} is of another type"
+    with pytest.raises(ValueError, match=f"no d3fast.results document: {what}"):
+        read_results(_changed(written[0], **changes))
+
+
+def test_a_file_too_large_to_be_results_is_not_read(tmp_path):
+    with (tmp_path / "results.json").open("wb") as file:
+        file.truncate(2**40)  # sparse
+    with pytest.raises(ValueError, match="is longer than 16777216 bytes"):
+        read_results(tmp_path / "results.json")
