@@ -22,8 +22,8 @@ OPTIONS = {"momentum": 0.9, "weight_decay": 0.01}
 @pytest.fixture(params=["exchange", "methods"], autouse=True)
 def reader(request, monkeypatch):
     if request.param == "methods":
-        monkeypatch.setattr(native, "_EXCHANGE", None)
-    elif native._EXCHANGE is None:
+        monkeypatch.setattr(native, "TENSOR_EXCHANGE", None)
+    elif native.TENSOR_EXCHANGE is None:
         pytest.skip("this torch exports no functions")
 
 

@@ -168,7 +168,7 @@ def prepare(index: int, group: Mapping[str, Any], at: Sequence[int], state: Stat
     for p in params:
         own = state[p]
         if backend == "fused":
-            native._prepare_state(p, own, group)
+            native.prepare_state(p, own, group)
             continue
         if group["momentum"] != 0 and "momentum_buffer" not in own:
             own["momentum_buffer"] = torch.zeros_like(p, dtype=group["momentum_dtype"])
@@ -329,7 +329,7 @@ def _step(
         "distance": distances,
         "compensation": compensations,
     }
-    wanted = native._columns(group)
+    wanted = native.state_columns(group)
     columns = {"theta": params, **{c: given[c] if name else [] for c, name in wanted.items()}}
     for column in ("reference", "momentum"):
         if columns[column]:
@@ -357,7 +357,7 @@ def _launch(
         plan = _Plan(columns, joint)
         if cache is not None:
             cache.plans[index] = plan
-    fitted = [native._fit(g, p) for g, p in zip(grads, columns["theta"], strict=True)]
+    fitted = [native.fit_gradient(g, p) for g, p in zip(grads, columns["theta"], strict=True)]
     addresses = [g.data_ptr() for g in fitted]
     plan.launcher.step(addresses, [], verify, group, None, grad_scale, found_inf)
     if grad_scale is not None:

@@ -32,7 +32,7 @@ _CENTERS = {"origin": 1, "reference": 2}
 State = Mapping[Tensor, dict[str, Any]]
 
 # How an extension asks torch where a tensor lies, without its headers; an older torch has no way.
-_EXCHANGE = getattr(Tensor, "__dlpack_c_exchange_api__", None)
+TENSOR_EXCHANGE = getattr(Tensor, "__dlpack_c_exchange_api__", None)
 
 # Every option that a step reads.
 read_options = itemgetter(
@@ -264,20 +264,26 @@ class Plan:
             from d3fast.optim.backends.cuda import refuse_capture
 
             refuse_capture(self.params[0].device)
-        self._fresh = [_prepare_state(p, state[p], group) for p in self.params]
+        self._fresh = [prepare_state(p, state[p], group) for p in self.params]
         self._settings = _Settings(group)
         self._key = _key(group)
         self._positions = {id(p): i for i, p in enumerate(self.params)}
-        columns = {column: name for column, name in _columns(group).items() if name}
+        columns = {column: name for column, name in state_columns(group).items() if name}
         tensors = {
             column: [state[p][name] for p in self.params] for column, name in columns.items()
         }
         self._watch = _C.Watch(
-            params=group["params"], state=state, columns=list(columns.values()), exchange=_EXCHANGE
+            params=group["params"],
+            state=state,
+            columns=list(columns.values()),
+            exchange=TENSOR_EXCHANGE,
         )
         self._watched = (list(group["params"]), tensors)  # the watch itself keeps nothing alive
         joint = group["scope"] == "group"
-        every = {"theta": self.params, **{column: tensors.get(column, []) for column in _COLUMNS}}
+        every = {
+            "theta": self.params,
+            **{column: tensors.get(column, []) for column in STATE_COLUMNS},
+        }
         self._launcher = make_launcher(every, joint)
 
     def gradients(self, group: Mapping[str, Any], state: State) -> list[Tensor] | None:
@@ -314,7 +320,7 @@ class Plan:
         """
         addresses, fitted = self._watch.addresses, grads
         if addresses is None:
-            fitted = [_fit(g, p) for g, p in zip(grads, self.params, strict=True)]
+            fitted = [fit_gradient(g, p) for g, p in zip(grads, self.params, strict=True)]
             addresses = [g.data_ptr() for g in fitted]
         options, verify = self._settings.native, self._watch.edited
         self._launcher.step(addresses, self._fresh, verify, group, options, grad_scale, found_inf)
@@ -349,16 +355,18 @@ def _increment_versions(params: Sequence[Tensor]) -> None:
         torch.autograd.graph.increment_version(p)
 
 
-def _fit(grad: Tensor, p: Tensor) -> Tensor:
+def fit_gradient(grad: Tensor, p: Tensor) -> Tensor:
+    """Return the gradient in the dtype and memory layout of its parameter, copied where needed."""
     if same_layout(grad, p) and grad.dtype == p.dtype:
         return grad
     return match_layout(grad.to(p.dtype), p)
 
 
-_COLUMNS = ("compensation", "reference", "momentum", "distance")
+# The columns of a param group's state that the kernels may address.
+STATE_COLUMNS = ("compensation", "reference", "momentum", "distance")
 
 
-def _columns(group: Mapping[str, Any]) -> dict[str, str | None]:
+def state_columns(group: Mapping[str, Any]) -> dict[str, str | None]:
     """Names in the state of what the kernels need; ``None`` where the group has no such column."""
     tracked, params = is_tracked(group), group["params"]
     compensated = tracked and bool(params) and params[0].dtype in HALF_TYPES
@@ -370,9 +378,9 @@ def _columns(group: Mapping[str, Any]) -> dict[str, str | None]:
     }
 
 
-def _prepare_state(p: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> bool:
+def prepare_state(p: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> bool:
     """Make or re-lay what the kernels need beside ``p``; whether the momentum is still unset."""
-    columns = _columns(group)
+    columns = state_columns(group)
     dtypes = {
         "momentum_buffer": group["momentum_dtype"] or p.dtype,
         "reference": group["reference_dtype"] or p.dtype,
@@ -409,4 +417,4 @@ def _key(group: Mapping[str, Any]) -> tuple[Any, ...]:
     """The options that a plan is made for; the others it takes over."""
     kinds = ("reference_dtype", "reference_device", "momentum_dtype")
     names = ("scope", "backend", "distance_p", *kinds)
-    return (*(group[name] for name in names), *_columns(group).values())
+    return (*(group[name] for name in names), *state_columns(group).values())
