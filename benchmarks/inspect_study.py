@@ -21,7 +21,7 @@ from torch import nn
 from d3fast.attacks import load_attack
 from d3fast.audit import InspectOptions, inspect_model
 from d3fast.audit.detectors.base import threshold
-from d3fast.audit.resolve import Case
+from d3fast.audit.resolve import Audit
 from d3fast.benchmark.attack_jobs import PRESETS, AttackCell, CleanCell, Preset, twin_of
 from d3fast.benchmark.implant import Implant, implant
 from d3fast.data import ImageData, Splits
@@ -154,7 +154,7 @@ def _repaired(
     model: nn.Module, splits: Splits, trigger: Any, seed: int, progress: bool
 ) -> tuple[nn.Module, dict[str, Any]]:
     """A model as ``d3fast detox`` repairs it, and what test images say of it."""
-    case = Case(model.eval(), "", Path(), "", splits.clean, seed)
+    case = Audit(model.eval(), "", Path(), "", splits.clean, seed)
     repair, held_out = case.parts()
     result = detoxify(
         model,
