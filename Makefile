@@ -7,10 +7,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # In place for this machine's GPU, or one architecture to see that the kernels compile; a wheel has all.
 ARCHS = $(or $(CUDAARCHS),$(shell nvidia-smi >/dev/null 2>&1 && echo native || echo 90))
+# One worker per core, at most eight; a file's tests stay in one worker, and so do its fixtures.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadgroup
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format wheel bench gpu-check readme clean
+.PHONY: help install demo test test-all lint format wheel bench gpu-check readme clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,14 +29,19 @@ install: $(VENV)/.stamp ## virtual environment in .venv with d3fast built in pla
 demo: install ## backdoor a classifier, repair it, print the table (runs/demo)
 	$(BIN)/d3fast demo
 
-test: install ## the whole test suite
-	$(BIN)/python -m pytest
+test: install ## the default tests, in five minutes on two cores
+	$(PYTEST) -m "not slow"
 
-lint: install ## ruff, mypy, clang-format
+test-all: install ## the tests marked slow: full fuzz, process groups, long runs
+	HOSTILE_EXAMPLES=1000 $(PYTEST) -m slow
+
+lint: install ## ruff, mypy, layers, structure, clang-format
 	$(BIN)/pip install --quiet --group lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m tests.structure
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*')
 
 format: install ## rewrite the sources in the house format

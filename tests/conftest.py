@@ -3,6 +3,7 @@
 import ctypes
 import os
 import shutil
+import signal
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,18 @@ from d3fast.defenses import FineTuning
 # The same examples on every run and every machine; slow, shared cores are no failure.
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
+
+# A shell starts background jobs with SIGINT ignored, and every child inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_SHARED = ("shared_library", "worlds")  # session fixtures that take seconds to set up
+
+
+def pytest_collection_modifyitems(items):
+    """Keep the tests of a file, and of an expensive session fixture, in one pytest-xdist worker."""
+    for item in items:
+        shared = [name for name in _SHARED if name in getattr(item, "fixturenames", ())]
+        item.add_marker(pytest.mark.xdist_group(shared[0] if shared else str(item.path)))
 
 
 @pytest.fixture(scope="session", autouse=True)
