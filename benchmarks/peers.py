@@ -112,7 +112,7 @@ def foreach(problem: Problem) -> Contender:
                 torch.sub(theta, theta_0, out=out)
             d = scratch
         else:
-            d = torch._foreach_sub(thetas, references)
+            d = list(torch._foreach_sub(thetas, references))
         scales = [-WEIGHT / distance if distance else 0.0 for distance in _norms(d)]
         torch._foreach_mul_(d, scales)
         torch._foreach_add_(d, grads)
@@ -152,7 +152,7 @@ def compiled(problem: Problem) -> Contender:
     @torch.no_grad()
     def step() -> None:
         for row, radius in zip(flat, radii, strict=True):
-            _compiled(*row, radius)
+            _compiled(*row, radius)  # type: ignore[call-arg]
         if rest[0]:
             _fused_sgd(*rest)
 

@@ -108,7 +108,8 @@ def in_turn(case):
     brief = replace(case, setup=short)
     for warm in (brief.ours, brief.fast, brief.theirs):
         warm()
-    seconds, models = {name: [] for name in ways}, {}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    models = {}
     for turn in range(ROUNDS):
         for name in list(ways)[:: -1 if turn % 2 else 1]:
             training, evaluation, models[name] = ways[name]()

@@ -56,7 +56,7 @@ def agrees(options, between=None, bound=1e-5):
 
 
 @pytest.mark.parametrize(
-    ("momentum", "scope", "name"), itertools.product(MOMENTA, ("tensor", "group"), SETS)
+    ("momentum", "scope", "name"), list(itertools.product(MOMENTA, ("tensor", "group"), SETS))
 )
 def test_step_matches_reference(cuda_on_host, momentum, scope, name):
     options = {"lr": 0.05, "weight_decay": 0.01, "scope": scope}

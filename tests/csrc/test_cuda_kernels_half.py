@@ -43,7 +43,7 @@ def agrees(dtype, options, between=None, bound=None):
 
 
 @pytest.mark.parametrize(
-    ("momentum", "name"), itertools.product(MOMENTA, ("free", "sphere", "distance_ball"))
+    ("momentum", "name"), list(itertools.product(MOMENTA, ("free", "sphere", "distance_ball")))
 )
 @pytest.mark.parametrize("momentum_dtype", [None, torch.float32], ids=["same", "f32"])
 def test_steps_follow_the_plain_ones(cuda_on_host, half, momentum_dtype, momentum, name):

@@ -17,7 +17,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("scope", ["tensor", "group"])
-@pytest.mark.parametrize(("momentum", "kind"), itertools.product(MOMENTA, KINDS))
+@pytest.mark.parametrize(("momentum", "kind"), list(itertools.product(MOMENTA, KINDS)))
 def test_every_kernel_leaves_finite_weights(make, momentum, kind, scope):
     params, opt = make(scope=scope, **MOMENTA[momentum], **KINDS[kind])
     for _ in range(3):
