@@ -16,8 +16,19 @@ def same_layout(a: Tensor, b: Tensor) -> bool:
     )
 
 
+def is_deferred(tensor: Tensor) -> bool:
+    """Return whether the memory does not hold the values: the negative bit is set, or a ZeroTensor.
+
+    Autograd makes both for complex numbers: the gradient of an imaginary part may be a view of
+    the opposite values, and one that is known to be zero may have no memory at all.
+    """
+    return tensor.is_neg() or tensor._is_zerotensor()
+
+
 def is_dense(tensor: Tensor) -> bool:
-    """Whether the elements fill one stretch of memory without gaps or overlaps."""
+    """Return whether the values fill one stretch of memory without gaps or overlaps."""
+    if is_deferred(tensor):
+        return False
     expected = 1
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size > 1:
@@ -28,8 +39,11 @@ def is_dense(tensor: Tensor) -> bool:
 
 
 def match_layout(tensor: Tensor, param: Tensor) -> Tensor:
-    """The same values with the strides of ``param`` (same shape), copied only if they differ."""
-    if same_layout(tensor, param):
+    """Return the values in memory with the strides of ``param`` (same shape).
+
+    They are copied only where the strides differ or the memory does not hold them.
+    """
+    if same_layout(tensor, param) and not is_deferred(tensor):
         return tensor
     return torch.empty_like(param, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
 

@@ -341,3 +341,76 @@ def test_a_nan_gradient_shows_and_spoils_no_other_tensor(backend, any_dtype):
     opt.step()
     assert torch.isnan(sick).all()
     assert torch.isfinite(well).all()
+
+
+# ---------------------------------------------------------------- memory that lacks the values
+
+
+def negative_view(tensor):
+    """The same values in memory that holds the opposite ones, as autograd makes them."""
+    return torch._neg_view(-tensor)
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (3, 2)])
+def test_a_gradient_with_the_negative_bit_is_descended_along(shape, backend):
+    plain, lazy = weight(*shape), weight(*shape)
+    for p, wrap in ((plain, torch.clone), (lazy, negative_view)):
+        opt = D3FusedSGD([p], lr=0.1, momentum=0.9, weight_decay=0.1, backend=backend)
+        for t in range(3):
+            p.grad = wrap(torch.full(shape, 1.0 + t))
+            opt.step()
+    assert torch.equal(plain, lazy)
+
+
+def test_a_gradient_through_a_conjugate_is_descended_along(backend):
+    p = nn.Parameter(torch.tensor(0.5))
+    opt = D3FusedSGD([p], lr=0.1, distance_weight=0, constraint=None, backend=backend)
+    (torch.complex(torch.ones(()), p).conj() * (2 + 1j)).real.backward()
+    assert p.grad.is_neg()
+    opt.step()
+    assert p.item() == pytest.approx(0.4)
+
+
+def test_a_scaled_gradient_with_the_negative_bit_is_unscaled_in_place(backend):
+    p = weight(4)
+    opt = D3FusedSGD([p], lr=0.1, distance_weight=0, constraint=None, backend=backend)
+    p.grad, before = negative_view(torch.full((4,), 8.0)), p.detach().clone()
+    opt.grad_scale = torch.tensor(4.0)
+    opt.step()
+    torch.testing.assert_close(p.detach(), before - 0.1 * 2)
+    assert torch.equal(p.grad, torch.full((4,), 2.0))
+
+
+def test_a_parameter_with_the_negative_bit_is_moved_the_right_way():
+    lazy = nn.Parameter(negative_view(weight(4, 3).detach()))
+    with pytest.warns(UserWarning, match="backend='reference'"):
+        opt = D3FusedSGD([lazy], lr=0.1, distance_weight=0, constraint=None)
+    lazy.grad, before = torch.ones(4, 3), lazy.detach().clone()
+    opt.step()
+    torch.testing.assert_close(lazy.detach(), before - 0.1)
+
+
+def test_a_loaded_momentum_buffer_with_the_negative_bit_keeps_its_sign(backend):
+    ends = []
+    for wrap in (torch.clone, negative_view):
+        p = weight(4, 3)
+        opt = D3FusedSGD([p], lr=0.1, momentum=0.9, backend=backend)
+        saved = opt.state_dict()
+        saved["state"][0]["momentum_buffer"] = wrap(torch.ones(4, 3))
+        opt.load_state_dict(saved)
+        p.grad = torch.ones(4, 3)
+        opt.step()
+        ends.append(p.detach())
+    assert torch.equal(*ends)
+
+
+def test_a_zero_tensor_is_a_gradient_of_zeros(backend):
+    ends = []
+    for zeros in (torch.zeros, torch._efficientzerotensor):
+        p = weight(4, 3)
+        opt = D3FusedSGD([p], lr=0.1, momentum=0.9, weight_decay=0.1, backend=backend)
+        for _ in range(2):
+            p.grad = zeros(4, 3)
+            opt.step()
+        ends.append(p.detach())
+    assert torch.equal(*ends)

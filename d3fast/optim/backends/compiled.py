@@ -362,7 +362,7 @@ def _launch(
     plan.launcher.step(addresses, [], verify, group, None, grad_scale, found_inf)
     if grad_scale is not None:
         for theirs, ours in zip(grads, fitted, strict=True):
-            if theirs is not ours:
+            if theirs is not ours and not theirs._is_zerotensor():
                 theirs.copy_(ours)
 
 

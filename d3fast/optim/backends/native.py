@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from d3fast.optim.anchors import is_dense, match_layout, same_layout
+from d3fast.optim.anchors import is_dense, match_layout
 from d3fast.optim.constraints import resolve_bounds
 from d3fast.optim.kahan import HALF_TYPES, compensation_of
 from d3fast.optim.options import check_options, is_tracked
@@ -319,14 +319,15 @@ class Plan:
             found_inf: 1-element tensor; where it is not 0 nothing moves.
         """
         addresses, fitted = self._watch.addresses, grads
-        if addresses is None:
+        if addresses is None or not all(addresses) or any(map(Tensor.is_neg, grads)):
+            # Another dtype or layout, or memory that does not hold the values.
             fitted = [fit_gradient(g, p) for g, p in zip(grads, self.params, strict=True)]
             addresses = [g.data_ptr() for g in fitted]
         options, verify = self._settings.native, self._watch.edited
         self._launcher.step(addresses, self._fresh, verify, group, options, grad_scale, found_inf)
         if grad_scale is not None:
             for theirs, ours in zip(grads, fitted, strict=True):
-                if theirs is not ours:
+                if theirs is not ours and not theirs._is_zerotensor():
                     theirs.copy_(ours)
         _increment_versions(self.params)
         self._watch.settle()
@@ -357,8 +358,6 @@ def _increment_versions(params: Sequence[Tensor]) -> None:
 
 def fit_gradient(grad: Tensor, p: Tensor) -> Tensor:
     """Return the gradient in the dtype and memory layout of its parameter, copied where needed."""
-    if same_layout(grad, p) and grad.dtype == p.dtype:
-        return grad
     return match_layout(grad.to(p.dtype), p)
 
 
