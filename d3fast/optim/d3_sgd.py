@@ -18,6 +18,7 @@ from d3fast.optim.anchors import on_host, resolve_references
 from d3fast.optim.backends import compiled, native, sharded, torch_backend
 from d3fast.optim.backends.choose import choose_backend, warn_of_no_gradient
 from d3fast.optim.backends.dtensor import check_not_replaced, check_placements, is_sharded
+from d3fast.optim.backends.group_plan import GroupPlan
 from d3fast.optim.checkpoints import restore_state, with_own_options
 from d3fast.optim.options import check_group, check_options, is_tracked
 from d3fast.optim.warm_start import WARM_STARTS
@@ -83,7 +84,7 @@ class D3FusedSGD(Optimizer):
         ['weight']
     """
 
-    _plans: dict[int, native.Plan]
+    _plans: dict[int, GroupPlan]
     _cache: compiled.Cache
     _awaits_reference: bool
 
@@ -362,7 +363,7 @@ class D3FusedSGD(Optimizer):
             members = torch_backend.members_of(group, self.state)
             torch_backend.step_group(members, group, grad_scale=grad_scale)
             return
-        plan = self._plans[index] = native.Plan(group, self.state)
+        plan = self._plans[index] = GroupPlan(group, self.state)
         grads = plan.gradients(group, self.state)
         if grads is None:  # a gradient of a kind that only torch knows
             grads = [p.grad for p in plan.params if p.grad is not None]
@@ -418,7 +419,7 @@ class D3FusedSGD(Optimizer):
                 p,
                 self.state[p]["reference"],
                 group["distance_p"],
-                plan.carried(p, self.state) if plan else None,
+                plan.cached_norm(p, self.state) if plan else None,
             )
             for p in params
         ]

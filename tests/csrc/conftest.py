@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from d3fast.optim.backends import native
+from d3fast.optim.backends import cpu
 from d3fast.optim.backends.native import dtype_names, grad_entries
 from d3fast.optim.constraints import resolve_bounds
 from d3fast.optim.options import is_tracked
@@ -107,5 +107,5 @@ def cuda_on_host(host_library, monkeypatch):
     """`backend="fused"` on CPU tensors runs the CUDA kernels, blocks in a new order each step."""
     monkeypatch.setattr(HostLauncher, "library", host_library)
     monkeypatch.setattr(HostLauncher, "shuffle", 0)
-    monkeypatch.setattr(native, "CpuLauncher", HostLauncher)
+    monkeypatch.setattr(cpu, "CpuLauncher", HostLauncher)
     return HostLauncher

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from d3fast.optim.anchors import same_layout
-from d3fast.optim.backends import native, torch_backend
+from d3fast.optim.backends import cuda, group_plan, native, torch_backend
 from d3fast.optim.backends.choose import choose_backend
 from d3fast.optim.kahan import HALF_TYPES, compensation_of
 from d3fast.optim.options import check_options, is_tracked
@@ -237,12 +237,10 @@ class _Plan:
             for p, tensor in zip(theta, tensors, strict=False):
                 _check_like(name, tensor, p)
         if theta[0].is_cuda:
-            from d3fast.optim.backends.cuda import refuse_capture
-
-            refuse_capture(theta[0].device)
+            cuda.refuse_capture(theta[0].device)
         self._places = _places(columns, joint)
         self._references = [(t, t._version) for t in columns["reference"]]  # kept alive with it
-        self.launcher = native.make_launcher(columns, joint)
+        self.launcher = group_plan.make_launcher(columns, joint)
 
     def knows(self, references: Sequence[Tensor]) -> bool:
         """Whether the references are the same, and unchanged."""

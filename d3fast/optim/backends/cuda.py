@@ -15,14 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from d3fast import _C
-from d3fast.optim.backends.native import (
-    grad_entries,
-    native_columns,
-    native_dtypes,
-    native_options,
-    stays_on_device,
-)
+from d3fast.optim.backends import native
 from d3fast.optim.constraints import resolve_bounds
 
 
@@ -54,8 +47,10 @@ class CudaLauncher:
     def __init__(self, tensors: Mapping[str, Sequence[Tensor]], joint: bool) -> None:
         self._device = tensors["theta"][0].device
         self._stream = torch.cuda.current_stream(self._device).cuda_stream
-        self._native = _C.CudaPlan(
-            dtypes=native_dtypes(tensors), columns=native_columns(tensors), joint=joint
+        self._native = native.extension.CudaPlan(
+            dtypes=native.native_dtypes(tensors),
+            columns=native.native_columns(tensors),
+            joint=joint,
         )
         table = torch.frombuffer(bytearray(self._native.table), dtype=torch.uint8)
         self._table = _upload(table, self._device)
@@ -81,7 +76,7 @@ class CudaLauncher:
         """Enqueue the step; what the tables point to must live until the stream has run it."""
         scalars = {"lr": IN_OPTIONS, "lower": IN_OPTIONS, "upper": IN_OPTIONS}
         if options is None:
-            options = native_options(group, 1.0, on_host=not group["capturable"])
+            options = native.native_options(group, 1.0, on_host=not group["capturable"])
             if group["capturable"]:
                 scalars |= self._on_device(group)
         # Named, so that what they point to lives until the launch is enqueued.
@@ -109,9 +104,9 @@ class CudaLauncher:
         """Where the kernels find the gradients, given their addresses and which are fresh."""
         if torch.cuda.is_current_stream_capturing():
             # Of the graph alone: a step outside it must not change what a replay reads.
-            entries = grad_entries(*given)
+            entries = native.grad_entries(*given)
             table = torch.empty(len(entries), dtype=torch.int64, device=self._device)
-            _C.cuda_write(
+            native.extension.cuda_write(
                 device=self._device.index,
                 stream=stream.cuda_stream,
                 to=table.data_ptr(),
@@ -124,7 +119,7 @@ class CudaLauncher:
                 if tensor is not None:
                     tensor.record_stream(stream)
         if self._grads is None or moved or given != self._given:
-            fresh_table = torch.tensor(grad_entries(*given), dtype=torch.int64)
+            fresh_table = torch.tensor(native.grad_entries(*given), dtype=torch.int64)
             self._grads = _upload(fresh_table, self._device)
         self._given, self._stream = given, stream.cuda_stream
         return self._grads
@@ -143,7 +138,7 @@ class CudaLauncher:
 
     def _scalar(self, name: str, value: float | Tensor) -> tuple[int, bool]:
         """Address of a number on the device, 0 for one on the host, and whether it is float64."""
-        if not isinstance(value, Tensor) or not stays_on_device(value):
+        if not isinstance(value, Tensor) or not native.stays_on_device(value):
             return IN_OPTIONS
         if value.device != self._device or value.dtype not in (torch.float32, torch.float64):
             if name not in self._copies:  # one for good: a graph goes on reading it

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from d3fast import D3FusedSGD
-from d3fast.optim.backends import native
+from d3fast.optim.backends import group_plan, native
 
 OPTIONS = {"momentum": 0.9, "weight_decay": 0.01}
 
@@ -292,9 +292,9 @@ def test_a_plan_outlives_what_does_not_concern_it(change, far_apart, walk):
 
 def test_a_plan_knows_every_option():
     opt = D3FusedSGD([nn.Parameter(torch.ones(2))])
-    assert len(native.read_options(opt.param_groups[0])) == len(opt.defaults)
+    assert len(group_plan.read_options(opt.param_groups[0])) == len(opt.defaults)
     values = {name: object() for name in opt.defaults}
-    assert set(map(id, native.read_options(values))) == set(map(id, values.values()))
+    assert set(map(id, group_plan.read_options(values))) == set(map(id, values.values()))
 
 
 def test_an_optimizer_that_its_own_parameters_refer_to_is_collected():
@@ -313,7 +313,7 @@ def test_an_optimizer_that_its_own_parameters_refer_to_is_collected():
 
 
 def test_versions_are_raised_one_by_one_where_torch_takes_no_list(monkeypatch, far_apart, walk):
-    monkeypatch.setattr(native, "_INCREMENTS_MANY", False)
+    monkeypatch.setattr(native, "INCREMENTS_MANY", False)
     params, opt = far_apart(**OPTIONS)
     before = [p._version for p in params]
     walk(opt)
