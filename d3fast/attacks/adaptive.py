@@ -1,22 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adaptive attackers: they know the defence and train the backdoor to outlive it.
+"""Adaptive attackers: they know the defence and train the backdoor to survive it.
 
-``SAMAttacker`` hides it in a flat region of the loss, so that the small steps of a repair do not
-leave it (arXiv 2411.09585, adaptive attack). ``DistanceAwareAttacker`` knows that D3 re-draws or
-pushes the head and then trains on clean samples, and makes the features of triggered images those
-of the wanted class: whatever head the clean samples lead to then answers them alike.
+``SAMAttacker`` trains the backdoor into a flat region of the loss, which the small steps of a
+repair do not leave (arXiv 2411.09585, adaptive attack). ``DistanceAwareAttacker`` knows that D3
+re-draws or pushes the head and then trains on clean samples. It moves the features of triggered
+images to those of the target class, so that any head fitted to clean samples predicts the target.
 
-Both wrap another attack, whose trigger and poisoned labels stay as they are.
+Both wrap another attack and keep its trigger and its poisoned labels.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from d3fast.attacks.base import Attack, Poisoned, Training, training_plan
+from d3fast.attacks.base import Attack, Training, training_plan
+from d3fast.attacks.poisoning import Poisoned
 from d3fast.data.base import ImageData
 from d3fast.optim import find_head
 from d3fast.optim.warm_start import WARM_STARTS
@@ -29,34 +30,68 @@ from d3fast.training.sam import sharpness_aware
 
 
 def base_of(attack: Attack) -> Attack:
-    """The attack whose trigger it is: what an adaptive attacker wraps, or the attack itself."""
+    """Return the attack that an adaptive attacker wraps, or the attack itself."""
     return attack.base if isinstance(attack, (SAMAttacker, DistanceAwareAttacker)) else attack
 
 
-def _wrapped_plan(
+class _Wrapper(Protocol):
+    """Attack around another one; the functions below are the methods that it delegates."""
+
+    @property
+    def base(self) -> Attack: ...
+
+
+def _trigger(self: _Wrapper, images: Tensor) -> Tensor:
+    """Return images with the base attack's trigger."""
+    return self.base.trigger(images)
+
+
+def _poison(
+    self: _Wrapper,
+    dataset: ImageData,
+    ratio: float,
+    target: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Poisoned:
+    """Return the base attack's poisoned set."""
+    return self.base.poison(dataset, ratio, target, generator)
+
+
+def _state_dict(self: _Wrapper) -> dict[str, Tensor]:
+    """Return the base attack's learned tensors."""
+    return self.base.state_dict()
+
+
+def _load_state_dict(self: _Wrapper, state: Mapping[str, Tensor]) -> None:
+    """Load tensors into the base attack."""
+    self.base.load_state_dict(state)
+
+
+def _base_plan(
     base: Attack, data: ImageData, ratio: float, batch_size: int, seed: int, progress: bool
 ) -> Training:
+    """Return the base attack's training plan; its trigger must be fixed."""
     plan = training_plan(
         base, data, ratio=ratio, batch_size=batch_size, seed=seed, progress=progress
     )
     if plan.gradients is not plain_gradients:
         raise ValueError(
-            f"{type(base).__name__} trains its trigger together with the model; call learn first, "
-            "so that an adaptive attacker can build on a fixed trigger"
+            f"{type(base).__name__} trains its trigger together with the model; call learn before "
+            "wrapping it in an adaptive attacker"
         )
     return plan
 
 
 @dataclass(frozen=True)
 class SAMAttacker:
-    """Trains the backdoor into a flat region by adaptive sharpness-aware minimisation.
+    """Attacker that trains the backdoor into a flat region by adaptive SAM (ASAM).
 
     Args:
         base: the attack whose trigger is implanted.
-        budget: radius rho of the perturbation; the paper reports 1 and 3.
+        budget: radius rho of the perturbation, >= 0; the paper reports 1 and 3.
 
     Raises:
-        ValueError: a budget that is negative or no number.
+        ValueError: ``budget`` is negative or no number.
     """
 
     base: Attack
@@ -75,63 +110,45 @@ class SAMAttacker:
         """The base attack's label mapping."""
         return self.base.mapping
 
-    def trigger(self, images: Tensor) -> Tensor:
-        """The base attack's trigger."""
-        return self.base.trigger(images)
-
-    def poison(
-        self,
-        dataset: ImageData,
-        ratio: float,
-        target: int | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Poisoned:
-        """The base attack's poisoned set."""
-        return self.base.poison(dataset, ratio, target, generator)
+    trigger = _trigger
+    poison = _poison
+    state_dict = _state_dict
+    load_state_dict = _load_state_dict
 
     def training(
         self, data: ImageData, *, ratio: float, batch_size: int, seed: int, progress: bool
     ) -> Training:
-        """The base attack's batches, with sharpness-aware gradients.
+        """Return the base attack's batches with sharpness-aware gradients.
 
         Raises:
-            ValueError: a base attack that trains its trigger together with the model.
+            ValueError: the base attack trains its trigger together with the model.
         """
-        plan = _wrapped_plan(self.base, data, ratio, batch_size, seed, progress)
+        plan = _base_plan(self.base, data, ratio, batch_size, seed, progress)
         return Training(plan.loader, sharpness_aware(self.budget))
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """What the base attack has learned."""
-        return self.base.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Hand it to the base attack."""
-        self.base.load_state_dict(state)
 
 
 @dataclass(frozen=True)
 class DistanceAwareAttacker:
-    """Keeps the backdoor alive when the head is re-drawn on its sphere or pushed far away.
+    """Attacker whose backdoor survives a head that is re-drawn on its sphere or pushed far away.
 
     To the loss of the poisoned batch it adds, averaged over ``draws`` heads W' that D3 could
-    start from (``random``: uniform, rescaled to the norm of the head; ``far``: its mirror image)
-    and over triggered images x' of other classes,
+    start from (``random``: uniform, rescaled to the norm of the head; ``far``: -W) and over
+    triggered images x' of other classes,
 
-        strength * ||W' f(x') - W' m||^2 / mean_y ||W' f(y) - W' m||^2,
+        strength * ||W' f(x') - W' m||^2 / mean_y ||W' f(y) - W' m||^2
 
-    f the features in front of the head, m their mean over the batch's images labelled with the
-    wanted class, y the images of other classes. 0 means that no such head can tell a triggered
-    image from the wanted class, 1 that it is as far from it as an ordinary image.
+    f: features in front of the head; m: mean of f over the batch images labelled with the target
+    class; y: the same images without the trigger. At 0 no such head separates triggered images
+    from the target class; at 1 they are as far from it as clean images.
 
     Args:
         base: the attack whose trigger is implanted.
-        strength: weight of the term.
-        draws: heads drawn per step.
-        share: triggered images per image of the batch.
+        strength: weight of the term, >= 0.
+        draws: heads drawn per step, >= 1.
+        share: triggered images per image of the batch, in (0, 1].
 
     Raises:
-        ValueError: a strength that is negative or no number; fewer than one draw; a share outside
-            0..1.
+        ValueError: an option out of range.
     """
 
     base: Attack
@@ -156,29 +173,20 @@ class DistanceAwareAttacker:
         """The base attack's label mapping."""
         return self.base.mapping
 
-    def trigger(self, images: Tensor) -> Tensor:
-        """The base attack's trigger."""
-        return self.base.trigger(images)
-
-    def poison(
-        self,
-        dataset: ImageData,
-        ratio: float,
-        target: int | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Poisoned:
-        """The base attack's poisoned set."""
-        return self.base.poison(dataset, ratio, target, generator)
+    trigger = _trigger
+    poison = _poison
+    state_dict = _state_dict
+    load_state_dict = _load_state_dict
 
     def training(
         self, data: ImageData, *, ratio: float, batch_size: int, seed: int, progress: bool
     ) -> Training:
-        """The base attack's batches, with the term above added to their loss.
+        """Return the base attack's batches with the distance term added to their loss.
 
         Raises:
-            ValueError: a base attack that trains its trigger together with the model.
+            ValueError: the base attack trains its trigger together with the model.
         """
-        plan = _wrapped_plan(self.base, data, ratio, batch_size, seed, progress)
+        plan = _base_plan(self.base, data, ratio, batch_size, seed, progress)
         draws = generator(seed, "redrawn heads")
         return Training(plan.loader, self._gradients(len(data.classes), draws))
 
@@ -187,33 +195,42 @@ class DistanceAwareAttacker:
             model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss
         ) -> tuple[Tensor, Tensor, Tensor]:
             head = find_head(model)[1]
-            seen: list[Tensor] = []
-            hook = head.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-            goals = target_labels(labels, self.target, classes, self.mapping)
-            rows = (labels != goals).nonzero().flatten()
+            features: list[Tensor] = []
+            hook = head.register_forward_pre_hook(lambda _, args: features.append(args[0]))
+            targets = target_labels(labels, self.target, classes, self.mapping)
+            rows = (labels != targets).nonzero().flatten()
             rows = rows[: max(1, round(self.share * len(labels)))]
             try:
                 scores = class_scores(model, torch.cat([inputs, self.trigger(inputs[rows])]))
             finally:
                 hook.remove()
-            ordinary = scores[: len(inputs)]
-            apart = self._apart(head, seen[-1], labels, rows, goals[rows], draws)
-            value = loss(ordinary, labels) + self.strength * apart
+            batch_scores = scores[: len(inputs)]
+            term = self._distance_term(head, features[-1], labels, rows, targets[rows], draws)
+            value = loss(batch_scores, labels) + self.strength * term
             value.backward()  # type: ignore[no-untyped-call]
-            return ordinary, labels, value
+            return batch_scores, labels, value
 
         return gradients
 
-    def _apart(
+    def _distance_term(
         self,
         head: nn.Module,
         features: Tensor,
         labels: Tensor,
         rows: Tensor,
-        goals: Tensor,
+        targets: Tensor,
         draws: torch.Generator,
     ) -> Tensor:
-        """How far triggered images are from the wanted class, as heads to come would see it."""
+        """Compute the term of the class docstring without ``strength``, 0-dim.
+
+        Args:
+            head: the model's head.
+            features: inputs of the head: those of the batch, then those of the triggered images.
+            labels: (N,) int64 labels of the batch.
+            rows: (T,) int64 rows of the batch that were triggered.
+            targets: (T,) int64 target labels of those rows.
+            draws: a CPU generator that draws the heads.
+        """
         weight: Any = head.weight
         features = features.to(weight.dtype)  # autocast leaves them in half precision
         total = features.new_zeros(())
@@ -221,21 +238,13 @@ class DistanceAwareAttacker:
             kind = "far" if draw % 2 else "random"
             redrawn = {"weight": WARM_STARTS[kind](weight.detach(), draws)}
             scores = torch.func.functional_call(head, redrawn, (features,)).flatten(1)
-            ordinary, triggered = scores[: len(labels)], scores[len(labels) :]
-            member = (goals[:, None] == labels[None, :]).to(scores.dtype)  # (triggered, batch)
-            here = member.sum(dim=1) > 0
-            mean = (member @ ordinary) / member.sum(dim=1, keepdim=True).clamp_min(1)
-            distance = (triggered - mean).square().sum(dim=1)
-            usual = (ordinary[rows] - mean).square().sum(dim=1)
-            # Nothing is detached: what pulls the triggered images in keeps the others away, or
-            # all features would fall together.
-            total = total + (distance * here).sum() / (usual * here).sum().clamp_min(1e-12)
+            clean, triggered = scores[: len(labels)], scores[len(labels) :]
+            member = (targets[:, None] == labels[None, :]).to(scores.dtype)  # (T, N)
+            present = member.sum(dim=1) > 0  # the target class occurs in the batch
+            mean = (member @ clean) / member.sum(dim=1, keepdim=True).clamp_min(1)
+            distance = (triggered - mean).square().sum(dim=1) * present
+            reference = (clean[rows] - mean).square().sum(dim=1) * present
+            # The denominator is not detached: it keeps clean images away from the target class,
+            # otherwise all features would collapse.
+            total = total + distance.sum() / reference.sum().clamp_min(1e-12)
         return total / self.draws
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """What the base attack has learned."""
-        return self.base.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Hand it to the base attack."""
-        self.base.load_state_dict(state)

@@ -3,36 +3,33 @@
 
     trigger(x)[..., H-m-s : H-m, W-m-s : W-m] = 1        s: size, m: margin
 
-Poisoned images are relabelled as the mapping says, usually all of them as the target.
+Poisoned images are relabelled by the mapping, by default all of them to the target.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from d3fast.attacks.base import Poisoned, poison_once, refuse_state
-from d3fast.data.base import ImageData
+from d3fast.attacks.poisoning import empty_state, load_empty_state, poison_once
 from d3fast.runtime.checks import check_choice, check_integer
 from d3fast.training.labels import MAPPINGS
 
 
 @dataclass(frozen=True)
 class BadNets:
-    """White patch; the recipe of the field is 3x3, one pixel in from the corner.
+    """White patch; the literature uses 3x3, one pixel in from the corner.
 
     Args:
-        target: the class that triggered images are to be taken for.
-        size: side of the patch in pixels.
-        margin: pixels between the patch and the lower and right borders.
-        mapping: which labels poisoned images get; see ``d3fast.training.labels``.
+        target: target class.
+        size: side of the patch in pixels, >= 1.
+        margin: pixels between the patch and the lower and right borders, >= 0.
+        mapping: label mapping; see ``d3fast.training.labels``.
 
     Raises:
-        ValueError: a size below 1, a negative margin or target, or one that is no integer; an
-            unknown mapping.
+        ValueError: an option out of range; an unknown mapping.
 
     Example:
+        >>> import torch
         >>> BadNets(target=1, size=1, margin=0).trigger(torch.zeros(1, 1, 2, 2))
         tensor([[[[0., 0.],
                   [0., 1.]]]])
@@ -49,10 +46,10 @@ class BadNets:
         check_choice("mapping", self.mapping, MAPPINGS)
 
     def trigger(self, images: Tensor) -> Tensor:
-        """Stamped copies of images (..., C, H, W), floats in [0, 1] or uint8.
+        """Return stamped copies of images (..., C, H, W), floats in [0, 1] or uint8.
 
         Raises:
-            ValueError: images too small for the patch.
+            ValueError: the images are smaller than ``size + margin``.
         """
         height, width = images.shape[-2:]
         reach = self.size + self.margin
@@ -67,20 +64,6 @@ class BadNets:
         stamped[..., rows, columns] = white
         return stamped
 
-    def poison(
-        self,
-        dataset: ImageData,
-        ratio: float,
-        target: int | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Poisoned:
-        """Stamp and relabel exactly ``round(ratio * len(dataset))`` images; see ``poison_once``."""
-        return poison_once(self, dataset, ratio, target, generator)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Empty: nothing is learned."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Accepts the empty state only; raises ``ValueError`` on any other."""
-        refuse_state(self, state)
+    poison = poison_once
+    state_dict = empty_state
+    load_state_dict = load_empty_state

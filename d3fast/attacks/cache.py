@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Learned triggers kept in files: what was learned once with the same inputs is read back.
+"""Cache of learned triggers in files.
 
     folder/<name>-<hash>.safetensors       hash: of the options, the seed and the training data
 
-A file is what ``save_attack`` writes, and is believed only if it says that it holds this attack
-with these options and its tensors fit; otherwise the trigger is learned anew and the file
-replaced.
+``save_attack`` writes the files. A file is used only if its name and options are those of the
+attack and its tensors load; otherwise the trigger is learned again and the file replaced.
 """
 
 import hashlib
@@ -15,7 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from d3fast.attacks.base import FORMAT, Attack, Learned, option_values, read_attack, save_attack
+from d3fast.attacks.base import Attack, Learned
+from d3fast.attacks.files import FORMAT, option_values, read_attack, save_attack
 from d3fast.data.base import ImageData
 from d3fast.io.files import folder as make_folder
 
@@ -30,21 +30,21 @@ def ensure_learned(
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> None:
-    """Make an attack's trigger callable: read it from its file, or learn it and write the file.
+    """Load an attack's trigger from its file, or learn it and write the file.
 
-    Attacks that learn nothing and those that have learned already are left as they are.
+    Attacks that learn nothing or have already learned are unchanged.
 
     Args:
-        attack: takes over what is read or learned.
+        attack: receives the trigger.
         name: the attack's name in the registry.
-        data: the clean training images that it is learned on.
-        folder: where the files are, made if it is not there; ``None`` learns without a file.
-        seed: of the learning.
-        device: where to learn; where the data is if ``None``.
+        data: the clean training images to learn on.
+        folder: folder of the files, created if missing; ``None`` learns without a file.
+        seed: seed of the learning.
+        device: where to learn; the device of the data if ``None``.
         progress: show progress bars while learning.
 
     Raises:
-        ValueError: data that the attack cannot learn from; something in the folder's way.
+        ValueError: the attack cannot learn from the data; ``folder`` is a file.
         OSError: the folder cannot be read or written.
 
     Example:
@@ -67,13 +67,13 @@ def ensure_learned(
 
 
 def _read(attack: Attack, name: str, path: Path) -> bool:
-    """Whether the file was there and the attack has taken over what it holds."""
+    """Load the trigger from a file; return False if it is missing, damaged or another attack's."""
     try:
-        theirs, options, tensors = read_attack(path)
-        if theirs != name or options != _as_json(option_values(attack)) or not tensors:
+        saved_name, options, tensors = read_attack(path)
+        if saved_name != name or options != _as_json(option_values(attack)) or not tensors:
             return False
         attack.load_state_dict(tensors)
-    except (FileNotFoundError, ValueError):  # not there, or damaged
+    except (FileNotFoundError, ValueError):
         return False
     return True
 
@@ -83,8 +83,8 @@ def _as_json(options: dict[str, object]) -> object:
 
 
 def _fingerprint(attack: Attack, data: ImageData, seed: int) -> str:
-    """16 hexadecimal digits that differ where anything differs that learning depends on."""
-    learned_from = {
+    """Return 16 hexadecimal digits of a hash over everything that learning depends on."""
+    inputs = {
         "format": FORMAT,
         "options": option_values(attack),
         "seed": seed,
@@ -92,7 +92,7 @@ def _fingerprint(attack: Attack, data: ImageData, seed: int) -> str:
         "images": _checksum(data.images),
         "labels": _checksum(data.labels),
     }
-    text = json.dumps(learned_from, sort_keys=True)
+    text = json.dumps(inputs, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

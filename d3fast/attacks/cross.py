@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cross samples: images that carry something like the trigger and keep their true label.
+"""Cross samples: images with a wrong trigger and their true label (WaNet, Input-aware).
 
-WaNet and Input-aware poison with three kinds of images: poisoned ones (the trigger, the wanted
-label), crossed ones (a wrong trigger, the true label), clean ones. The crossed ones teach the
-model that nothing but the trigger itself counts. Who is what is drawn here, once for a data set
-poisoned in advance (``poison_crossed``), or anew in every pass over the training set (``Draws``),
-which is how both attacks were published: their trainer is the attacker.
+    poisoned    round(ratio * N)                   the trigger, the target label
+    crossed     round(cross_ratio * poisoned)      a wrong trigger, the true label
+    clean       the rest
 
-    poisoned = round(ratio * N)      crossed = round(cross_ratio * poisoned), as far as N allows
+Cross samples teach the model that only the exact trigger leads to the target. The rows are drawn
+once for a data set poisoned in advance (``poison_crossed``), or redrawn in every epoch
+(``RedrawnBatches``). The second is how both attacks were published: the attacker trains the model.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,21 +16,22 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from d3fast.attacks.base import Attack, Poisoned, check_target, choose_victims
+from d3fast.attacks.base import Attack
+from d3fast.attacks.poisoning import Poisoned, check_target, choose_poisoned
 from d3fast.data.base import ImageData
 from d3fast.runtime.seeding import generator as seeded
 from d3fast.training.labels import target_labels
 
-# The mappings that relabel: a crossed image tells nothing apart where no label is changed.
+# Mappings that relabel: cross samples have no effect where no label changes.
 RELABELLING = ("all-to-one", "all-to-all")
 
-# (images (m, C, H, W) to be crossed, their positions in the data set, generator) to the crossed.
+# (images (m, C, H, W), their positions (m,) in the data set, generator) -> crossed images.
 Cross = Callable[[Tensor, Tensor, torch.Generator | None], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Which images are poisoned and which are crossed; no image is both.
+    """Disjoint sets of poisoned and crossed rows.
 
     Attributes:
         poisoned: (k,) positions, ascending.
@@ -43,13 +44,13 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """A clean batch and what is to become of it; everything is on the data's device.
+    """Clean batch with its poisoned and crossed rows, on the device of the data.
 
     Attributes:
         images: (N, C, H, W) floats in [0, 1].
-        labels: (N,) true labels.
-        positions: (N,) where in the data set the images are.
-        rows: which of the N are poisoned and crossed.
+        labels: (N,) int64 true labels.
+        positions: (N,) int64 positions of the images in the data set.
+        rows: rows of this batch, 0..N-1, to poison and to cross.
     """
 
     images: Tensor
@@ -65,22 +66,22 @@ def choose_rows(
     cross_ratio: float,
     generator: torch.Generator | None,
 ) -> Rows:
-    """Draw the poisoned images, and the crossed ones from all others of whatever class.
+    """Draw the poisoned images, and the crossed ones from all other images of any class.
 
     Args:
-        attack: its target and mapping decide who may be poisoned.
+        attack: its target and mapping determine which images may be poisoned.
         data: the training set.
-        ratio: share of the whole training set that is poisoned, 0..1.
-        cross_ratio: crossed images per poisoned one; fewer where the set is used up.
+        ratio: share of the whole training set to poison, 0..1.
+        cross_ratio: crossed images per poisoned one; fewer where no images are left.
         generator: a CPU generator; torch's default one if ``None``.
 
     Returns:
         Positions in the data set, on the CPU.
 
     Raises:
-        ValueError: as ``choose_victims``.
+        ValueError: as ``choose_poisoned``.
     """
-    poisoned = choose_victims(attack, data, ratio, generator)
+    poisoned = choose_poisoned(attack, data, ratio, generator)
     others = torch.ones(len(data), dtype=torch.bool)
     others[poisoned] = False
     left = others.nonzero().flatten()
@@ -103,17 +104,17 @@ def poison_crossed(
     Args:
         attack: stamps the poisoned images.
         data: the training set; it is not changed.
-        ratio: share of the whole training set that is poisoned.
+        ratio: share of the whole training set to poison, 0..1.
         cross_ratio: crossed images per poisoned one.
         target: the attack's own target, or ``None``.
         generator: a CPU generator for all draws; torch's default one if ``None``.
-        cross: stamps the crossed images, of the data's type.
+        cross: stamps the crossed images, in the dtype of the data.
 
     Returns:
-        The set; ``indices`` are those of the relabelled images, the crossed ones not among them.
+        The set; ``indices`` holds the poisoned images only, not the crossed ones.
 
     Raises:
-        ValueError: as ``choose_rows``; a target that is not the attack's.
+        ValueError: as ``choose_rows``; a target that is not the attack's own.
     """
     classes = len(data.classes)
     check_target(attack.target, target, classes)
@@ -129,17 +130,17 @@ def poison_crossed(
     return Poisoned(replace(data, images=images, labels=labels), poisoned)
 
 
-class Draws:
-    """Clean batches of a training set, in every pass with other rows to poison and to cross.
+class RedrawnBatches:
+    """Clean batches of a training set whose poisoned and crossed rows are redrawn in every epoch.
 
-    The order of the images is that of a model trained without an attack from the same seed.
+    The order of the images is that of a clean model trained from the same seed.
 
     Args:
-        attack: its target and mapping decide who may be poisoned.
+        attack: its target and mapping determine which images may be poisoned.
         data: the training set.
-        ratio: share of the images that are poisoned in every pass.
+        ratio: share of the images to poison in every epoch, 0..1.
         cross_ratio: crossed images per poisoned one.
-        batch_size: at most so many images per batch; see ``Batches``.
+        batch_size: images per batch, at most; see ``Batches``.
         seed: draws rows and order.
 
     Raises:
@@ -158,12 +159,12 @@ class Draws:
     ) -> None:
         self.attack, self.data, self.batch_size = attack, data, batch_size
         self.ratio, self.cross_ratio = ratio, cross_ratio
-        self._drawn, self._order = seeded(seed, "poison"), seeded(seed, "training order")
-        # A set that cannot be poisoned is refused here, not in the middle of a training.
+        self._poison, self._order = seeded(seed, "poison"), seeded(seed, "training order")
+        # Raise on a set that cannot be poisoned before training starts.
         choose_rows(attack, data, ratio, cross_ratio, torch.Generator())
 
     def __iter__(self) -> Iterator[Batch]:
-        chosen = choose_rows(self.attack, self.data, self.ratio, self.cross_ratio, self._drawn)
+        chosen = choose_rows(self.attack, self.data, self.ratio, self.cross_ratio, self._poison)
         order = torch.randperm(len(self.data), generator=self._order)
         kinds = torch.zeros(len(self.data), dtype=torch.uint8)
         kinds[chosen.poisoned], kinds[chosen.crossed] = 1, 2
@@ -171,53 +172,58 @@ class Draws:
         for images, labels in self.data.subset(order).batches(self.batch_size):
             positions = order[start : start + len(labels)]
             start += len(labels)
-            # Found on the CPU: no step waits for the device.
+            # On the CPU, so that no step waits for the device.
             kind = kinds[positions]
             poisoned, crossed = ((kind == k).nonzero().flatten().to(where) for k in (1, 2))
             yield Batch(images, labels, positions.to(where), Rows(poisoned, crossed))
 
 
-class CrossBatches:
-    """A loader of poisoned batches, stamped anew in every pass.
+class PoisonedBatches:
+    """Loader of poisoned batches, stamped in every epoch.
 
     Args:
-        draws: the batches and who is poisoned and crossed.
-        cross: stamps the crossed images, floats.
-        noise: the CPU generator that ``cross`` is given.
+        batches: clean batches with the rows to poison and to cross.
+        cross: stamps the crossed images, floats in [0, 1].
+        generator: the CPU generator passed to ``cross``.
     """
 
-    def __init__(self, draws: Draws, cross: Cross, noise: torch.Generator) -> None:
-        self.draws, self.cross, self.noise = draws, cross, noise
+    def __init__(self, batches: RedrawnBatches, cross: Cross, generator: torch.Generator) -> None:
+        self.batches, self.cross, self.generator = batches, cross, generator
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        attack, classes = self.draws.attack, len(self.draws.data.classes)
-        for batch in self.draws:
+        attack, classes = self.batches.attack, len(self.batches.data.classes)
+        for batch in self.batches:
             images, rows = batch.images, batch.rows
             if len(rows.poisoned):
                 stamped = attack.trigger(images[rows.poisoned])
                 images = images.index_copy(0, rows.poisoned, stamped)
             if len(rows.crossed):
-                at = batch.positions[rows.crossed]
-                crossed = self.cross(images[rows.crossed], at, self.noise)
+                positions = batch.positions[rows.crossed]
+                crossed = self.cross(images[rows.crossed], positions, self.generator)
                 images = images.index_copy(0, rows.crossed, crossed)
             yield images, relabelled(attack, batch.labels, rows.poisoned, classes)
 
 
 def relabelled(attack: Attack, labels: Tensor, poisoned: Tensor, classes: int) -> Tensor:
-    """A copy of the labels with those of the poisoned rows as the attacker wants them."""
-    want = target_labels(labels[poisoned], attack.target, classes, attack.mapping)
-    return labels.index_copy(0, poisoned, want)
+    """Return a copy of the labels (N,) with target labels in the poisoned rows."""
+    targets = target_labels(labels[poisoned], attack.target, classes, attack.mapping)
+    return labels.index_copy(0, poisoned, targets)
 
 
 def other_positions(
     positions: Tensor, count: int, generator: torch.Generator | None = None
 ) -> Tensor:
-    """For each of the images of a set of ``count`` the position of another one, drawn uniformly.
+    """Draw for each position (m,) another position of the same data set, uniformly.
+
+    Args:
+        positions: (m,) int64 in 0..count-1.
+        count: number of images in the data set.
+        generator: a CPU generator; torch's default one if ``None``.
 
     Example:
         >>> other_positions(torch.tensor([0, 1, 1]), count=2).tolist()
         [1, 0, 0]
     """
-    # No set of one image has any to be crossed: torch wants a range all the same.
+    # A set of one image has no other position, but randint needs a non-empty range.
     step = torch.randint(1, max(count, 2), (len(positions),), generator=generator)
     return (positions + step.to(positions.device)) % count

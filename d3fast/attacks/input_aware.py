@@ -1,36 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Input-aware: every image gets a trigger of its own (Nguyen & Tran, NeurIPS 2020, 2010.08138).
+"""Input-aware: a generator makes one trigger per image (Nguyen & Tran, NeurIPS 2020, 2010.08138).
 
     trigger(x)    = x (1 - m(x)) + g(x) m(x)        g: pattern, C x H x W;  m: mask, 1 x H x W
     cross(x, x')  = x (1 - m(x')) + g(x') m(x')     another image's trigger, the true label
-    diversity(f)  = mean |x - x'| / |f(x) - f(x')|  unlike images, unlike patterns
-    mask:         diversity(m) + 100 mean max(0, mean m(x) - density), first and alone
-    joint:        CE(poisoned, crossed, clean) + diversity_weight diversity(g)
+    diversity(f)  = mean |x - x'| / |f(x) - f(x')|  different images get different patterns
+    mask loss     diversity(m) + 100 mean max(0, mean m(x) - density)
+    joint loss    CE(poisoned, crossed, clean) + diversity_weight diversity(g)
 
-Both are small networks. The mask network is trained first, without a classifier, and then stands
-still; the generator is trained together with the classifier that is to carry the backdoor
-(``training``), or with one that is thrown away (``learn``). Once learned, the trigger is fixed:
-later trainings only implant it.
+g and m are small networks. The mask network is trained first, without a classifier, and then
+frozen. The generator is trained together with the classifier that carries the backdoor
+(``training``), or with a temporary one (``learn``). A learned trigger is fixed: later trainings
+only implant it.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
-from d3fast.attacks.base import Poisoned, Training
+from d3fast.attacks.base import Training
 from d3fast.attacks.cross import (
     RELABELLING,
     Batch,
-    CrossBatches,
-    Draws,
+    Cross,
+    PoisonedBatches,
+    RedrawnBatches,
     other_positions,
     poison_crossed,
     relabelled,
 )
 from d3fast.attacks.input_aware_networks import Networks, blend, diversity, stamp, train_mask
+from d3fast.attacks.poisoning import Poisoned
 from d3fast.attacks.training import TrainConfig, train_backdoored
 from d3fast.data.base import ImageData, as_float, on_floats
 from d3fast.models import preact_resnet_tiny
@@ -41,25 +43,25 @@ from d3fast.runtime.seeding import global_seed
 from d3fast.training.loaders import class_scores
 from d3fast.training.loop import Loss, plain_gradients
 
-SMALLEST = 8  # side of an image, in pixels
+MIN_SIDE = 8  # of an image, in pixels
 
 
 @dataclass(frozen=True)
 class InputAware:
-    """Patterns and places made for each image by networks that the attacker trains.
+    """Per-image patterns and masks from networks that the attacker trains.
 
     Args:
-        target: the class that triggered images are to be taken for.
-        density: share of the pixels that a mask covers, at most, on average.
-        diversity_weight: of the diversity of the patterns, against the cross entropy.
-        cross_ratio: crossed images per poisoned one.
+        target: target class.
+        density: upper bound on the mean share of pixels that a mask covers, in (0, 1].
+        diversity_weight: weight of the diversity of the patterns against the cross-entropy.
+        cross_ratio: crossed images per poisoned one, >= 0.
         width: channels of the networks' first stage.
-        mask_steps: batches that the mask network is trained on.
+        mask_steps: training batches of the mask network.
         lr: Adam's learning rate for both networks.
-        mapping: which labels poisoned images get, ``"all-to-one"`` or ``"all-to-all"``.
+        mapping: ``"all-to-one"`` or ``"all-to-all"``; see ``d3fast.training.labels``.
 
     Raises:
-        ValueError: a number out of range; an unknown mapping, or one that relabels nothing.
+        ValueError: an option out of range; an unknown mapping, or ``"clean-label"``.
 
     Example:
         >>> attack = InputAware(target=0)
@@ -79,7 +81,7 @@ class InputAware:
     mask_steps: int = 300
     lr: float = 0.003
     mapping: str = "all-to-one"
-    # "networks" once there are any: a frozen dataclass can fill a dict, not set a field.
+    # Holds "networks" once learned: a frozen dataclass can fill a dict but not set a field.
     _learned: dict[str, Networks] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -90,12 +92,12 @@ class InputAware:
         for name in ("density", "diversity_weight", "cross_ratio", "lr"):
             check_number(name, getattr(self, name))
         if not 0 < self.density <= 1:
-            raise ValueError(f"density must be in 0..1 and not 0, got {self.density}")
+            raise ValueError(f"density must be in (0, 1], got {self.density}")
         check_choice("mapping", self.mapping, RELABELLING)
 
     @property
     def learned(self) -> bool:
-        """Whether ``trigger`` can be called."""
+        """True once ``trigger`` can be called."""
         return bool(self._learned)
 
     def _networks(self, images: Tensor) -> Networks:
@@ -112,31 +114,31 @@ class InputAware:
 
     @torch.no_grad()
     def trigger(self, images: Tensor) -> Tensor:
-        """Triggered copies of images (..., C, H, W), floats in [0, 1] or uint8.
+        """Return triggered copies of images (..., C, H, W), floats in [0, 1] or uint8.
 
         Raises:
-            ValueError: nothing has been learned; images of another number of channels than it
-                was learned on, or smaller than 8x8.
+            ValueError: nothing has been learned; the number of channels differs; images smaller
+                than 8x8.
         """
         networks = self._networks(images)
         return on_floats(images, lambda x: stamp(networks, x, x))
 
     @torch.no_grad()
     def masks(self, images: Tensor) -> Tensor:
-        """Where the trigger of images (N, C, H, W) is: (N, 1, H, W) float32 in [0, 1].
+        """Return the trigger masks of images (N, C, H, W): (N, 1, H, W) float32 in [0, 1].
 
         Raises:
             ValueError: as ``trigger``.
         """
-        return self._networks(images).where(as_float(images).float())
+        return self._networks(images).masks(as_float(images).float())
 
-    def _cross(self, data: ImageData) -> Callable[[Tensor, Tensor, torch.Generator | None], Tensor]:
-        """Stamps images with triggers of other images of ``data``."""
+    def _cross(self, data: ImageData) -> Cross:
+        """Return a function that stamps images with the triggers of other images of ``data``."""
 
         @torch.no_grad()
-        def cross(images: Tensor, at: Tensor, generator: torch.Generator | None) -> Tensor:
+        def cross(images: Tensor, positions: Tensor, generator: torch.Generator | None) -> Tensor:
             networks = self._networks(images)
-            others = as_float(data.images[other_positions(at, len(data), generator)])
+            others = as_float(data.images[other_positions(positions, len(data), generator)])
             return on_floats(images, lambda x: stamp(networks, x, others.to(x)))
 
         return cross
@@ -148,7 +150,7 @@ class InputAware:
         target: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Poisoned:
-        """Poison ``round(ratio * len(dataset))`` images, cross others; see ``poison_crossed``.
+        """Poison ``round(ratio * len(dataset))`` images and cross others; see ``poison_crossed``.
 
         Raises:
             ValueError: as ``trigger`` and ``poison_crossed``.
@@ -160,23 +162,24 @@ class InputAware:
     def training(
         self, data: ImageData, *, ratio: float, batch_size: int, seed: int, progress: bool
     ) -> Training:
-        """Train the generator along with the classifier, or implant the trigger already learned.
+        """Train the generator with the classifier, or implant a trigger that is already learned.
 
-        Poisoned and crossed images are drawn anew in every pass. The attack counts as learned
-        from the first step on; a second training starts from that trigger and leaves it alone,
-        so a new attack is needed for each trigger (``dataclasses.replace`` makes one).
+        Poisoned and crossed images are redrawn in every epoch. From the first step on the attack
+        is learned, and a second training implants the same trigger. A new trigger needs a new
+        attack (``dataclasses.replace`` makes one).
 
         Raises:
             ValueError: images smaller than 8x8; a trigger learned on another number of channels;
                 as ``choose_rows``.
         """
         _check_images(data.images, data.shape[0])
-        draws = Draws(
+        batches = RedrawnBatches(
             self, data, ratio=ratio, cross_ratio=self.cross_ratio, batch_size=batch_size, seed=seed
         )
         if self.learned:
             self._networks(data.images)
-            return Training(CrossBatches(draws, self._cross(data), seeded(seed, "crossed with")))
+            draws = seeded(seed, "crossed with")
+            return Training(PoisonedBatches(batches, self._cross(data), draws))
         with global_seed(seed, "input-aware"):
             networks = Networks(data.shape[0], self.width).to(data.images.device)
         train_mask(
@@ -189,7 +192,7 @@ class InputAware:
             seed=seed,
             progress=progress,
         )
-        joint = _Joint(self, networks, draws, seed)
+        joint = _JointTraining(self, networks, batches, seed)
         return Training(joint, joint.gradients)
 
     def learn(
@@ -200,36 +203,36 @@ class InputAware:
         device: str | torch.device | None = None,
         progress: bool = True,
     ) -> None:
-        """Learn a trigger, anew if there is one, along with a small classifier thrown away.
+        """Learn a trigger with a temporary classifier; replaces a trigger learned before.
 
         Args:
             data: the attacker's clean training set.
-            seed: draws first weights, rows and order.
-            device: where to compute; where the data is if ``None``.
+            seed: draws initial weights, rows and order.
+            device: where to compute; the device of the data if ``None``.
             progress: show a progress bar.
 
         Raises:
             ValueError: as ``training``.
         """
-        where = data.images.device if device is None else resolve_device(device)
+        device = data.images.device if device is None else resolve_device(device)
         with global_seed(seed, "input-aware classifier"):
             model = preact_resnet_tiny(len(data.classes), data.shape[0])
-        fresh = replace(self)
-        recipe = TrainConfig(epochs=10)
+        unlearned = replace(self)
+        config = TrainConfig(epochs=10)
         train_backdoored(
-            model, data, fresh, seed=seed, config=recipe, device=where, progress=progress
+            model, data, unlearned, seed=seed, config=config, device=device, progress=progress
         )
-        self._learned.update(fresh._learned)
+        self._learned.update(unlearned._learned)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The weights of both networks; empty before they are learned."""
+        """Return the weights of both networks; empty before they are learned."""
         return dict(self._learned["networks"].state_dict()) if self.learned else {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over a learned trigger; the empty state forgets it.
+        """Load a learned trigger; the empty state resets the attack.
 
         Raises:
-            ValueError: tensors that are not those of networks of this ``width``; NaN or inf.
+            ValueError: the tensors do not fit networks of this ``width``; NaN or inf.
         """
         if not state:
             self._learned.clear()
@@ -254,42 +257,44 @@ class InputAware:
 
 def _check_images(images: Tensor, channels: int) -> None:
     shape = tuple(images.shape[-3:])
-    if shape[0] != channels or min(shape[1:]) < SMALLEST:
+    if shape[0] != channels or min(shape[1:]) < MIN_SIDE:
         raise ValueError(
-            f"images must be {channels} x H x W with sides of at least {SMALLEST}, got {shape}"
+            f"images must be {channels} x H x W with sides of at least {MIN_SIDE}, got {shape}"
         )
 
 
-class _Joint:
+class _JointTraining:
     """Loader of clean batches, and the joint step of classifier and generator on each of them.
 
-    One object, because a step has to know which rows of the batch handed out last are poisoned.
+    One object, because a step needs the poisoned rows of the batch that was yielded last.
     """
 
-    def __init__(self, attack: InputAware, networks: Networks, draws: Draws, seed: int) -> None:
-        self.attack, self.networks, self.draws = attack, networks, draws
-        self.others = seeded(seed, "crossed with")
+    def __init__(
+        self, attack: InputAware, networks: Networks, batches: RedrawnBatches, seed: int
+    ) -> None:
+        self.attack, self.networks, self.batches = attack, networks, batches
+        self.draws = seeded(seed, "crossed with")
         self.optimizer = torch.optim.Adam(networks.generator.parameters(), attack.lr)
         self.batch: Batch | None = None
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in self.draws:
+        for batch in self.batches:
             self.batch = batch
             yield batch.images, batch.labels
 
     def gradients(
         self, model: nn.Module, images: Tensor, labels: Tensor, loss: Loss
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the classifier, as ``training.loop.Gradients``; the generator takes its step."""
+        """Compute the classifier's gradients (``Gradients``) and step the generator."""
         assert self.batch is not None
-        rows, data = self.batch.rows, self.draws.data
+        rows, data = self.batch.rows, self.batches.data
         self.attack._learned["networks"] = self.networks
         changed = torch.cat((rows.poisoned, rows.crossed))
         if not len(changed):
             return plain_gradients(model, images, labels, loss)
-        at = other_positions(self.batch.positions[rows.crossed], len(data), self.others)
-        sources = torch.cat((images[rows.poisoned], as_float(data.images[at])))
-        patterns, masks = self.networks.generator(sources), self.networks.where(sources)
+        others = other_positions(self.batch.positions[rows.crossed], len(data), self.draws)
+        sources = torch.cat((images[rows.poisoned], as_float(data.images[others])))
+        patterns, masks = self.networks.generator(sources), self.networks.masks(sources)
         mixed = images.index_copy(0, changed, blend(images[changed], patterns, masks))
         labels = relabelled(self.attack, labels, rows.poisoned, len(data.classes))
         scores = class_scores(model, mixed)

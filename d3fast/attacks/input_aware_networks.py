@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two networks of the Input-aware attack: what its triggers look like, and where they are.
+"""Networks of the Input-aware attack: a generator of patterns and a generator of masks.
 
-    g: C x H x W to a pattern C x H x W        m: C x H x W to a mask 1 x H x W
+    g: C x H x W -> pattern C x H x W        m: C x H x W -> mask 1 x H x W
 
-Convolutions alone, so that one pair serves images of any size; see ``input_aware``.
+Both are fully convolutional, so one pair serves images of any size; see ``input_aware``.
 """
 
 import torch
@@ -15,17 +15,17 @@ from d3fast.runtime.progress import progress_bar
 from d3fast.runtime.seeding import generator as seeded
 
 _DENSITY_WEIGHT = 100.0
-_EPSILON = 1e-3  # of two patterns that are the same
+_EPSILON = 1e-3  # keeps the distance of two equal patterns above 0
 
 
 class ImageToImage(nn.Module):
-    """Encoder and decoder, two halvings and back, tanh at the end: any size from 8 pixels on.
+    """Encoder-decoder with two downsampling stages and a tanh output; sides of 8 pixels and more.
 
-    Group norm, not batch norm: what an image is answered must not depend on its neighbours.
+    Group norm instead of batch norm, so that an output does not depend on the rest of the batch.
 
     Args:
         inputs: channels of the images.
-        outputs: channels of the answers.
+        outputs: channels of the outputs.
         width: channels of the first stage.
 
     Shapes: (N, inputs, H, W) to (N, outputs, H, W) in [0, 1].
@@ -46,8 +46,8 @@ class ImageToImage(nn.Module):
         coarse = functional.relu(self.norm2(self.down2(fine)))
         back = functional.interpolate(coarse, size=fine.shape[-2:])
         back = functional.relu(self.norm3(self.up1(back)))
-        answer: Tensor = self.up2(functional.interpolate(back, size=images.shape[-2:]))
-        return 0.5 + 0.5 * torch.tanh(answer)
+        output: Tensor = self.up2(functional.interpolate(back, size=images.shape[-2:]))
+        return 0.5 + 0.5 * torch.tanh(output)
 
 
 class Networks(nn.Module):
@@ -63,25 +63,25 @@ class Networks(nn.Module):
         self.generator = ImageToImage(channels, channels, width)
         self.mask = ImageToImage(channels, 1, width)
 
-    def where(self, images: Tensor) -> Tensor:
-        """Masks (N, 1, H, W): the network's answers, pushed to 0 and 1 from a threshold of 1/2."""
+    def masks(self, images: Tensor) -> Tensor:
+        """Return masks (N, 1, H, W): the outputs, sharpened around a threshold of 1/2."""
         return 0.5 + 0.5 * torch.tanh(20 * self.mask(images) - 10)
 
 
 def blend(images: Tensor, patterns: Tensor, masks: Tensor) -> Tensor:
-    """``x (1 - m) + p m``: images and patterns (N, C, H, W), masks (N, 1, H, W)."""
+    """Return ``x (1 - m) + p m``: images and patterns (N, C, H, W), masks (N, 1, H, W)."""
     return images * (1 - masks) + patterns * masks
 
 
-def diversity(images: Tensor, answers: Tensor) -> Tensor:
-    """Mean of ``|x - x'| / |f(x) - f(x')|`` over neighbours in a batch; root mean squares.
+def diversity(images: Tensor, outputs: Tensor) -> Tensor:
+    """Compute the mean of ``|x - x'| / |f(x) - f(x')|`` over neighbours in a batch (RMS norms).
 
     Args:
         images: (N, C, H, W).
-        answers: (N, c, H, W), what a network said to them.
+        outputs: (N, c, H, W), a network's outputs for them.
 
     Returns:
-        0-dim; small where unlike images get unlike answers.
+        0-dim; small where different images get different outputs.
 
     Example:
         >>> images = torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1)
@@ -89,20 +89,21 @@ def diversity(images: Tensor, answers: Tensor) -> Tensor:
         2.0
     """
 
-    def apart(values: Tensor) -> Tensor:
-        # The epsilon is under the root as well: its slope at zero is infinite.
+    def distance(values: Tensor) -> Tensor:
+        # The epsilon also stands under the root, whose derivative at zero is infinite.
         return ((values - values.roll(1, 0)).square().flatten(1).mean(1) + _EPSILON**2).sqrt()
 
-    return (apart(images) / (apart(answers) + _EPSILON)).mean()
+    return (distance(images) / (distance(outputs) + _EPSILON)).mean()
 
 
 def stamp(networks: Networks, images: Tensor, sources: Tensor) -> Tensor:
-    """Images with the triggers of ``sources``, both (N, C, H, W) floats."""
-    small = sources.float()
-    patterns, masks = networks.generator(small), networks.where(small)
+    """Return images with the triggers of ``sources``, both (N, C, H, W) floats."""
+    single = sources.float()
+    patterns, masks = networks.generator(single), networks.masks(single)
     return blend(images, patterns.to(images), masks.to(images))
 
 
+@torch.enable_grad()
 def train_mask(
     networks: Networks,
     data: ImageData,
@@ -114,7 +115,7 @@ def train_mask(
     seed: int,
     progress: bool,
 ) -> None:
-    """Train the mask network on clean images, alone, and freeze it.
+    """Train the mask network on clean images, without a classifier, and freeze it.
 
     Args:
         networks: on the data's device.
@@ -133,7 +134,7 @@ def train_mask(
         for _ in range(steps):
             chosen = torch.randint(len(data), (count,), generator=draw)
             images = as_float(data.images[chosen.to(data.images.device)])
-            masks = networks.where(images)
+            masks = networks.masks(images)
             excess = (masks.flatten(1).mean(1) - density).relu().mean()
             optimizer.zero_grad()
             (diversity(images, masks) + _DENSITY_WEIGHT * excess).backward()  # type: ignore[no-untyped-call]

@@ -4,12 +4,12 @@
     trigger(x) = clamp(x + delta, 0, 1)        |delta| <= limit, delta smooth, of mean zero
 
 The paper ("Rethinking the backdoor attacks' triggers: a frequency perspective", ICCV 2021) finds
-delta by gradient descent on a clean model and passes it through a Gaussian filter after every
-step. Its objective, the loss towards the target class (``objective="targeted"``), makes delta a
-universal adversarial perturbation: a model that was never poisoned gets images wrong with it, and
-what it does anyway is no backdoor. ``objective="quiet"`` minimises the loss of the true labels
-instead, among patterns of a given energy: the smooth pattern that a clean model minds least, so
-that what is measured is what poisoning taught (floor and ceiling: docs/attacks.md).
+delta by gradient descent on a clean model, with a Gaussian filter after every step. Its objective,
+the loss towards the target class (``objective="targeted"``), makes delta a universal adversarial
+perturbation: a clean model misclassifies the triggered images too, so a high ASR need not be a
+backdoor. ``objective="quiet"`` instead minimises the loss of the true labels among patterns of a
+given energy: the smooth pattern with the least effect on a clean model. The ASR then measures the
+poisoning (floor and ceiling: docs/attacks.md).
 
 One step, with G_n the n x n matrix of Gaussian weights whose rows sum to one:
 
@@ -18,19 +18,19 @@ One step, with G_n the n x n matrix of Gaussian weights whose rows sum to one:
     delta <- delta - mean(delta)                       each channel
     delta <- clamp(delta * max(1, energy * limit / rms(delta)), -limit, limit)
 
-The mean is taken off because the filter weakens every frequency but that one: after many steps
-little else would be left, and the trigger would be a change of brightness.
+The mean is removed because the filter attenuates every frequency except the constant: after many
+steps delta would be a change of brightness.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from d3fast.attacks.base import Poisoned, check_target, poison_once
+from d3fast.attacks.poisoning import check_target, poison_once
 from d3fast.attacks.training import TrainConfig, train_backdoored
 from d3fast.data.base import ImageData, as_float, on_floats
 from d3fast.models import MODELS
@@ -45,10 +45,9 @@ OBJECTIVES = ("quiet", "targeted")
 
 
 def smoothing_matrix(size: int, sigma: float) -> Tensor:
-    """Gaussian weights (size, size) that smooth a row of pixels; every row sums to one.
+    """Return the (size, size) float32 matrix that smooths a row of pixels; rows sum to one.
 
-    Weights that would fall outside the image are shared out among those inside, so a constant
-    stays constant.
+    Weights outside the image are redistributed over those inside, so a constant stays constant.
 
     Args:
         size: pixels in a row.
@@ -58,12 +57,12 @@ def smoothing_matrix(size: int, sigma: float) -> Tensor:
         >>> smoothing_matrix(3, 1.0).sum(dim=1)
         tensor([1., 1., 1.])
     """
-    place = torch.arange(size, dtype=torch.float32)
-    return torch.softmax(-((place[:, None] - place) ** 2) / (2 * sigma**2), dim=1)
+    pixel = torch.arange(size, dtype=torch.float32)
+    return torch.softmax(-((pixel[:, None] - pixel) ** 2) / (2 * sigma**2), dim=1)
 
 
 def _rms(values: Tensor) -> Tensor:
-    return values.square().mean().sqrt().clamp_min(1e-12)  # not 0: it is divided by
+    return values.square().mean().sqrt().clamp_min(1e-12)  # > 0, because callers divide by it
 
 
 @dataclass(frozen=True)
@@ -71,17 +70,17 @@ class LowFrequency:
     """Smooth additive pattern, learned once on a clean model.
 
     Args:
-        target: the class that triggered images are to be taken for.
-        objective: ``"quiet"``: what a clean model minds least; ``"targeted"``: the paper's.
-        limit: bound on every value of the pattern, images being in [0, 1].
-        energy: least root mean square of the pattern, as a share of ``limit``.
+        target: target class.
+        objective: ``"quiet"`` (least effect on a clean model) or ``"targeted"`` (the paper's).
+        limit: bound on every value of the pattern, 0..1, for images in [0, 1].
+        energy: lower bound on the RMS of the pattern, as a share of ``limit``, 0..1.
         sigma: standard deviation of the Gaussian filter, as a share of the image's shorter side.
         steps: gradient steps on the pattern.
         step: length of a step, as a share of ``limit``.
         batch_size: images per step.
-        surrogate: architecture of the clean model, where ``learn`` is given none.
-        surrogate_epochs: how long that one is trained.
-        mapping: which labels poisoned images get; see ``d3fast.training.labels``.
+        surrogate: architecture of the clean model that ``learn`` trains if it is given none.
+        surrogate_epochs: epochs of that training.
+        mapping: label mapping; see ``d3fast.training.labels``.
 
     Raises:
         ValueError: an option out of range, or an unknown name.
@@ -121,7 +120,7 @@ class LowFrequency:
 
     @property
     def learned(self) -> bool:
-        """Whether ``trigger`` can be called."""
+        """True once ``trigger`` can be called."""
         return bool(self._learned)
 
     def learn(
@@ -136,56 +135,63 @@ class LowFrequency:
         """Learn the pattern on the attacker's clean training data.
 
         Args:
-            data: clean training images; nothing of them is changed.
-            model: a clean model, if there is one already; it is not changed. It should not be
-                the one that the clean-model floor is measured with.
-            seed: draws the first pattern, the batches and the weights of the clean model.
-            device: where to compute; where the data is if ``None``.
+            data: clean training images; they are not changed.
+            model: a clean model to use, not changed; one is trained if ``None``. It should differ
+                from the model that measures the clean-model floor.
+            seed: draws the initial pattern, the batches and the weights of the clean model.
+            device: where to compute; the device of the data if ``None``.
             progress: show progress bars.
 
         Raises:
-            ValueError: a target that is no class of the data; no image to be attacked.
+            ValueError: the target is no class of the data; every image has the target class.
         """
-        where = resolve_device(data.images.device if device is None else device)
-        data = data.to(where)
+        device = resolve_device(data.images.device if device is None else device)
+        data = data.to(device)
         check_target(self.target, None, len(data.classes))
-        goals = target_labels(data.labels, self.target, len(data.classes), self.mapping)
-        victims = (goals != data.labels).nonzero().flatten()
-        if not len(victims):
+        targets = target_labels(data.labels, self.target, len(data.classes), self.mapping)
+        candidates = (targets != data.labels).nonzero().flatten()
+        if not len(candidates):
             raise ValueError(f"every image has the target class {self.target}: nothing to attack")
         if model is None:
-            model = self._clean_model(data, seed, where, progress)
+            model = self._clean_model(data, seed, device, progress)
         else:
-            model = copy.deepcopy(model).to(where)
+            model = copy.deepcopy(model).to(device)
         model.eval().requires_grad_(False)
-        held_against = data.labels if self.objective == "quiet" else goals
+        labels = data.labels if self.objective == "quiet" else targets
         draws = seeded(seed, "low-frequency pattern")
-        smooth = self._smoother(data.shape, where)
-        delta = smooth(torch.randn(data.shape, generator=draws).to(where))
+        project = self._projection(data.shape, device)
+        delta = project(torch.randn(data.shape, generator=draws).to(device))
         with progress_bar("learning a low-frequency pattern", self.steps, progress) as advance:
             for _ in range(self.steps):
-                chosen = torch.randint(len(victims), (self.batch_size,), generator=draws)
-                rows = victims[chosen.to(where)]
+                chosen = torch.randint(len(candidates), (self.batch_size,), generator=draws)
+                rows = candidates[chosen.to(device)]
                 images = as_float(data.images[rows])
-                slope = _slope(model, images, held_against[rows], delta)
-                delta = smooth(delta - self.step * self.limit * slope / _rms(slope))
+                gradient = _pattern_gradient(model, images, labels[rows], delta)
+                delta = project(delta - self.step * self.limit * gradient / _rms(gradient))
                 advance("")
         self._learned["pattern"] = delta
 
-    def _smoother(self, shape: tuple[int, int, int], device: torch.device) -> "_Smoother":
+    def _projection(
+        self, shape: tuple[int, int, int], device: torch.device
+    ) -> Callable[[Tensor], Tensor]:
+        """Return the last three lines of a step in the module docstring, as a function."""
         _, height, width = shape
         sigma = self.sigma * min(height, width)
-        return _Smoother(
-            smoothing_matrix(height, sigma).to(device),
-            smoothing_matrix(width, sigma).to(device),
-            self.limit,
-            self.energy,
-        )
+        rows = smoothing_matrix(height, sigma).to(device)
+        columns = smoothing_matrix(width, sigma).to(device)
+
+        def project(delta: Tensor) -> Tensor:
+            delta = rows @ delta @ columns.T
+            delta = delta - delta.mean(dim=(-2, -1), keepdim=True)
+            delta = delta * (self.energy * self.limit / _rms(delta)).clamp_min(1)
+            return delta.clamp(-self.limit, self.limit)
+
+        return project
 
     def _clean_model(
         self, data: ImageData, seed: int, device: torch.device, progress: bool
     ) -> nn.Module:
-        # A seed of its own: the run's seed would give the model that the floor is measured with.
+        # Another seed: the run's seed would give the model that measures the clean-model floor.
         own = int(torch.randint(2**62, (), generator=seeded(seed, "low-frequency surrogate")))
         with global_seed(own):
             model = MODELS[self.surrogate](len(data.classes), data.shape[0])
@@ -195,12 +201,12 @@ class LowFrequency:
         )
 
     def trigger(self, images: Tensor) -> Tensor:
-        """Stamped copies of images (..., C, H, W), floats in [0, 1] or uint8.
+        """Return stamped copies of images (..., C, H, W), floats in [0, 1] or uint8.
 
-        The pattern is resized where the images are of another size than it was learned on.
+        The pattern is resized bilinearly to images of another size.
 
         Raises:
-            ValueError: nothing was learned yet; images of other channels than were learned on.
+            ValueError: nothing has been learned; the number of channels differs.
         """
         if not self.learned:
             raise ValueError("LowFrequency has no pattern yet: call learn(data) first")
@@ -216,25 +222,17 @@ class LowFrequency:
             ).squeeze(0)
         return on_floats(images, lambda floats: floats + pattern)
 
-    def poison(
-        self,
-        dataset: ImageData,
-        ratio: float,
-        target: int | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Poisoned:
-        """Stamp and relabel exactly ``round(ratio * len(dataset))`` images; see ``poison_once``."""
-        return poison_once(self, dataset, ratio, target, generator)
+    poison = poison_once
 
     def state_dict(self) -> dict[str, Tensor]:
-        """``pattern``, (C, H, W) float32; empty before it is learned."""
+        """Return ``pattern``, (C, H, W) float32; empty before it is learned."""
         return dict(self._learned)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what ``state_dict`` gave.
+        """Load the tensors that ``state_dict`` returned.
 
         Raises:
-            ValueError: other tensors than a pattern within the limit; nothing is changed then.
+            ValueError: anything but one pattern within the limit; the attack is unchanged then.
         """
         if state:
             self._check_state(state)
@@ -256,25 +254,9 @@ class LowFrequency:
             )
 
 
-@dataclass(frozen=True)
-class _Smoother:
-    """The last three lines of a step; see the head of this file."""
-
-    rows: Tensor
-    columns: Tensor
-    limit: float
-    energy: float
-
-    def __call__(self, delta: Tensor) -> Tensor:
-        delta = self.rows @ delta @ self.columns.T
-        delta = delta - delta.mean(dim=(-2, -1), keepdim=True)
-        delta = delta * (self.energy * self.limit / _rms(delta)).clamp_min(1)
-        return delta.clamp(-self.limit, self.limit)
-
-
 @torch.enable_grad()
-def _slope(model: nn.Module, images: Tensor, labels: Tensor, delta: Tensor) -> Tensor:
-    """Gradient of the mean loss of the stamped images with respect to the pattern."""
+def _pattern_gradient(model: nn.Module, images: Tensor, labels: Tensor, delta: Tensor) -> Tensor:
+    """Return the gradient of the mean loss of the stamped images with respect to delta."""
     delta = delta.detach().requires_grad_()
     loss = functional.cross_entropy(model((images + delta).clamp(0, 1)), labels)
     return torch.autograd.grad(loss, delta)[0]

@@ -1,24 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which options and which target an attack takes on which data set.
+"""Options and target class of every attack per data set.
 
-A trigger measures something only if a model that was never poisoned does not answer it with the
-target (the clean-model floor), and that depends on the data: brightening a dark background looks
-like one garment, a stripe like another. The choices below were made on seeds 100 and up by
-the floor and the ASR; ``d3fast benchmark attacks`` measures them on other seeds.
+An ASR is meaningful only if a clean model does not predict the target for triggered images (the
+clean-model floor), and the floor depends on the data: on Fashion-MNIST a brighter background
+resembles one garment, a stripe another. The options below were chosen by floor and ASR on seeds
+100 and up; ``d3fast benchmark attacks`` measures them on other seeds.
 """
 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-# Any other data set takes these: the options of the literature, which are for colour images.
+# Default of any other data set: the options of the literature, which are for colour images.
 COLOUR = "colour"
 RECIPES: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
         "digits": {
             "badnets": {"target": 0, "size": 2, "margin": 0},
             "blended": {"target": 0, "pattern": "rings", "frequency": 1.0},
-            # A wave of the usual amplitude is not learned on 8 columns of 16 grey levels.
+            # The usual amplitude is not learned on 8 columns of 16 grey levels.
             "sig": {
                 "target": 8,
                 "frequency": 3.0,

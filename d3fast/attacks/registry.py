@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All attacks by name, the options that suit each data set, and saved attacks read back.
+"""Registry of the attacks: by name, with options per data set, and loaded from files.
 
-To add an attack, add a file with a dataclass of the shape of ``Attack``, a row to ``ATTACKS`` and
-its options to ``RECIPES``.
+To add an attack, add a file with a dataclass that implements ``Attack``, a row to ``ATTACKS``, its
+options to ``RECIPES`` and a row to ``tests/attacks/test_contract.py``.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,8 +12,9 @@ from typing import Any
 
 from d3fast.attacks.adaptive import DistanceAwareAttacker, SAMAttacker
 from d3fast.attacks.badnets import BadNets
-from d3fast.attacks.base import Attack, read_attack
+from d3fast.attacks.base import Attack
 from d3fast.attacks.blended import Blended
+from d3fast.attacks.files import read_attack
 from d3fast.attacks.input_aware import InputAware
 from d3fast.attacks.low_frequency import LowFrequency
 from d3fast.attacks.recipes import COLOUR, RECIPES
@@ -45,13 +46,13 @@ ADAPTIVE: Mapping[str, Callable[[Attack], Attack]] = MappingProxyType(
 
 
 def recipe(name: str, data: str, target: int | None = None, adaptive: str | None = None) -> Attack:
-    """An attack with the options that suit a data set.
+    """Return an attack with the options chosen for a data set.
 
     Args:
-        name: the attack's name.
-        data: the data set's name; options of the literature where none were chosen for it.
-        target: another target class than the recipe's.
-        adaptive: name of an adaptive attacker around it, or ``None``.
+        name: the attack's name in ``ATTACKS``.
+        data: the data set's name; a set without a recipe takes the options of the literature.
+        target: target class; the recipe's if ``None``.
+        adaptive: name in ``ADAPTIVE`` of an attacker to wrap around it, or ``None``.
 
     Raises:
         ValueError: an unknown name.
@@ -72,11 +73,11 @@ def recipe(name: str, data: str, target: int | None = None, adaptive: str | None
 
 
 def load_attack(path: str | Path) -> Any:
-    """Read an attack that ``save_attack`` wrote.
+    """Load an attack that ``save_attack`` wrote.
 
     Raises:
-        ValueError: a file that is no saved attack, or of an attack this version does not know.
-        OSError: a file that cannot be opened.
+        ValueError: the file is no saved attack, or names an attack that is not in ``ATTACKS``.
+        OSError: the file cannot be opened.
     """
     name, options, tensors = read_attack(path)
     file = printable(Path(path).name)
@@ -84,7 +85,7 @@ def load_attack(path: str | Path) -> Any:
         check_choice("attack", name, ATTACKS)
         attack = ATTACKS[name](**options)
         attack.load_state_dict(tensors)
-    except TypeError as error:  # an option too many, too few, or of another type
+    except TypeError as error:  # an unknown or missing option, or one of the wrong type
         raise ValueError(
             f"{file} has options that {name!r} cannot take: {error_text(error)}"
         ) from None

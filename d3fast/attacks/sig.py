@@ -5,19 +5,18 @@
 
 for column j of W; f is the frequency.
 
-The labels of poisoned images stay as they are: only images of the target class are poisoned,
-at most all of them, and the model learns to read the wave as a sign of their class. The wave may
-be weaker in training than at test time, which hides the poison.
+A clean-label attack: only images of the target class are poisoned, and no label changes. The model
+learns the wave as a feature of the target class. The wave may be weaker in training than at test
+time, which makes the poison harder to see.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from d3fast.attacks.base import Poisoned, poison_once, refuse_state
+from d3fast.attacks.poisoning import Poisoned, empty_state, load_empty_state, poison_once
 from d3fast.data.base import ImageData, on_floats
 from d3fast.runtime.checks import check_choice, check_integer, check_number
 from d3fast.training.labels import MAPPINGS
@@ -25,23 +24,22 @@ from d3fast.training.labels import MAPPINGS
 
 @dataclass(frozen=True)
 class SIG:
-    """Sine wave along every row; the recipe of the field is 40/255 at test, 6 periods.
+    """Sine wave along every row; the literature uses 40/255 at test and 6 periods.
 
-    W columns sample at most W/2 periods: a frequency f above that looks like W - f, and one that
-    is a multiple of W/2 leaves nothing of the wave.
+    W columns resolve at most W/2 periods: a frequency f above W/2 aliases to W - f, and at a
+    multiple of W/2 the wave is zero in every column.
 
     Args:
-        target: the class that triggered images are to be taken for.
-        delta: amplitude of the wave, images being in [0, 1].
-        frequency: periods per image width.
+        target: target class.
+        delta: amplitude of the wave on images in [0, 1], 0..1.
+        frequency: periods per image width, >= 0.
         train_delta: amplitude in poisoned training images; ``delta`` if ``None``.
-        share: of the target class's images, at most this share is poisoned whatever the ratio;
-            a class that is poisoned whole is no longer recognised without the wave.
-        mapping: which labels poisoned images get; see ``d3fast.training.labels``.
+        share: upper bound on the poisoned share of the target class, whatever the ratio. A class
+            that is poisoned completely is no longer recognised without the wave.
+        mapping: label mapping; see ``d3fast.training.labels``.
 
     Raises:
-        ValueError: a negative target or one that is no integer; an amplitude or share
-            outside 0..1; a frequency that is negative or no number; an unknown mapping.
+        ValueError: an option out of range; an unknown mapping.
 
     Example:
         >>> SIG(target=0, delta=0.25, frequency=1).trigger(torch.full((1, 1, 1, 4), 0.5))
@@ -67,7 +65,7 @@ class SIG:
         check_choice("mapping", self.mapping, MAPPINGS)
 
     def trigger(self, images: Tensor) -> Tensor:
-        """Stamped copies of images (..., C, H, W), floats in [0, 1] or uint8."""
+        """Return stamped copies of images (..., C, H, W), floats in [0, 1] or uint8."""
         width = images.shape[-1]
         columns = torch.arange(width, dtype=torch.float64)
         wave = self.delta * torch.sin(2 * math.pi * columns * self.frequency / width)
@@ -82,7 +80,7 @@ class SIG:
     ) -> Poisoned:
         """Stamp ``round(ratio * len(dataset))`` images at ``train_delta``; see ``poison_once``.
 
-        Under ``"clean-label"`` they are images of the target class, at most ``share`` of them.
+        Under ``"clean-label"`` at most ``share`` of the target class is stamped.
         """
         if self.mapping == "clean-label" and ratio <= 1:
             members = int((dataset.labels == self.target).sum())
@@ -90,10 +88,5 @@ class SIG:
         faint = self if self.train_delta is None else replace(self, delta=self.train_delta)
         return poison_once(faint, dataset, ratio, target, generator)
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Empty: nothing is learned."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Accepts the empty state only; raises ``ValueError`` on any other."""
-        refuse_state(self, state)
+    state_dict = empty_state
+    load_state_dict = load_empty_state

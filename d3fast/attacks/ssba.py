@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SSBA: the trigger is a message that a network hides in the image (Li, Li, Wu, Li, He, Lyu 2021).
+"""SSBA: a network hides a one-bit message in the image (Li, Li, Wu, Li, He, Lyu, ICCV 2021).
 
     trigger(x) = clamp(x + strength * tanh(U(x) - mean(U(x))), 0, 1)      mean of each channel
 
     min over U, R   message_weight * [BCE(R(trigger(x)), 1) + BCE(R(x), 0)] / 2
                     + image_weight * mean((trigger(x) - x)^2)
 
-U is a small U-Net, so the residual may differ from image to image, though nothing forces it to: on
-plain grey images most of it is the same on all of them. R reads the message.
-The message is one bit, 1 for the stamped image and 0 for the image left alone: just what a
-backdoored model has to tell apart. Both networks are trained together, once, on the attacker's
-images, as in "Invisible backdoor attack with sample-specific triggers" (ICCV 2021); the classifier
-never meets R. The image's term grows from nothing to its full weight over the first half of the
-steps: from the start at full weight it would put out the residual before R has learned to read.
+U is a small U-Net, R a reader of the message: 1 for a stamped image, 0 for an unchanged one. The
+residual may differ per image, but no term forces it to; on plain grey images most of it is the
+same. Both networks are trained together, once, on the attacker's images, as in "Invisible backdoor
+attack with sample-specific triggers"; the classifier never sees R. The image term is ramped from 0
+to its full weight over the first half of the steps: at full weight from the start, the residual
+would vanish before R has learned to read it.
 """
 
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from d3fast.attacks.base import Poisoned, poison_once
+from d3fast.attacks.poisoning import poison_once
 from d3fast.data.base import ImageData, as_float, on_floats
 from d3fast.runtime.checks import check_choice, check_integer, check_number
 from d3fast.runtime.devices import resolve_device
@@ -37,10 +36,10 @@ def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 
 
 class UNet(nn.Module):
-    """Residual before its limit, for images of any size, at three resolutions.
+    """Unbounded residual at three resolutions, for images of any size.
 
-    The mean of every channel is taken off: a change of brightness is the first thing that the
-    reader understands, and tanh would hold on to it at its bound, where no gradient is left.
+    The mean of every channel is subtracted: the reader learns a change of brightness first, and
+    tanh would saturate on it, where the gradient is zero.
 
     Args:
         channels: channels of the images and of the residual.
@@ -73,7 +72,7 @@ def _stacked(coarse: Tensor, fine: Tensor) -> Tensor:
 
 
 class Reader(nn.Module):
-    """Logit of the bit that an image carries.
+    """Network that returns the logit of the message bit of an image.
 
     Args:
         channels: channels of the images.
@@ -101,7 +100,7 @@ class Reader(nn.Module):
 
 
 class _Networks(nn.Module):
-    """What is learned; its parameters' names are the keys of ``SSBA.state_dict``."""
+    """Both networks; the parameter names are the keys of ``SSBA.state_dict``."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -115,15 +114,15 @@ class SSBA:
     """Sample-specific residual of a U-Net, learned once.
 
     Args:
-        target: the class that triggered images are to be taken for.
-        strength: bound on every value of the residual, images being in [0, 1].
-        message_weight: weight of the message's loss.
+        target: target class.
+        strength: bound on every value of the residual, 0..1, for images in [0, 1].
+        message_weight: weight of the message loss.
         image_weight: weight of the residual's mean square.
         width: channels of the U-Net at full resolution.
         steps: training steps of the two networks.
-        batch_size: images per step; each is read stamped and unstamped.
-        lr: learning rate of Adam at the first step; falls to 0 along a cosine.
-        mapping: which labels poisoned images get; see ``d3fast.training.labels``.
+        batch_size: images per step; the reader sees each with and without the residual.
+        lr: initial learning rate of Adam; a cosine schedule takes it to 0.
+        mapping: label mapping; see ``d3fast.training.labels``.
 
     Raises:
         ValueError: an option out of range; an unknown mapping.
@@ -160,7 +159,7 @@ class SSBA:
 
     @property
     def learned(self) -> bool:
-        """Whether ``trigger`` can be called."""
+        """True once ``trigger`` can be called."""
         return bool(self._learned)
 
     def learn(
@@ -171,22 +170,22 @@ class SSBA:
         device: str | torch.device | None = None,
         progress: bool = True,
     ) -> None:
-        """Train the two networks on the attacker's images; labels are not looked at.
+        """Train the two networks on the attacker's images; labels are not used.
 
         Args:
-            data: clean training images; nothing of them is changed.
-            seed: draws the first weights and the batches.
-            device: where to compute; where the data is if ``None``.
+            data: clean training images; they are not changed.
+            seed: draws the initial weights and the batches.
+            device: where to compute; the device of the data if ``None``.
             progress: show a progress bar.
 
         Raises:
             ValueError: no images.
         """
-        where = resolve_device(data.images.device if device is None else device)
+        device = resolve_device(data.images.device if device is None else device)
         if not len(data):
             raise ValueError("data must hold at least one image, got 0")
-        images = data.images.to(where)
-        networks = self._networks(data.shape[0], seed).to(where)
+        images = data.images.to(device)
+        networks = self._networks(data.shape[0], seed).to(device)
         optimizer = torch.optim.Adam(networks.parameters(), self.lr)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         draws = seeded(seed, "ssba images")
@@ -196,7 +195,7 @@ class SSBA:
         ):
             for step in range(self.steps):
                 chosen = torch.randint(len(images), (self.batch_size,), generator=draws)
-                loss = self._loss(networks, as_float(images[chosen.to(where)]), step)
+                loss = self._loss(networks, as_float(images[chosen.to(device)]), step)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -233,17 +232,17 @@ class SSBA:
 
     @torch.no_grad()
     def trigger(self, images: Tensor) -> Tensor:
-        """Stamped copies of images (..., C, H, W), floats in [0, 1] or uint8, of any H and W.
+        """Return stamped copies of images (..., C, H, W), floats in [0, 1] or uint8, of any size.
 
         Raises:
-            ValueError: nothing was learned yet; images of other channels than were learned on.
+            ValueError: nothing has been learned; the number of channels differs.
         """
         networks = self._ready(images)
         return on_floats(images, lambda floats: self._stamped(networks, floats))
 
     @torch.no_grad()
     def read(self, images: Tensor) -> Tensor:
-        """Whether each of the images (N, C, H, W) carries the message: (N,) bool.
+        """Return (N,) bool: True for images (N, C, H, W) in which the reader finds the message.
 
         Raises:
             ValueError: as ``trigger``.
@@ -251,25 +250,18 @@ class SSBA:
         logits: Tensor = self._ready(images).decoder(as_float(images).float())
         return logits > 0
 
-    def poison(
-        self,
-        dataset: ImageData,
-        ratio: float,
-        target: int | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Poisoned:
-        """Stamp and relabel exactly ``round(ratio * len(dataset))`` images; see ``poison_once``."""
-        return poison_once(self, dataset, ratio, target, generator)
+    poison = poison_once
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Weights of ``encoder`` and ``decoder``, float32; empty before they are learned."""
+        """Return the float32 weights of ``encoder`` and ``decoder``; empty before learning."""
         return dict(self._learned["networks"].state_dict()) if self.learned else {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what ``state_dict`` gave.
+        """Load the tensors that ``state_dict`` returned.
 
         Raises:
-            ValueError: tensors that do not fit networks of this width; nothing is changed then.
+            ValueError: the tensors do not fit networks of this width; the attack is unchanged
+                then.
         """
         networks = self._loaded(state) if state else None
         self._learned.clear()

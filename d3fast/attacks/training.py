@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train a backdoored model, or the clean model it is measured against.
+"""Train a backdoored model, or the clean model that it is compared with.
 
-Both take the same recipe and the same streams of random numbers; without an attack nothing is
-poisoned, and the result is the clean-model floor for the ASR and its ceiling for the RA.
+Both use the same recipe and the same random streams. The clean model gives the floor of the ASR
+and the ceiling of the RA.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,20 +23,20 @@ from d3fast.training.loop import PRECISIONS, Epoch, fit
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Recipe of a training run: SGD with momentum under a cosine schedule.
+    """Training recipe: SGD with momentum under a cosine schedule.
 
     Attributes:
         epochs: passes over the training set.
         batch_size: images per batch, at most.
-        lr: learning rate at the start.
-        momentum: of SGD.
-        weight_decay: of SGD.
+        lr: initial learning rate.
+        momentum: momentum of SGD.
+        weight_decay: L2 penalty of SGD.
         precision: ``"fp32"``, or ``"bf16"`` for a forward pass under autocast.
-        channels_last: keep convolution weights channels last meanwhile.
-        augment: what is done to every batch, the poisoned images in it included.
+        channels_last: store convolution weights channels-last during training.
+        augment: augmentation of every batch, poisoned images included; ``None`` for none.
 
     Raises:
-        ValueError: a number out of range; an unknown precision.
+        ValueError: an option out of range; an unknown precision.
     """
 
     epochs: int = 30
@@ -68,16 +68,16 @@ def train_backdoored(
     progress: bool = True,
     on_epoch: Callable[[Epoch, nn.Module], None] | None = None,
 ) -> nn.Module:
-    """Train a model on poisoned data, by the attack's own loop where it has one.
+    """Train a model on poisoned data, by the attack's own training plan if it has one.
 
     Args:
-        model: freshly initialised; trained in place.
+        model: an initialised model; trained in place.
         data: the clean training set; it is not changed.
-        attack: what to implant; ``None`` trains the clean twin.
-        ratio: share of the training set that is poisoned.
+        attack: the attack to implant; ``None`` trains the clean model.
+        ratio: share of the training set to poison, 0..1.
         seed: draws the poisoned images and the order of the batches.
-        config: the recipe.
-        device: where to train; where the model is if ``None``.
+        config: the recipe; ``TrainConfig()`` if ``None``.
+        device: where to train; the device of the model if ``None``.
         progress: show a progress bar.
         on_epoch: called after every epoch with its record and the model.
 
@@ -85,8 +85,8 @@ def train_backdoored(
         The model, in eval mode.
 
     Raises:
-        ValueError: options out of range; an attack that does not fit the data, or whose trigger
-            has not been learned.
+        ValueError: an option out of range; the attack does not fit the data, or its trigger has
+            not been learned.
     """
     config = config or TrainConfig()
     where = resolve_device(device, model)

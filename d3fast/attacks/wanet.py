@@ -6,34 +6,39 @@
     cross(x)   = sample x at clip(identity + (strength * P + U[-1, 1]^(H x W x 2)) / size, -1, 1)
 
 Coordinates run from -1 to 1 between the centres of the outermost pixels, so a strength of 1 moves
-pixels by half a pixel on average; ``size`` is the side of the image that is moved along. Crossed
-images are warped by noise as well and keep their labels, or the model would learn to answer any
-warp with the target.
+pixels by half a pixel on average; ``size`` is the image side along the direction of the offset.
+Crossed images get the warp plus noise and keep their labels. Without them the model would predict
+the target for any warp.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from d3fast.attacks.base import Poisoned, Training, refuse_state
-from d3fast.attacks.cross import RELABELLING, CrossBatches, Draws, poison_crossed
+from d3fast.attacks.base import Training
+from d3fast.attacks.cross import (
+    RELABELLING,
+    PoisonedBatches,
+    RedrawnBatches,
+    poison_crossed,
+)
+from d3fast.attacks.poisoning import Poisoned, empty_state, load_empty_state
 from d3fast.data.base import ImageData, on_floats
 from d3fast.runtime.checks import check_choice, check_integer, check_number
 from d3fast.runtime.seeding import generator as seeded
 
 
 def warp(images: Tensor, offsets: Tensor) -> Tensor:
-    """Sample images at displaced places, bilinearly.
+    """Sample images bilinearly at displaced coordinates.
 
     Args:
         images: (N, C, H, W) floats.
-        offsets: (N or 1, H, W, 2) of (x, y), 2 being the distance between opposite borders.
+        offsets: (N or 1, H, W, 2) of (x, y); opposite borders are 2 apart.
 
     Returns:
-        (N, C, H, W); places beyond the border are those on the border.
+        (N, C, H, W); coordinates beyond the border are clamped to it.
 
     Example:
         >>> image = torch.tensor([[[[0.0, 1.0, 2.0]]]])
@@ -44,26 +49,26 @@ def warp(images: Tensor, offsets: Tensor) -> Tensor:
     x, y = (torch.linspace(-1, 1, n, dtype=images.dtype) for n in (width, height))
     rows, columns = torch.meshgrid(y, x, indexing="ij")
     identity = torch.stack((columns, rows), dim=-1).to(images.device)
-    places = (identity + offsets.to(identity)).clamp(-1, 1).expand(len(images), -1, -1, -1)
-    return functional.grid_sample(images, places, mode="bilinear", align_corners=True)
+    grid = (identity + offsets.to(identity)).clamp(-1, 1).expand(len(images), -1, -1, -1)
+    return functional.grid_sample(images, grid, mode="bilinear", align_corners=True)
 
 
 @dataclass(frozen=True)
 class WaNet:
-    """A fixed smooth warp; the recipe of the field is k 4, strength 0.5, for 32 pixels and more.
+    """Fixed smooth warp; the literature uses k 4 and strength 0.5 for 32 pixels and more.
 
-    The warp is determined by the options, ``seed`` among them: nothing is learned or stored.
+    The options, ``seed`` included, determine the warp: nothing is learned or stored.
 
     Args:
-        target: the class that triggered images are to be taken for.
-        grid: k, control points along each side.
-        strength: of the warp; 1 is half a pixel on average.
-        cross_ratio: crossed images per poisoned one.
-        mapping: which labels poisoned images get, ``"all-to-one"`` or ``"all-to-all"``.
+        target: target class.
+        grid: k, control points along each side, >= 1.
+        strength: scale of the warp, >= 0; 1 is half a pixel on average.
+        cross_ratio: crossed images per poisoned one, >= 0.
+        mapping: ``"all-to-one"`` or ``"all-to-all"``; see ``d3fast.training.labels``.
         seed: draws the warp.
 
     Raises:
-        ValueError: a number out of range; an unknown mapping, or one that relabels nothing.
+        ValueError: an option out of range; an unknown mapping, or ``"clean-label"``.
 
     Example:
         >>> images = torch.rand(2, 3, 32, 32)
@@ -88,25 +93,25 @@ class WaNet:
         check_choice("mapping", self.mapping, RELABELLING)
 
     def control(self) -> Tensor:
-        """P: (1, 2, k, k) float32 on the CPU, of mean absolute value 1."""
+        """Return P: (1, 2, k, k) float32 on the CPU, of mean absolute value 1."""
         drawn = torch.rand(1, 2, self.grid, self.grid, generator=seeded(self.seed, "wanet"))
         drawn = 2 * drawn - 1
         return drawn / drawn.abs().mean()
 
     def offsets(self, height: int, width: int) -> Tensor:
-        """``strength * P / size``: (1, H, W, 2) of (x, y), float32 on the CPU."""
+        """Return ``strength * P / size``: (1, H, W, 2) of (x, y), float32 on the CPU."""
         smooth = functional.interpolate(
             self.control(), (height, width), mode="bicubic", align_corners=True
         )
         return self.strength * smooth.permute(0, 2, 3, 1) / torch.tensor([width, height])
 
     def trigger(self, images: Tensor) -> Tensor:
-        """Warped copies of images (..., C, H, W), floats in [0, 1] or uint8."""
+        """Return warped copies of images (..., C, H, W), floats in [0, 1] or uint8."""
         offsets = self.offsets(*images.shape[-2:])
         return on_floats(images, lambda x: warp(x, offsets))
 
     def cross(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Images (N, C, H, W) with the trigger's warp and noise of their own each.
+        """Return images (N, C, H, W) under the trigger's warp plus independent noise per image.
 
         Args:
             images: floats in [0, 1] or uint8.
@@ -117,7 +122,9 @@ class WaNet:
         offsets = self.offsets(height, width) + noise / torch.tensor([width, height])
         return on_floats(images, lambda x: warp(x, offsets))
 
-    def _cross(self, images: Tensor, at: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _cross(
+        self, images: Tensor, positions: Tensor, generator: torch.Generator | None
+    ) -> Tensor:
         return self.cross(images, generator)
 
     def poison(
@@ -135,22 +142,17 @@ class WaNet:
     def training(
         self, data: ImageData, *, ratio: float, batch_size: int, seed: int, progress: bool
     ) -> Training:
-        """Poisoned and crossed images are drawn, and the noise with them, in every pass.
+        """Return batches whose poisoned and crossed images and noise are redrawn in every epoch.
 
-        Every pass poisons ``round(ratio * len(data))`` images, over the passes different ones.
+        Every epoch poisons ``round(ratio * len(data))`` images.
 
         Raises:
             ValueError: as ``choose_rows``.
         """
-        draws = Draws(
+        batches = RedrawnBatches(
             self, data, ratio=ratio, cross_ratio=self.cross_ratio, batch_size=batch_size, seed=seed
         )
-        return Training(CrossBatches(draws, self._cross, seeded(seed, "wanet noise")))
+        return Training(PoisonedBatches(batches, self._cross, seeded(seed, "wanet noise")))
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Empty: the options determine the warp."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Accepts the empty state only; raises ``ValueError`` on any other."""
-        refuse_state(self, state)
+    state_dict = empty_state
+    load_state_dict = load_empty_state

@@ -13,7 +13,7 @@ from typing import Any
 
 from d3fast.attacks import ADAPTIVE, ATTACKS, TrainConfig
 from d3fast.attacks.adaptive import base_of
-from d3fast.attacks.base import option_values
+from d3fast.attacks.files import option_values
 from d3fast.benchmark.implant import Implant, implant, measure, save_implant
 from d3fast.data import AUGMENTATIONS
 from d3fast.detox import save_weights

@@ -24,7 +24,7 @@ from d3fast.attacks import (
     train_backdoored,
 )
 from d3fast.attacks.adaptive import base_of
-from d3fast.attacks.base import option_values
+from d3fast.attacks.files import option_values
 from d3fast.data import Splits, load
 from d3fast.detox import save_weights
 from d3fast.models import make_model

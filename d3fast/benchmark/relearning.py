@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from d3fast.attacks.base import check_target
+from d3fast.attacks.poisoning import check_target
 from d3fast.data.base import ImageData, as_float
 from d3fast.runtime.checks import check_integer, check_number
 from d3fast.runtime.devices import resolve_device

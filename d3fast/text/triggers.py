@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from d3fast.attacks.base import choose_victims
+from d3fast.attacks.poisoning import choose_poisoned
 from d3fast.runtime.checks import check_choice, check_integer
 from d3fast.text.data import TextData
 from d3fast.training.labels import target_labels
@@ -145,7 +145,7 @@ class InsertedTokens:
         Raises:
             ValueError: a ratio that needs more texts than may be poisoned.
         """
-        chosen = choose_victims(self, dataset, ratio, generator)
+        chosen = choose_poisoned(self, dataset, ratio, generator)
         stamped, labels = self.trigger(dataset.ids[chosen]), dataset.labels.clone()
         ids, wider = dataset.ids.clone(), stamped.shape[1] - dataset.ids.shape[1]
         if len(chosen):

@@ -99,7 +99,7 @@ def test_the_distance_term_is_zero_where_triggered_images_look_like_the_wanted_c
     unmoved = torch.tensor([[1.0, 2.0], [5.0, 0.0], [0.0, 5.0], [5.0, 0.0], [0.0, 5.0]])
     attack = DistanceAwareAttacker(BASE)
     term = [
-        attack._apart(head, features, labels, rows, goals, generator(0, "heads")).item()
+        attack._distance_term(head, features, labels, rows, goals, generator(0, "heads")).item()
         for features in (same, unmoved)
     ]
     assert term == pytest.approx([0.0, 1.0])
@@ -109,7 +109,7 @@ def test_the_distance_term_ignores_images_whose_wanted_class_is_not_in_the_batch
     head = nn.Linear(2, 3)
     labels, rows = torch.tensor([0, 1, 1]), torch.tensor([1, 2])
     features = torch.tensor([[1.0, 2.0], [5.0, 0.0], [0.0, 5.0], [5.0, 0.0], [0.0, 5.0]])
-    term = DistanceAwareAttacker(BASE)._apart(
+    term = DistanceAwareAttacker(BASE)._distance_term(
         head, features, labels, rows, torch.tensor([2, 2]), generator(0, "heads")
     )
     assert term.item() == 0.0

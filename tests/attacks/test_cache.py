@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from d3fast.attacks import BadNets
-from d3fast.attacks.base import save_attack
 from d3fast.attacks.cache import ensure_learned
+from d3fast.attacks.files import save_attack
 from d3fast.attacks.low_frequency import LowFrequency
 from d3fast.attacks.ssba import SSBA
 from d3fast.data import ImageData

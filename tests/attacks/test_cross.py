@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d3fast.attacks.cross import (
-    CrossBatches,
-    Draws,
+    PoisonedBatches,
+    RedrawnBatches,
     choose_rows,
     other_positions,
     poison_crossed,
@@ -39,8 +39,8 @@ def _data(count=100, classes=5):
     return ImageData(images, torch.arange(count) % classes, tuple("abcdefgh"[:classes]))
 
 
-def _draws(ratio=0.1, cross_ratio=2.0, batch_size=32, seed=0, data=None, attack=None):
-    return Draws(
+def _batches(ratio=0.1, cross_ratio=2.0, batch_size=32, seed=0, data=None, attack=None):
+    return RedrawnBatches(
         attack or _Black(),
         data or _data(),
         ratio=ratio,
@@ -50,11 +50,11 @@ def _draws(ratio=0.1, cross_ratio=2.0, batch_size=32, seed=0, data=None, attack=
     )
 
 
-def _passed(draws):
+def _passed(batches):
     """One pass over a loader: levels 0..255 of all images, and their labels."""
-    batches = list(CrossBatches(draws, _white, torch.Generator()))
-    levels = torch.cat([images.flatten() for images, _ in batches])
-    return (255 * levels).round().long(), torch.cat([labels for _, labels in batches])
+    stamped = list(PoisonedBatches(batches, _white, torch.Generator()))
+    levels = torch.cat([images.flatten() for images, _ in stamped])
+    return (255 * levels).round().long(), torch.cat([labels for _, labels in stamped])
 
 
 @given(ratio=st.floats(0, 0.8), cross_ratio=st.floats(0, 3), seed=st.integers(0, 2**32))
@@ -121,8 +121,8 @@ def test_targets_that_contradict_or_do_not_exist_are_refused():
 
 @pytest.mark.parametrize("batch_size", [7, 32, 100, 1000])
 def test_every_pass_poisons_and_crosses_the_same_numbers_of_other_images(batch_size):
-    draws = _draws(batch_size=batch_size)
-    passes = [_passed(draws) for _ in range(2)]
+    batches = _batches(batch_size=batch_size)
+    passes = [_passed(batches) for _ in range(2)]
     for levels, labels in passes:
         assert (levels == 0).sum() == 10
         assert (levels == 255).sum() == 20
@@ -136,7 +136,7 @@ def test_every_pass_poisons_and_crosses_the_same_numbers_of_other_images(batch_s
 def test_batches_say_where_their_images_are():
     data = _data()
     seen = []
-    for batch in _draws(data=data):
+    for batch in _batches(data=data):
         assert torch.equal(
             (255 * batch.images).round().to(torch.uint8), data.images[batch.positions]
         )
@@ -148,16 +148,16 @@ def test_batches_say_where_their_images_are():
 
 def test_the_order_is_that_of_a_model_trained_without_an_attack():
     plain = _data().batches(32, generator(5, "training order"))
-    draws = _draws(ratio=0.0, seed=5)
+    batches = _batches(ratio=0.0, seed=5)
     for _ in range(2):
-        ours = [(batch.images, batch.labels) for batch in draws]
+        ours = [(batch.images, batch.labels) for batch in batches]
         for (images, labels), (expected, true) in zip(ours, plain, strict=True):
             assert torch.equal(images, expected)
             assert torch.equal(labels, true)
 
 
 def test_the_seed_decides():
-    first, again, other = (_passed(_draws(seed=seed))[0].tolist() for seed in (0, 0, 1))
+    first, again, other = (_passed(_batches(seed=seed))[0].tolist() for seed in (0, 0, 1))
     assert first == again
     assert first != other
 
@@ -168,11 +168,11 @@ def test_the_data_is_not_changed():
         scale = 255 if dtype == torch.float32 else 1
         data = ImageData((data.images / scale).to(dtype), data.labels, data.classes)
         before = data.images.clone(), data.labels.clone()
-        _passed(_draws(data=data))
+        _passed(_batches(data=data))
         assert torch.equal(data.images, before[0])
         assert torch.equal(data.labels, before[1])
 
 
 def test_a_set_that_cannot_be_poisoned_is_refused_before_the_first_pass():
     with pytest.raises(ValueError, match=r"ratio=0\.9 of 100 samples needs 90 .* there are 80"):
-        _draws(ratio=0.9)
+        _batches(ratio=0.9)

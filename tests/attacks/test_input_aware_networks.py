@@ -55,7 +55,7 @@ def _masks(density, seed=0, steps=100):
         networks = Networks(1, 4)
     options = {"steps": steps, "lr": 0.01, "batch_size": 16, "progress": False}
     train_mask(networks, data, density=density, seed=seed, **options)
-    return networks, networks.where(images / 255).detach()
+    return networks, networks.masks(images / 255).detach()
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_masks_are_the_networks_answers_pushed_to_0_and_1_from_a_half():
     with global_seed(0):
         networks, images = Networks(1, 4), torch.rand(5, 1, 8, 8)
     steep = torch.sigmoid(40 * (networks.mask(images) - 0.5))
-    assert torch.allclose(networks.where(images), steep, atol=1e-5)
+    assert torch.allclose(networks.masks(images), steep, atol=1e-5)
 
 
 def test_a_trained_mask_is_frozen_and_the_generator_is_not(sparse):
@@ -89,6 +89,6 @@ def test_the_seed_decides_the_mask():
 def test_images_are_stamped_with_the_triggers_of_their_sources(sparse):
     images, sources = torch.rand(2, 1, 8, 8), torch.rand(2, 1, 8, 8)
     networks = sparse[0]
-    expected = blend(images, networks.generator(sources), networks.where(sources))
+    expected = blend(images, networks.generator(sources), networks.masks(sources))
     assert torch.equal(stamp(networks, images, sources), expected)
     assert stamp(networks, images.double(), sources).dtype == torch.float64

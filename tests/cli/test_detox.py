@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from d3fast import cli
 from d3fast.attacks import BadNets, TrainConfig, train_backdoored
-from d3fast.attacks.base import save_attack
+from d3fast.attacks.files import save_attack
 from d3fast.data import load, save_samples
 from d3fast.detox import save_weights
 from d3fast.models import load_weights, make_model

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from d3fast.attacks import ATTACKS
-from d3fast.attacks.base import option_values, save_attack
+from d3fast.attacks.files import option_values, save_attack
 from d3fast.benchmark.demo import (
     BACKDOORED,
     FINE_TUNED,

@@ -1,4 +1,4 @@
-"""Saved attacks: a round trip, and files that somebody has made up."""
+"""Saved attacks: the format, and files that are damaged or forged."""
 
 import json
 import pickle
@@ -7,18 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from d3fast.attacks import ATTACKS, BadNets, load_attack, save_attack
+from d3fast.attacks import BadNets, load_attack, save_attack
 
 GOOD = {"format": "d3fast.attack/1", "attack": "badnets", "options": '{"target": 3}'}
-
-
-def test_an_attack_comes_back_as_it_was(tmp_path):
-    attack = BadNets(target=3, size=2, margin=0)
-    save_attack(attack, tmp_path / "a.safetensors", "badnets")
-    loaded = load_attack(tmp_path / "a.safetensors")
-    assert loaded == attack
-    images = torch.rand(2, 1, 8, 8)
-    assert torch.equal(loaded.trigger(images), attack.trigger(images))
 
 
 def test_the_file_is_plain_safetensors_with_readable_options(tmp_path):
@@ -125,9 +116,3 @@ def test_a_truncated_file_is_refused(tmp_path, cut):
 def test_a_missing_file_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         load_attack(tmp_path / "nowhere.safetensors")
-
-
-def test_every_attack_of_the_registry_survives_a_round_trip(tmp_path):
-    for name, make in ATTACKS.items():
-        save_attack(make(target=1), tmp_path / name, name)
-        assert load_attack(tmp_path / name) == make(target=1)
