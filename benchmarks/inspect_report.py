@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables of ``benchmarks.inspect_study`` for the documentation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from d3fast.results.format import MISSING, fixed, mean, percent, shortest, value_range
 from d3fast.results.store import Results
-from d3fast.results.table import markdown
+from d3fast.results.table import text_table, to_markdown
 
 Row = Mapping[str, Any]
 ALL = "all"
@@ -30,18 +31,15 @@ def inspect_table(results: Results, name: str) -> str:
             [
                 attack,
                 str(whole["models"]),
-                _mean(models, "asr"),
+                percent(mean(row["asr"] for row in models), 0),
                 *(str(own[sign]["found"]) for sign in signs),
-                f"{whole['found']} ({100 * whole['low']:.0f}–{100 * whole['high']:.0f} %)",
-                "–" if whole["named"] is None else str(whole["named"]),
+                f"{whole['found']} ({value_range(100 * whole['low'], 100 * whole['high'], 0)} %)",
+                MISSING if whole["named"] is None else str(whole["named"]),
             ]
         )
-    return markdown(["", "models", "ASR %", *signs, "any (95 % interval)", "target named"], lines)
-
-
-def _mean(rows: Sequence[Row], key: str) -> str:
-    values = [row[key] for row in rows if row[key] is not None]
-    return f"{100 * sum(values) / len(values):.0f}" if values else "–"
+    return to_markdown(
+        text_table(["", "models", "ASR %", *signs, "any (95 % interval)", "target named"], lines)
+    )
 
 
 def rates_table(results: Results) -> str:
@@ -49,8 +47,8 @@ def rates_table(results: Results) -> str:
     rows = [row for row in results.rows if row["kind"] == "choice"]
     lines = [
         [
-            f"{row['rate']:g}",
-            f"{row['threshold']:.1f}",
+            shortest(row["rate"]),
+            fixed(row["threshold"]),
             *(
                 f"{row[f'{kind}_found']} of {row[f'{kind}_models']}"
                 for kind in ("backdoored", "clean")
@@ -58,4 +56,4 @@ def rates_table(results: Results) -> str:
         ]
         for row in rows
     ]
-    return markdown(["rate", "threshold", "backdoored found", "clean raised"], lines)
+    return to_markdown(text_table(["rate", "threshold", "backdoored found", "clean raised"], lines))

@@ -11,7 +11,7 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from benchmarks.contenders import FREE, SPHERE
 from benchmarks.peers import AUTOGRAD, COMPILE, FOREACH, SGD
-from d3fast.results.plot import BLUE, GREY, ORANGE
+from d3fast.results.plot import BLUE, GREY, ORANGE, PINK
 from d3fast.results.store import Results
 
 _MARKS = {
@@ -20,7 +20,7 @@ _MARKS = {
     SGD: ("x", GREY, "torch fused SGD (no D3)"),
     FOREACH: ("^", ORANGE, "foreach"),
     COMPILE: ("v", ORANGE, "torch.compile"),
-    AUTOGRAD: ("D", "#CC79A7", "autograd"),
+    AUTOGRAD: ("D", PINK, "autograd"),
 }
 
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from d3fast.data.sklearn_digits import digits
 from d3fast.optim import D3FusedSGD
 from d3fast.results.store import Results
-from d3fast.results.table import markdown
+from d3fast.results.table import text_table, to_markdown
 from d3fast.runtime.seeding import generator, global_seed
 from d3fast.training.loss import CleanLoss
 
@@ -319,7 +319,7 @@ def precision_table(results: Results, dtype: str, measure: str) -> str:
             ]
         )
     headings = ["weights kept", "momentum", "bytes", *(f"lr {lr:g}" for lr in lrs)]
-    return markdown(headings, lines)
+    return to_markdown(text_table(headings, lines))
 
 
 def worst_table(results: Results) -> str:
@@ -336,7 +336,7 @@ def worst_table(results: Results) -> str:
         lines.append([way, "–" if size is None else str(size), *(f"{float(x):g}" for x in worst)])
     headings = ["weights kept", "bytes"]
     headings += [f"{name}, {dtype}" for name in ("distance off", "way lost") for dtype in DTYPES]
-    return markdown(headings, lines)
+    return to_markdown(text_table(headings, lines))
 
 
 def main() -> None:

@@ -33,10 +33,10 @@ from benchmarks.spectrum_report import peers_table, way_table, why_table
 from d3fast.benchmark.report.attacks import attacks_markdown
 from d3fast.benchmark.report.benchmark import (
     adaptive_markdown,
+    goals_markdown,
     grid_markdown,
     relearning_markdown,
     summary_markdown,
-    verdict_markdown,
 )
 from d3fast.benchmark.report.demo import demo_markdown
 from d3fast.results.store import Results, read_results
@@ -68,7 +68,7 @@ PARTS: Mapping[str, Callable[[Results], str]] = {
     "grid": lambda results: grid_markdown(results.rows),
     "adaptive": lambda results: adaptive_markdown(results.rows),
     "relearning": lambda results: relearning_markdown(results.rows),
-    "verdict": lambda results: verdict_markdown(results.rows),
+    "verdict": lambda results: goals_markdown(results.rows),
     "search": lambda results: search_markdown(results.rows),
     "step": step_table,
     "short": short_table,

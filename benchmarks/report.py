@@ -12,12 +12,12 @@ from typing import Any
 from benchmarks.contenders import BALL_INSIDE, FREE, OURS, SINGLE, SPHERE, VARIANTS
 from benchmarks.peers import AUTOGRAD, COMPILE, FOREACH, PEERS, PLAIN, SGD
 from benchmarks.plot import roofline
+from d3fast.results.format import MISSING, fixed, percent, significant
 from d3fast.results.plot import save_png
 from d3fast.results.store import Results, read_results
-from d3fast.results.table import markdown
+from d3fast.results.table import text_table, to_markdown
 
 Row = Mapping[str, Any]
-NOTHING = "–"
 
 
 def of_kind(results: Results, kind: str) -> list[Row]:
@@ -34,31 +34,17 @@ def by_workload(results: Results) -> dict[str, dict[str, Row]]:
     return found
 
 
-def number(value: float | None, unit: str = "") -> str:
-    """Three significant digits.
-
-    Example:
-        >>> number(0.01234), number(1234.5), number(2.0, "×"), number(None)
-        ('0.0123', '1234', '2.00×', '–')
-    """
-    if value is None:
-        return NOTHING
-    digits = max(0, 3 - len(str(int(abs(value)))) if abs(value) >= 1 else 3)
-    text = f"{value:.{digits}f}" if abs(value) >= 1 else f"{value:.3g}"
-    return text + unit
-
-
 def _cell(row: Row | None, key: str, show: Callable[[float], str]) -> str:
     value = None if row is None else row.get(key)
-    return NOTHING if value is None else show(value)
+    return MISSING if value is None else show(value)
 
 
 def _times(value: float) -> str:
-    return f"{value:.2f}×"
+    return f"{fixed(value, 2)}×"
 
 
 def _faster(ratio: float) -> str:
-    return number(1 / ratio, "×")
+    return f"{significant(1 / ratio)}×"
 
 
 def step_table(results: Results) -> str:
@@ -85,20 +71,20 @@ def step_table(results: Results) -> str:
         lines.append(
             [
                 workload,
-                _cell(free, "floor_ms", number),
-                _cell(free, "ms", number),
+                _cell(free, "floor_ms", significant),
+                _cell(free, "ms", significant),
                 _cell(free, "to_floor", _times),
                 _cell(free, "to_lax_floor", _times),
-                _cell(sphere, "ms", number),
+                _cell(sphere, "ms", significant),
                 _cell(sphere, "to_floor", _times),
                 _cell(sphere, "to_lax_floor", _times),
                 _cell(inside, "to_floor", _times),
-                _cell(rows.get(SGD), "ms", number),
+                _cell(rows.get(SGD), "ms", significant),
                 _cell(sphere, f"to_{SGD}", _times),
                 *(_cell(sphere, f"to_{peer}", _faster) for peer in (AUTOGRAD, FOREACH, COMPILE)),
             ]
         )
-    return markdown(headings, lines)
+    return to_markdown(text_table(headings, lines))
 
 
 def short_table(results: Results) -> str:
@@ -119,14 +105,14 @@ def short_table(results: Results) -> str:
             lines.append(
                 [
                     workload,
-                    _cell(sphere, "ms", number),
+                    _cell(sphere, "ms", significant),
                     _cell(sphere, "to_floor", _times),
                     _cell(free, "to_floor", _times),
                     _cell(sphere, f"to_{SGD}", _times),
                     *(_cell(sphere, f"to_{peer}", _faster) for peer in (AUTOGRAD, FOREACH)),
                 ]
             )
-    return markdown(headings, lines)
+    return to_markdown(text_table(headings, lines))
 
 
 def half_table(results: Results) -> str:
@@ -144,8 +130,8 @@ def half_table(results: Results) -> str:
         [
             workload,
             name,
-            number(row["ms"]),
-            f"{number(row['ms_q1'])} to {number(row['ms_q3'])}",
+            significant(row["ms"]),
+            f"{significant(row['ms_q1'])} to {significant(row['ms_q3'])}",
             _times(row["to_floor"]),
             _cell(row, f"to_{SGD}", _times),
             _cell(row, f"to_{PLAIN}", _faster),
@@ -154,7 +140,7 @@ def half_table(results: Results) -> str:
         if SINGLE in rows
         for name, row in rows.items()
     ]
-    return markdown(headings, lines)
+    return to_markdown(text_table(headings, lines))
 
 
 def constraint_table(results: Results) -> str:
@@ -167,7 +153,7 @@ def constraint_table(results: Results) -> str:
         ]
         for name in VARIANTS
     ]
-    return markdown(["time / floor", *found], lines)
+    return to_markdown(text_table(["time / floor", *found], lines))
 
 
 def cost_table(results: Results) -> str:
@@ -179,18 +165,18 @@ def cost_table(results: Results) -> str:
             if row is not None:
                 count = row["tracked"] + row["plain"]
                 kept, passing = (row[key] / count for key in ("extra_kept", "extra_passing"))
-                quartiles = f"{number(row['ms_q1'])} to {number(row['ms_q3'])}"
+                quartiles = f"{significant(row['ms_q1'])} to {significant(row['ms_q3'])}"
                 lines.append(
                     [
                         workload,
                         name,
-                        number(row["ms"]),
+                        significant(row["ms"]),
                         quartiles,
                         str(row["rounds"]),
-                        number(row["gbps"]),
-                        number(kept),
-                        number(passing),
-                        number(1e3 * row["host_ms"]),
+                        significant(row["gbps"]),
+                        significant(kept),
+                        significant(passing),
+                        significant(1e3 * row["host_ms"]),
                     ]
                 )
     headings = [
@@ -204,7 +190,7 @@ def cost_table(results: Results) -> str:
         "passing B/param",
         "host µs",
     ]
-    return markdown(headings, lines)
+    return to_markdown(text_table(headings, lines))
 
 
 def bandwidth_table(results: Results) -> str:
@@ -216,12 +202,14 @@ def bandwidth_table(results: Results) -> str:
     lines = [
         [
             workload,
-            number(next(iter(rows.values()))["footprint"] / 1e6),
-            *(_cell(rows.get(name), "gbps", number) for name in names),
+            significant(next(iter(rows.values()))["footprint"] / 1e6),
+            *(_cell(rows.get(name), "gbps", significant) for name in names),
         ]
         for workload, rows in found.items()
     ]
-    return markdown(["footprint of", "MB", *(f"{name} GB/s" for name in names)], lines)
+    return to_markdown(
+        text_table(["footprint of", "MB", *(f"{name} GB/s" for name in names)], lines)
+    )
 
 
 def repair_table(results: Results) -> str:
@@ -241,13 +229,16 @@ def repair_table(results: Results) -> str:
         [
             f"{row['data']}, {row['epochs']} epochs",
             row["contender"],
-            *(number(row[key]) for key in ("seconds", "training_seconds", "evaluation_seconds")),
+            *(
+                significant(row[key])
+                for key in ("seconds", "training_seconds", "evaluation_seconds")
+            ),
             _times(row["to_d3fast"]),
-            *(f"{100 * row[key]:.1f}" for key in ("acc", "asr", "ra")),
+            *(percent(row[key]) for key in ("acc", "asr", "ra")),
         ]
         for row in of_kind(results, "detoxify")
     ]
-    return markdown(headings, lines)
+    return to_markdown(text_table(headings, lines))
 
 
 TABLES: Mapping[str, tuple[str, Callable[[Results], str]]] = {

@@ -4,9 +4,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.report import number, of_kind
+from benchmarks.report import of_kind
+from d3fast.results.format import MISSING, count, fixed, percent, significant
 from d3fast.results.store import Results
-from d3fast.results.table import markdown
+from d3fast.results.table import text_table, to_markdown
 
 Row = Mapping[str, Any]
 SHOWN = (1, 8, 64, 512)
@@ -27,19 +28,19 @@ def bytes_table(results: Results) -> str:
     ]
     lines = []
     for row in of_kind(results, "bytes"):
-        kept = [str(row[part] or "–") for part in parts]
+        kept = [str(row[part] or MISSING) for part in parts]
         lines.append(
             [
                 f"{row['precision']}, {'tracked' if row['tracked'] else 'untracked'}",
                 *kept,
                 str(row["state"]),
                 str(row["sweep"]),
-                str(row["projection"] or "–"),
-                f"{row['asked']:.0f}",
-                f"{row['held']:.0f} + {row['passing']:.0f}",
+                str(row["projection"] or MISSING),
+                fixed(row["asked"], 0),
+                f"{fixed(row['held'], 0)} + {fixed(row['passing'], 0)}",
             ]
         )
-    return markdown(headings, lines)
+    return to_markdown(text_table(headings, lines))
 
 
 def models_table(results: Results) -> str:
@@ -59,16 +60,16 @@ def models_table(results: Results) -> str:
     lines = [
         [
             f"{row['model']}, {row['tracked']}",
-            f"{row['parameters'] / 1e9:.2f}",
-            f"{row['tracked_parameters'] / 1e9:.2f}",
+            fixed(row["parameters"] / 1e9, 2),
+            fixed(row["tracked_parameters"] / 1e9, 2),
             str(row["tracked_tensors"]),
-            *(f"+{100 * row[f'added_{kind}']:.1f} %" for kind in ("fp32", "bf16")),
-            f"{row['message_bytes'] / 1e3:.2f}",
-            *(f"{steps[row['model'], kind]['fsdp_bytes'] / 1e9:.1f}" for kind in ("fp32", "bf16")),
+            *(f"+{percent(row[f'added_{kind}'])} %" for kind in ("fp32", "bf16")),
+            fixed(row["message_bytes"] / 1e3, 2),
+            *(fixed(steps[row["model"], kind]["fsdp_bytes"] / 1e9) for kind in ("fp32", "bf16")),
         ]
         for row in of_kind(results, "model")
     ]
-    return markdown(headings, lines)
+    return to_markdown(text_table(headings, lines))
 
 
 def _steps(results: Results) -> dict[str, dict[int, Row]]:
@@ -86,10 +87,11 @@ def memory_table(results: Results) -> str:
 
     def cell(row: Row) -> str:
         ours = row["reference"] + row["compensation"]
-        return f"{number(row['state'] / 1e9)} ({number(ours / 1e9)}){'' if row['fits'] else ' †'}"
+        own = f"{significant(row['state'] / 1e9)} ({significant(ours / 1e9)})"
+        return own + ("" if row["fits"] else " †")
 
     lines = [[line, *(cell(rows[g]) for g in SHOWN)] for line, rows in _steps(results).items()]
-    return markdown(["GB per GPU (of it D3's)", *(_gpus(g) for g in SHOWN)], lines)
+    return to_markdown(text_table(["GB per GPU (of it D3's)", *(_gpus(g) for g in SHOWN)], lines))
 
 
 def time_table(results: Results) -> str:
@@ -101,10 +103,10 @@ def time_table(results: Results) -> str:
     ]
     lines = []
     for line, rows in _steps(results).items():
-        kernel = (number(rows[g]["kernel_ms"] + rows[g]["all_reduce_ms"]) for g in SHOWN)
-        built = (number(rows[g]["built_ms"] + rows[g]["all_reduce_ms"]) for g in SHOWN[1:])
+        kernel = (significant(rows[g]["kernel_ms"] + rows[g]["all_reduce_ms"]) for g in SHOWN)
+        built = (significant(rows[g]["built_ms"] + rows[g]["all_reduce_ms"]) for g in SHOWN[1:])
         lines.append([line, *kernel, *built])
-    return markdown(headings, lines)
+    return to_markdown(text_table(headings, lines))
 
 
 def check_table(results: Results) -> str:
@@ -113,14 +115,17 @@ def check_table(results: Results) -> str:
     for row in of_kind(results, "check"):
         found.setdefault(row["workload"], {})[row["step"]] = row
     steps = ("free", "norm_sphere", "distance_ball")
-    predicted = {row["step"]: f"{row['predicted']:.2f}×" for row in of_kind(results, "check")}
+    predicted = {row["step"]: f"{fixed(row['predicted'], 2)}×" for row in of_kind(results, "check")}
     lines = [["predicted", *(predicted[step] for step in steps)]]
     for workload, rows in found.items():
         lines.append(
-            [workload, *(f"{rows[s]['measured']:.2f}×" if s in rows else "–" for s in steps)]
+            [
+                workload,
+                *(f"{fixed(rows[s]['measured'], 2)}×" if s in rows else MISSING for s in steps),
+            ]
         )
-    return markdown(["time / floor", *steps], lines)
+    return to_markdown(text_table(["time / floor", *steps], lines))
 
 
-def _gpus(count: int) -> str:
-    return f"{count} GPU{'s' * (count > 1)}"
+def _gpus(number: int) -> str:
+    return count(number, "GPU")

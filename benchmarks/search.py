@@ -26,7 +26,7 @@ from d3fast.detox import D3Config
 from d3fast.io.files import folder
 from d3fast.results.engine import Place, Row
 from d3fast.results.store import Results
-from d3fast.results.table import Column, markdown_table
+from d3fast.results.table import Column, mean_table, to_markdown
 from d3fast.runtime import environment
 
 RESULTS = Path(__file__).parent / "results"
@@ -203,7 +203,7 @@ def search_markdown(rows: Sequence[Row]) -> str:
         ("ra", "RA %"),
         ("der", "DER %"),
     ]
-    return markdown_table([Column(key, title, scale=100) for key, title in shared], lines)
+    return to_markdown(mean_table([Column(key, title, scale=100) for key, title in shared], lines))
 
 
 def best_choices(rows: Sequence[Row]) -> dict[str, Repair]:

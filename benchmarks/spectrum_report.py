@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from d3fast.results.store import Results
-from d3fast.results.table import Column, markdown_table
+from d3fast.results.table import Column, mean_table, to_markdown
 
 Row = Mapping[str, Any]
 _ATTACKS = {"badnets": "BadNets", "blended": "Blended"}
@@ -31,7 +31,7 @@ def _table(
     for (attack, _, model), rows in _grouped(results.rows).items():
         if (values := line(rows)) is not None:
             lines.setdefault(f"{_ATTACKS[attack]}: {model}", []).append(values)
-    return markdown_table(columns, lines)
+    return to_markdown(mean_table(columns, lines))
 
 
 def why_table(results: Results) -> str:
@@ -110,4 +110,4 @@ def peers_table(results: Results) -> str:
     lines = {
         row["contender"]: [{**row, "permille": 1000 * row["residual"]}] for row in results.rows
     }
-    return markdown_table(columns, lines)
+    return to_markdown(mean_table(columns, lines))

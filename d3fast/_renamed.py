@@ -81,7 +81,7 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "d3fast.report.benchmark_numbers": "d3fast.benchmark.report.numbers",
         "d3fast.report.benchmark_plots": "d3fast.benchmark.report.plots",
         "d3fast.report.benchmark_tables": "d3fast.benchmark.report.tables",
-        "d3fast.report.benchmark_verdict": "d3fast.benchmark.report.verdict",
+        "d3fast.report.benchmark_verdict": "d3fast.benchmark.report.goals",
         "d3fast.report.card": "d3fast.audit.report.card",
         "d3fast.report.case": "d3fast.audit.report.folder",
         "d3fast.report.case_origin": "d3fast.audit.report.origin",

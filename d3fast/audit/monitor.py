@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from d3fast.audit.findings import Findings, Inverted, Sign
+from d3fast.results.format import fixed, percent, signed
 from d3fast.training.metrics import difference_interval
 
 
@@ -72,34 +73,21 @@ def _joined(changes: Sequence[Change]) -> str:
     return ", ".join(change.what for change in changes)
 
 
-def _signed(value: float, digits: int = 1) -> str:
-    """A number with its sign.
-
-    Example:
-        >>> _signed(0.04), _signed(-1.25, 2)
-        ('0.0', '−1.25')
-    """
-    shown = f"{value:+.{digits}f}"
-    return f"{0:.{digits}f}" if float(shown) == 0 else shown.replace("-", "−")
-
-
 def _accuracy(old: Findings, new: Findings) -> Change:
     """Difference of two accuracies, in points."""
     a, b = new.metrics, old.metrics
     low, high = difference_interval(a.correct, a.images, b.correct, b.images)
-    change = (
-        f"{_signed(100 * (a.acc - b.acc))} points ({_signed(100 * low)} to {_signed(100 * high)})"
-    )
+    change = f"{signed(100 * (a.acc - b.acc))} points ({signed(100 * low)} to {signed(100 * high)})"
     worse = True if high < 0 else False if low > 0 else None
-    was, now = (f"{100 * m.acc:.1f} % of {m.images}" for m in (b, a))
+    was, now = (f"{percent(m.acc)} % of {m.images}" for m in (b, a))
     return Change("accuracy (ACC)", was, now, change, worse)
 
 
 def _index(found: Inverted | None) -> str:
     if found is None:
         return "not measured"
-    index = "infinite" if math.isinf(found.index) else f"{found.index:.1f}"
-    return f"index {index}, {found.norm:.1f} pixels"
+    index = "infinite" if math.isinf(found.index) else fixed(found.index)
+    return f"index {index}, {fixed(found.norm)} pixels"
 
 
 def _by_class(findings: Findings) -> dict[str, Inverted]:
@@ -140,7 +128,11 @@ def _inversions(old: Findings, new: Findings) -> list[Change]:
 def _raised(sign: Sign | None) -> str:
     if sign is None:
         return "not measured"
-    value = "" if sign.value is None else f" ({sign.value:.1f}, raised above {sign.threshold:.1f})"
+    value = (
+        ""
+        if sign.value is None
+        else f" ({fixed(sign.value)}, raised above {fixed(sign.threshold)})"
+    )
     return ("raised" if sign.raised else "not raised") + value
 
 
@@ -197,7 +189,8 @@ def compare(
         The changes, and what to know about the two files.
 
     Example:
-        >>> from d3fast.training.metrics import Metrics
+        >>> from d3fast.results.format import fixed, percent, signed
+    from d3fast.training.metrics import Metrics
         >>> def look(correct):
         ...     m = Metrics(correct=correct, images=1000)
         ...     return Findings("0" * 64, 9, "fc", m, (), (), None, (), "")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from d3fast.benchmark.plan import GridPreset, Plan, Planned, plan
 from d3fast.benchmark.relearning_jobs import RelearnCell
 from d3fast.results.engine import Cell, Place, Row, finished, key_of, run_cells
-from d3fast.results.table import Column, summary_table
+from d3fast.results.table import Column, mean_table, to_rich
 from d3fast.runtime.checks import check_integer, check_number
 
 if TYPE_CHECKING:
@@ -127,4 +127,4 @@ class _Live:
             self.groups.setdefault(planned.marks["defense"], []).append(planned.row(row))
 
     def table(self) -> "Table":
-        return summary_table("means so far", _LIVE, self.groups)
+        return to_rich(mean_table(_LIVE, self.groups), "means so far")

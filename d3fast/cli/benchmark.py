@@ -133,7 +133,7 @@ def _benchmark(
     command += "" if relearning else " --no-relearning"
     console = Console()
     if outcome.rows:
-        write_benchmark(outcome.rows, chosen, command, place, console, outcome.missing)
+        write_benchmark(outcome.rows, chosen, command, place.folder, console, outcome.missing)
     else:
         console.print(f"No cell was begun, {outcome.missing} are left.", highlight=False)
 

@@ -12,7 +12,7 @@ from d3fast.audit.findings import REPAIRED, SUSPECT, Findings, class_names, find
 from d3fast.audit.monitor import Change, compare, latest
 from d3fast.io.untrusted import printable
 from d3fast.results.store import read_results
-from d3fast.results.table import Item, Shown, to_rich
+from d3fast.results.table import Cell, Table, to_rich
 
 
 def _read(path: Path) -> tuple[Findings, Sequence[str]]:
@@ -24,13 +24,13 @@ def _read(path: Path) -> tuple[Findings, Sequence[str]]:
         raise ValueError(f"{printable(path.name)}: {error}") from None
 
 
-def _table(changes: Sequence[Change]) -> Shown:
+def _table(changes: Sequence[Change]) -> Table:
     words = {True: "worse", False: "better", None: ""}
     lines = (
-        (c.what, tuple(Item(text) for text in (c.old, c.new, c.change, words[c.worse])))
+        (c.what, tuple(Cell(text) for text in (c.old, c.new, c.change, words[c.worse])))
         for c in changes
     )
-    return Shown(("", "then", "now", "change", ""), tuple(lines))
+    return Table(("", "then", "now", "change", ""), tuple(lines))
 
 
 def monitor(

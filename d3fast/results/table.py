@@ -1,23 +1,87 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables for terminal and Markdown: means over seeds, with the smallest and largest value."""
+"""One table, three renderers: terminal, Markdown and HTML.
 
+A ``Table`` holds text and what it means (the best number, a footnote, a shade) and no layout.
+``to_rich`` and ``to_markdown`` render it; the macros of ``templates/tables.html`` are the HTML.
+"""
+
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import rich.table
 from rich.box import SIMPLE_HEAD
-from rich.table import Table
 from rich.text import Text
+
+from d3fast.results.format import mean_and_range
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table.
+
+    Attributes:
+        text: the number.
+        bold: emphasise the text: it is the best of its line or column.
+        detail: a second number, a range or a name that belongs to the text.
+        detail_bold: emphasise the detail.
+        muted: the cell only repeats what the table compares with.
+        note: text of a footnote, or ``""``.
+        shade: level of the background, from 0, or ``None`` for no background.
+    """
+
+    text: str
+    bold: bool = False
+    detail: str = ""
+    detail_bold: bool = False
+    muted: bool = False
+    note: str = ""
+    shade: int | None = None
+
+
+Line = tuple[str, tuple[Cell, ...]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text.
+
+    Attributes:
+        headings: of all columns; the first heads the names of the lines.
+        lines: name and cells of each line.
+        pair: text and detail of a cell are two numbers of equal rank: Markdown writes
+            ``text / detail`` instead of ``text (detail)``.
+        references: names of lines and columns that the others are compared with.
+        highlighted: names of lines and columns that the table is about.
+    """
+
+    headings: tuple[str, ...]
+    lines: tuple[Line, ...]
+    pair: bool = False
+    references: tuple[str, ...] = ()
+    highlighted: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Footnotes in the order of their first mention; the first is number 1."""
+        return tuple(
+            dict.fromkeys(cell.note for _, cells in self.lines for cell in cells if cell.note)
+        )
+
+    def note_number(self, cell: Cell) -> int:
+        """Return the number of a cell's footnote, 0 for none."""
+        return self.notes.index(cell.note) + 1 if cell.note else 0
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of numbers.
+    """One column of numbers in a table of means.
 
     Attributes:
-        key: its name in the rows.
-        heading: what stands above it.
+        key: name of the field in the rows.
+        heading: what stands above the column.
         digits: decimals shown.
-        scale: what values are multiplied with, 100 for percent.
+        scale: factor of the values, 100 for percent.
     """
 
     key: str
@@ -26,196 +90,101 @@ class Column:
     scale: float = 1.0
 
 
-def spread(values: Sequence[float | None], digits: int = 1, scale: float = 1.0) -> str:
-    r"""Mean, and on a second line the range if the values differ as shown.
-
-    Args:
-        values: one per seed; ``None`` where there is no such number.
-        digits: decimals shown.
-        scale: what values are multiplied with.
+def spread_cell(values: Sequence[float | None], digits: int = 1, scale: float = 100) -> Cell:
+    """Return a cell with the mean of some values and, if it shows, their range.
 
     Example:
-        >>> spread([0.97, 0.98, 0.99], scale=100)
-        '98.0\n97.0–99.0'
-        >>> spread([1.0, 1.0]), spread([None])
-        ('1.0', '–')
-    """
-    present = [value * scale for value in values if value is not None]
-    if not present:
-        return "–"
-
-    def shown(value: float) -> str:
-        return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # + 0.0: no minus zero
-
-    mean, low, high = sum(present) / len(present), min(present), max(present)
-    between = " to " if low < 0 else "–"
-    text = shown(mean)
-    return text if shown(low) == shown(high) else f"{text}\n{shown(low)}{between}{shown(high)}"
+        >>> spread_cell([0.97, 0.99])
+        Cell(text='98.0', bold=False, detail='97.0–99.0', detail_bold=False, muted=False, note='', shade=None)
+    """  # noqa: E501
+    text, detail = mean_and_range(values, digits, scale)
+    return Cell(text, detail=detail)
 
 
-def summary_table(
-    title: str,
-    columns: Sequence[Column],
-    groups: Mapping[str, Sequence[Mapping[str, float | None]]],
-    caption: str = "",
-) -> Table:
-    """One line per group of rows: each column's mean and range over the rows.
-
-    Args:
-        title: above the table.
-        columns: what to show.
-        groups: rows by the name of their line.
-        caption: below the table.
-    """
-    table = Table(
-        title=title,
-        caption=caption or None,
-        title_justify="left",
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("", min_width=11)
-    for column in columns:
-        table.add_column(column.heading, justify="right", no_wrap=True)
-    for name, rows in groups.items():
-        table.add_row(name, *(_dimmed(cell) for cell in _cells(columns, rows)))
-    return table
-
-
-def markdown_table(
+def mean_table(
     columns: Sequence[Column], groups: Mapping[str, Sequence[Mapping[str, float | None]]]
-) -> str:
-    """The same in Markdown, each range in brackets behind its mean.
+) -> Table:
+    """Return a table with one line per group of rows: each column's mean and range.
 
     Args:
         columns: what to show.
         groups: rows by the name of their line.
+    """
+
+    def line(rows: Sequence[Mapping[str, float | None]]) -> tuple[Cell, ...]:
+        return tuple(
+            spread_cell([row.get(column.key) for row in rows], column.digits, column.scale)
+            for column in columns
+        )
+
+    headings = ("", *(column.heading for column in columns))
+    return Table(headings, tuple((name, line(rows)) for name, rows in groups.items()))
+
+
+def text_table(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> Table:
+    """Return a table of plain text; the first text of a line is its name."""
+    return Table(tuple(headings), tuple((name, tuple(map(Cell, texts))) for name, *texts in lines))
+
+
+def to_markdown(table: Table) -> str:
+    """Return a table and its footnotes in Markdown, emphasised numbers in bold.
 
     Example:
-        >>> print(markdown_table([Column("acc", "ACC %", scale=100)], {"D3": [{"acc": 0.97}]}))
+        >>> table = mean_table([Column("acc", "ACC %", scale=100)], {"D3": [{"acc": 0.97}]})
+        >>> print(to_markdown(table))
         |  | ACC % |
         |---|--:|
         | D3 | 97.0 |
     """
-    lines = []
-    for name, rows in groups.items():
-        cells = (cell.replace("\n", " (") + ")" * ("\n" in cell) for cell in _cells(columns, rows))
-        lines.append([name, *cells])
-    return markdown(["", *(column.heading for column in columns)], lines)
 
+    def emphasised(text: str, bold: bool) -> str:
+        return f"**{text}**" if bold and text else _escaped(text)
 
-def markdown(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A Markdown table, its first column to the left and the others to the right.
+    def cell_text(cell: Cell) -> str:
+        text, detail = emphasised(cell.text, cell.bold), emphasised(cell.detail, cell.detail_bold)
+        if detail:
+            text += f" / {detail}" if table.pair else f" ({detail})"
+        return text + (f" <sup>{table.note_number(cell)}</sup>" if cell.note else "")
 
-    Example:
-        >>> print(markdown(["a", "b"], [["x", "1"]]))
-        | a | b |
-        |---|--:|
-        | x | 1 |
-    """
-    rule = ["---", *["--:"] * (len(headings) - 1)]
-    rows = [f"| {' | '.join(cells)} |" for cells in (headings, *lines)]
-    return "\n".join([rows[0], f"|{'|'.join(rule)}|", *rows[1:]])
-
-
-def _cells(columns: Sequence[Column], rows: Sequence[Mapping[str, float | None]]) -> list[str]:
-    return [
-        spread([row.get(column.key) for row in rows], column.digits, column.scale)
-        for column in columns
-    ]
-
-
-def _dimmed(cell: str) -> Text:
-    mean, _, between = cell.partition("\n")
-    return Text.assemble(mean, ("\n" + between, "dim")) if between else Text(mean)
-
-
-@dataclass(frozen=True)
-class Item:
-    """One cell.
-
-    Attributes:
-        text: its number.
-        best: whether that is the best of its column or line.
-        beside: a second number or a range.
-        beside_best: the same for it.
-        note: number of a footnote, 0 for none.
-        shade: 0 (at the floor) to ``len(SHADES)``, or ``None``.
-    """
-
-    text: str
-    best: bool = False
-    beside: str = ""
-    beside_best: bool = False
-    note: int = 0
-    shade: int | None = None
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A table of texts.
-
-    Attributes:
-        headings: of all columns, the first above the names of the lines.
-        lines: name and cells of each.
-        notes: footnotes, the first is number 1.
-        pair: how ``beside`` stands in Markdown: ``text / beside``, or ``text (beside)``.
-        references: lines and columns of these names are there to compare with.
-    """
-
-    headings: tuple[str, ...]
-    lines: tuple[tuple[str, tuple[Item, ...]], ...]
-    notes: tuple[str, ...] = ()
-    pair: bool = False
-    references: tuple[str, ...] = ()
-
-
-def to_markdown(shown: Shown) -> str:
-    """The table and its footnotes in Markdown, best numbers in bold."""
-
-    def cell(item: Item) -> str:
-        text = f"**{item.text}**" if item.best else item.text
-        beside = f"**{item.beside}**" if item.beside_best else _escaped(item.beside)
-        if beside:
-            text += f" / {beside}" if shown.pair else f" ({beside})"
-        return text + (f" <sup>{item.note}</sup>" if item.note else "")
-
-    lines = [[_escaped(name), *map(cell, items)] for name, items in shown.lines]
-    table = markdown([_escaped(heading) for heading in shown.headings], lines)
-    notes = [f"<sup>{i}</sup> {_escaped(text)}" for i, text in enumerate(shown.notes, start=1)]
-    return "\n".join([table, *(["", "<br>\n".join(notes)] if notes else [])])
+    lines = [[_escaped(name), *map(cell_text, cells)] for name, cells in table.lines]
+    rows = [f"| {' | '.join(texts)} |" for texts in ([*map(_escaped, table.headings)], *lines)]
+    rule = "|".join(["---", *["--:"] * (len(table.headings) - 1)])
+    notes = [f"<sup>{i}</sup> {_escaped(text)}" for i, text in enumerate(table.notes, start=1)]
+    return "\n".join(
+        [rows[0], f"|{rule}|", *rows[1:], *(["", "<br>\n".join(notes)] if notes else [])]
+    )
 
 
 def _escaped(text: str) -> str:
-    return text.replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")
+    return re.sub("<(?=[a-zA-Z/!?])", "&lt;", text).replace("|", "\\|").replace("\n", " ")
 
 
-def to_rich(shown: Shown, title: str) -> Table:
-    """The table for the terminal, footnotes below it."""
-    caption = "\n".join(f"[{i}] {text}" for i, text in enumerate(shown.notes, start=1))
-    table = Table(
-        title=Text(title, "bold"),
-        caption=Text(caption) if caption else None,
+def to_rich(table: Table, title: str = "", caption: str = "") -> rich.table.Table:
+    """Return a table for the terminal, its caption and footnotes below it."""
+    below = [caption] * bool(caption)
+    below += [f"[{i}] {text}" for i, text in enumerate(table.notes, start=1)]
+    made = rich.table.Table(
+        title=Text(title, "bold") if title else None,
+        caption=Text("\n".join(below), "dim italic") if below else None,
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
         show_edge=False,
         padding=(0, 1, 0, 0),
     )
-    for heading in shown.headings:
-        table.add_column(Text(heading), justify="left" if not table.columns else "right")
-    for name, items in shown.lines:
-        style = "dim" if name in shown.references else ""
-        table.add_row(Text(name, style), *map(_rich_cell, items))
-    return table
+    for at, heading in enumerate(table.headings):
+        words = at == 0 or any(" " in c[at - 1].text + c[at - 1].detail for _, c in table.lines)
+        made.add_column(Text(heading), justify="right" if at else "left", no_wrap=not words)
+    for name, cells in table.lines:
+        style = "dim" if name in table.references else ""
+        made.add_row(Text(name, style), *(_rich_cell(table, cell) for cell in cells))
+    return made
 
 
-def _rich_cell(item: Item) -> Text:
-    text = Text(item.text, "bold" if item.best else "")
-    if item.note:
-        text.append(f" [{item.note}]", "dim")
-    if item.beside:
-        text.append(f"\n{item.beside}", "dim")
+def _rich_cell(table: Table, cell: Cell) -> Text:
+    text = Text(cell.text, "bold" if cell.bold else "dim" if cell.muted else "")
+    if cell.note:
+        text.append(f" [{table.note_number(cell)}]", "dim")
+    if cell.detail:
+        text.append(f"\n{cell.detail}", "bold" if cell.detail_bold else "dim")
     return text

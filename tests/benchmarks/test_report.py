@@ -10,7 +10,7 @@ from benchmarks import measure
 from benchmarks.contenders import FREE, VARIANTS
 from benchmarks.peers import PEERS, SGD
 from benchmarks.plot import roofline
-from benchmarks.report import number, report
+from benchmarks.report import report
 from benchmarks.workloads import FULL, Workload
 from d3fast.results.store import Results
 
@@ -82,11 +82,3 @@ def test_the_roofline_shows_tracked_workloads_only(results):
         axes = roofline(Results("", {}, rows)).axes[0]
         line = next(line for line in axes.lines if line.get_label() == "d3fast, norm sphere")
         assert len(line.get_xdata()) == shown
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.0, "0"), (0.999, "0.999"), (1.0, "1.00"), (99.95, "100.0"), (12345.6, "12346")],
-)
-def test_numbers_have_three_digits(value, text):
-    assert number(value) == text

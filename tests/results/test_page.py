@@ -4,45 +4,8 @@ import re
 
 import pytest
 from jinja2 import UndefinedError
-from matplotlib.figure import Figure
 
-from d3fast.results.page import inline_svg, render, write_page
-
-
-def drawn():
-    figure = Figure()
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], "o-", color="#0072B2", label="a < b & c")
-    axes.legend()
-    return figure
-
-
-def test_a_figure_takes_colours_and_font_from_the_page():
-    svg = inline_svg(drawn(), "a line")
-    assert "var(--blue)" in svg
-    assert "#0072b2" not in svg
-    assert "DejaVu" not in svg
-    assert "var(--sans)" in svg
-
-
-def test_a_figure_is_a_bare_element_with_a_name():
-    svg = inline_svg(drawn(), 'it\'s "x" < y')
-    assert svg.startswith('<svg role="img" aria-label="it&#39;s &#34;x&#34; &lt; y"')
-    assert svg.rstrip().endswith("</svg>")
-    assert "<metadata>" not in svg
-    assert "a &lt; b &amp; c" in svg
-
-
-def test_the_same_figure_gives_the_same_text():
-    assert inline_svg(drawn(), "a line") == inline_svg(drawn(), "a line")
-
-
-def test_ids_of_two_figures_on_a_page_do_not_meet():
-    first, second = (
-        set(re.findall(r'\bid="([^"]+)"', inline_svg(drawn(), name))) for name in ("one", "two")
-    )
-    assert first
-    assert not first & second
+from d3fast.results.page import render, write_page
 
 
 def test_a_template_says_what_it_misses():

@@ -18,6 +18,7 @@ from d3fast.data import ImageData
 from d3fast.detox import DetoxResult
 from d3fast.io.untrusted import printable
 from d3fast.optim import find_head
+from d3fast.results.format import fixed, percent, seconds, shortest, significant
 from d3fast.results.store import read_results
 from d3fast.spectrum import distance_profile, total_distance
 from d3fast.training.metrics import Metrics, Trigger, difference_interval, evaluate
@@ -158,25 +159,26 @@ def card_lines(rows: Sequence[Row]) -> list[str]:
     before, after = (_one(rows, kind="model", role=role) for role in ("suspect", "repaired"))
     held, limit = repair["held_out_samples"], repair["max_acc_drop"]
     lines = [
-        f"Accuracy on {held} held-out samples: {100 * before['acc']:.1f} % before, "
-        f"{100 * after['acc']:.1f} % after: {repair['acc_drop']:.1f} points lost "
-        f"(95 % interval {repair['acc_drop_low']:.1f} to {repair['acc_drop_high']:.1f}; "
-        f"one sample is {100 / held:.1f} points)."
+        f"Accuracy on {held} held-out samples: {percent(before['acc'])} % before, "
+        f"{percent(after['acc'])} % after: {fixed(repair['acc_drop'])} points lost "
+        f"(95 % interval {fixed(repair['acc_drop_low'])} to {fixed(repair['acc_drop_high'])}; "
+        f"one sample is {fixed(100 / held)} points)."
     ]
     if before["asr"] is not None:
         lines.append(
-            f"ASR of the trigger: {100 * before['asr']:.1f} % before, "
-            f"{100 * after['asr']:.1f} % after."
+            f"ASR of the trigger: {percent(before['asr'])} % before, "
+            f"{percent(after['asr'])} % after."
         )
     if limit is not None:
         word = "kept" if repair["kept"] else "MISSED"
-        lines.append(f"Limit of {limit:g} points: {word}.")
+        lines.append(f"Limit of {shortest(limit)} points: {word}.")
     distance = _one(rows, kind="distance")["total"]["relative"]
     lines.append(
         f"{repair['epochs']} epochs ({repair['stopped']}"
         + (f", {repair['recovery_epochs']} of them recovery" if repair["recovery_epochs"] else "")
-        + f"), {repair['seconds']:.0f} s; lambda {repair['clean_weight']:.3g}; all weights moved "
-        f"{0.0 if distance is None else distance:.2f} of their norm."
+        + f"), {seconds(repair['seconds'])}; lambda {significant(repair['clean_weight'])}; "
+        "all weights moved "
+        f"{fixed(distance or 0.0, 2)} of their norm."
     )
     for role in ("suspect", "repaired"):
         found = [row for row in rows if row["kind"] == "verdict" and row.get("role") == role]

@@ -23,9 +23,10 @@ from d3fast.audit.report.tables import (
     sign_table,
 )
 from d3fast.audit.report.verdict import verdict
-from d3fast.audit.report.words import percent
 from d3fast.audit.resolve import CARD, INSPECTION, PILOT, SPECTRUM
-from d3fast.results.page import inline_svg, write_page
+from d3fast.results.format import percent, seconds, shortest, significant
+from d3fast.results.page import write_page
+from d3fast.results.plot import inline_svg
 from d3fast.results.rows import of_kind
 
 
@@ -98,9 +99,9 @@ def _pilot(case: CaseDocuments) -> dict[str, Any] | None:
         "runs": len(trials),
         "trigger": any(trial["asr"] is not None for trial in trials),
         "settings": len({trial["trial"] for trial in trials}),
-        "seconds": sum(trial["seconds"] for trial in trials),
+        "seconds": seconds(sum(trial["seconds"] for trial in trials)),
         "why": chosen and chosen["why"],
-        "chosen": chosen and {name: f"{chosen[key]:g}" for key, name in keys.items()},
+        "chosen": chosen and {name: shortest(chosen[key]) for key, name in keys.items()},
         "figures": _pilot_figures(case),
     }
 
@@ -130,12 +131,14 @@ def _repair(case: CaseDocuments) -> dict[str, Any] | None:
     layers = [layer for layer in (way.layers if way else ()) if layer[1] is not None]
     return {
         "done": done,
+        "seconds": seconds(done.seconds),
+        "clean_weight": significant(done.clean_weight),
         "figures": [
             {"title": t, "svg": _svg(f, f"{t} over the epochs")} for t, f in course.items()
         ],
         "layers": _svg(layer_figure(layers), "Distance per layer") if layers else None,
         "more_layers": max(0, len(layers) - 40),
-        "total": None if way is None or way.total is None else percent(way.total),
+        "total": None if way is None or way.total is None else percent(way.total, unit="%"),
     }
 
 
@@ -179,8 +182,8 @@ def write_case(folder: str | Path, out: str | Path) -> tuple[str, ...]:
     write_page(
         out,
         "case.html",
+        "d3fast.audit.report",
         title=said.headline,
-        ours="",
         verdict=said,
         case=case,
         measures=before_and_after(case),

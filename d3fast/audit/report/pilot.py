@@ -15,8 +15,9 @@ from rich.console import Console
 from d3fast.audit.pilot import Pilot, PilotOptions
 from d3fast.audit.resolve import PILOT
 from d3fast.io.files import atomic_write
+from d3fast.results.format import fixed, percent, seconds, shortest, value_range
 from d3fast.results.store import Results
-from d3fast.results.table import Item, Shown, to_rich
+from d3fast.results.table import Cell, Table, to_rich
 
 Row = Mapping[str, Any]
 
@@ -73,7 +74,7 @@ def write_pilot(
         temporary.write_text(config_text(pilot, options.max_acc_drop), encoding="utf-8")
 
 
-def pilot_table(pilot: Pilot) -> Shown:
+def pilot_table(pilot: Pilot) -> Table:
     """One line per setting, as it was on its last rung; those that came furthest first."""
     (suspect,) = pilot.of("suspect")
     trials = pilot.of("trial")
@@ -90,15 +91,15 @@ def pilot_table(pilot: Pilot) -> Shown:
         "way",
         "s",
     )
-    lines = [("suspect", (*[Item("")] * 4, *_rates(suspect, given), *[Item("")] * 2))]
+    lines = [("suspect", (*[Cell("")] * 4, *_rates(suspect, given), *[Cell("")] * 2))]
     for row in sorted(latest.values(), key=lambda row: (-row["rung"], row["trial"])):
         best = row["trial"] == pilot.recommended["trial"]
-        cells = [Item(f"{row[name]:g}", best=best) for name in _LETTERS]
-        cells += [Item(f"{row['epochs']}"), *_rates(row, given)]
-        cells += [Item(f"{row['distance']:.2f}"), Item(f"{row['seconds']:.1f}")]
+        cells = [Cell(shortest(row[name]), bold=best) for name in _LETTERS]
+        cells += [Cell(f"{row['epochs']}"), *_rates(row, given)]
+        cells += [Cell(fixed(row["distance"], 2)), Cell(fixed(row["seconds"]))]
         front = row["pareto"] and row["rung"] == trials[-1]["rung"]
         lines.append((f"{row['trial']} {'•' * front}{'←' * best}".strip(), tuple(cells)))
-    return Shown(headings, tuple(lines), references=("suspect",))
+    return Table(headings, tuple(lines), references=("suspect",))
 
 
 def legend(pilot: Pilot) -> list[str]:
@@ -116,12 +117,12 @@ def legend(pilot: Pilot) -> list[str]:
     ]
 
 
-def _rates(row: Row, given: bool) -> list[Item]:
+def _rates(row: Row, given: bool) -> list[Cell]:
     shown = [row["inversion_asr"], *([row["asr"]] if given else [])]
     return [
-        Item(f"{100 * row['acc']:.1f}"),
-        Item(f"{100 * row['acc_low']:.0f}–{100 * row['acc_high']:.0f}"),
-        *(Item("–" if rate is None else f"{100 * rate:.1f}") for rate in shown),
+        Cell(percent(row["acc"])),
+        Cell(value_range(100 * row["acc_low"], 100 * row["acc_high"], 0)),
+        *(Cell(percent(rate)) for rate in shown),
     ]
 
 
@@ -129,13 +130,13 @@ def sensitivity_lines(pilot: Pilot) -> list[str]:
     """The means of the first rung by the values of each parameter, a line each."""
     lines = []
     for row in pilot.of("sensitivity"):
-        values = ", ".join(f"{value:g}" for value in row["values"])
-        acc = ", ".join(f"{100 * mean:.1f}" for mean in row["acc"])
-        asr = ", ".join(f"{100 * mean:.1f}" for mean in row["inversion_asr"])
+        values = ", ".join(map(shortest, row["values"]))
+        acc = ", ".join(map(percent, row["acc"]))
+        asr = ", ".join(map(percent, row["inversion_asr"]))
         lines.append(
             f"{_LETTERS[row['parameter']]} = {values}: ACC {acc} % "
-            f"(range {100 * row['acc_range']:.1f}), inverted {asr} % "
-            f"(range {100 * row['asr_range']:.1f})"
+            f"(range {percent(row['acc_range'])}), inverted {asr} % "
+            f"(range {percent(row['asr_range'])})"
         )
     return lines
 
@@ -144,12 +145,13 @@ def cost_line(pilot: Pilot) -> str:
     """Seconds of the pilot, of a trial on each rung, and of a whole repair."""
     trials, advice = pilot.of("trial"), pilot.recommended
     each = [
-        f"{median(r['seconds'] for r in trials if r['rung'] == rung):.1f} s for {epochs} epochs"
+        f"{seconds(median(r['seconds'] for r in trials if r['rung'] == rung))} for {epochs} epochs"
         for rung, (_, epochs) in enumerate(pilot.rungs[: pilot.done])
     ]
     return (
-        f"Cost: the pilot took {pilot.seconds:.0f} s, a trial {', '.join(each)}; the recommended "
-        f"repair of at most {advice['epochs']} epochs takes about {advice['seconds']:.1f} s."
+        f"Cost: the pilot took {seconds(pilot.seconds)}, a trial {', '.join(each)}; the "
+        f"recommended repair of at most {advice['epochs']} epochs takes about "
+        f"{seconds(advice['seconds'])}."
     )
 
 

@@ -16,9 +16,11 @@ from d3fast.audit.report.spectrum_plots import (
     eigenvalue_figure,
     path_figure,
 )
-from d3fast.results.page import inline_svg, write_page
+from d3fast.results.format import percent, shortest, significant
+from d3fast.results.page import write_page
+from d3fast.results.plot import inline_svg
 from d3fast.results.store import Results
-from d3fast.results.table import Item, Shown, to_markdown, to_rich
+from d3fast.results.table import Cell, Table, to_markdown, to_rich
 
 Row = Mapping[str, Any]
 
@@ -37,24 +39,11 @@ def _losses_of(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(row["loss"] for row in _of(rows, "spectrum")))
 
 
-def shown_number(value: float | None, digits: int = 3) -> str:
-    """A number of any size with so many digits.
-
-    Example:
-        >>> shown_number(-0.012345), shown_number(1234.5), shown_number(2e-7), shown_number(None)
-        ('−0.0123', '1234', '2e−07', '–')
-    """
-    if value is None:
-        return "–"
-    plain = 1e3 <= abs(value) < 1e6
-    return f"{value:.{0 if plain else digits}{'f' if plain else 'g'}}".replace("-", "−")
-
-
 def _with_error(value: float, error: float | None) -> str:
-    return shown_number(value) + ("" if error is None else f" ± {shown_number(error, 2)}")
+    return significant(value) + ("" if error is None else f" ± {significant(error, 2)}")
 
 
-def spectrum_table(rows: Sequence[Row]) -> Shown:
+def spectrum_table(rows: Sequence[Row]) -> Table:
     """One line per model: rates, losses, largest eigenvalue and trace of every loss."""
     losses = _losses_of(rows)
     headings = ["model", "ACC %", "ASR %"]
@@ -64,19 +53,19 @@ def spectrum_table(rows: Sequence[Row]) -> Shown:
     for measured in _of(rows, "model"):
         name = measured["model"]
         cells = [measured["acc"], measured["asr"]]
-        texts = ["–" if rate is None else f"{100 * rate:.1f}" for rate in cells]
+        texts = [percent(rate) for rate in cells]
         for loss in losses:
             (found,) = _of(rows, "spectrum", model=name, loss=loss)
             texts += [
-                shown_number(found["value"]),
+                significant(found["value"]),
                 _with_error(found["eigenvalues"][0], found["residuals"][0]),
                 _with_error(found["trace"], found["trace_error"]),
             ]
-        lines.append((name, tuple(Item(text) for text in texts)))
-    return Shown(tuple(headings), tuple(lines))
+        lines.append((name, tuple(Cell(text) for text in texts)))
+    return Table(tuple(headings), tuple(lines))
 
 
-def prediction_table(rows: Sequence[Row]) -> Shown:
+def prediction_table(rows: Sequence[Row]) -> Table:
     """One line per repair and loss: the suspect's quadratic expansion there, and the loss."""
     headings = (
         "repair, loss",
@@ -99,9 +88,9 @@ def prediction_table(rows: Sequence[Row]) -> Shown:
             row["actual"],
             row["other"],
         )
-        texts = tuple(Item(shown_number(value)) for value in numbers)
+        texts = tuple(Cell(significant(value)) for value in numbers)
         lines.append((f"{row['model']}, {row['loss']}", texts))
-    return Shown(headings, tuple(lines))
+    return Table(headings, tuple(lines))
 
 
 def spectrum_markdown(rows: Sequence[Row]) -> str:
@@ -120,12 +109,12 @@ def path_lines(rows: Sequence[Row]) -> list[str]:
     for row in _of(rows, "path"):
         inside = [point for point in row["points"] if 0 <= point["at"][0] <= 1]
         text = f"{row['model']}: on the straight way from the suspect the clean loss rises "
-        text += f"{shown_number(row['barrier'])} nats above the line between the ends"
-        text += f", ACC falls to {100 * min(point['acc'] for point in inside):.1f} %"
+        text += f"{significant(row['barrier'])} nats above the line between the ends"
+        text += f", ACC falls to {percent(min(point['acc'] for point in inside))} %"
         if inside[0]["asr"] is not None:
             below = [point["at"][0] for point in inside if point["asr"] < 0.5]
             text += (
-                f", and ASR is below one half from t = {below[0]:g} on"
+                f", and ASR is below one half from t = {shortest(below[0])} on"
                 if below
                 else ", and ASR stays above one half"
             )
@@ -188,8 +177,8 @@ def write_spectrum(
     write_page(
         folder / "index.html",
         "spectrum.html",
+        "d3fast.audit.report",
         title="Curvature and distance",
-        ours="",
         table_of_models=table,
         predictions=prediction_table(rows),
         paths=path_lines(rows),

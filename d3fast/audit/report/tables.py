@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from d3fast.audit.findings import Findings, Inverted, Sign
 from d3fast.audit.report.folder import CaseDocuments
-from d3fast.audit.report.words import index, interval, percent, points, size
-from d3fast.results.table import Item, Shown
+from d3fast.audit.report.words import index, size
+from d3fast.results.format import fixed, interval, percent, points
+from d3fast.results.table import Cell, Table
 
-_NONE = Item("–")
+_NONE = Cell("–")
 _MOST_CLASSES = 20
 
 
@@ -23,41 +24,43 @@ def _headings(case: CaseDocuments, first: str) -> tuple[str, ...]:
     return (first, "before", "after")
 
 
-def _accuracy(found: Findings) -> Item:
+def _accuracy(found: Findings) -> Cell:
     m = found.metrics
-    return Item(percent(m.acc), beside=f"{interval(*m.acc_interval)}, {m.images} samples")
+    return Cell(percent(m.acc, unit="%"), detail=f"{interval(*m.acc_interval)}, {m.images} samples")
 
 
-def _asr(found: Findings) -> Item:
+def _asr(found: Findings) -> Cell:
     m = found.metrics
     if m.asr is None or m.asr_interval is None:
         return _NONE
-    return Item(percent(m.asr), beside=f"{interval(*m.asr_interval)}, {m.triggered} samples")
+    return Cell(
+        percent(m.asr, unit="%"), detail=f"{interval(*m.asr_interval)}, {m.triggered} samples"
+    )
 
 
-def _smallest(found: Findings) -> Item:
+def _smallest(found: Findings) -> Cell:
     if not found.inversions:
         return _NONE
     least = min(found.inversions, key=lambda inverted: inverted.norm)
-    return Item(size(least.norm), beside=f"class “{least.name}”, index {index(least.index)}")
+    return Cell(size(least.norm), detail=f"class “{least.name}”, index {index(least.index)}")
 
 
-def _outliers(found: Findings) -> Item:
+def _outliers(found: Findings) -> Cell:
     if not found.inversions:
         return _NONE
     names = [f"“{inverted.name}”" for inverted in found.outliers[:4]]
     more = len(found.outliers) - len(names)
     beside = ", ".join([*names, *([f"{more} more"] if more > 0 else [])])
-    return Item(f"{len(found.outliers)} of {len(found.inversions)}", beside=beside)
+    return Cell(f"{len(found.outliers)} of {len(found.inversions)}", detail=beside)
 
 
-def _raised(found: Findings) -> Item:
+def _raised(found: Findings) -> Cell:
     if not found.signs:
         return _NONE
-    return Item(f"{len(found.raised)} of {len(found.signs)}")
+    return Cell(f"{len(found.raised)} of {len(found.signs)}")
 
 
-def before_and_after(case: CaseDocuments) -> Shown:
+def before_and_after(case: CaseDocuments) -> Table:
     """One line per measure, a column per model; intervals stand below the numbers."""
     models = _models(case)
     readers = {"Accuracy on clean samples (ACC)": _accuracy}
@@ -71,30 +74,30 @@ def before_and_after(case: CaseDocuments) -> Shown:
     lines = [(name, tuple(read(found) for found in models)) for name, read in readers.items()]
     if case.card is not None:
         drop, low, high = case.card.repair.drop
-        beside, allowed = f"{points(low, '')} to {points(high)}", case.card.repair.allowed
+        beside, allowed = f"{fixed(low)} to {points(high)}", case.card.repair.allowed
         beside += "" if allowed is None else f", {points(allowed)} allowed"
-        lines.insert(1, ("Loss of accuracy", (_NONE, Item(points(drop), beside=beside))))
+        lines.insert(1, ("Loss of accuracy", (_NONE, Cell(points(drop), detail=beside))))
         lines.append(("Distance from the suspect’s weights", (_NONE, _distance(case))))
-    return Shown(_headings(case, "measure"), tuple(lines))
+    return Table(_headings(case, "measure"), tuple(lines))
 
 
-def _distance(case: CaseDocuments) -> Item:
+def _distance(case: CaseDocuments) -> Cell:
     card = case.card
     if card is None:
         return _NONE
     if card.way is not None and card.way.total is not None:
-        return Item(percent(card.way.total), beside="of the norm of all weights")
+        return Cell(percent(card.way.total, unit="%"), detail="of the norm of all weights")
     if card.repair.distance is not None:
-        return Item(index(card.repair.distance), beside="of the weights that were pushed")
+        return Cell(index(card.repair.distance), detail="of the weights that were pushed")
     return _NONE
 
 
-def _inverted(found: Inverted | None) -> tuple[Item, Item]:
+def _inverted(found: Inverted | None) -> tuple[Cell, Cell]:
     if found is None:
         return _NONE, _NONE
     beside = "unusual" if found.outlier else ""
-    return Item(size(found.norm), best=found.outlier), Item(
-        index(found.index), best=found.outlier, beside=beside
+    return Cell(size(found.norm), bold=found.outlier), Cell(
+        index(found.index), bold=found.outlier, detail=beside
     )
 
 
@@ -103,7 +106,7 @@ def inverted_words(found: Inverted) -> str:
     return f"{size(found.norm)}, index {index(found.index)}"
 
 
-def class_table(case: CaseDocuments) -> tuple[Shown, int]:
+def class_table(case: CaseDocuments) -> tuple[Table, int]:
     """One line per class: size of its trigger and anomaly index, before and after.
 
     Unusual ones come first, then the smallest.
@@ -127,28 +130,28 @@ def class_table(case: CaseDocuments) -> tuple[Shown, int]:
     headings = ["class", "trigger", "index"]
     if len(models) > 1:
         headings = ["class", "trigger before", "index before", "trigger after", "index after"]
-    return Shown(tuple(headings), tuple(lines)), len(chosen) - len(shown)
+    return Table(tuple(headings), tuple(lines)), len(chosen) - len(shown)
 
 
-def _sign(sign: Sign | None) -> Item:
+def _sign(sign: Sign | None) -> Cell:
     if sign is None:
         return _NONE
     word = "raised" if sign.raised else "not raised"
     # A raised sign without a value is one whose value is infinite.
     value = math.inf if sign.raised and sign.value is None else sign.value
-    return Item(index(value), best=sign.raised, beside=word)
+    return Cell(index(value), bold=sign.raised, detail=word)
 
 
-def sign_table(case: CaseDocuments) -> Shown:
+def sign_table(case: CaseDocuments) -> Table:
     """One line per sign that needs no trigger."""
     models = [{sign.name: sign for sign in found.signs} for found in _models(case)]
     lines = []
     for name in dict.fromkeys(name for m in models for name in m):
         threshold = next(m[name].threshold for m in models if name in m)
-        cells = (Item(index(threshold)), *(_sign(m.get(name)) for m in models))
+        cells = (Cell(index(threshold)), *(_sign(m.get(name)) for m in models))
         lines.append((name, cells))
     first, *others = _headings(case, "sign")
-    return Shown((first, "raised above", *others), tuple(lines))
+    return Table((first, "raised above", *others), tuple(lines))
 
 
 def sign_meanings(case: CaseDocuments) -> Sequence[tuple[str, str]]:

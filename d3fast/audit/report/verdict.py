@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from d3fast.audit.findings import Findings
 from d3fast.audit.report.folder import Card, CaseDocuments
-from d3fast.audit.report.words import interval, joined, percent, points
+from d3fast.results.format import fixed, interval, joined, percent, points
 from d3fast.training.metrics import MAX_FLOOR
 
 _BLIND = "Signs compare classes, and with so few none can stand out: nothing can be told."
@@ -93,7 +93,7 @@ def _evidence(found: Findings) -> str:
     m = found.metrics
     if m.asr is not None and m.asr_interval is not None:
         parts.append(
-            f"The known trigger works on {percent(m.asr)} of {m.triggered} samples "
+            f"The known trigger works on {percent(m.asr, unit='%')} of {m.triggered} samples "
             f"(95 % interval {interval(*m.asr_interval)})."
         )
     return " ".join(parts)
@@ -162,14 +162,14 @@ def _accuracy(before: Findings | None, card: Card | None) -> Point:
         if before is None:
             return Point(question, "not measured", OPEN, "Its accuracy has not been measured.")
         m = before.metrics
-        text = f"It answers {percent(m.acc)} of {m.images} clean samples correctly."
+        text = f"It answers {percent(m.acc, unit='%')} of {m.images} clean samples correctly."
         return Point(
             question, "measured", OPEN, text, f"95 % interval {interval(*m.acc_interval)}."
         )
     drop, low, high = card.repair.drop
     held_out, allowed = card.repair.samples[1], card.repair.allowed
     measured = _price(drop)
-    found = f"95 % interval of the loss {points(low, '')} to {points(high)}, {held_out} samples."
+    found = f"95 % interval of the loss {fixed(low)} to {points(high)}, {held_out} samples."
     if allowed is None:
         return Point(question, "no limit", OPEN, f"{measured}; no limit was stated.", found)
     text = f"{measured}, {points(allowed)} were allowed."

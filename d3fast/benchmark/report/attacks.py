@@ -16,7 +16,7 @@ from d3fast.benchmark.report.trigger_plot import trigger_figure
 from d3fast.results.engine import Place, Row
 from d3fast.results.plot import save_png
 from d3fast.results.store import Results
-from d3fast.results.table import Column, markdown_table, summary_table
+from d3fast.results.table import Column, mean_table, to_markdown, to_rich
 
 COLUMNS = (
     Column("acc", "ACC %", scale=100),
@@ -48,7 +48,7 @@ def by_attack(rows: Sequence[Row]) -> dict[str, list[Mapping[str, Any]]]:
 
 def attacks_markdown(rows: Sequence[Row]) -> str:
     """The table of attacks in Markdown."""
-    return markdown_table(COLUMNS, by_attack(rows))
+    return to_markdown(mean_table(COLUMNS, by_attack(rows)))
 
 
 def attack_shortfalls(rows: Sequence[Row]) -> list[str]:
@@ -96,7 +96,7 @@ def write_attacks(
         splits = twin.splits(place.data_dir)
         save_png(trigger_figure(shown, splits.test), place.folder / "attacks.png")
         written.append("attacks.png")
-    console.print(summary_table(title, COLUMNS, groups, CAPTION))
+    console.print(to_rich(mean_table(COLUMNS, groups), title, CAPTION))
     missed = attack_shortfalls(rows)
     goal = (
         f"ASR >= {MIN_ASR:g} (clean-label {MIN_ASR_CLEAN_LABEL:g}), ACC loss <= "
@@ -126,7 +126,9 @@ def write_card(
         raise ValueError(row["refused"])
     save_implant(model, attack, spec, folder / "backdoored")
     Results(_command(spec, "floor" in row), asdict(spec), [row]).write(folder / "card.json")
-    console.print(summary_table(f"{spec.data}, {spec.model}", COLUMNS, by_attack([row]), CAPTION))
+    console.print(
+        to_rich(mean_table(COLUMNS, by_attack([row])), f"{spec.data}, {spec.model}", CAPTION)
+    )
     console.print(
         f"Written to {folder}: backdoored.safetensors, backdoored.trigger.safetensors, card.json.",
         highlight=False,

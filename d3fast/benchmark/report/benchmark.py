@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``d3fast benchmark`` prints and leaves behind: tables, a verdict, one page, CSV and JSON.
-
-Everything is made from the rows of the grid; no model is run here.
-"""
+"""Output of ``d3fast benchmark``: tables, goals, one page, CSV and JSON, made from rows alone."""
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from d3fast.benchmark.report.goals import Goal, judge_goals
 from d3fast.benchmark.report.numbers import D3, Grid, Row, both_grids, grid, sections
 from d3fast.benchmark.report.plots import (
     ablation_figures,
@@ -29,56 +28,55 @@ from d3fast.benchmark.report.tables import (
     relearning_table,
     summary_table,
 )
-from d3fast.benchmark.report.verdict import Verdict, verdicts
 from d3fast.io.files import atomic_write
-from d3fast.results.engine import Place
-from d3fast.results.page import inline_svg, write_page
-from d3fast.results.plot import save_png
+from d3fast.results.format import count, shortest
+from d3fast.results.page import write_page
+from d3fast.results.plot import inline_svg, save_png
 from d3fast.results.store import Results
-from d3fast.results.table import Shown, to_markdown, to_rich
+from d3fast.results.table import Table, to_markdown, to_rich
 
 
-def _by_section(rows: Sequence[Row], make: Any) -> str:
-    """One Markdown table per setting, with a heading where there are several."""
+def _by_section(rows: Sequence[Row], make: Callable[[Sequence[Row]], Table]) -> str:
+    """Return one Markdown table per setting, with a heading if there are several."""
     parts = []
     for name, own in sections(rows).items():
-        shown = make(own)
-        if shown.lines:
-            parts.append((f"**{name}**\n\n" if name else "") + to_markdown(shown))
+        table = make(own)
+        if table.lines:
+            parts.append((f"**{name}**\n\n" if name else "") + to_markdown(table))
     return "\n\n".join(parts)
 
 
 def summary_markdown(rows: Sequence[Row]) -> str:
-    """One line per defence, best mean DER first: plain attacks, all seeds."""
+    """Return one line per defence, best mean DER first: plain attacks, all seeds."""
     return _by_section(rows, lambda own: summary_table(grid(own), own))
 
 
 def grid_markdown(rows: Sequence[Row]) -> str:
-    """ACC / ASR of plain attacks x defences; the best ACC and ASR of each line in bold."""
+    """Return ACC / ASR of plain attacks x defences; the best of each line in bold."""
     return _by_section(rows, lambda own: grid_table(grid(own)))
 
 
 def adaptive_markdown(rows: Sequence[Row]) -> str:
-    """The same for adaptive attacks."""
+    """Return ACC / ASR of adaptive attacks x defences."""
     return _by_section(rows, lambda own: grid_table(both_grids(own)[1]))
 
 
 def relearning_markdown(rows: Sequence[Row]) -> str:
-    """Area under the relearning curve, models x attacks."""
+    """Return the area under the relearning curve, models x attacks."""
     return _by_section(rows, relearning_table)
 
 
 def ablation_markdown(rows: Sequence[Row]) -> str:
-    """One table per factor."""
+    """Return one table per factor."""
     return "\n\n".join(map(to_markdown, ablation_tables(rows).values()))
 
 
-def verdict_markdown(rows: Sequence[Row]) -> str:
-    """The goals of D3 as a list, and where another defence does better."""
+def goals_markdown(rows: Sequence[Row]) -> str:
+    """Return the goals of D3 as a list, and where another defence does better."""
     parts = []
     for name, own in sections(rows).items():
         lines = [f"**{name}**", ""] if name else []
-        lines += [f"- {line}" for line in verdict_lines(verdicts(own))]
+        lines += [f"- {line}" for line in goal_lines(judge_goals(own))]
         better = better_table(both_grids(own))
         if better.lines:
             lines += ["", "Where another defence does better:", "", to_markdown(better)]
@@ -86,18 +84,18 @@ def verdict_markdown(rows: Sequence[Row]) -> str:
     return "\n\n".join(parts)
 
 
-def verdict_lines(found: Sequence[Verdict]) -> list[str]:
-    """One line per goal: reached, missed or not measured, and the number."""
+def goal_lines(goals: Sequence[Goal]) -> list[str]:
+    """Return one line per goal: reached, missed or not measured, and the number."""
     return [
-        f"{verdict.word}: {verdict.goal}" + (f" ({verdict.text})" if verdict.text else "")
-        for verdict in found
+        f"{goal.outcome}: {goal.text}" + (f" ({goal.found})" if goal.found else "")
+        for goal in goals
     ]
 
 
 def benchmark_markdown(rows: Sequence[Row]) -> str:
-    """All of it, a heading above each part that has something in it."""
+    """Return all tables, a heading above each part that is not empty."""
     parts = {
-        "Did D3 reach its goals?": verdict_markdown(rows),
+        "Did D3 reach its goals?": goals_markdown(rows),
         "Defences, best first": summary_markdown(rows),
         "Every attack against every defence": grid_markdown(rows),
         "Adaptive attackers": adaptive_markdown(rows),
@@ -108,7 +106,7 @@ def benchmark_markdown(rows: Sequence[Row]) -> str:
 
 
 def flat_row(row: Row) -> dict[str, Any]:
-    """A row as CSV has it: intervals and mappings in columns of their own, other lists as JSON.
+    """Return a row for CSV: intervals and ablations in columns of their own, other lists as JSON.
 
     Example:
         >>> flat_row({"acc": 0.9, "acc_interval": [0.8, 0.95], "ks": [1, 2], "refused": None})
@@ -131,56 +129,55 @@ def write_benchmark(
     rows: Sequence[Row],
     preset: Any,
     command: str,
-    place: Place,
+    folder: Path,
     console: Console,
     missing: int = 0,
 ) -> None:
     """Print the summary and write table.json, .md, .csv, .png and index.html.
 
     Args:
-        rows: of all finished cells.
-        preset: what was run, a dataclass.
+        rows: of all finished jobs.
+        preset: the preset that was run, a dataclass.
         command: the command line, without paths.
-        place: the files go to its folder.
-        console: where the summary goes.
-        missing: how many cells have not been run yet.
+        folder: of the files; it exists.
+        console: receives the summary.
+        missing: number of jobs that have not been run yet.
 
     Raises:
         ValueError: a NaN or inf among the numbers; a folder that does not exist.
     """
     results = Results(command, asdict(preset), rows)
-    results.write(place.folder / "table.json")
-    _write_csv(rows, place)
-    with atomic_write(place.folder / "table.md") as temporary:
+    results.write(folder / "table.json")
+    _write_csv(rows, folder / "table.csv")
+    with atomic_write(folder / "table.md") as temporary:
         temporary.write_text(_gap(missing, "\n\n") + benchmark_markdown(rows), encoding="utf-8")
     written = ["index.html", "table.md", "table.csv", "table.json"]
     first = grid(next(iter(sections(rows).values())))
     if first.attacks:
         figure = heat_map_figure(first, "ASR excess over the clean-model floor, points")
-        save_png(figure, place.folder / "table.png")
+        save_png(figure, folder / "table.png")
         written.append("table.png")
-    write_page(place.folder / "index.html", "benchmark.html", **_page(rows, results, missing))
+    content = _page(rows, results, missing)
+    write_page(folder / "index.html", "benchmark.html", "d3fast.benchmark.report", **content)
     for name, own in sections(rows).items():
         _print_section(name, own, console)
     if missing:
         console.print(_gap(missing), style="yellow", highlight=False)
-    console.print(
-        f"Written to {place.folder}: {', '.join(written)}.", highlight=False, markup=False
-    )
+    console.print(f"Written to {folder}: {', '.join(written)}.", highlight=False, markup=False)
 
 
 def _gap(missing: int, end: str = "") -> str:
     if not missing:
         return ""
-    were = "cell has" if missing == 1 else "cells have"
-    return f"{missing} {were} not been run yet; the same command goes on with them.{end}"
+    have = "has" if missing == 1 else "have"
+    return f"{count(missing, 'job')} {have} not been run yet; the same command continues.{end}"
 
 
-def _write_csv(rows: Sequence[Row], place: Place) -> None:
+def _write_csv(rows: Sequence[Row], path: Path) -> None:
     flat = [flat_row(row) for row in rows]
     names = list(dict.fromkeys(key for row in flat for key in row))
     with (
-        atomic_write(place.folder / "table.csv") as temporary,
+        atomic_write(path) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
     ):
         writer = csv.DictWriter(file, names, lineterminator="\n")
@@ -192,31 +189,26 @@ def _print_section(name: str, rows: Sequence[Row], console: Console) -> None:
     made = grid(rows)
     title = f"Defences, best first{f': {name}' if name else ''} ({_extent(made)})"
     console.print(to_rich(summary_table(made, rows), title))
-    for line in verdict_lines(verdicts(rows)):
+    for line in goal_lines(judge_goals(rows)):
         console.print(f"D3 {line}", highlight=False, markup=False)
 
 
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
-
-
 def _extent(made: Grid) -> str:
-    return f"{_count(len(made.attacks), 'attack')}, {_count(len(made.seeds), 'seed')}"
+    return f"{count(len(made.attacks), 'attack')}, {count(len(made.seeds), 'seed')}"
 
 
 def _page(rows: Sequence[Row], results: Results, missing: int) -> dict[str, Any]:
-    """What the template asks for."""
+    """Return the content of the template."""
     settings = sections(rows)
     made = [_section(name, own) for name, own in settings.items()]
     tables, figures = ablation_tables(rows), ablation_figures(rows)
-    seeds = _count(len({row["seed"] for row in rows}), "seed")
+    seeds = count(len({row["seed"] for row in rows}), "seed")
     return {
         "title": _title(rows),
         "lead": _lead(rows, seeds),
         "missing": _gap(missing),
         "sections": made,
         "seeds": seeds,
-        "ours": D3,
         "shades": _shade_texts(),
         "ablations": [
             {"title": factor, "table": tables[factor], "svg": inline_svg(figure, factor)}
@@ -252,10 +244,10 @@ def _section(name: str, rows: Sequence[Row]) -> dict[str, Any]:
     ]
     return {
         "name": name,
-        "verdicts": verdicts(rows),
+        "goals": judge_goals(rows),
         "better": better_table((plain, adaptive)),
-        "summary": summary_table(plain, rows) if plain.attacks else Shown((), ()),
-        "attacks": _count(len(plain.attacks), "attack"),
+        "summary": summary_table(plain, rows) if plain.attacks else Table((), ()),
+        "attacks": count(len(plain.attacks), "attack"),
         "figures": figures,
         "grid": grid_table(plain),
         "adaptive": grid_table(adaptive),
@@ -281,9 +273,7 @@ def _lead(rows: Sequence[Row], seeds: str) -> str:
     attacks = {row["attack"] for row in rows if row["kind"] == "suspect"}
     repairs = [r for r in rows if r["kind"] == "repair" and not r.get("ablation")]
     defenses = {row["defense"] for row in repairs}
-    text = (
-        f"{_count(len(attacks), 'backdoor attack')}, {_count(len(defenses), 'defence')}, {seeds}."
-    )
+    text = f"{count(len(attacks), 'backdoor attack')}, {count(len(defenses), 'defence')}, {seeds}."
     clean = sorted({row["clean"] for row in repairs if row.get("clean")})
     if clean:
         text += f" Each defence has {' or '.join(map(str, clean))} clean samples"
@@ -292,8 +282,8 @@ def _lead(rows: Sequence[Row], seeds: str) -> str:
 
 
 def _shade_texts() -> list[str]:
-    between = [f"{low:g}–{high:g}" for low, high in pairwise(SHADES)]
-    return [f"≤ {SHADES[0]:g}", *between, f"> {SHADES[-1]:g}"]
+    between = [f"{shortest(low)}–{shortest(high)}" for low, high in pairwise(SHADES)]
+    return [f"≤ {shortest(SHADES[0])}", *between, f"> {shortest(SHADES[-1])}"]
 
 
 def _machine(results: Results) -> str:

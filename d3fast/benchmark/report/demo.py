@@ -25,7 +25,7 @@ from d3fast.data import save_samples
 from d3fast.detox import save_weights
 from d3fast.results.plot import save_png
 from d3fast.results.store import Results
-from d3fast.results.table import Column, markdown_table, summary_table
+from d3fast.results.table import Column, mean_table, to_markdown, to_rich
 
 COLUMNS = (
     Column("acc", "ACC %", scale=100),
@@ -62,12 +62,12 @@ def by_model(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, A
 
 def demo_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table of the demonstration in Markdown."""
-    return markdown_table(COLUMNS, by_model(rows))
+    return to_markdown(mean_table(COLUMNS, by_model(rows)))
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], title: str, console: Console) -> None:
     """Print means and ranges over the seeds, and whether D3 reached its goal."""
-    console.print(summary_table(title, COLUMNS, by_model(rows), CAPTION))
+    console.print(to_rich(mean_table(COLUMNS, by_model(rows)), title, CAPTION))
     missed = shortfalls(rows)
     goal = f"ASR excess <= {MAX_ASR_EXCESS:g} points and ACC loss <= {MAX_ACC_LOSS:g} points"
     if missed:

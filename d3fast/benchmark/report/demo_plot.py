@@ -62,6 +62,7 @@ def _draw_example(clean: Axes, triggered: Axes, run: SeedRun) -> None:
         axes.set_title(f"{title}\n{said}", fontsize=9)
 
 
+@matplotlib.rc_context(STYLE)
 def demo_figure(run: SeedRun, title: str) -> Figure:
     """One seed of the demonstration: an example, ASR, ACC and distance over the epochs.
 
@@ -69,18 +70,17 @@ def demo_figure(run: SeedRun, title: str) -> Figure:
         run: the seed's models and curves.
         title: above the figure.
     """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(13, 3.6), layout="constrained")
-        layout = "abcde"
-        axes = figure.subplot_mosaic([list(layout)], width_ratios=[0.8, 0.8, 1.5, 1.5, 1.5])
-        _draw_example(axes["a"], axes["b"], run)
-        twin = next(row for row in run.rows if row["model"] == CLEAN)
-        _draw_rates(axes["c"], run.curves, "asr", twin["asr"])
-        axes["c"].set_title("Attack success rate, %", loc="left")
-        _draw_rates(axes["d"], run.curves, "acc", twin["acc"])
-        axes["d"].set_title("Accuracy on clean images, %", loc="left")
-        _draw_distance(axes["e"], run.curves)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-        handles, labels = axes["c"].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="upper right", ncols=len(labels), frameon=False)
+    figure = Figure(figsize=(13, 3.6), layout="constrained")
+    layout = "abcde"
+    axes = figure.subplot_mosaic([list(layout)], width_ratios=[0.8, 0.8, 1.5, 1.5, 1.5])
+    _draw_example(axes["a"], axes["b"], run)
+    twin = next(row for row in run.rows if row["model"] == CLEAN)
+    _draw_rates(axes["c"], run.curves, "asr", twin["asr"])
+    axes["c"].set_title("Attack success rate, %", loc="left")
+    _draw_rates(axes["d"], run.curves, "acc", twin["acc"])
+    axes["d"].set_title("Accuracy on clean images, %", loc="left")
+    _draw_distance(axes["e"], run.curves)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    handles, labels = axes["c"].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper right", ncols=len(labels), frameon=False)
     return figure

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of the benchmark brought down to what is shown: a grid of cells, means, a verdict on D3.
+"""Means over the rows of a benchmark, by setting, attack, defence and seed.
 
-One row is one model on one seed; a cell is all seeds of one attack x defence. A number that no row
-holds is ``None`` here and a dash wherever it is shown, never zero. Means over attacks are taken
-per seed first, so that their range is the spread over seeds:
+One row is one model on one seed. A number that no row holds is ``None`` here and a dash wherever
+it is shown, never zero. Means over attacks are taken per seed first, so that their range is the
+spread over seeds:
 
     m_s = mean over attacks of x[attack, s],   shown: mean over s of m_s, min m_s – max m_s
 """
@@ -12,26 +12,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from d3fast.results.format import mean, percent
+
 Row = Mapping[str, Any]
 NONE, FINE_TUNING, D3 = "none", "fine-tuning", "d3"
+CLEAN_MODEL = "clean model"
+# Labels of models that no defence repaired, as results files of 0.1 have them.
+_OLD_LABELS = {
+    "clean twin": CLEAN_MODEL,
+    "clean": CLEAN_MODEL,
+    "never poisoned": CLEAN_MODEL,
+    "backdoored": NONE,
+    "suspect": NONE,
+}
 _SETTING = ("data", "model", "clean", "ratio")
-# A model that was never poisoned has neither samples of a defender nor poisoned ones.
-_OPEN = {"clean": ("clean", "ratio"), "suspect": ("clean",)}
-
-
-def mean(values: Iterable[float | None]) -> float | None:
-    """Mean of the numbers that are there, or ``None`` if there are none.
-
-    Example:
-        >>> mean([1.0, None, 2.0]), mean([None])
-        (1.5, None)
-    """
-    present = [value for value in values if value is not None]
-    return sum(present) / len(present) if present else None
+# Fields that do not apply to a kind: a clean model has neither a defender's nor poisoned samples.
+_NOT_APPLICABLE = {"clean": ("clean", "ratio"), "suspect": ("clean",)}
 
 
 def attack_name(row: Row) -> str:
-    """The attack, and in brackets the adaptive attacker around it.
+    """Return the attack, and in brackets the adaptive attacker around it.
 
     Example:
         >>> attack_name({"attack": "badnets", "adaptive": "sam-3"})
@@ -42,8 +42,9 @@ def attack_name(row: Row) -> str:
 
 
 def defense_name(row: Row) -> str:
-    """The defence's label; a suspect model has had none."""
-    return NONE if row["kind"] == "suspect" else str(row["defense"])
+    """Return the label of the defence, or of the model that no defence repaired."""
+    label = NONE if row["kind"] == "suspect" else str(row["defense"])
+    return _OLD_LABELS.get(label, label)
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,10 @@ class Grid:
     """Attacks x defences under one setting.
 
     Attributes:
-        cells: rows of all seeds by (attack, defence), refused ones included.
+        cells: rows of all seeds by (attack, defence), those without numbers included.
         attacks: in the order they were run.
         defenses: highest mean DER first; ``none`` is not among them.
-        seeds: all that any cell has.
+        seeds: of all rows.
     """
 
     cells: Mapping[tuple[str, str], tuple[Row, ...]]
@@ -63,34 +64,34 @@ class Grid:
     seeds: tuple[int, ...]
 
     def rows(self, attack: str, defense: str) -> list[Row]:
-        """The measured rows of a cell."""
+        """Return the measured rows of one attack and defence."""
         return [row for row in self.cells.get((attack, defense), ()) if not row.get("refused")]
 
     def mean(self, attack: str, defense: str, key: str) -> float | None:
-        """Mean over the seeds of a cell."""
+        """Return the mean over the seeds of one attack and defence."""
         return mean(row.get(key) for row in self.rows(attack, defense))
 
     def all_rows(self, defense: str) -> list[Row]:
-        """The measured rows of a defence."""
+        """Return the measured rows of a defence."""
         return [row for attack in self.attacks for row in self.rows(attack, defense)]
 
     def seed_means(self, defense: str, key: str) -> list[float]:
-        """Per seed, the mean over attacks; a seed without a number is left out."""
+        """Return, per seed, the mean over attacks; a seed without a number is left out."""
         rows = self.all_rows(defense)
         means = (mean(row.get(key) for row in rows if row["seed"] == s) for s in self.seeds)
         return [value for value in means if value is not None]
 
     def overall(self, defense: str, key: str) -> float | None:
-        """Mean over seeds of ``seed_means``."""
+        """Return the mean over seeds of ``seed_means``."""
         return mean(self.seed_means(defense, key))
 
     def worst(self, defense: str, key: str) -> Row | None:
-        """The row with the largest number."""
+        """Return the row with the largest number."""
         rows = [row for row in self.all_rows(defense) if row.get(key) is not None]
         return max(rows, key=lambda row: row[key], default=None)
 
     def floor(self, attack: str, key: str = "floor") -> float | None:
-        """What the clean twin scores under the attack's trigger; a refused row says it too."""
+        """Return the mean score of the clean model under the trigger of an attack."""
         by_seed = {
             row["seed"]: row[key]
             for defense in (NONE, *self.defenses)
@@ -99,24 +100,19 @@ class Grid:
         }
         return mean(by_seed.values())
 
-    def attack_refusal(self, attack: str) -> str | None:
-        """Why the attack was refused on every seed, if it was."""
-        suspects = self.cells.get((attack, NONE), ())
-        refused = [str(row["refused"]) for row in suspects if row.get("refused")]
-        return refused[0] if refused and len(refused) == len(suspects) else None
+    def refusals(self, attack: str, defense: str) -> list[str]:
+        """Return the reasons of the rows without numbers: a floor violation or a failed defence."""
+        rows = self.cells.get((attack, defense), ())
+        return [str(row["refused"]) for row in rows if row.get("refused")]
 
     def expected(self) -> int:
-        """How many rows a defence has if none is missing and none was refused."""
-        refused = sum(
-            bool(row.get("refused"))
-            for attack in self.attacks
-            for row in self.cells.get((attack, NONE), ())
-        )
-        return len(self.attacks) * len(self.seeds) - refused
+        """Return how many rows a defence has if every suspect with numbers was repaired."""
+        without = sum(len(self.refusals(attack, NONE)) for attack in self.attacks)
+        return len(self.attacks) * len(self.seeds) - without
 
 
 def _derived(rows: Sequence[Row]) -> list[Row]:
-    """Rows with the ASR over the floor, and the ACC against fine-tuning on the same model."""
+    """Return the rows with ASR excess, and ACC minus that of fine-tuning on the same model."""
     tuned = {
         (attack_name(row), row["seed"]): row.get("acc")
         for row in rows
@@ -136,11 +132,11 @@ def _derived(rows: Sequence[Row]) -> list[Row]:
 
 
 def grid(rows: Sequence[Row], adaptive: bool = False) -> Grid:
-    """The grid of plain or of adaptive attacks of one setting.
+    """Return the grid of plain or of adaptive attacks of one setting.
 
     Args:
-        rows: of any kind; ablations, relearning and clean twins are passed over.
-        adaptive: which attacks.
+        rows: of any kind; ablations, relearning and clean models are ignored.
+        adaptive: choose adaptive attacks instead of plain ones.
 
     Example:
         >>> row = {"kind": "repair", "seed": 0, "attack": "badnets", "adaptive": None,
@@ -172,7 +168,7 @@ def grid(rows: Sequence[Row], adaptive: bool = False) -> Grid:
 
 
 def both_grids(rows: Sequence[Row]) -> tuple[Grid, Grid]:
-    """The grid of plain attacks and that of adaptive ones, defences of both in one order."""
+    """Return the grids of plain and of adaptive attacks, their defences in the same order."""
     plain, adaptive = grid(rows), grid(rows, adaptive=True)
     order = (*plain.defenses, *adaptive.defenses)
     shared = tuple(name for name in dict.fromkeys(order) if name in adaptive.defenses)
@@ -180,13 +176,13 @@ def both_grids(rows: Sequence[Row]) -> tuple[Grid, Grid]:
 
 
 def sections(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows by setting: data, model, number of clean samples, share of poisoned samples.
+    """Return the rows by setting: data, model, number of clean samples, share of poisoned samples.
 
-    A row that leaves a part of the setting open (a suspect model does not know how many clean
-    samples its defender will have) belongs to all that fit.
+    A row without a part of the setting (a suspect has no number of clean samples) belongs to every
+    setting that agrees in the other parts.
 
     Returns:
-        rows by what tells the setting from the others; one setting alone has an empty name.
+        Rows by what distinguishes the setting from the others; a single setting has an empty name.
 
     Example:
         >>> row = {"kind": "repair", "model": "vgg", "clean": 500, "ratio": 0.1}
@@ -200,11 +196,12 @@ def sections(rows: Sequence[Row]) -> dict[str, list[Row]]:
     )
     found = found or {(None,) * len(_SETTING): None}
     differs = [len({setting[i] for setting in found}) > 1 for i in range(len(_SETTING))]
-    texts = ("{}", "{}", "{} clean samples", "{:.1%} poisoned")
     result: dict[str, list[Row]] = {}
     for setting in found:
+        data, model, clean, ratio = setting
+        texts = (data, model, f"{clean} clean samples", f"{percent(ratio)}% poisoned")
         name = ", ".join(
-            text.format(part)
+            str(text)
             for text, part, shown in zip(texts, setting, differs, strict=True)
             if shown and part is not None
         )
@@ -212,7 +209,9 @@ def sections(rows: Sequence[Row]) -> dict[str, list[Row]]:
             row
             for row in rows
             if all(
-                part is None or row.get(key) in (None, part) or key in _OPEN.get(row["kind"], ())
+                part is None
+                or row.get(key) in (None, part)
+                or key in _NOT_APPLICABLE.get(row["kind"], ())
                 for key, part in zip(_SETTING, setting, strict=True)
             )
         ]
@@ -223,7 +222,7 @@ ByValue = dict[Any, list[Row]]
 
 
 def ablations(rows: Sequence[Row]) -> dict[str, dict[str, ByValue]]:
-    """Measured rows of ablations by factor, defence and value; numbers ascend."""
+    """Return the measured rows of ablations by factor, defence and value; numbers ascend."""
     found: dict[str, dict[str, ByValue]] = {}
     for row in _derived([row for row in rows if row.get("ablation")]):
         value = row["ablation"]["value"]
@@ -240,14 +239,14 @@ def ablations(rows: Sequence[Row]) -> dict[str, dict[str, ByValue]]:
 
 
 def is_numeric(values: Iterable[Any]) -> bool:
-    """Whether all are numbers, so that they have an order and a distance."""
+    """Return ``True`` if all values are numbers, which can be ordered and drawn on an axis."""
     return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
 
 
 def relearning(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
-    """Measured relearning rows by attack and what the model was before."""
+    """Return the measured relearning rows by attack and by defence."""
     found: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
         if row["kind"] == "relearning" and not row.get("refused"):
-            found.setdefault(attack_name(row), {}).setdefault(str(row["defense"]), []).append(row)
+            found.setdefault(attack_name(row), {}).setdefault(defense_name(row), []).append(row)
     return found

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The figure of the relearning test: ASR over the number of poisoned samples, a line per model.
 
-Up to 12 models are told apart by colour, dashes and marker together; the legend stands in the order
-of the lines' right ends.
+Colour, dashes and marker together distinguish up to 12 models; the legend has the order of the
+lines' right ends.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,8 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from d3fast.benchmark.demo import CLEAN
+from d3fast.benchmark.report.numbers import CLEAN_MODEL, Row
+from d3fast.results.format import fixed
 from d3fast.results.plot import AMBER, BLUE, GREEN, GREY, INK, ORANGE, PINK, SKY, STYLE
 
 # Okabe and Ito without their yellow, which is hard to see on white.
@@ -22,7 +23,7 @@ _COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, AMBER, INK)
 _DASHES = ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)))
 _MARKERS = "osD^vP*X<>h"
 
-Curves = Mapping[str, Sequence[Mapping[str, Any]]]
+Curves = Mapping[str, Sequence[Row]]
 
 
 def _shared_ks(curves: Curves) -> list[int]:
@@ -34,7 +35,7 @@ def _shared_ks(curves: Curves) -> list[int]:
     return list(found.pop())
 
 
-def _draw(axes: Axes, ks: list[int], runs: Sequence[Mapping[str, Any]], look: Any) -> None:
+def _draw(axes: Axes, ks: list[int], runs: Sequence[Row], look: Any) -> None:
     columns = zip(*(run["asr"] for run in runs), strict=True)
     rates = [[100 * value for value in column] for column in columns]
     axes.plot(ks, [fmean(column) for column in rates], markersize=4, linewidth=1.4, **look)
@@ -52,17 +53,14 @@ def _number_axis(axes: Axes, ks: list[int]) -> None:
     axes.set_ylim(-3, 103)
 
 
-def relearning_figure(curves: Curves, floor: float, *, never_poisoned: str = CLEAN) -> Figure:
-    """ASR over the number of poisoned samples: mean over seeds, and the range as a band.
+@matplotlib.rc_context(STYLE)
+def relearning_figure(curves: Curves, floor: float) -> Figure:
+    """Draw the ASR over the number of poisoned samples: mean over seeds, range as a band.
 
     Args:
-        curves: for every model what ``Relearning.as_dict`` gave, one per seed. The legend names
-            each with its mean ``area``.
-        floor: ASR of the never-poisoned model before any fine-tuning, a fraction.
-        never_poisoned: which of ``curves`` is drawn grey and dotted.
-
-    Returns:
-        The figure.
+        curves: rows of the relearning test by model, one per seed. The legend shows the mean
+            ``area`` of each model; the clean model is grey and dotted.
+        floor: ASR of the clean model before any fine-tuning, a fraction.
 
     Raises:
         ValueError: nothing to draw; runs over different ks.
@@ -78,26 +76,25 @@ def relearning_figure(curves: Curves, floor: float, *, never_poisoned: str = CLE
         {"color": colour, "linestyle": dashes, "marker": marker}
         for colour, dashes, marker in zip(cycle(_COLOURS), cycle(_DASHES), cycle(_MARKERS))
     )
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 4), layout="constrained")
-        axes = figure.subplots()
-        ends = {}
-        for name, runs in curves.items():
-            grey = {"color": GREY, "linestyle": ":", "marker": "."}
-            look: Any = grey if name == never_poisoned else next(looks)
-            area = fmean(run["area"] for run in runs)
-            _draw(axes, ks, runs, {**look, "label": f"{name}  {area:.2f}"})
-            ends[axes.lines[-1]] = fmean(run["asr"][-1] for run in runs)
-        level = axes.axhline(100 * floor, color=GREY, linewidth=0.8, label="floor")
-        _number_axis(axes, ks)
-        axes.set_title("Attack success rate after fine-tuning, %", loc="left")
-        handles = sorted(ends, key=lambda line: -ends[line])
-        figure.legend(
-            handles=[*handles, level],
-            loc="outside right upper",
-            frameon=False,
-            handlelength=3.6,
-            title="area under the curve",
-            alignment="left",
-        )
+    figure = Figure(figsize=(7.2, 4), layout="constrained")
+    axes = figure.subplots()
+    ends = {}
+    for name, runs in curves.items():
+        grey = {"color": GREY, "linestyle": ":", "marker": "."}
+        look: Any = grey if name == CLEAN_MODEL else next(looks)
+        area = fmean(run["area"] for run in runs)
+        _draw(axes, ks, runs, {**look, "label": f"{name}  {fixed(area, 2)}"})
+        ends[axes.lines[-1]] = fmean(run["asr"][-1] for run in runs)
+    level = axes.axhline(100 * floor, color=GREY, linewidth=0.8, label="floor")
+    _number_axis(axes, ks)
+    axes.set_title("Attack success rate after fine-tuning, %", loc="left")
+    handles = sorted(ends, key=lambda line: -ends[line])
+    figure.legend(
+        handles=[*handles, level],
+        loc="outside right upper",
+        frameon=False,
+        handlelength=3.6,
+        title="area under the curve",
+        alignment="left",
+    )
     return figure

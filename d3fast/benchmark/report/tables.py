@@ -1,47 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark's tables as texts, made once and shown three times: terminal, Markdown, HTML.
+"""The tables of the benchmark: summary, attacks x defences, relearning, ablations.
 
-A ``Shown`` is a table without any layout: what stands in each cell, which number is the best of its
-line or column, which footnote belongs to it. A number that is missing is a dash with a footnote
-that says why.
+A missing number is a dash with a footnote that gives the reason.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
+from d3fast.benchmark.report.goals import REFERENCES, better_elsewhere
 from d3fast.benchmark.report.numbers import (
+    CLEAN_MODEL,
+    D3,
     NONE,
     Grid,
     Row,
     ablations,
     attack_name,
     is_numeric,
-    mean,
     relearning,
 )
-from d3fast.benchmark.report.verdict import REFERENCES, better_elsewhere, number
-from d3fast.results.table import Item, Shown, spread
+from d3fast.results.format import MISSING, fixed, mean, percent, shortest
+from d3fast.results.table import Cell, Line, Table, spread_cell
 
-# Upper ends of the shades of ASR excess, in points: what D3 is asked for, then coarser.
+# Upper ends of the shades of ASR excess, in points: the goal of D3, then coarser.
 SHADES = (0.5, 2.0, 5.0, 15.0, 40.0, 70.0)
-
-
-@dataclass
-class _Notes:
-    """Footnotes, each text once."""
-
-    texts: list[str] = field(default_factory=list)
-
-    def number(self, text: str | None) -> int:
-        if text is None:
-            return 0
-        if text not in self.texts:
-            self.texts.append(text)
-        return self.texts.index(text) + 1
+_DASH = Cell(MISSING)
 
 
 def shade(excess: float | None) -> int | None:
-    """The shade of an ASR excess, a fraction.
+    """Return the shade of an ASR excess, a fraction.
 
     Example:
         >>> shade(-0.01), shade(0.005), shade(0.03), shade(0.99), shade(None)
@@ -52,39 +39,42 @@ def shade(excess: float | None) -> int | None:
     return sum(round(100 * excess, 6) > end for end in SHADES)
 
 
-def mark_best(lines: Sequence[list[Item]], columns: dict[int, Callable[..., float]]) -> None:
-    """Mark the best of some columns in place, ties as shown included.
+def _are_best(texts: Sequence[str], best_of: Callable[..., float]) -> list[bool]:
+    """Return which numbers are the best of those shown; a single number is not marked."""
+    values = [None if text == MISSING else float(text.replace("−", "-")) for text in texts]
+    present = [value for value in values if value is not None]
+    if len(present) < 2:
+        return [False] * len(texts)
+    best = best_of(present)
+    return [value == best for value in values]
+
+
+def _with_best_bold(
+    lines: Sequence[Line], columns: Mapping[int, Callable[..., float]], competing: Sequence[str]
+) -> tuple[Line, ...]:
+    """Return the lines with the best number of some columns in bold.
 
     Args:
-        lines: the lines that compete.
+        lines: names and cells.
         columns: ``min`` or ``max`` by column.
+        competing: names of the lines that compete.
     """
+    made = dict(lines)
     for column, best_of in columns.items():
-        values = [_value(line[column].text) for line in lines]
-        present = [value for value in values if value is not None]
-        if len(present) < 2:
-            continue
-        best = best_of(present)
-        for line, value in zip(lines, values, strict=True):
-            if value == best:
-                line[column] = replace(line[column], best=True)
+        found = _are_best([made[name][column].text for name in competing], best_of)
+        for name, bold in zip(competing, found, strict=True):
+            cells = list(made[name])
+            cells[column] = replace(cells[column], bold=bold)
+            made[name] = tuple(cells)
+    return tuple(made.items())
 
 
-def _value(text: str) -> float | None:
-    return None if text == "–" else float(text.replace("−", "-"))
-
-
-def _spread(values: Sequence[float | None], digits: int = 1, scale: float = 100) -> Item:
-    text, _, beside = spread(values, digits, scale).partition("\n")
-    return Item(text, beside=beside)
-
-
-def summary_table(grid: Grid, rows: Sequence[Row]) -> Shown:
-    """One line per defence, means over attacks and seeds with the range over seeds.
+def summary_table(grid: Grid, rows: Sequence[Row]) -> Table:
+    """Return one line per defence: means over attacks and seeds with the range over seeds.
 
     Args:
         grid: plain attacks of one setting.
-        rows: the same setting's; the clean twins are read from them.
+        rows: all rows of the setting; the clean models are read from them.
     """
     headings = (
         "defence",
@@ -97,71 +87,53 @@ def summary_table(grid: Grid, rows: Sequence[Row]) -> Shown:
         "DER %",
         "seconds",
     )
-    notes = _Notes()
-    lines = []
-    for name in (*grid.defenses, NONE):
-        worst = grid.worst(name, "asr_excess")
-        item = Item("–")
-        if worst is not None:
-            item = Item(number(worst["asr_excess"]), beside=attack_name(worst))
-        cells = [
-            _spread(grid.seed_means(name, "acc")),
-            _spread(grid.seed_means(name, "acc_change")),
-            _spread(grid.seed_means(name, "asr_excess")),
-            item,
-            _spread(grid.seed_means(name, "ra")),
-            replace(_spread(grid.seed_means(name, "ra_ceiling")), beside=""),
-            _spread(grid.seed_means(name, "der")),
-            Item("–")
-            if name == NONE
-            else replace(_spread(grid.seed_means(name, "seconds"), _digits(grid), 1), beside=""),
-        ]
-        have, expected = len(grid.all_rows(name)), grid.expected()
-        if have < expected:
-            text = f"mean over {have} of {expected} models: not to be ranked with the others"
-            cells[0] = replace(cells[0], note=notes.number(text))
-        lines.append((name, cells))
-    complete = [c for name, c in lines if name != NONE and not c[0].note]
-    mark_best(complete, {0: max, 1: max, 2: min, 3: min, 4: max, 6: max})
-    shown = [(name, tuple(cells)) for name, cells in lines if grid.all_rows(name) or name != NONE]
-    twins = [row for row in rows if row["kind"] == "clean" and row.get("acc") is not None]
-    if twins:
-        ceiling = mean(grid.floor(attack, "ra_ceiling") for attack in grid.attacks)
-        none = Item("–")
-        acc = _spread([row["acc"] for row in twins])
-        shown.append(
-            (
-                "never poisoned",
-                (
-                    acc,
-                    none,
-                    Item("0.0"),
-                    none,
-                    Item(number(ceiling)),
-                    Item(number(ceiling)),
-                    none,
-                    none,
-                ),
-            )
-        )
-    return Shown(headings, tuple(shown), tuple(notes.texts), references=(NONE, "never poisoned"))
+    names = [*grid.defenses, *([NONE] if grid.all_rows(NONE) else [])]
+    lines = [(name, _summary_line(grid, name)) for name in names]
+    complete = [name for name, cells in lines if name != NONE and not cells[0].note]
+    best = {0: max, 1: max, 2: min, 3: min, 4: max, 6: max}
+    shown = _with_best_bold(lines, best, complete) + _clean_model_line(grid, rows)
+    return Table(headings, shown, references=(NONE, CLEAN_MODEL), highlighted=(D3,))
 
 
-def _digits(grid: Grid) -> int:
-    """Decimals of seconds: one where something takes less than ten."""
+def _summary_line(grid: Grid, name: str) -> tuple[Cell, ...]:
+    worst = grid.worst(name, "asr_excess")
+    have, expected = len(grid.all_rows(name)), grid.expected()
+    note = f"mean over {have} of {expected} models: not to be ranked with the others"
+    seconds = None if name == NONE else grid.overall(name, "seconds")
+    return (
+        replace(spread_cell(grid.seed_means(name, "acc")), note=note if have < expected else ""),
+        spread_cell(grid.seed_means(name, "acc_change")),
+        spread_cell(grid.seed_means(name, "asr_excess")),
+        Cell(percent(worst["asr_excess"]), detail=attack_name(worst)) if worst else _DASH,
+        spread_cell(grid.seed_means(name, "ra")),
+        Cell(percent(grid.overall(name, "ra_ceiling"))),
+        spread_cell(grid.seed_means(name, "der")),
+        Cell(fixed(seconds, _second_digits(grid))),
+    )
+
+
+def _second_digits(grid: Grid) -> int:
+    """Return the decimals of seconds: one if any defence takes less than ten."""
     seconds = [grid.overall(name, "seconds") for name in grid.defenses]
     return int(any(value is not None and value < 9.5 for value in seconds))
 
 
-def _absence(grid: Grid, attack: str, name: str) -> str | None:
-    """Why a cell has fewer rows than seeds, if it has."""
+def _clean_model_line(grid: Grid, rows: Sequence[Row]) -> tuple[Line, ...]:
+    accuracies = [row["acc"] for row in rows if row["kind"] == "clean" and row.get("acc")]
+    if not accuracies:
+        return ()
+    ceiling = Cell(percent(mean(grid.floor(attack, "ra_ceiling") for attack in grid.attacks)))
+    zero = Cell(percent(0.0))
+    cells = (spread_cell(accuracies), _DASH, zero, _DASH, ceiling, ceiling, _DASH, _DASH)
+    return ((CLEAN_MODEL, cells),)
+
+
+def _absence(grid: Grid, attack: str, name: str) -> str:
+    """Return why a cell of the grid has fewer rows than seeds, or ``""`` if it has all."""
     have = len(grid.rows(attack, name))
     if have == len(grid.seeds):
-        return None
-    reasons = [str(r["refused"]) for r in grid.cells.get((attack, name), ()) if r.get("refused")]
-    if not reasons:
-        suspects = grid.cells.get((attack, NONE), ())
-        reasons = [str(r["refused"]) for r in suspects if r.get("refused")]
+        return ""
+    reasons = grid.refusals(attack, name) or grid.refusals(attack, NONE)
     part = f"{have} of {len(grid.seeds)} seeds"
     if reasons:
         reason = reasons[0].removeprefix("no suspect: ")
@@ -169,102 +141,93 @@ def _absence(grid: Grid, attack: str, name: str) -> str | None:
     return "not run yet" if have == 0 else part
 
 
-def grid_table(grid: Grid) -> Shown:
-    """Attacks x defences: ACC / ASR, means over seeds, shaded by ASR excess.
+def grid_table(grid: Grid) -> Table:
+    """Return ACC / ASR of attacks x defences, means over seeds, shaded by ASR excess.
 
     Args:
         grid: of one setting.
     """
-    notes = _Notes()
     lines = []
     for attack in grid.attacks:
-        cells = [_grid_item(grid, attack, name, notes) for name in (NONE, *grid.defenses)]
-        competing = [[replace(cell, note=0)] for cell in cells[1:]]
-        swapped = [[Item(cell.beside or "–")] for cell in cells[1:]]
-        mark_best(competing, {0: max})
-        mark_best(swapped, {0: min})
-        cells[1:] = [
-            replace(cell, best=first.best, beside_best=second.best)
-            for cell, [first], [second] in zip(cells[1:], competing, swapped, strict=True)
-        ]
-        lines.append((attack, (Item(number(grid.floor(attack))), *cells)))
+        defended = [_grid_cell(grid, attack, name) for name in grid.defenses]
+        best_acc = _are_best([cell.text for cell in defended], max)
+        best_asr = _are_best([cell.detail or MISSING for cell in defended], min)
+        cells = (
+            Cell(percent(grid.floor(attack))),
+            _grid_cell(grid, attack, NONE),
+            *(
+                replace(cell, bold=acc, detail_bold=asr)
+                for cell, acc, asr in zip(defended, best_acc, best_asr, strict=True)
+            ),
+        )
+        lines.append((attack, cells))
     headings = ("ACC / ASR %", "floor", NONE, *grid.defenses)
-    return Shown(headings, tuple(lines), tuple(notes.texts), pair=True, references=("floor", NONE))
+    return Table(headings, tuple(lines), pair=True, references=("floor", NONE), highlighted=(D3,))
 
 
-def _grid_item(grid: Grid, attack: str, name: str, notes: _Notes) -> Item:
-    note = notes.number(_absence(grid, attack, name))
+def _grid_cell(grid: Grid, attack: str, name: str) -> Cell:
+    note = _absence(grid, attack, name)
     acc, asr = grid.mean(attack, name, "acc"), grid.mean(attack, name, "asr")
     if acc is None and asr is None:
-        return Item("–", note=note)
+        return Cell(MISSING, note=note)
     excess = grid.mean(attack, name, "asr_excess")
-    return Item(number(acc), beside=number(asr), note=note, shade=shade(excess))
+    return Cell(percent(acc), detail=percent(asr), note=note, shade=shade(excess))
 
 
-def better_table(grids: Sequence[Grid]) -> Shown:
-    """Where another defence does better than D3: the best one, its number, and D3's.
+def better_table(grids: Sequence[Grid]) -> Table:
+    """Return where another defence does better than D3: its number, and below it D3's.
 
     Args:
         grids: of plain and of adaptive attacks.
     """
     lines = []
-    for made in grids:
-        for attack, found in better_elsewhere(made).items():
+    for grid in grids:
+        for attack, found in better_elsewhere(grid).items():
             cells = []
             for key in ("der", "asr_excess", "acc"):
-                item = Item("D3")
+                cell = Cell("D3", muted=True)
                 if key in found:
                     name, value, own = found[key]
-                    item = Item(f"{name} {number(value)}", beside=f"D3 {number(own)}")
-                cells.append(item)
+                    cell = Cell(f"{name} {percent(value)}", detail=f"D3 {percent(own)}")
+                cells.append(cell)
             lines.append((attack, tuple(cells)))
-    return Shown(("attack", "best DER %", "lowest ASR excess", "best ACC %"), tuple(lines))
+    return Table(("attack", "best DER %", "lowest ASR excess", "best ACC %"), tuple(lines))
 
 
-def relearning_table(rows: Sequence[Row]) -> Shown:
-    """Area under the relearning curve by model and attack: small where the backdoor stays away."""
+def relearning_table(rows: Sequence[Row]) -> Table:
+    """Return the area under the relearning curve by model and attack, smallest mean first."""
     found = relearning(rows)
-    names = dict.fromkeys(name for by_name in found.values() for name in by_name)
-    overall = {
-        name: mean(
-            mean(r["area"] for r in by_name[name]) for by_name in found.values() if name in by_name
-        )
-        for name in names
-    }
-    lines = []
-    for name in sorted(names, key=lambda name: overall[name] or 0.0):
-        areas = [[r["area"] for r in by_name.get(name, ())] for by_name in found.values()]
-        cells = [_spread(values, 3, 1) for values in areas]
-        text = "–" if any(not values for values in areas) else f"{overall[name]:.3f}"
-        lines.append((name, [*cells, Item(text)]))
-    competing = [cells for name, cells in lines if name not in REFERENCES]
-    mark_best(competing, dict.fromkeys(range(len(found) + 1), min))
+    lines, means = [], {}
+    for name in dict.fromkeys(name for by_name in found.values() for name in by_name):
+        areas = [[row["area"] for row in by_name.get(name, ())] for by_name in found.values()]
+        means[name] = mean(map(mean, areas)) or 0.0
+        overall = Cell(fixed(means[name], 3)) if all(areas) else _DASH
+        lines.append((name, (*(spread_cell(values, 3, 1) for values in areas), overall)))
+    lines.sort(key=lambda line: means[line[0]])
+    competing = [name for name, _ in lines if name not in REFERENCES]
+    shown = _with_best_bold(lines, dict.fromkeys(range(len(found) + 1), min), competing)
     headings = ("area", *found, "mean")
-    shown = tuple((name, tuple(cells)) for name, cells in lines)
-    return Shown(headings, shown, references=REFERENCES)
+    return Table(headings, shown, references=REFERENCES, highlighted=(D3,))
 
 
-def ablation_tables(rows: Sequence[Row]) -> dict[str, Shown]:
-    """One table per factor: a line per value and defence, means with their range over seeds."""
+def ablation_tables(rows: Sequence[Row]) -> dict[str, Table]:
+    """Return one table per factor: a line per value and defence, means with range over seeds."""
+    keys = {"ACC %": "acc", "ASR excess": "asr_excess", "RA %": "ra", "DER %": "der"}
     tables = {}
     for factor, by_defense in ablations(rows).items():
-        notes = _Notes()
         most = max(len(found) for by_value in by_defense.values() for found in by_value.values())
+        several = len(by_defense) > 1
         lines = []
         for name, by_value in by_defense.items():
             for value, found in by_value.items():
-                keys = ("acc", "asr_excess", "ra", "der")
-                cells = [_spread(_by_seed(found, key)) for key in keys]
+                cells = [spread_cell(_by_seed(found, key)) for key in keys.values()]
                 if len(found) < most:
-                    text = f"mean over {len(found)} of {most} models"
-                    cells[0] = replace(cells[0], note=notes.number(text))
-                shown = f"{value:g}" if is_numeric([value]) else str(value)
-                line = f"{name}, {shown}" if len(by_defense) > 1 else shown
-                lines.append((line, tuple(cells)))
-        only = next(iter(by_defense))
-        heading = f"defence, {factor}" if len(by_defense) > 1 else f"{only}: {factor}"
-        headings = (heading, "ACC %", "ASR excess", "RA %", "DER %")
-        tables[factor] = Shown(headings, tuple(lines), tuple(notes.texts))
+                    note = f"mean over {len(found)} of {most} models"
+                    cells[0] = replace(cells[0], note=note)
+                shown = shortest(value) if is_numeric([value]) else str(value)
+                lines.append((f"{name}, {shown}" if several else shown, tuple(cells)))
+        heading = f"defence, {factor}" if several else f"{next(iter(by_defense))}: {factor}"
+        tables[factor] = Table((heading, *keys), tuple(lines))
     return tables
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figure of the triggers: one strip per attack, clean, triggered and their difference."""
+"""The figure of the triggers: clean images, triggered images and their difference per attack."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,14 +11,14 @@ from d3fast.data import ImageData, as_float
 from d3fast.results.plot import STYLE, show_image
 
 
+@matplotlib.rc_context(STYLE)
 def trigger_figure(triggers: Mapping[str, Any], data: ImageData, images: int = 3) -> Figure:
-    """One strip per attack: clean, triggered and their difference, times five, around grey.
+    """Draw one strip per attack: clean, triggered, and five times their difference around grey.
 
     Args:
         triggers: attacks by name.
-        data: where the images come from: the first of different classes that an attack may want
-            to change.
-        images: how many of them stand in each strip.
+        data: source of the images: the first of each class that is no attack's target.
+        images: number of images per strip.
     """
     targets = {attack.target for attack in triggers.values()}
     free = [
@@ -27,19 +27,16 @@ def trigger_figure(triggers: Mapping[str, Any], data: ImageData, images: int = 3
     chosen = [int((data.labels == label).nonzero()[0]) for label in free[:images]]
     clean = as_float(data.images[chosen])
     columns = 3 * len(chosen)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(
-            figsize=(columns * 1.05 + 1, 1.12 * len(triggers) + 0.4), layout="constrained"
-        )
-        grid = figure.subplots(len(triggers), columns, squeeze=False)
-        for row, (name, attack) in enumerate(triggers.items()):
-            stamped = as_float(attack.trigger(data.images[chosen]))
-            difference = (0.5 + 5 * (stamped - clean)).clamp(0, 1)
-            for place in range(len(chosen)):
-                for offset, kind in enumerate((clean, stamped, difference)):
-                    axes = grid[row, 3 * place + offset]
-                    show_image(axes, kind[place])
-                    if row == 0:
-                        axes.set_title(("clean", "triggered", "diff. × 5")[offset], fontsize=9)
-            grid[row, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
+    figure = Figure(figsize=(columns * 1.05 + 1, 1.12 * len(triggers) + 0.4), layout="constrained")
+    grid = figure.subplots(len(triggers), columns, squeeze=False)
+    for row, (name, attack) in enumerate(triggers.items()):
+        stamped = as_float(attack.trigger(data.images[chosen]))
+        difference = (0.5 + 5 * (stamped - clean)).clamp(0, 1)
+        for place in range(len(chosen)):
+            for offset, kind in enumerate((clean, stamped, difference)):
+                axes = grid[row, 3 * place + offset]
+                show_image(axes, kind[place])
+                if row == 0:
+                    axes.set_title(("clean", "triggered", "diff. × 5")[offset], fontsize=9)
+        grid[row, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
     return figure

@@ -44,7 +44,7 @@ def test_a_line_says_which_class_how_far_and_whether_that_is_far(printed):
 
 
 def test_what_is_infinite_or_cannot_be_said_has_a_word(printed):
-    assert line(printed(value=math.inf)) == ["head", "b", "inf", "5.9", "yes"]
+    assert line(printed(value=math.inf)) == ["head", "b", "∞", "5.9", "yes"]
     assert line(printed(None, None, ("a", "b"))) == ["head", "–", "–", "5.9", "no"]
 
 

@@ -66,7 +66,7 @@ def test_sensitivity_is_a_line_per_parameter():
 
 
 def test_the_cost_is_that_of_the_pilot_a_trial_and_a_whole_repair():
-    line = cost_line(made())
+    line = cost_line(made()).replace("\N{NO-BREAK SPACE}", " ")
     assert "the pilot took 12 s, a trial 1.0 s for 10 epochs, 1.0 s for 20 epochs" in line
     assert line.endswith("of at most 50 epochs takes about 2.5 s.")
 

@@ -4,8 +4,7 @@ import pytest
 from matplotlib.colors import same_color
 
 from d3fast.audit.report.pilot_plots import pareto_figure, sensitivity_figure
-from d3fast.results.page import inline_svg
-from d3fast.results.plot import BLUE, GREY, ORANGE
+from d3fast.results.plot import BLUE, GREY, ORANGE, inline_svg
 from tests.audit.report.pilot_rows import rows
 
 

@@ -52,8 +52,8 @@ def made_up(
     rows = []
     shared = {"data": "cifar10", "model": model, "ratio": 0.1, "clean": 500, "ablation": None}
     for seed in range(seeds):
-        twin = {**shared, "kind": "clean", "seed": seed, "attack": "clean", "adaptive": None}
-        rows.append({**twin, "ratio": None, "clean": None, "defense": "clean twin", "acc": 0.925})
+        clean = {**shared, "kind": "clean", "seed": seed, "attack": "clean", "adaptive": None}
+        rows.append({**clean, "ratio": None, "clean": None, "defense": "clean model", "acc": 0.925})
         for attack, wrapper in [*((name, None) for name in attacks), *adaptive]:
             floor = 0.004 + 0.03 * draw.random()
             name = {**shared, "seed": seed, "attack": attack, "adaptive": wrapper}
@@ -72,7 +72,7 @@ def made_up(
 def _relearning(draw, seeds, shared):
     rows = []
     for attack in ("badnets", "blended"):
-        subjects = {"clean twin": 0.15, "none": 0.98, "fine-tuning": 0.8, "sau": 0.6, "d3": 0.25}
+        subjects = {"clean model": 0.15, "none": 0.98, "fine-tuning": 0.8, "sau": 0.6, "d3": 0.25}
         for defense, level in subjects.items():
             for seed in range(seeds):
                 asr = [min(1.0, level * (k + 2) / 8 + 0.03 * draw.random()) for k in range(6)]

@@ -15,13 +15,12 @@ from d3fast.benchmark.report.benchmark import (
     adaptive_markdown,
     benchmark_markdown,
     flat_row,
+    goals_markdown,
     grid_markdown,
     relearning_markdown,
     summary_markdown,
-    verdict_markdown,
     write_benchmark,
 )
-from d3fast.results.engine import Place
 from d3fast.results.store import read_results
 
 
@@ -36,7 +35,7 @@ def write(rows, folder, missing=0):
     """Write everything; what was printed."""
     out = io.StringIO()
     console = Console(file=out, width=200)
-    write_benchmark(rows, Preset(), "d3fast benchmark", Place(folder), console, missing)
+    write_benchmark(rows, Preset(), "d3fast benchmark", folder, console, missing)
     return out.getvalue()
 
 
@@ -119,9 +118,9 @@ def test_the_page_is_well_formed_and_loads_nothing(page):
 
 
 def test_the_page_explains_every_measure(page):
-    for term in ("ACC", "ASR", "Floor", "ASR excess", "RA", "DER"):
+    for term in ("ACC", "ASR", "Clean model", "Floor", "ASR excess", "RA", "DER"):
         assert f"<dt>{term}</dt>" in page
-    assert "What they do not say" in page
+    assert "<h2>Limits</h2>" in page
 
 
 def test_names_are_escaped_in_the_page(grid_rows, tmp_path):
@@ -139,10 +138,10 @@ def test_names_are_escaped_in_the_page(grid_rows, tmp_path):
     assert "&lt;script&gt;" in text
 
 
-def test_cells_that_were_not_run_are_announced_everywhere(written, page):
+def test_jobs_that_were_not_run_are_announced_everywhere(written, page):
     folder, printed = written
     for text in (printed, page, (folder / "table.md").read_text(encoding="utf-8")):
-        assert "3 cells have not been run yet" in text
+        assert "3 jobs have not been run yet" in text
 
 
 def test_the_terminal_shows_the_summary_the_verdict_and_the_files(written):
@@ -190,7 +189,7 @@ def test_markdown_of_each_part_is_a_table(whole):
     assert "badnets (sam-3)" not in grid_markdown(rows)
     assert relearning_markdown(rows).startswith("| area | badnets | blended | mean |")
     assert ablation_markdown(rows).startswith("| d3: lambda |")
-    assert verdict_markdown(rows).startswith("- reached: mean ASR excess")
+    assert goals_markdown(rows).startswith("- reached: mean ASR excess")
 
 
 def test_parts_that_have_nothing_have_no_heading(grid_rows):

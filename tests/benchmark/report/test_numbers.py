@@ -1,10 +1,11 @@
-"""Means, cells and settings of the grid; what is missing stays missing."""
+"""Means and settings of the grid; missing numbers stay missing."""
 
 import pytest
 
 from d3fast.benchmark.report.numbers import (
     ablations,
     both_grids,
+    defense_name,
     grid,
     relearning,
     sections,
@@ -76,7 +77,7 @@ def test_one_setting_has_no_name_and_several_are_told_apart(grid_rows):
     assert both["net"] == rows
 
 
-def test_suspects_and_twins_belong_to_every_number_of_clean_samples(grid_rows):
+def test_suspects_and_clean_models_belong_to_every_number_of_clean_samples(grid_rows):
     rows = grid_rows(seeds=1, extras=False)
     fewer = [{**row, "clean": 50} for row in rows if row["kind"] == "repair"]
     found = sections(rows + fewer)
@@ -102,3 +103,9 @@ def test_relearning_rows_stand_by_attack_and_model(grid_rows):
     found = relearning(grid_rows(seeds=2))
     assert list(found) == ["badnets", "blended"]
     assert {len(rows) for rows in found["badnets"].values()} == {2}
+
+
+@pytest.mark.parametrize("label", ["clean model", "clean twin", "clean", "never poisoned"])
+def test_every_label_of_the_clean_model_is_read(label):
+    assert defense_name({"kind": "relearning", "defense": label}) == "clean model"
+    assert defense_name({"kind": "suspect", "defense": "anything"}) == "none"

@@ -13,7 +13,7 @@ def _run(*asr, ks=KS):
 
 
 D3 = [_run(0.0, 0.0, 0.1, 0.3), _run(0.0, 0.2, 0.3, 0.5)]
-TWIN = [_run(0.0, 0.0, 0.0, 0.1)]
+CLEAN = [_run(0.0, 0.0, 0.0, 0.1)]
 
 
 def _line(figure, name):
@@ -27,18 +27,16 @@ def test_a_line_is_the_mean_over_the_seeds_in_percent():
 
 
 def test_a_band_spans_the_seeds_and_one_seed_has_none():
-    (band,) = relearning_figure({"D3": D3, "clean twin": TWIN}, 0.02).axes[0].collections
+    (band,) = relearning_figure({"D3": D3, "clean model": CLEAN}, 0.02).axes[0].collections
     heights = band.get_paths()[0].vertices[:, 1]
     assert (heights.min(), heights.max()) == pytest.approx((0, 50))
 
 
-def test_the_model_never_poisoned_is_grey_and_dotted():
-    figure = relearning_figure({"D3": D3, "clean twin": TWIN, "other": TWIN}, 0.02)
-    twin = _line(figure, "clean twin")
+def test_the_clean_model_is_grey_and_dotted():
+    figure = relearning_figure({"D3": D3, "clean model": CLEAN, "other": CLEAN}, 0.02)
+    twin = _line(figure, "clean model")
     assert (twin.get_color(), twin.get_linestyle()) == (GREY, ":")
     assert _line(figure, "other").get_color() != GREY
-    other = relearning_figure({"other": TWIN}, 0.02, never_poisoned="other")
-    assert _line(other, "other").get_color() == GREY
 
 
 def test_the_floor_is_a_level():
@@ -47,7 +45,7 @@ def test_the_floor_is_a_level():
 
 
 def test_the_legend_is_ordered_as_the_lines_end_and_says_the_mean_area():
-    figure = relearning_figure({"clean twin": TWIN, "D3": D3}, 0.02)
+    figure = relearning_figure({"clean model": CLEAN, "D3": D3}, 0.02)
     (legend,) = figure.legends
     texts = [text.get_text().split() for text in legend.get_texts()]
     assert [text[0] for text in texts] == ["D3", "clean", "floor"]
@@ -56,7 +54,7 @@ def test_the_legend_is_ordered_as_the_lines_end_and_says_the_mean_area():
 
 def test_twelve_models_look_different_and_fit(tmp_path):
     curves = {f"model {i}": [_run(0, i / 11, i / 11, i / 11)] for i in range(11)}
-    figure = relearning_figure({**curves, "clean twin": TWIN}, 0.02)
+    figure = relearning_figure({**curves, "clean model": CLEAN}, 0.02)
     lines = [x for x in figure.axes[0].lines if x.get_label() != "floor"]
     assert len({(x.get_color(), x.get_marker()) for x in lines}) == 12
     assert len({x.get_marker() for x in lines}) == 12

@@ -1,9 +1,6 @@
-"""The benchmark's tables as texts."""
-
-import io
+"""The tables of the benchmark."""
 
 import pytest
-from rich.console import Console
 
 from d3fast.benchmark.report.numbers import grid
 from d3fast.benchmark.report.tables import (
@@ -12,7 +9,7 @@ from d3fast.benchmark.report.tables import (
     relearning_table,
     summary_table,
 )
-from d3fast.results.table import Item, Shown, to_markdown, to_rich
+from d3fast.results.table import to_markdown
 
 
 @pytest.fixture
@@ -23,8 +20,8 @@ def small(grid_rows):
     )
 
 
-def lines_of(shown):
-    return {name: dict(zip(shown.headings[1:], items, strict=True)) for name, items in shown.lines}
+def lines_of(table):
+    return {name: dict(zip(table.headings[1:], cells, strict=True)) for name, cells in table.lines}
 
 
 def refuse(rows, defense, **where):
@@ -39,16 +36,16 @@ def refuse(rows, defense, **where):
 
 
 def test_the_summary_ends_with_what_there_is_to_compare_with(small):
-    shown = summary_table(grid(small), small)
-    assert [name for name, _ in shown.lines] == [
+    table = summary_table(grid(small), small)
+    assert [name for name, _ in table.lines] == [
         "d3",
         "anp",
         "fine-tuning",
         "none",
-        "never poisoned",
+        "clean model",
     ]
-    assert lines_of(shown)["never poisoned"]["ACC %"].text == "92.5"
-    assert lines_of(shown)["none"]["seconds"].text == "–"
+    assert lines_of(table)["clean model"]["ACC %"].text == "92.5"
+    assert lines_of(table)["none"]["seconds"].text == "–"
 
 
 def test_the_worst_excess_names_its_attack(small):
@@ -59,33 +56,33 @@ def test_the_worst_excess_names_its_attack(small):
         for row in small
     ]
     worst = lines_of(summary_table(grid(rows), rows))["d3"]["worst excess"]
-    assert (worst.text, worst.beside) == ("50.0", "wanet")
+    assert (worst.text, worst.detail) == ("50.0", "wanet")
 
 
 def test_one_seed_has_no_range(grid_rows):
     rows = grid_rows(seeds=1, adaptive=())
-    shown = lines_of(summary_table(grid(rows), rows))
+    table = lines_of(summary_table(grid(rows), rows))
     assert all(
-        not item.beside
-        for line in shown.values()
-        for heading, item in line.items()
+        not cell.detail
+        for line in table.values()
+        for heading, cell in line.items()
         if heading != "worst excess"
     )
 
 
 def test_a_refused_cell_is_a_dash_with_its_reason(small):
     rows = refuse(small, "anp", attack="wanet")
-    shown = grid_table(grid(rows))
-    item = lines_of(shown)["wanet"]["anp"]
-    assert (item.text, item.shade) == ("–", None)
-    assert shown.notes[item.note - 1] == "needs batch norm"
-    assert "| – <sup>1</sup> |" in to_markdown(shown)
+    table = grid_table(grid(rows))
+    cell = lines_of(table)["wanet"]["anp"]
+    assert (cell.text, cell.shade) == ("–", None)
+    assert cell.note == "needs batch norm"
+    assert "| – <sup>1</sup> |" in to_markdown(table)
 
 
 def test_a_defence_refused_everywhere_is_a_line_of_dashes(small):
     rows = refuse(small, "anp")
     line = lines_of(summary_table(grid(rows), rows))["anp"]
-    assert {item.text for item in line.values()} == {"–"}
+    assert {cell.text for cell in line.values()} == {"–"}
 
 
 def test_missing_cells_and_seeds_are_said(small):
@@ -95,18 +92,18 @@ def test_missing_cells_and_seeds_are_said(small):
         if not (row["defense"] == "anp" and row["attack"] == "wanet")
         and not (row["defense"] == "d3" and row["attack"] == "badnets" and row["seed"] == 1)
     ]
-    shown = grid_table(grid(rows))
-    lines = lines_of(shown)
-    assert shown.notes[lines["wanet"]["anp"].note - 1] == "not run yet"
-    assert shown.notes[lines["badnets"]["d3"].note - 1] == "1 of 2 seeds"
+    table = grid_table(grid(rows))
+    lines = lines_of(table)
+    assert lines["wanet"]["anp"].note == "not run yet"
+    assert lines["badnets"]["d3"].note == "1 of 2 seeds"
 
 
 def test_a_defence_measured_in_part_is_not_the_best_of_the_summary(small):
     rows = refuse(small, "d3", attack="wanet")
-    shown = summary_table(grid(rows), rows)
-    line = lines_of(shown)["d3"]
-    assert not any(item.best for item in line.values())
-    assert shown.notes == ("mean over 2 of 4 models: not to be ranked with the others",)
+    table = summary_table(grid(rows), rows)
+    line = lines_of(table)["d3"]
+    assert not any(cell.bold for cell in line.values())
+    assert table.notes == ("mean over 2 of 4 models: not to be ranked with the others",)
 
 
 def test_a_refused_attack_keeps_its_floor_and_gives_its_reason(small):
@@ -117,14 +114,14 @@ def test_a_refused_attack_keeps_its_floor_and_gives_its_reason(small):
         else row
         for row in small
     ]
-    shown = grid_table(grid(rows))
-    line = lines_of(shown)["wanet"]
+    table = grid_table(grid(rows))
+    line = lines_of(table)["wanet"]
     assert line["floor"].text != "–"
     assert {line[name].text for name in ("none", "d3", "anp")} == {"–"}
-    assert shown.notes == ("floor",)
+    assert table.notes == ("floor",)
 
 
-def test_the_best_of_a_line_is_bold_ties_as_shown_included():
+def test_the_best_of_a_line_is_bold_ties_as_table_included():
     def row(defense, acc, asr):
         return {
             "kind": "repair",
@@ -136,22 +133,22 @@ def test_the_best_of_a_line_is_bold_ties_as_shown_included():
             "floor": 0.01,
         }
 
-    shown = grid_table(grid([row("x", 0.9001, 0.02), row("y", 0.9002, 0.03)]))
-    assert "**90.0** / **2.0**" in to_markdown(shown)
-    assert "**90.0** / 3.0" in to_markdown(shown)
+    table = grid_table(grid([row("x", 0.9001, 0.02), row("y", 0.9002, 0.03)]))
+    assert "**90.0** / **2.0**" in to_markdown(table)
+    assert "**90.0** / 3.0" in to_markdown(table)
 
 
-def test_an_excess_below_the_floor_is_shown_as_it_is(small):
+def test_an_excess_below_the_floor_is_table_as_it_is(small):
     rows = [{**r, "asr_excess": -0.013} if r["defense"] == "d3" else r for r in small]
     assert lines_of(summary_table(grid(rows), rows))["d3"]["ASR excess"].text == "−1.3"
 
 
 def test_relearning_is_sorted_by_area_and_references_are_never_best(grid_rows):
-    shown = relearning_table(grid_rows())
-    names = [name for name, _ in shown.lines]
-    assert names == ["clean twin", "d3", "sau", "fine-tuning", "none"]
-    assert lines_of(shown)["d3"]["mean"].best
-    assert not lines_of(shown)["clean twin"]["mean"].best
+    table = relearning_table(grid_rows())
+    names = [name for name, _ in table.lines]
+    assert names == ["clean model", "d3", "sau", "fine-tuning", "none"]
+    assert lines_of(table)["d3"]["mean"].bold
+    assert not lines_of(table)["clean model"]["mean"].bold
 
 
 def test_ablations_have_a_line_per_value(grid_rows):
@@ -159,22 +156,6 @@ def test_ablations_have_a_line_per_value(grid_rows):
     assert [name for name, _ in tables["lambda"].lines] == ["0.5", "1", "2", "5", "10", "20"]
     assert tables["lambda"].headings[0] == "d3: lambda"
     assert tables["clean share"].lines[-1][0] == "fine-tuning, 0.1"
-
-
-def test_names_cannot_break_a_markdown_table():
-    shown = Shown(("a|b", "<i>"), (("x|y<b>", (Item("1", note=1),)),), ("why | not",))
-    text = to_markdown(shown)
-    assert text.splitlines()[0] == "| a\\|b | &lt;i> |"
-    assert "x\\|y&lt;b>" in text
-    assert text.endswith("<sup>1</sup> why \\| not")
-
-
-def test_names_are_no_markup_in_the_terminal():
-    shown = Shown(("a", "[b]"), (("[red]x[/red]", (Item("1"),)),), ("[bold]n",))
-    out = io.StringIO()
-    Console(file=out, width=80).print(to_rich(shown, "[t]"))
-    for text in ("[red]x[/red]", "[b]", "[1] [bold]n", "[t]"):
-        assert text in out.getvalue()
 
 
 @pytest.mark.parametrize("make", [lambda: grid_table(grid([])), lambda: relearning_table([])])

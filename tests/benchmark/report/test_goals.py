@@ -1,9 +1,9 @@
-"""The verdict on D3 is plain, has its number, and says who is better."""
+"""Every goal of D3 is plain, has its number, and says who is better."""
 
 import pytest
 
+from d3fast.benchmark.report.goals import better_elsewhere, judge_goals
 from d3fast.benchmark.report.numbers import grid
-from d3fast.benchmark.report.verdict import better_elsewhere, verdicts
 
 GOALS = ("excess", "acc", "der", "adaptive", "relearning")
 
@@ -16,11 +16,11 @@ def change(rows, key, value, **where):
 
 
 def judged(rows):
-    return dict(zip(GOALS, verdicts(rows), strict=True))
+    return dict(zip(GOALS, judge_goals(rows), strict=True))
 
 
 def test_all_goals_are_reached_where_they_are(grid_rows):
-    assert [verdict.word for verdict in verdicts(grid_rows())] == ["reached"] * 5
+    assert [goal.outcome for goal in judge_goals(grid_rows())] == ["reached"] * 5
 
 
 @pytest.mark.parametrize(
@@ -40,9 +40,9 @@ def test_all_goals_are_reached_where_they_are(grid_rows):
     ],
 )
 def test_what_is_missed_is_said_with_its_number(grid_rows, goal, key, value, where, said):
-    verdict = judged(change(grid_rows(), key, value, defense="d3", **where))[goal]
-    assert verdict.word == "missed"
-    assert said in verdict.text
+    found = judged(change(grid_rows(), key, value, defense="d3", **where))[goal]
+    assert found.outcome == "missed"
+    assert said in found.found
 
 
 def test_goals_are_judged_before_rounding(grid_rows):
@@ -53,7 +53,7 @@ def test_goals_are_judged_before_rounding(grid_rows):
 
 def test_without_d3_nothing_is_judged(grid_rows):
     rows = [row for row in grid_rows() if row["defense"] != "d3"]
-    assert {verdict.word for verdict in verdicts(rows)} == {"not measured"}
+    assert {goal.outcome for goal in judge_goals(rows)} == {"not measured"}
 
 
 def test_a_missing_cell_neither_helps_nor_harms_a_rival(grid_rows):
@@ -66,7 +66,7 @@ def test_a_missing_cell_neither_helps_nor_harms_a_rival(grid_rows):
 
 def test_d3_measured_in_part_is_said_to_be(grid_rows):
     rows = [r for r in grid_rows() if not (r["defense"] == "d3" and r["attack"] == "sig")]
-    assert "only 18 of 21 models" in judged(rows)["excess"].text
+    assert "only 18 of 21 models" in judged(rows)["excess"].found
 
 
 def test_the_best_other_defence_is_named_per_attack_and_measure(grid_rows):
