@@ -189,8 +189,7 @@ def compare(
         The changes, and what to know about the two files.
 
     Example:
-        >>> from d3fast.results.format import fixed, percent, signed
-    from d3fast.training.metrics import Metrics
+        >>> from d3fast.training.metrics import Metrics
         >>> def look(correct):
         ...     m = Metrics(correct=correct, images=1000)
         ...     return Findings("0" * 64, 9, "fc", m, (), (), None, (), "")

@@ -88,14 +88,14 @@ def significant(value: float | None, digits: int = 3, unit: str = "") -> str:
     return _with_unit(f"{value:.{decimals}f}", unit)
 
 
-def shortest(value: float, unit: str = "") -> str:
-    r"""Return a setting or a limit with as few digits as it needs, at most six.
+def shortest(value: float, digits: int = 6, unit: str = "") -> str:
+    r"""Return a setting or a limit without trailing zeros, at most so many significant digits.
 
     Example:
-        >>> shortest(0.05), shortest(20.0), shortest(1e-4), shortest(10, "%")
+        >>> shortest(0.05), shortest(20.0), shortest(1e-4), shortest(10, unit="%")
         ('0.05', '20', '0.0001', '10\xa0%')
     """
-    return _with_unit(f"{value:g}", unit)
+    return _with_unit(f"{value:.{digits}g}", unit)
 
 
 def value_range(low: float, high: float, digits: int = 1, unit: str = "") -> str:

@@ -18,7 +18,7 @@ from d3fast.data import ImageData
 from d3fast.detox import DetoxResult
 from d3fast.io.untrusted import printable
 from d3fast.optim import find_head
-from d3fast.results.format import fixed, percent, seconds, shortest, significant
+from d3fast.results.format import fixed, percent, seconds, shortest
 from d3fast.results.store import read_results
 from d3fast.spectrum import distance_profile, total_distance
 from d3fast.training.metrics import Metrics, Trigger, difference_interval, evaluate
@@ -176,7 +176,7 @@ def card_lines(rows: Sequence[Row]) -> list[str]:
     lines.append(
         f"{repair['epochs']} epochs ({repair['stopped']}"
         + (f", {repair['recovery_epochs']} of them recovery" if repair["recovery_epochs"] else "")
-        + f"), {seconds(repair['seconds'])}; lambda {significant(repair['clean_weight'])}; "
+        + f"), {seconds(repair['seconds'])}; lambda {shortest(repair['clean_weight'], 3)}; "
         "all weights moved "
         f"{fixed(distance or 0.0, 2)} of their norm."
     )

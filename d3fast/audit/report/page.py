@@ -24,7 +24,7 @@ from d3fast.audit.report.tables import (
 )
 from d3fast.audit.report.verdict import verdict
 from d3fast.audit.resolve import CARD, INSPECTION, PILOT, SPECTRUM
-from d3fast.results.format import percent, seconds, shortest, significant
+from d3fast.results.format import percent, seconds, shortest
 from d3fast.results.page import write_page
 from d3fast.results.plot import inline_svg
 from d3fast.results.rows import of_kind
@@ -132,7 +132,7 @@ def _repair(case: CaseDocuments) -> dict[str, Any] | None:
     return {
         "done": done,
         "seconds": seconds(done.seconds),
-        "clean_weight": significant(done.clean_weight),
+        "clean_weight": shortest(done.clean_weight, 3),
         "figures": [
             {"title": t, "svg": _svg(f, f"{t} over the epochs")} for t, f in course.items()
         ],
