@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from rich.console import Console
@@ -22,13 +22,15 @@ from d3fast.attacks import load_attack
 from d3fast.audit import InspectOptions, inspect_model
 from d3fast.audit.detectors.base import threshold
 from d3fast.audit.resolve import Audit
-from d3fast.benchmark.attack_jobs import PRESETS, AttackCell, CleanCell, Preset, twin_of
+from d3fast.benchmark.attack_jobs import PRESETS, AttackJob, CleanJob, Preset, twin_of
 from d3fast.benchmark.implant import Implant, implant
 from d3fast.data import ImageData, Splits
 from d3fast.detox import D3Config, detoxify, repair_samples
 from d3fast.io.files import folder
 from d3fast.models import load_weights
-from d3fast.results.engine import Place, Row, finished, run_cells
+from d3fast.results.engine import run_jobs
+from d3fast.results.jobs import Row, RunDir, finished_row
+from d3fast.results.pool import local_engine
 from d3fast.results.store import Results
 from d3fast.training.metrics import evaluate, wilson
 
@@ -84,20 +86,21 @@ PLANS = {
 
 
 @dataclass(frozen=True)
-class InspectCell:
+class InspectJob:
     """One model, trained before or here, and what the signs say of it.
 
     Attributes:
-        source: the cell that trained it; ``None`` trains a clean one with one class twice.
+        source: the job that trained it; ``None`` trains a clean one with one class twice.
         spec: what it was trained by.
         options: of the inspection.
         repaired: whether it is repaired first, as ``d3fast detox`` would.
     """
 
-    source: AttackCell | CleanCell | None
+    source: AttackJob | CleanJob | None
     spec: Implant
     options: InspectOptions
     repaired: bool = False
+    kind: ClassVar[str] = "InspectCell"
 
     @property
     def name(self) -> str:
@@ -106,14 +109,14 @@ class InspectCell:
         what += "-repaired" if self.repaired else ""
         return f"{self.spec.data}-seed{self.spec.seed}-inspect-{what}"
 
-    def run(self, place: Place, progress: bool) -> Row:
+    def run(self, run_dir: RunDir, progress: bool) -> Row:
         """Inspect it on the samples that a defender has."""
-        splits = self.spec.splits(place.data_dir)
+        splits = self.spec.splits(run_dir.data_dir)
         if self.source is None:
             named: dict[str, Any] = {"attack": UNEVEN, "target": self.spec.seed % 10, "asr": None}
             model, named["acc"] = _uneven(self.spec, splits, progress)
         else:
-            row = finished(self.source, place.folder)
+            row = finished_row(self.source, run_dir.folder)
             assert row is not None
             named = {key: row.get(key) for key in ("attack", "target", "acc", "asr", "refused")}
             if self.spec.attack is not None and self.spec.ratio != Implant.ratio:
@@ -121,9 +124,9 @@ class InspectCell:
             if named["refused"]:
                 return {**named, "seed": self.spec.seed}
             model = self.spec.fresh_model(splits)
-            load_weights(model, _weights(self.source, place.folder))
+            load_weights(model, _weights(self.source, run_dir.folder))
             if self.repaired:
-                trigger = load_attack(f"{_stem(self.source, place.folder)}.trigger.safetensors")
+                trigger = load_attack(f"{_stem(self.source, run_dir.folder)}.trigger.safetensors")
                 model, measured = _repaired(model, splits, trigger, self.spec.seed, progress)
                 named |= {"attack": REPAIRED, **measured}
         started = time.perf_counter()
@@ -139,15 +142,15 @@ class InspectCell:
         }
 
 
-def _weights(source: AttackCell | CleanCell, place: Path) -> Path:
-    if isinstance(source, CleanCell):
-        return source.weights(place)
-    return Path(f"{_stem(source, place)}.safetensors")
+def _weights(source: AttackJob | CleanJob, run_dir: Path) -> Path:
+    if isinstance(source, CleanJob):
+        return source.weights(run_dir)
+    return Path(f"{_stem(source, run_dir)}.safetensors")
 
 
-def _stem(source: AttackCell | CleanCell | None, place: Path) -> Path:
-    assert isinstance(source, AttackCell)
-    return source.stem(place)
+def _stem(source: AttackJob | CleanJob | None, run_dir: Path) -> Path:
+    assert isinstance(source, AttackJob)
+    return source.stem(run_dir)
 
 
 def _repaired(
@@ -182,42 +185,43 @@ def _uneven(spec: Implant, splits: Splits, progress: bool) -> tuple[nn.Module, f
     return model, evaluate(model, splits.test.batches(1000), None).acc
 
 
-def cells_of(plan: Plan) -> tuple[list[CleanCell], list[AttackCell], list[InspectCell]]:
+def jobs_of(plan: Plan) -> tuple[list[CleanJob], list[AttackJob], list[InspectJob]]:
     """Clean twins, backdoored models, and the inspections of both."""
     twins = [
-        twin_of(plan.preset.cell(seed, None, None))
+        twin_of(plan.preset.spec(seed, None, None))
         for seed in dict.fromkeys((*plan.clean, *plan.backdoored))
     ]
     attacks = [
-        AttackCell(plan.preset.cell(seed, name, None))
+        AttackJob(plan.preset.spec(seed, name, None))
         for name in plan.attacks
         for seed in plan.backdoored
     ]
     attacks += [
-        AttackCell(replace(plan.preset.cell(seed, "badnets", None), ratio=SPARSE))
+        AttackJob(replace(plan.preset.spec(seed, "badnets", None), ratio=SPARSE))
         for seed in plan.sparse
     ]
-    sources: list[AttackCell | CleanCell] = [
+    sources: list[AttackJob | CleanJob] = [
         *attacks,
         *(twin for twin in twins if twin.spec.seed in plan.clean),
     ]
-    looks = [InspectCell(source, source.spec, OPTIONS) for source in sources]
+    looks = [InspectJob(source, source.spec, OPTIONS) for source in sources]
     looks += [
         replace(look, repaired=True)
         for look in looks
         if look.spec.attack and look.spec.seed in plan.repaired and look.spec.ratio != SPARSE
     ]
     for seed in plan.uneven:
-        looks.append(InspectCell(None, plan.preset.cell(seed, None, None), OPTIONS))
+        looks.append(InspectJob(None, plan.preset.spec(seed, None, None), OPTIONS))
     return twins, attacks, looks
 
 
-def inspected(name: str, place: Place, workers: int) -> list[Row]:
+def inspected(name: str, run_dir: RunDir, workers: int) -> list[Row]:
     """Rows of all models of a plan; what was not run before is run now."""
-    twins, attacks, looks = cells_of(PLANS[name])
-    run_cells(twins, place, workers=workers, title=f"{name}: clean models")
-    run_cells(attacks, place, workers=workers, title=f"{name}: backdoored models")
-    rows = run_cells(looks, place, workers=workers, title=f"{name}: inspections")
+    twins, attacks, looks = jobs_of(PLANS[name])
+    with local_engine(run_dir, ["cpu"] * workers, progress=True) as engine:
+        run_jobs(twins, engine, run_dir.folder, title=f"{name}: clean models")
+        run_jobs(attacks, engine, run_dir.folder, title=f"{name}: backdoored models")
+        rows = run_jobs(looks, engine, run_dir.folder, title=f"{name}: inspections")
     return [{"kind": "inspected", "set": name, **row} for row in rows if not row.get("refused")]
 
 
@@ -300,9 +304,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    place = Place(folder(asked.out))
+    run_dir = RunDir(folder(asked.out))
     names = asked.sets.split(",")
-    rows = [row for name in names for row in inspected(name, place, asked.workers)]
+    rows = [row for name in names for row in inspected(name, run_dir, asked.workers)]
     table = choices([row for row in rows if row["set"] == "development"])
     rate = chosen_rate(table)
     settings = {

@@ -12,11 +12,9 @@ digits classifier's head, taken at the weights that the run itself has stored.
 import argparse
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from rich.console import Console
@@ -24,6 +22,9 @@ from torch import Tensor, nn
 
 from d3fast.data.sklearn_digits import digits
 from d3fast.optim import D3FusedSGD
+from d3fast.results.engine import run_jobs
+from d3fast.results.jobs import RunDir
+from d3fast.results.pool import local_engine
 from d3fast.results.store import Results
 from d3fast.results.table import text_table, to_markdown
 from d3fast.runtime.seeding import generator, global_seed
@@ -276,8 +277,25 @@ def study(seed: int, steps: int = STEPS) -> Iterator[dict[str, Any]]:
                         }
 
 
-def _rows(seed: int) -> list[dict[str, Any]]:
-    return list(study(seed))
+@dataclass(frozen=True)
+class StudyJob:
+    """All runs of one seed.
+
+    Attributes:
+        seed: of the weights, the gradients and the rounding.
+    """
+
+    seed: int
+    kind: ClassVar[str] = "precision"
+
+    @property
+    def name(self) -> str:
+        """The seed."""
+        return f"seed {self.seed}"
+
+    def run(self, run_dir: RunDir, progress: bool) -> list[dict[str, Any]]:
+        """Return the rows of the seed."""
+        return list(study(self.seed))
 
 
 def _percent(values: Sequence[float | None]) -> str:
@@ -345,13 +363,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--workers", type=int, default=1)
     asked = parser.parse_args()
-    with ProcessPoolExecutor(
-        asked.workers,
-        initializer=torch.set_num_threads,
-        initargs=(1,),
-        mp_context=get_context("spawn"),
-    ) as pool:
-        rows = [row for seed in pool.map(_rows, range(asked.seeds)) for row in seed]
+    with local_engine(RunDir(RESULTS), ["cpu"] * asked.workers) as engine:
+        parts = run_jobs([StudyJob(seed) for seed in range(asked.seeds)], engine, title="seeds")
+    rows = [row for part in parts for row in part]
     settings = {
         "steps": STEPS,
         "momentum": MOMENTUM,

@@ -24,7 +24,7 @@ from d3fast.benchmark.presets import PRESETS, options_of
 from d3fast.benchmark.repair_jobs import Repair
 from d3fast.detox import D3Config
 from d3fast.io.files import folder
-from d3fast.results.engine import Place, Row
+from d3fast.results.jobs import Row, RunDir
 from d3fast.results.store import Results
 from d3fast.results.table import Column, mean_table, to_markdown
 from d3fast.runtime import environment
@@ -224,10 +224,10 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     preset = search_preset(asked.what)
-    place = Place(folder(asked.out))
-    outcome = run_grid(preset, place, seeds=SEEDS[asked.what], workers=asked.workers)
+    run_dir = RunDir(folder(asked.out))
+    outcome = run_grid(preset, run_dir, seeds=SEEDS[asked.what], devices=["cpu"] * asked.workers)
     if outcome.missing:
-        raise SystemExit(f"{outcome.missing} cells are missing")
+        raise SystemExit(f"{outcome.missing} jobs are missing")
     path = RESULTS / f"search-{asked.what}-cpu.json"
     Results(f"python -m benchmarks.search {asked.what}", asdict(preset), outcome.rows).write(path)
     Console().print(f"Written to {path}.", highlight=False)

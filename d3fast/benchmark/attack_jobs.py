@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """``d3fast benchmark attacks``: every attack trained and measured beside its clean twin.
 
-One cell per seed and attack. A trigger that a never-poisoned model already answers with the target
+One job per seed and attack. A trigger that a never-poisoned model already answers with the target
 is refused before a model is trained on it, and the table says so.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from d3fast.attacks import ADAPTIVE, ATTACKS, TrainConfig
 from d3fast.attacks.adaptive import base_of
@@ -19,7 +20,9 @@ from d3fast.data import AUGMENTATIONS
 from d3fast.detox import save_weights
 from d3fast.io.files import folder as make_folder
 from d3fast.models import load_weights
-from d3fast.results.engine import Place, Row, key_of, run_cells
+from d3fast.results.engine import run_jobs
+from d3fast.results.jobs import Row, RunDir, key_of
+from d3fast.results.pool import local_engine
 from d3fast.runtime.checks import check_choice
 from d3fast.runtime.devices import resolve_device
 from d3fast.training.metrics import evaluate
@@ -30,7 +33,7 @@ class Preset:
     """What a benchmark of attacks runs.
 
     Attributes:
-        twin: data, model and recipe of all cells, as the clean twin has them.
+        twin: data, model and recipe of all jobs, as the clean twin has them.
         attacks: names of attacks, each as (attack, adaptive attacker or ``None``).
         seeds: number of seeds.
     """
@@ -39,8 +42,8 @@ class Preset:
     attacks: tuple[tuple[str, str | None], ...]
     seeds: int = 3
 
-    def cell(self, seed: int, attack: str | None, adaptive: str | None) -> Implant:
-        """What one cell implants; without an attack, the twin of all cells of that seed."""
+    def spec(self, seed: int, attack: str | None, adaptive: str | None) -> Implant:
+        """What one job implants; without an attack, the twin of all jobs of that seed."""
         target = None if attack is None else self.twin.target
         return replace(self.twin, seed=seed, attack=attack, adaptive=adaptive, target=target)
 
@@ -110,7 +113,7 @@ def parse_attacks(text: str) -> tuple[tuple[str, str | None], ...]:
 
 
 @dataclass(frozen=True)
-class CleanCell:
+class CleanJob:
     """The clean twin of one seed.
 
     Attributes:
@@ -118,6 +121,7 @@ class CleanCell:
     """
 
     spec: Implant
+    kind: ClassVar[str] = "CleanCell"
 
     @property
     def name(self) -> str:
@@ -128,14 +132,14 @@ class CleanCell:
         """Where the trained model is."""
         return folder / "models" / f"{key_of(self)}.safetensors"
 
-    def run(self, place: Place, progress: bool) -> Row:
+    def run(self, run_dir: RunDir, progress: bool) -> Row:
         """Train and measure the accuracy."""
-        where = resolve_device(place.device)
-        splits = self.spec.splits(place.data_dir).to(where)
+        where = resolve_device(run_dir.device)
+        splits = self.spec.splits(run_dir.data_dir).to(where)
         model, seconds = implant(self.spec, splits, None, device=where, progress=progress)
         measured = evaluate(model, splits.test.batches(1000), None)
-        make_folder(place.folder / "models")
-        save_weights(model, self.weights(place.folder))
+        make_folder(run_dir.folder / "models")
+        save_weights(model, self.weights(run_dir.folder))
         return {
             "seed": self.spec.seed,
             "attack": "clean",
@@ -145,23 +149,24 @@ class CleanCell:
         }
 
 
-def twin_of(spec: Implant) -> CleanCell:
+def twin_of(spec: Implant) -> CleanJob:
     """The clean twin of a model; one for all poison ratios, which mean nothing to it."""
     plain = replace(spec, attack=None, adaptive=None, target=None, ratio=Implant.ratio)
-    return CleanCell(plain)
+    return CleanJob(plain)
 
 
 @dataclass(frozen=True)
-class AttackCell:
+class AttackJob:
     """One attack on one seed.
 
     Attributes:
         spec: what is implanted.
-        options: of the attack, as its recipe has them; another recipe is another cell.
+        options: of the attack, as its recipe has them; another recipe is another job.
     """
 
     spec: Implant
     options: Mapping[str, Any] = field(init=False)
+    kind: ClassVar[str] = "AttackCell"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", option_values(base_of(self.spec.make_attack())))
@@ -178,40 +183,40 @@ class AttackCell:
         return folder / "models" / key_of(self)
 
     @property
-    def twin(self) -> CleanCell:
-        """The cell of the clean twin; it has to be run before."""
+    def twin(self) -> CleanJob:
+        """The job of the clean twin; it has to be run before."""
         return twin_of(self.spec)
 
-    def run(self, place: Place, progress: bool) -> Row:
+    def run(self, run_dir: RunDir, progress: bool) -> Row:
         """Learn the trigger, measure its floor, train the model, measure it."""
-        where = resolve_device(place.device)
-        splits = self.spec.splits(place.data_dir).to(where)
+        where = resolve_device(run_dir.device)
+        splits = self.spec.splits(run_dir.data_dir).to(where)
         clean = self.spec.fresh_model(splits)
-        load_weights(clean, self.twin.weights(place.folder))
-        triggers = make_folder(place.folder / "triggers")
+        load_weights(clean, self.twin.weights(run_dir.folder))
+        triggers = make_folder(run_dir.folder / "triggers")
         model, attack, row = measure(
             self.spec, splits, clean.to(where), triggers=triggers, device=where, progress=progress
         )
         if model is not None:
-            save_implant(model, attack, self.spec, self.stem(place.folder))
+            save_implant(model, attack, self.spec, self.stem(run_dir.folder))
         return row
 
 
 def run_attacks(
     preset: Preset,
-    place: Place,
+    run_dir: RunDir,
     *,
     seeds: Sequence[int],
-    workers: int = 1,
+    devices: Sequence[str] = ("cpu",),
     progress: bool = True,
 ) -> list[Row]:
     """Run what is not finished yet, and give the rows of all.
 
     Args:
         preset: what to run.
-        place: its folder keeps cells, models and triggers; the next run goes on from there.
+        run_dir: keeps rows, models and triggers; the next run continues from there.
         seeds: which seeds.
-        workers: cells that are run side by side, one thread each.
+        devices: one worker each, with one thread on a CPU.
         progress: show a bar.
 
     Returns:
@@ -220,11 +225,12 @@ def run_attacks(
     Raises:
         ValueError: data missing or damaged.
     """
-    twins = [twin_of(preset.cell(seed, None, None)) for seed in seeds]
-    rows = run_cells(twins, place, workers=workers, progress=progress, title="clean twins")
-    cells = [
-        AttackCell(preset.cell(seed, name, adaptive))
+    twins = [twin_of(preset.spec(seed, None, None)) for seed in seeds]
+    jobs = [
+        AttackJob(preset.spec(seed, name, adaptive))
         for name, adaptive in preset.attacks
         for seed in seeds
     ]
-    return rows + run_cells(cells, place, workers=workers, progress=progress, title="attacks")
+    with local_engine(run_dir, devices, progress=progress) as engine:
+        run = partial(run_jobs, engine=engine, folder=run_dir.folder, progress=progress)
+        return run(twins, title="clean twins") + run(jobs, title="attacks")

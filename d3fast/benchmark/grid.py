@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``d3fast benchmark``: attacks x defences x seeds, every number beside the clean twin's.
 
-Four kinds of cells, each on the files of those before it: clean twins, suspects, repairs, and the
+Four kinds of jobs, each on the files of those before it: clean twins, suspects, repairs, and the
 relearning test. A run may be cut off, or told to end after some minutes, and it may be split by
 suspects over calls or machines; what is finished is never computed again.
 """
@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from d3fast.benchmark.plan import GridPreset, Plan, Planned, plan
-from d3fast.benchmark.relearning_jobs import RelearnCell
-from d3fast.results.engine import Cell, Place, Row, finished, key_of, run_cells
+from d3fast.benchmark.relearning_jobs import RelearningJob
+from d3fast.results.engine import run_jobs
+from d3fast.results.jobs import Job, Row, RunDir, finished_row, key_of
+from d3fast.results.pool import local_engine
 from d3fast.results.table import Column, mean_table, to_rich
 from d3fast.runtime.checks import check_integer, check_number
 
@@ -28,8 +30,8 @@ class Outcome:
     """What is known after a run.
 
     Attributes:
-        rows: of every finished cell of the benchmark, whoever ran it.
-        missing: how many cells are not finished.
+        rows: of every finished job of the benchmark, whoever ran it.
+        missing: how many jobs are not finished.
     """
 
     rows: list[Row]
@@ -38,10 +40,10 @@ class Outcome:
 
 def run_grid(
     preset: GridPreset,
-    place: Place,
+    run_dir: RunDir,
     *,
     seeds: Sequence[int],
-    workers: int = 1,
+    devices: Sequence[str] = ("cpu",),
     part: tuple[int, int] | None = None,
     minutes: float | None = None,
     progress: bool = True,
@@ -50,15 +52,15 @@ def run_grid(
 
     Args:
         preset: what to run.
-        place: its folder keeps cells, models and triggers; the next run goes on from there.
+        run_dir: keeps rows, models and triggers; the next run continues from there.
         seeds: which seeds.
-        workers: cells that are run side by side, one thread each.
+        devices: one worker each, with one thread on a CPU.
         part: (i, n) runs what hangs on every n-th suspect, from the i-th on.
-        minutes: no cell is begun after so many.
+        minutes: no job is begun after so many.
         progress: show the means so far and a bar on standard error, if that is a terminal.
 
     Returns:
-        The rows of all finished cells, those of other parts in the same folder included.
+        The rows of all finished jobs, those of other parts in the same folder included.
 
     Raises:
         ValueError: data missing or damaged; a part that does not exist.
@@ -73,8 +75,8 @@ def run_grid(
         if not 1 <= part[0] <= part[1]:
             raise ValueError(f"part must be 1..{part[1]} of {part[1]}, got {part[0]}")
         own = whole.part(*part)
-    kept = [p.cell.subject for p in own.relearning if isinstance(p.cell, RelearnCell)]
-    place = replace(place, keep=frozenset(map(key_of, kept)))
+    kept = [p.job.subject for p in own.relearning if isinstance(p.job, RelearningJob)]
+    run_dir = replace(run_dir, keep=frozenset(map(key_of, kept)))
     live = _Live(own.all)
     steps = {
         "clean twins": own.twins,
@@ -82,45 +84,44 @@ def run_grid(
         "repairs": own.repairs,
         "relearning": own.relearning,
     }
-    for title, planned in steps.items():
-        cells = list({key_of(p.cell): p.cell for p in planned}.values())
-        if not cells:
-            continue
-        rows = run_cells(
-            cells,
-            place,
-            workers=workers,
-            progress=progress,
-            title=title,
-            deadline=deadline,
-            on_row=live.add,
-            above=live.table,
-        )
-        if len(rows) < len(cells):
-            break
-    return _outcome(whole, place)
+    with local_engine(run_dir, devices, progress=progress) as engine:
+        for title, planned in steps.items():
+            jobs = list({key_of(p.job): p.job for p in planned}.values())
+            if not jobs:
+                continue
+            rows = run_jobs(
+                jobs,
+                engine,
+                run_dir.folder,
+                progress=progress,
+                title=title,
+                deadline=deadline,
+                on_row=live.add,
+                above=live.table,
+            )
+            if len(rows) < len(jobs):
+                break
+    return _outcome(whole, run_dir)
 
 
-def _outcome(whole: Plan, place: Place) -> Outcome:
+def _outcome(whole: Plan, run_dir: RunDir) -> Outcome:
     """What of a plan is finished."""
-    known = {key_of(p.cell): finished(p.cell, place.folder) for p in whole.all}
+    known = {key_of(p.job): finished_row(p.job, run_dir.folder) for p in whole.all}
     rows = [
-        planned.row(row)
-        for planned in whole.all
-        if (row := known[key_of(planned.cell)]) is not None
+        planned.row(row) for planned in whole.all if (row := known[key_of(planned.job)]) is not None
     ]
     return Outcome(rows, sum(row is None for row in known.values()))
 
 
 class _Live:
-    """Means per defence over the cells finished so far."""
+    """Means per defence over the jobs finished so far."""
 
     def __init__(self, planned: Iterable[Planned]) -> None:
-        self.planned = {key_of(p.cell): p for p in planned if p.marks["ablation"] is None}
+        self.planned = {key_of(p.job): p for p in planned if p.marks["ablation"] is None}
         self.groups: dict[str, list[Row]] = {}
 
-    def add(self, cell: Cell, row: Row) -> None:
-        planned = self.planned.get(key_of(cell))
+    def add(self, job: Job, row: Row) -> None:
+        planned = self.planned.get(key_of(job))
         if planned is None or planned.marks["kind"] not in ("suspect", "repair"):
             return
         if not row.get("refused"):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a benchmark of attacks x defences x seeds consists of, before anything is run.
 
-A ``GridPreset`` says it in the words of the table, ``plan`` spells it out as cells: clean twins,
+A ``GridPreset`` says it in the words of the table, ``plan`` spells it out as jobs: clean twins,
 suspects, repairs, and the relearning test of some models.
 """
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
-from d3fast.benchmark.attack_jobs import AttackCell, CleanCell, Preset, twin_of
+from d3fast.benchmark.attack_jobs import AttackJob, CleanJob, Preset, twin_of
 from d3fast.benchmark.relearning import KS, RelearnConfig
-from d3fast.benchmark.relearning_jobs import RelearnCell
-from d3fast.benchmark.repair_jobs import Repair, RepairCell, suspect_row
+from d3fast.benchmark.relearning_jobs import RelearningJob
+from d3fast.benchmark.repair_jobs import Repair, RepairJob, suspect_row
 from d3fast.data import AUGMENTATIONS
-from d3fast.results.engine import Cell, Row, key_of
+from d3fast.results.jobs import Job, Row, key_of
 from d3fast.runtime.checks import check_choice
 
 Attacks = tuple[tuple[str, str | None], ...]
@@ -91,13 +91,11 @@ class GridPreset:
                     + (f" and {max(self.ks)} of the relearning test" if self.relearning else "")
                 )
 
-    def repair_cell(
-        self, suspect: AttackCell, repair: Repair, clean: int | None = None
-    ) -> RepairCell:
-        """The cell of one defence on one suspect."""
+    def repair_job(self, suspect: AttackJob, repair: Repair, clean: int | None = None) -> RepairJob:
+        """The job of one defence on one suspect."""
         asked = self.augment if repair.augment is None else repair.augment
         augment = AUGMENTATIONS.get(suspect.spec.data) if asked else None
-        return RepairCell(
+        return RepairJob(
             suspect,
             repair.name,
             repair.all_options(suspect.spec.seed),
@@ -110,24 +108,24 @@ class GridPreset:
 
 @dataclass(frozen=True)
 class Planned:
-    """A cell, and what the table says of it.
+    """A job, and what the table says of it.
 
     Attributes:
-        cell: what is run.
+        job: what is run.
         suspect: what it hangs on; decides which part of a split run it belongs to.
         marks: of its row: kind, defence, ablation.
     """
 
-    cell: Cell
-    suspect: AttackCell
+    job: Job
+    suspect: AttackJob
     marks: Mapping[str, Any]
 
     def row(self, row: Row) -> Row:
-        """The row of the table from the cell's."""
-        if isinstance(self.cell, AttackCell):
-            row = suspect_row(self.cell, row)
-        elif isinstance(self.cell, CleanCell):
-            spec = self.cell.spec
+        """The row of the table from the job's."""
+        if isinstance(self.job, AttackJob):
+            row = suspect_row(self.job, row)
+        elif isinstance(self.job, CleanJob):
+            spec = self.job.spec
             shared = {"data": spec.data, "model": spec.model, "ratio": None, "clean": None}
             row = {**row, **shared, "refused": None}
         return {**self.marks, **row}
@@ -135,7 +133,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """All cells of a benchmark, each list once and in order; a later one needs the earlier."""
+    """All jobs of a benchmark, each list once and in order; a later one needs the earlier."""
 
     twins: tuple[Planned, ...]
     suspects: tuple[Planned, ...]
@@ -156,7 +154,7 @@ class Plan:
             tuple(planned for planned in planneds if key_of(planned.suspect) in own)
             for planneds in (self.suspects, self.repairs, self.relearning)
         ]
-        return Plan(tuple(t for t in self.twins if key_of(t.cell) in twins), *chosen)
+        return Plan(tuple(t for t in self.twins if key_of(t.job) in twins), *chosen)
 
 
 def _marks(kind: str, defense: str, point: Ablation | None = None) -> dict[str, Any]:
@@ -165,16 +163,14 @@ def _marks(kind: str, defense: str, point: Ablation | None = None) -> dict[str, 
 
 
 def plan(preset: GridPreset, seeds: Sequence[int]) -> Plan:
-    """All cells of a preset: attack by attack, seed by seed."""
+    """All jobs of a preset: attack by attack, seed by seed."""
     suspects, repairs, relearning = [], [], []
     for group in preset.suspects:
         for (attack, adaptive), seed in product(group.attacks, seeds):
-            suspect = AttackCell(group.cell(seed, attack, adaptive))
+            suspect = AttackJob(group.spec(seed, attack, adaptive))
             suspects.append(Planned(suspect, suspect, _marks("suspect", NONE)))
             own = [
-                Planned(
-                    preset.repair_cell(suspect, repair), suspect, _marks("repair", repair.label)
-                )
+                Planned(preset.repair_job(suspect, repair), suspect, _marks("repair", repair.label))
                 for repair in preset.repairs
                 if adaptive is None
                 or preset.against_adaptive is None
@@ -184,12 +180,12 @@ def plan(preset: GridPreset, seeds: Sequence[int]) -> Plan:
             if (attack, adaptive) in preset.relearning:
                 relearning += _relearning(preset, suspect, own)
     for point, (attack, adaptive), seed in product(preset.ablations, preset.ablated, seeds):
-        spec = preset.suspects[0].cell(seed, attack, adaptive)
-        suspect = AttackCell(spec if point.ratio is None else replace(spec, ratio=point.ratio))
+        spec = preset.suspects[0].spec(seed, attack, adaptive)
+        suspect = AttackJob(spec if point.ratio is None else replace(spec, ratio=point.ratio))
         if point.ratio is not None:
             suspects.append(Planned(suspect, suspect, _marks("suspect", NONE, point)))
-        cell = preset.repair_cell(suspect, point.repair, point.clean)
-        repairs.append(Planned(cell, suspect, _marks("repair", point.repair.label, point)))
+        job = preset.repair_job(suspect, point.repair, point.clean)
+        repairs.append(Planned(job, suspect, _marks("repair", point.repair.label, point)))
     twins = [
         Planned(twin_of(planned.suspect.spec), planned.suspect, _marks("clean", CLEAN))
         for planned in suspects
@@ -198,13 +194,13 @@ def plan(preset: GridPreset, seeds: Sequence[int]) -> Plan:
 
 
 def _relearning(
-    preset: GridPreset, suspect: AttackCell, repairs: Iterable[Planned]
+    preset: GridPreset, suspect: AttackJob, repairs: Iterable[Planned]
 ) -> list[Planned]:
     subjects: list[tuple[Any, str]] = [(twin_of(suspect.spec), CLEAN), (suspect, NONE)]
-    subjects += [(planned.cell, planned.marks["defense"]) for planned in repairs]
+    subjects += [(planned.job, planned.marks["defense"]) for planned in repairs]
     return [
         Planned(
-            RelearnCell(subject, suspect, preset.clean, preset.ks, config=preset.relearn),
+            RelearningJob(subject, suspect, preset.clean, preset.ks, config=preset.relearn),
             suspect,
             _marks("relearning", label),
         )
@@ -213,8 +209,8 @@ def _relearning(
 
 
 def _once(planned: Iterable[Planned]) -> tuple[Planned, ...]:
-    """Without repetitions; one cell may still stand in several lines of the table."""
-    return tuple({(key_of(p.cell), str(p.marks)): p for p in planned}.values())
+    """Without repetitions; one job may still stand in several lines of the table."""
+    return tuple({(key_of(p.job), str(p.marks)): p for p in planned}.values())
 
 
 def chosen_repairs(preset: GridPreset, labels: Iterable[str]) -> GridPreset:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One cell of the grid: a defence repairs a suspect model, and what is left of both is measured.
+"""One job of the grid: a defence repairs a suspect model, and what is left of both is measured.
 
 The defence is called in ``repair_model``, whose arguments are the suspect's weights and the
 defender's clean samples: neither test data nor a trigger is within its reach. ACC, ASR and RA are
@@ -10,19 +10,19 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from d3fast.attacks import Attack, load_attack
-from d3fast.benchmark.attack_jobs import AttackCell
+from d3fast.benchmark.attack_jobs import AttackJob
 from d3fast.data import Augment, Augmented, ImageData, Splits, stratified_split
 from d3fast.defenses import D3, DEFENSES, Defense, DefenseResult, Pipeline
 from d3fast.detox import D3Config, save_weights
 from d3fast.io.files import folder as make_folder
 from d3fast.models import load_weights
-from d3fast.results.engine import Place, Row, finished, key_of
+from d3fast.results.jobs import Row, RunDir, finished_row, key_of
 from d3fast.runtime.checks import check_choice, check_integer, check_number
 from d3fast.runtime.devices import resolve_device
 from d3fast.runtime.seeding import generator
@@ -187,15 +187,15 @@ def repair_model(
     return defense(model, loader, held_out, device=device, progress=progress)
 
 
-def read_suspect(cell: AttackCell, splits: Splits, folder: Path) -> tuple[nn.Module, Attack]:
-    """A suspect model and its trigger, as its cell left them.
+def read_suspect(job: AttackJob, splits: Splits, folder: Path) -> tuple[nn.Module, Attack]:
+    """A suspect model and its trigger, as its job left them.
 
     Raises:
         ValueError, OSError: they are missing or damaged.
     """
-    model = cell.spec.fresh_model(splits)
-    load_weights(model, f"{cell.stem(folder)}.safetensors")
-    return model, load_attack(f"{cell.stem(folder)}.trigger.safetensors")
+    model = job.spec.fresh_model(splits)
+    load_weights(model, f"{job.stem(folder)}.safetensors")
+    return model, load_attack(f"{job.stem(folder)}.trigger.safetensors")
 
 
 def measured(row: Row) -> Metrics:
@@ -204,13 +204,13 @@ def measured(row: Row) -> Metrics:
 
 
 @dataclass(frozen=True)
-class RepairCell:
+class RepairJob:
     """One defence on one suspect model.
 
     Attributes:
-        suspect: the cell that made the model; it has to be run before.
+        suspect: the job that made the model; it has to be run before.
         defense: name of the defence, or of the pipeline.
-        options: every option of every stage, defaults included: another default is another cell.
+        options: every option of every stage, defaults included: another default is another job.
         clean: number of the defender's samples.
         batch_size: images per batch, at most.
         held_out: share of the samples that is held out for choices inside the defence.
@@ -220,13 +220,14 @@ class RepairCell:
         ValueError: a number out of range.
     """
 
-    suspect: AttackCell
+    suspect: AttackJob
     defense: str
     options: tuple[Options, ...]
     clean: int
     batch_size: int
     held_out: float = 0.2
     augment: Augment | None = None
+    kind: ClassVar[str] = "RepairCell"
 
     def __post_init__(self) -> None:
         check_integer("clean", self.clean, 1)
@@ -253,16 +254,16 @@ class RepairCell:
         """What is known of the suspect.
 
         Raises:
-            ValueError: its cell has not been run.
+            ValueError: its job has not been run.
         """
-        row = finished(self.suspect, folder)
+        row = finished_row(self.suspect, folder)
         if row is None:
             raise ValueError(f"{self.suspect.name} has to be run before {self.name}")
         return row
 
-    def run(self, place: Place, progress: bool) -> Row:
+    def run(self, run_dir: RunDir, progress: bool) -> Row:
         """Repair, then measure; a defence that cannot work on the model says why in the row."""
-        before = self.suspect_row(place.folder)
+        before = self.suspect_row(run_dir.folder)
         spec = self.suspect.spec
         row: Row = {
             "seed": self.seed,
@@ -278,18 +279,18 @@ class RepairCell:
         }
         if before.get("refused"):
             return {**row, "refused": f"no suspect: {before['refused']}"}
-        where = resolve_device(place.device)
-        splits = spec.splits(place.data_dir).to(where)
-        model, attack = read_suspect(self.suspect, splits, place.folder)
+        where = resolve_device(run_dir.device)
+        splits = spec.splits(run_dir.data_dir).to(where)
+        model, attack = read_suspect(self.suspect, splits, run_dir.folder)
         # Convolutions are faster so, on most devices.
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         try:
             result = self.repair(model.to(where), splits.clean, where, progress)
         except ValueError as error:
             return {**row, "refused": str(error)}
-        if key_of(self) in place.keep:
-            make_folder(place.folder / "models")
-            save_weights(result.model, self.weights(place.folder))
+        if key_of(self) in run_dir.keep:
+            make_folder(run_dir.folder / "models")
+            save_weights(result.model, self.weights(run_dir.folder))
         after = evaluate(result.model, splits.test.batches(1000), attack)
         return {**row, **comparison(before, after), **_record(result), "refused": None}
 
@@ -332,9 +333,9 @@ def _record(result: DefenseResult) -> Row:
     }
 
 
-def suspect_row(cell: AttackCell, row: Row) -> Row:
+def suspect_row(job: AttackJob, row: Row) -> Row:
     """The row of a suspect model in the shape of a repaired one's."""
-    spec = cell.spec
+    spec = job.spec
     shared: Row = {
         "seed": spec.seed,
         "data": spec.data,

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
 
@@ -18,7 +17,7 @@ from d3fast.benchmark.report.benchmark import write_benchmark
 from d3fast.cli import options
 from d3fast.data import DATASETS
 from d3fast.io.files import folder
-from d3fast.results.engine import Place
+from d3fast.results.jobs import RunDir
 from d3fast.runtime import environment
 from d3fast.runtime.checks import check_choice
 from d3fast.runtime.devices import resolve_device
@@ -26,13 +25,10 @@ from d3fast.runtime.devices import resolve_device
 benchmark = typer.Typer(no_args_is_help=True, invoke_without_command=True)
 
 
-def _place(out: Path, device: str, data_dir: Path | None, workers: int | None) -> tuple[Place, int]:
-    """Where to run, and how many processes."""
-    where = resolve_device(device)
-    on_cpu = where.type == "cpu"
-    torch.set_num_threads(1 if on_cpu else torch.get_num_threads())
-    beside = workers or (environment.cores() if on_cpu else 1)
-    return Place(folder(out), str(where), data_dir), beside
+def _devices(device: str, workers: int | None) -> list[str]:
+    """Return the device of every worker."""
+    chosen = resolve_device(device)
+    return [str(chosen)] * (workers or (environment.cores() if chosen.type == "cpu" else 1))
 
 
 def _part(text: str | None) -> tuple[int, int] | None:
@@ -81,7 +77,7 @@ def _refuse_options(context: typer.Context) -> None:
 def _benchmark(
     context: typer.Context,
     preset: Annotated[str, typer.Option(help=f"One of {', '.join(presets.PRESETS)}.")] = "cpu",
-    out: Annotated[Path, typer.Option(help="Folder of the cells; a second run goes on.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder of the jobs; a second run goes on.")] = Path(
         "runs/benchmark"
     ),
     attacks: options.Attacks = None,
@@ -98,7 +94,7 @@ def _benchmark(
         str | None, typer.Option(metavar="I/N", help="Every N-th suspect alone, from the I-th on.")
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(min=0, help="Begin no cell after so many minutes.")
+        float | None, typer.Option(min=0, help="Begin no job after so many minutes.")
     ] = None,
     workers: options.Workers = None,
     data_dir: options.DataDir = None,
@@ -114,13 +110,13 @@ def _benchmark(
         return
     chosen = _chosen(preset, attacks, defenses, data, model, ablations, relearning)
     share = _part(part)
-    place, beside = _place(out, device, data_dir, workers)
+    used, run_dir = _devices(device, workers), RunDir(folder(out), data_dir=data_dir)
     count = seeds or chosen.seeds
     outcome = run_grid(
         chosen,
-        place,
+        run_dir,
         seeds=range(first_seed, first_seed + count),
-        workers=beside,
+        devices=used,
         part=share,
         minutes=minutes,
         progress=progress,
@@ -133,15 +129,15 @@ def _benchmark(
     command += "" if relearning else " --no-relearning"
     console = Console()
     if outcome.rows:
-        write_benchmark(outcome.rows, chosen, command, place.folder, console, outcome.missing)
+        write_benchmark(outcome.rows, chosen, command, run_dir.folder, console, outcome.missing)
     else:
-        console.print(f"No cell was begun, {outcome.missing} are left.", highlight=False)
+        console.print(f"No job was begun, {outcome.missing} are left.", highlight=False)
 
 
 @benchmark.command("attacks")
 def _benchmark_attacks(
     preset: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")] = "cpu",
-    out: Annotated[Path, typer.Option(help="Folder of the cells; a second run goes on.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder of the jobs; a second run goes on.")] = Path(
         "runs/attacks"
     ),
     attacks: options.Attacks = None,
@@ -157,16 +153,16 @@ def _benchmark_attacks(
     chosen = PRESETS[preset]
     if attacks is not None:
         chosen = replace(chosen, attacks=parse_attacks(attacks))
-    place, beside = _place(out, device, data_dir, workers)
+    used, run_dir = _devices(device, workers), RunDir(folder(out), data_dir=data_dir)
     count = seeds or chosen.seeds
     rows = run_attacks(
         chosen,
-        place,
+        run_dir,
         seeds=range(first_seed, first_seed + count),
-        workers=beside,
+        devices=used,
         progress=progress,
     )
     command = f"d3fast benchmark attacks --preset {preset} --seeds {count}"
     command += f" --first-seed {first_seed}" if first_seed else ""
     command += f" --attacks {attacks}" if attacks else ""
-    write_attacks(rows, chosen, command, place, Console())
+    write_attacks(rows, chosen, command, run_dir, Console())

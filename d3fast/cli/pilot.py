@@ -5,7 +5,6 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
 
@@ -16,18 +15,7 @@ from d3fast.audit.resolve import PILOT, Audit, open_audit
 from d3fast.cli import options
 from d3fast.detox import D3Config
 from d3fast.io.files import folder
-from d3fast.runtime import environment
-
-_MOST_WORKERS = 4  # of "auto" on a CPU
-
-
-def _devices(text: str, trials: int) -> list[str]:
-    """One name per worker, no more than there are trials."""
-    names = [name.strip() for name in text.split(",")]
-    if names == ["auto"]:
-        cards = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-        names = cards or ["cpu"] * min(environment.cores(), _MOST_WORKERS)
-    return names[:trials]
+from d3fast.runtime.processes import parse_devices
 
 
 def _command(case: Audit, chosen: PilotOptions, trigger: Path | None) -> str:
@@ -68,14 +56,17 @@ def pilot(
     size: options.Size = None,
     classes: options.Classes = None,
     devices: Annotated[
-        str, typer.Option(help="One worker each: auto, cpu, cpu,cpu, cuda:0,cuda:1, ...")
+        str, typer.Option(help="One worker each: auto, cpu, cpu:2, cuda:0,cuda:1, ...")
     ] = "auto",
     seed: options.Seed = 0,
     progress: options.Progress = True,
 ) -> None:
     """Which repair to choose: short ones over a grid of settings, compared on held-out samples."""
     chosen = PilotOptions(trials=trials, epochs=epochs, max_acc_drop=max_acc_drop)
-    base, workers = D3Config.auto(seed=seed, max_acc_drop=max_acc_drop), _devices(devices, trials)
+    base, workers = (
+        D3Config.auto(seed=seed, max_acc_drop=max_acc_drop),
+        parse_devices(devices)[:trials],
+    )
     case = open_audit(model, checkpoint, data, size=size, classes=classes, device="cpu", seed=seed)
     attack = None if trigger is None else load_attack(trigger)
     repair, held_out = case.parts()

@@ -8,10 +8,10 @@ import torch
 from d3fast import evaluate
 from d3fast.attacks import ADAPTIVE, ATTACKS, TrainConfig, load_attack
 from d3fast.attacks.recipes import COLOUR, RECIPES
-from d3fast.benchmark.attack_jobs import PRESETS, AttackCell, Preset, parse_attacks, run_attacks
+from d3fast.benchmark.attack_jobs import PRESETS, AttackJob, Preset, parse_attacks, run_attacks
 from d3fast.benchmark.implant import Implant
 from d3fast.models import load_weights
-from d3fast.results.engine import Place, key_of
+from d3fast.results.jobs import RunDir, key_of
 
 SMALL = Preset(
     Implant(
@@ -27,7 +27,7 @@ SMALL = Preset(
 
 
 def run(folder, preset=SMALL, seeds=(0,), **options):
-    return run_attacks(preset, Place(folder), seeds=seeds, progress=False, **options)
+    return run_attacks(preset, RunDir(folder), seeds=seeds, progress=False, **options)
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +52,11 @@ def test_there_is_a_row_for_the_twin_and_for_every_attack(done):
 
 def test_model_and_trigger_that_were_kept_give_the_numbers_of_the_row(done):
     folder, rows = done
-    cell = AttackCell(SMALL.cell(0, "badnets", None))
-    splits = cell.spec.splits()
-    model = cell.spec.fresh_model(splits)
-    load_weights(model, f"{cell.stem(folder)}.safetensors")
-    attack = load_attack(f"{cell.stem(folder)}.trigger.safetensors")
+    job = AttackJob(SMALL.spec(0, "badnets", None))
+    splits = job.spec.splits()
+    model = job.spec.fresh_model(splits)
+    load_weights(model, f"{job.stem(folder)}.safetensors")
+    attack = load_attack(f"{job.stem(folder)}.trigger.safetensors")
     measured = evaluate(model, splits.test.batches(1000), attack)
     for key in ("correct", "images", "hits", "robust", "triggered"):
         assert getattr(measured, key) == rows[1][key]
@@ -64,9 +64,9 @@ def test_model_and_trigger_that_were_kept_give_the_numbers_of_the_row(done):
 
 def test_a_second_run_trains_nothing(done, monkeypatch):
     def trains(*_, **__):
-        raise AssertionError("a finished cell was run again")
+        raise AssertionError("a finished job was run again")
 
-    monkeypatch.setattr(AttackCell, "run", trains)
+    monkeypatch.setattr(AttackJob, "run", trains)
     folder, rows = done
     assert run(folder) == rows
 
@@ -78,32 +78,30 @@ def test_a_trigger_that_a_clean_model_answers_is_refused_before_training(done, m
     answers = []
     for target in range(10):  # whatever it answers on a blank pattern, that is the target
         white["blended"] = {"target": target, "alpha": 1.0}
-        cells = replace(
-            SMALL, attacks=(("blended", None),), twin=replace(SMALL.twin, target=target)
-        )
-        row = run(folder, cells)[-1]
+        jobs = replace(SMALL, attacks=(("blended", None),), twin=replace(SMALL.twin, target=target))
+        row = run(folder, jobs)[-1]
         if row.get("refused"):
-            answers.append((row, AttackCell(cells.cell(0, "blended", None))))
-    (row, cell), *others = answers
+            answers.append((row, AttackJob(jobs.spec(0, "blended", None))))
+    (row, job), *others = answers
     assert not others
     assert "the trigger measures nothing with target" in row["refused"]
     assert row["floor"] == 1.0
     assert "acc" not in row
-    assert not cell.stem(folder).with_suffix(".safetensors").exists()
+    assert not job.stem(folder).with_suffix(".safetensors").exists()
 
 
 def test_another_recipe_is_another_cell(monkeypatch):
-    spec = SMALL.cell(0, "badnets", None)
-    before = key_of(AttackCell(spec))
+    spec = SMALL.spec(0, "badnets", None)
+    before = key_of(AttackJob(spec))
     larger = {**RECIPES["digits"], "badnets": {"target": 0, "size": 3, "margin": 0}}
     monkeypatch.setattr("d3fast.attacks.registry.RECIPES", {**RECIPES, "digits": larger})
-    assert key_of(AttackCell(spec)) != before
+    assert key_of(AttackJob(spec)) != before
 
 
 def test_every_preset_and_every_recipe_can_be_made():
     for preset in PRESETS.values():
         for name, adaptive in preset.attacks:
-            attack = preset.cell(0, name, adaptive).make_attack()
+            attack = preset.spec(0, name, adaptive).make_attack()
             assert attack.target >= 0
     for options in RECIPES.values():
         assert options.keys() <= ATTACKS.keys()

@@ -1,27 +1,22 @@
 """The grid made small: its rows, its order, what is not computed again, parts and time limits."""
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from d3fast.attacks import TrainConfig
-from d3fast.benchmark.attack_jobs import AttackCell, CleanCell
+from d3fast.benchmark.attack_jobs import AttackJob, CleanJob
 from d3fast.benchmark.attack_jobs import Preset as Suspects
 from d3fast.benchmark.grid import run_grid
 from d3fast.benchmark.implant import Implant
 from d3fast.benchmark.plan import Ablation, GridPreset, chosen_repairs, plan
 from d3fast.benchmark.relearning import RelearnConfig
-from d3fast.benchmark.relearning_jobs import RelearnCell
-from d3fast.benchmark.repair_jobs import Repair, RepairCell
-from d3fast.results import engine as cells
-from d3fast.results.engine import Place, key_of
+from d3fast.benchmark.relearning_jobs import RelearningJob
+from d3fast.benchmark.repair_jobs import Repair, RepairJob
+from d3fast.results.jobs import CachedJob, RunDir, key_of
+from tests.processes import interrupt, python, wait_until
 
 FT, D3 = Repair("fine-tuning", ({"epochs": 1},)), Repair("d3", ({"epochs": 1},))
 SMALL = GridPreset(
@@ -57,7 +52,7 @@ ALL = 1 + 3 + (4 + 2) + 4  # twins, suspects, repairs, relearning
 
 
 def run(folder, preset=SMALL, seeds=(0,), **options):
-    return run_grid(preset, Place(folder), seeds=seeds, **{"progress": False, **options})
+    return run_grid(preset, RunDir(folder), seeds=seeds, **{"progress": False, **options})
 
 
 def counted(outcome, kind, **marks):
@@ -75,10 +70,10 @@ def done(tmp_path_factory):
 
 
 def forbid(monkeypatch):
-    def work(cell, *_):
-        raise AssertionError(f"{cell.name} was run again")
+    def work(job, *_):
+        raise AssertionError(f"{job.name} was run again")
 
-    monkeypatch.setattr(cells, "_work", work)
+    monkeypatch.setattr(CachedJob, "run", work)
 
 
 def test_rows_of_every_kind_are_there(done):
@@ -167,15 +162,15 @@ def test_fewer_repairs_and_no_relearning_read_what_is_there(done, monkeypatch):
 def test_a_changed_option_computes_its_own_cells_alone(done, monkeypatch):
     run_again = []
 
-    def work(cell, *_):
-        run_again.append(cell)
+    def work(job, *_):
+        run_again.append(job.job)
         return {"seed": 0, "attack": "badnets", "adaptive": None, "refused": "not run"}
 
-    monkeypatch.setattr(cells, "_work", work)
+    monkeypatch.setattr(CachedJob, "run", work)
     changed = Repair("fine-tuning", ({"epochs": 1, "lr": 0.02},))
     run(done[0], replace(SMALL, repairs=(changed, D3), relearning=()))
-    assert [type(cell) for cell in run_again] == [RepairCell, RepairCell]
-    assert all(cell.options[0]["lr"] == 0.02 for cell in run_again)
+    assert [type(job) for job in run_again] == [RepairJob, RepairJob]
+    assert all(job.options[0]["lr"] == 0.02 for job in run_again)
 
 
 def test_a_model_that_was_not_kept_is_made_again_for_the_relearning_test(tmp_path):
@@ -194,11 +189,11 @@ def test_parts_share_out_the_suspects_and_their_rows_come_together(done):
     whole = plan(SMALL, (0, 1))
     parts = [whole.part(number, 2) for number in (1, 2)]
     for name in ("suspects", "repairs", "relearning"):
-        keys = [{key_of(p.cell) for p in getattr(part, name)} for part in parts]
+        keys = [{key_of(p.job) for p in getattr(part, name)} for part in parts]
         assert not keys[0] & keys[1]
-        assert keys[0] | keys[1] == {key_of(p.cell) for p in getattr(whole, name)}
+        assert keys[0] | keys[1] == {key_of(p.job) for p in getattr(whole, name)}
     for part in parts:
-        twins = {key_of(p.cell) for p in part.twins}
+        twins = {key_of(p.job) for p in part.twins}
         assert {key_of(p.suspect.twin) for p in part.suspects} == twins
 
 
@@ -213,9 +208,9 @@ def test_a_part_reports_what_the_others_have_to_do(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_no_cell_is_begun_after_the_time_given(tmp_path, workers, monkeypatch):
+def test_no_job_starts_after_the_deadline(tmp_path, workers, monkeypatch):
     forbid(monkeypatch)
-    outcome = run(tmp_path, minutes=0, workers=workers)
+    outcome = run(tmp_path, minutes=0, devices=["cpu"] * workers)
     assert (outcome.rows, outcome.missing) == ([], ALL)
 
 
@@ -270,7 +265,7 @@ from pathlib import Path
 from dataclasses import replace
 from d3fast.attacks import TrainConfig
 from d3fast.benchmark.attack_jobs import Preset
-from d3fast.results.engine import Place
+from d3fast.results.jobs import RunDir
 from d3fast.benchmark.grid import run_grid
 from d3fast.benchmark.plan import GridPreset
 from d3fast.benchmark.repair_jobs import Repair
@@ -282,33 +277,22 @@ twin = Implant(data="digits", model="preact_resnet_tiny", attack=None, train=200
                training=TrainConfig(epochs=1))
 repairs = (Repair("fine-tuning", ({"epochs": 100_000},)),)
 preset = GridPreset((Preset(twin, (("badnets", None),)),), repairs, clean=50, batch_size=25)
-run_grid(preset, Place(Path.cwd()), seeds=[0], progress=False)
+run_grid(preset, RunDir(Path.cwd()), seeds=[0], progress=False)
 """
 
 
-@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
-def test_ctrl_c_leaves_whole_cells_and_nothing_else(tmp_path):
+def test_ctrl_c_leaves_whole_rows_and_nothing_else(tmp_path):
     (tmp_path / "long.py").write_text(LONG)
-    process = subprocess.Popen(
-        [sys.executable, "long.py"],
-        cwd=tmp_path,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    try:
-        deadline = time.monotonic() + 300
-        while len(list(tmp_path.glob("cells/*badnets*"))) < 1 and time.monotonic() < deadline:
-            time.sleep(0.1)
+    with python("long.py", cwd=tmp_path) as process:
+        wait_until(lambda: list(tmp_path.glob("cells/*badnets*")), seconds=300)
         time.sleep(0.5)
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=120)
+        interrupt(process)
     names = sorted(path.name for path in (tmp_path / "cells").iterdir())
     assert [name.split("-")[2] for name in names] == ["badnets", "clean"]
     assert not list(tmp_path.rglob(".*"))
 
 
 def test_cells_come_after_those_they_hang_on():
-    kinds = [type(planned.cell) for planned in plan(SMALL, (0,)).all]
-    order = [CleanCell, AttackCell, RepairCell, RelearnCell]
+    kinds = [type(planned.job) for planned in plan(SMALL, (0,)).all]
+    order = [CleanJob, AttackJob, RepairJob, RelearningJob]
     assert kinds == sorted(kinds, key=order.index)

@@ -1,4 +1,4 @@
-"""Presets: which cells they come to, and what can be changed about them."""
+"""Presets: which jobs they come to, and what can be changed about them."""
 
 import json
 from dataclasses import asdict, replace
@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from d3fast.benchmark.attack_jobs import PRESETS as ATTACK_PRESETS
-from d3fast.benchmark.attack_jobs import AttackCell
+from d3fast.benchmark.attack_jobs import AttackJob
 from d3fast.benchmark.plan import Ablation, GridPreset, changed_suspects, chosen_repairs, plan
 from d3fast.benchmark.presets import PRESETS, options_of
 from d3fast.benchmark.repair_jobs import Repair
@@ -15,7 +15,7 @@ from d3fast.defenses import DEFENSES
 from d3fast.detox import D3Config
 from d3fast.models import make_model
 from d3fast.optim import param_groups
-from d3fast.results.engine import key_of
+from d3fast.results.jobs import key_of
 
 CPU, PAPER = PRESETS["cpu"], PRESETS["paper"]
 
@@ -25,7 +25,7 @@ def test_every_preset_can_be_spelled_out_and_written_down(preset):
     whole = plan(preset, range(2))
     assert whole.twins
     assert whole.repairs
-    lines = [(key_of(p.cell), str(p.marks)) for p in whole.all]
+    lines = [(key_of(p.job), str(p.marks)) for p in whole.all]
     assert len(set(lines)) == len(lines)
     json.dumps(asdict(preset), allow_nan=False)
 
@@ -53,9 +53,9 @@ def test_the_transformers_preset_pushes_layers_that_it_has():
 
 def test_the_suspects_of_the_cpu_preset_are_those_of_the_benchmark_of_attacks():
     attacks = ATTACK_PRESETS["cpu"]
-    made = {key_of(p.cell) for p in plan(CPU, range(3)).suspects}
+    made = {key_of(p.job) for p in plan(CPU, range(3)).suspects}
     for name, adaptive in attacks.attacks:
-        assert key_of(AttackCell(attacks.cell(2, name, adaptive))) in made
+        assert key_of(AttackJob(attacks.spec(2, name, adaptive))) in made
 
 
 def test_a_preset_takes_another_data_set_and_one_model_for_all():
@@ -63,27 +63,27 @@ def test_a_preset_takes_another_data_set_and_one_model_for_all():
     (group,) = changed.suspects
     assert (group.twin.data, group.twin.model) == ("fashion-mnist", "preact_resnet_narrow")
     assert group.twin.training.augment == AUGMENTATIONS["fashion-mnist"]
-    cell = plan(changed, [0]).repairs[0].cell
-    assert cell.augment == AUGMENTATIONS["fashion-mnist"]
+    job = plan(changed, [0]).repairs[0].job
+    assert job.augment == AUGMENTATIONS["fashion-mnist"]
 
 
 def test_without_augmentation_nothing_is_augmented():
     plain = replace(CPU, augment=False)
-    assert all(p.cell.augment is None for p in plan(plain, [0]).repairs)
+    assert all(p.job.augment is None for p in plan(plain, [0]).repairs)
 
 
 def test_a_repair_may_have_its_own_say_about_augmentation():
     lines = (Repair("d3"), Repair("d3", label="without", augment=False))
-    cells = [p.cell for p in plan(replace(CPU, repairs=lines), [0]).repairs]
-    assert [cell.augment for cell in cells[:2]] == [AUGMENTATIONS["fashion-mnist"], None]
+    jobs = [p.job for p in plan(replace(CPU, repairs=lines), [0]).repairs]
+    assert [job.augment for job in jobs[:2]] == [AUGMENTATIONS["fashion-mnist"], None]
 
 
 def test_fewer_repairs_may_be_run_on_adaptive_attacks():
     lines = (Repair("d3"), Repair("fine-tuning"))
     small = replace(CPU, repairs=lines, against_adaptive=("d3",))
-    cells = [p.cell for p in plan(small, [0]).repairs]
-    assert {c.defense for c in cells if c.suspect.spec.adaptive} == {"d3"}
-    assert {c.defense for c in cells if not c.suspect.spec.adaptive} == {"d3", "fine-tuning"}
+    jobs = [p.job for p in plan(small, [0]).repairs]
+    assert {c.defense for c in jobs if c.suspect.spec.adaptive} == {"d3"}
+    assert {c.defense for c in jobs if not c.suspect.spec.adaptive} == {"d3", "fine-tuning"}
 
 
 def test_the_options_of_a_configuration_make_that_configuration():

@@ -1,4 +1,4 @@
-"""One cell of the grid: what a defence is given, what the row says, and when it is another cell."""
+"""One job of the grid: what a defence is given, what the row says, and when it is another job."""
 
 import inspect
 import pickle
@@ -11,12 +11,12 @@ from torch import nn
 from d3fast import evaluate
 from d3fast.attacks import TrainConfig
 from d3fast.benchmark import repair_jobs as repairs
-from d3fast.benchmark.attack_jobs import AttackCell, run_attacks
+from d3fast.benchmark.attack_jobs import AttackJob, run_attacks
 from d3fast.benchmark.attack_jobs import Preset as Suspects
 from d3fast.benchmark.implant import Implant
 from d3fast.benchmark.repair_jobs import (
     Repair,
-    RepairCell,
+    RepairJob,
     defender_samples,
     read_suspect,
     repair_model,
@@ -24,7 +24,7 @@ from d3fast.benchmark.repair_jobs import (
 from d3fast.data import Augment
 from d3fast.defenses import D3, DEFENSES, FineTuning, Pipeline
 from d3fast.defenses.base import DefenseResult
-from d3fast.results.engine import Place, key_of, settings_of
+from d3fast.results.jobs import RunDir, key_of, settings_of
 from d3fast.training.metrics import der
 
 SUSPECTS = Suspects(
@@ -38,20 +38,20 @@ SUSPECTS = Suspects(
     ),
     attacks=(("badnets", None),),
 )
-SUSPECT = AttackCell(SUSPECTS.cell(0, "badnets", None))
+SUSPECT = AttackJob(SUSPECTS.spec(0, "badnets", None))
 
 
-def cell(repair=None, suspect=SUSPECT, clean=50, **options):
+def job(repair=None, suspect=SUSPECT, clean=50, **options):
     repair = repair or Repair("fine-tuning", ({"epochs": 1},))
     every = repair.all_options(suspect.spec.seed)
-    return RepairCell(suspect, repair.name, every, clean, batch_size=25, **options)
+    return RepairJob(suspect, repair.name, every, clean, batch_size=25, **options)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def run_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("repairs")
-    run_attacks(SUSPECTS, Place(folder), seeds=[0], progress=False)
-    return Place(folder)
+    run_attacks(SUSPECTS, RunDir(folder), seeds=[0], progress=False)
+    return RunDir(folder)
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,13 @@ def _keys(images):
     return {image.numpy().tobytes() for image in images}
 
 
-def test_the_row_says_what_the_repair_left(place):
-    fine_tuning = cell()
-    row = fine_tuning.run(replace(place, keep=frozenset({key_of(fine_tuning)})), False)
+def test_the_row_says_what_the_repair_left(run_dir):
+    fine_tuning = job()
+    row = fine_tuning.run(replace(run_dir, keep=frozenset({key_of(fine_tuning)})), False)
     splits = SUSPECT.spec.splits()
-    model, attack = read_suspect(SUSPECT, splits, place.folder)
+    model, attack = read_suspect(SUSPECT, splits, run_dir.folder)
     before = evaluate(model, splits.test.batches(1000), attack)
-    repairs.load_weights(model, fine_tuning.weights(place.folder))
+    repairs.load_weights(model, fine_tuning.weights(run_dir.folder))
     after = evaluate(model, splits.test.batches(1000), attack)
     assert after.as_dict().items() <= row.items()
     assert row["asr_excess"] == pytest.approx(after.asr - row["floor"])
@@ -99,24 +99,24 @@ def test_the_row_says_what_the_repair_left(place):
     assert 0 <= row["val_accuracy"] <= 1
 
 
-def test_a_model_is_kept_only_if_asked(place):
-    thrown_away = cell(clean=49)
-    thrown_away.run(place, False)
-    assert not thrown_away.weights(place.folder).exists()
+def test_a_model_is_kept_only_if_asked(run_dir):
+    thrown_away = job(clean=49)
+    thrown_away.run(run_dir, False)
+    assert not thrown_away.weights(run_dir.folder).exists()
 
 
-def test_two_runs_give_the_same_row(place):
-    augmented = cell(Repair("d3", ({"epochs": 2},)), augment=Augment(crop=1))
-    first, second = (augmented.run(place, False) for _ in range(2))
+def test_two_runs_give_the_same_row(run_dir):
+    augmented = job(Repair("d3", ({"epochs": 2},)), augment=Augment(crop=1))
+    first, second = (augmented.run(run_dir, False) for _ in range(2))
     assert {**first, "seconds": 0} == {**second, "seconds": 0}
 
 
-def test_a_defence_gets_the_suspect_and_the_defenders_samples_alone(place, spy):
+def test_a_defence_gets_the_suspect_and_the_defenders_samples_alone(run_dir, spy):
     spied = spy()
-    cell(clean=50, held_out=0.2).run(place, False)
+    job(clean=50, held_out=0.2).run(run_dir, False)
     ((model, train, val, _, _),) = spied.seen
     splits = SUSPECT.spec.splits()
-    suspect, attack = read_suspect(SUSPECT, splits, place.folder)
+    suspect, attack = read_suspect(SUSPECT, splits, run_dir.folder)
     pairs = zip(model.state_dict().values(), suspect.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     given = _keys(torch.cat([images for images, _ in train + val]))
@@ -167,19 +167,19 @@ def test_every_pass_has_its_own_order_and_all_images(spy):
     assert _keys(first) == _keys(second)
 
 
-def test_a_defence_that_cannot_work_on_a_model_gives_a_row_that_says_so(place, spy):
+def test_a_defence_that_cannot_work_on_a_model_gives_a_row_that_says_so(run_dir, spy):
     spy("this defence needs batch norm")
-    row = cell().run(place, False)
+    row = job().run(run_dir, False)
     assert row["refused"] == "this defence needs batch norm"
     assert "acc" not in row
     assert row["floor"] is not None
 
 
-def test_a_refused_suspect_is_not_repaired(place, spy, monkeypatch):
+def test_a_refused_suspect_is_not_repaired(run_dir, spy, monkeypatch):
     spied = spy()
     refused = {"refused": "the trigger measures nothing", "floor": 0.5, "ra_ceiling": 0.4}
-    monkeypatch.setattr(repairs, "finished", lambda cell, folder: refused)
-    row = cell().run(place, False)
+    monkeypatch.setattr(repairs, "finished_row", lambda job, folder: refused)
+    row = job().run(run_dir, False)
     assert row["refused"] == "no suspect: the trigger measures nothing"
     assert not spied.seen
     suspect = repairs.suspect_row(SUSPECT, {**refused, "options": {}})
@@ -188,23 +188,23 @@ def test_a_refused_suspect_is_not_repaired(place, spy, monkeypatch):
 
 def test_a_suspect_that_was_not_made_is_asked_for(tmp_path):
     with pytest.raises(ValueError, match=r"badnets has to be run before .*-fine-tuning"):
-        cell().run(Place(tmp_path), False)
+        job().run(RunDir(tmp_path), False)
 
 
 @pytest.mark.parametrize(
     "changed",
     [
-        cell(Repair("fine-tuning", ({"epochs": 2},))),
-        cell(Repair("d3", ({"epochs": 1},))),
-        cell(clean=51),
-        cell(held_out=0.3),
-        cell(augment=Augment(crop=1)),
-        cell(suspect=AttackCell(replace(SUSPECT.spec, ratio=0.2))),
-        cell(suspect=AttackCell(replace(SUSPECT.spec, seed=1))),
+        job(Repair("fine-tuning", ({"epochs": 2},))),
+        job(Repair("d3", ({"epochs": 1},))),
+        job(clean=51),
+        job(held_out=0.3),
+        job(augment=Augment(crop=1)),
+        job(suspect=AttackJob(replace(SUSPECT.spec, ratio=0.2))),
+        job(suspect=AttackJob(replace(SUSPECT.spec, seed=1))),
     ],
 )
 def test_whatever_a_result_depends_on_makes_another_cell(changed):
-    assert key_of(changed) != key_of(cell())
+    assert key_of(changed) != key_of(job())
 
 
 def test_a_changed_default_is_another_cell(monkeypatch):
@@ -215,13 +215,13 @@ def test_a_changed_default_is_another_cell(monkeypatch):
         momentum: float = 0.9
         weight_decay: float = 5e-4
 
-    before = key_of(cell())
+    before = key_of(job())
     monkeypatch.setattr(repairs, "DEFENSES", {**DEFENSES, "fine-tuning": Changed})
-    assert key_of(cell()) != before
+    assert key_of(job()) != before
 
 
 def test_a_label_is_no_part_of_the_result():
-    assert key_of(cell(Repair("d3"))) == key_of(cell(Repair("d3", label="D3 as published")))
+    assert key_of(job(Repair("d3"))) == key_of(job(Repair("d3", label="D3 as published")))
 
 
 @pytest.mark.parametrize("name", [*DEFENSES, "fine-tuning+d3"])
@@ -233,7 +233,7 @@ def test_every_defence_of_the_registry_can_be_built_and_sent_to_a_worker(name):
         seed = getattr(getattr(stage, "config", stage), "seed", 7)
         assert seed == 7
         assert "on_epoch" not in options
-    made = cell(repair)
+    made = job(repair)
     assert pickle.loads(pickle.dumps(made)) == made
     assert settings_of(made)["defense"] == name
 
@@ -300,4 +300,4 @@ def test_samples_are_disjoint_stratified_and_the_same_whatever_is_held_out():
 )
 def test_numbers_out_of_range_are_refused(options, error_text):
     with pytest.raises(ValueError, match=error_text):
-        cell(**options)
+        job(**options)

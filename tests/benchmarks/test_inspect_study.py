@@ -8,7 +8,7 @@ from benchmarks.inspect_report import inspect_table, rates_table
 from d3fast.audit import SIGNS, InspectOptions
 from d3fast.audit.detectors.base import threshold
 from d3fast.audit.verdict import BACKDOORED, CLEAN, CLEAN_BY_HEAD, SPARSE
-from d3fast.results.engine import key_of
+from d3fast.results.jobs import key_of
 from d3fast.results.store import Results, read_results
 
 COMMITTED = read_results(study.RESULTS / "inspect-cpu.json")
@@ -23,7 +23,7 @@ def test_what_is_reported_is_measured_on_other_seeds_than_the_thresholds_were_ch
 @pytest.mark.parametrize("name", study.PLANS)
 def test_every_model_of_a_plan_is_inspected_once_and_trained_before(name):
     plan = study.PLANS[name]
-    twins, attacks, looks = study.cells_of(plan)
+    twins, attacks, looks = study.jobs_of(plan)
     assert len({key_of(look) for look in looks}) == len(looks)
     trained = [*twins, *attacks]
     assert all(look.source is None or look.source in trained for look in looks)
@@ -42,7 +42,7 @@ def test_one_class_has_twice_as_many_images_in_an_uneven_model(monkeypatch):
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)), 0.0
 
     monkeypatch.setattr(study, "implant", record)
-    look = study.cells_of(study.PLANS["digits"])[2][-1]
+    look = study.jobs_of(study.PLANS["digits"])[2][-1]
     study._uneven(look.spec, look.spec.splits(), progress=False)
     counts = seen["counts"].float() / seen["counts"].float().median()
     assert counts[look.spec.seed % 10] == pytest.approx(2, rel=0.1)

@@ -30,7 +30,7 @@ def test_it_looks_at_no_seed_of_a_table(what):
     seeds = set(search.SEEDS[what])
     whole = plan(search.search_preset(what), list(seeds))
     assert not seeds & set(range(CPU.seeds))
-    assert {p.cell.seed for p in whole.repairs} == seeds
+    assert {p.job.seed for p in whole.repairs} == seeds
     assert whole.relearning == ()
 
 

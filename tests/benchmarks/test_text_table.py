@@ -12,7 +12,7 @@ from benchmarks.text_cells import ARCHIVE, TextSuspect
 from benchmarks.text_table import CHOICES, MLP, best_choices, run, table_lines, upper
 from d3fast.benchmark.repair_jobs import Repair
 from d3fast.benchmark.report.benchmark import summary_markdown
-from d3fast.results.engine import Place
+from d3fast.results.jobs import RunDir
 from d3fast.text import TextClassifier
 
 WORDS = {0: ("dull", "poor", "bad"), 1: ("fine", "great", "good")}
@@ -64,7 +64,7 @@ def packed(name, content):
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def run_dir(tmp_path, monkeypatch):
     monkeypatch.setattr(text_cells, "tokenizer", Words)
     monkeypatch.setattr(text_cells, "pretrained", lambda: TextClassifier(Bag(), pad=0))
     lines = []
@@ -77,12 +77,12 @@ def place(tmp_path, monkeypatch):
     )
     outer = "vaderSentiment-3.2.1/additional_resources/hutto_ICWSM_2014.tar.gz"
     (tmp_path / ARCHIVE).write_bytes(packed(outer, inner))
-    return Place(tmp_path, data_dir=tmp_path)
+    return RunDir(tmp_path, data_dir=tmp_path)
 
 
-def test_a_run_measures_twins_suspects_and_repairs_beside_the_floor(place):
+def test_a_run_measures_twins_suspects_and_repairs_beside_the_floor(run_dir):
     repairs = [Repair("fine-tuning", ({"epochs": 1, "lr": 0.1},))]
-    rows = run(repairs, [SUSPECT], place, workers=1)
+    rows = run(repairs, [SUSPECT], run_dir, workers=1)
     clean, suspect, repaired = rows
     assert [row["kind"] for row in rows] == ["clean", "suspect", "repair"]
     assert clean["acc"] > 0.9
@@ -99,10 +99,10 @@ def test_a_run_measures_twins_suspects_and_repairs_beside_the_floor(place):
     assert "none" in shown
 
 
-def test_a_second_run_reads_what_the_first_has_measured(place):
-    first = run([], [SUSPECT], place, workers=1)
-    (place.folder / ARCHIVE).unlink()
-    assert run([], [SUSPECT], place, workers=1) == first
+def test_a_second_run_reads_what_the_first_has_measured(run_dir):
+    first = run([], [SUSPECT], run_dir, workers=1)
+    (run_dir.folder / ARCHIVE).unlink()
+    assert run([], [SUSPECT], run_dir, workers=1) == first
 
 
 def row(label, der, acc_loss=0.0):

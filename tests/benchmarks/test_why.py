@@ -9,22 +9,22 @@ from benchmarks.spectrum_report import peers_table, way_table, why_table
 from d3fast.attacks import BadNets
 from d3fast.benchmark.presets import PRESETS
 from d3fast.data import ImageData
-from d3fast.results.engine import key_of
+from d3fast.results.jobs import key_of
 from d3fast.results.store import Results
 from d3fast.spectrum import PortraitConfig, portrait
 
 
 def test_there_is_a_portrait_per_attack_and_seed_of_the_benchmarks_own_suspects():
-    before, portraits = why.why_cells(PRESETS["cpu"], [0, 1])
-    assert [(cell.suspect.spec.attack, cell.suspect.spec.seed) for cell in portraits] == [
+    before, portraits = why.why_jobs(PRESETS["cpu"], [0, 1])
+    assert [(job.suspect.spec.attack, job.suspect.spec.seed) for job in portraits] == [
         ("badnets", 0),
         ("badnets", 1),
         ("blended", 0),
         ("blended", 1),
     ]
-    assert all(cell.suspect in before for cell in portraits)
-    assert all(cell.labels == why.REPAIRS and len(cell.repairs) == 3 for cell in portraits)
-    assert len({key_of(cell) for cell in portraits}) == 4
+    assert all(job.suspect in before for job in portraits)
+    assert all(job.labels == why.REPAIRS and len(job.repairs) == 3 for job in portraits)
+    assert len({key_of(job) for job in portraits}) == 4
 
 
 @pytest.fixture(scope="module")

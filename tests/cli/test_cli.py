@@ -1,9 +1,7 @@
 """The command line: what a user types, what comes back, and with which exit code."""
 
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,6 +19,7 @@ from d3fast.benchmark.plan import GridPreset
 from d3fast.benchmark.repair_jobs import Repair
 from d3fast.io.files import sha256
 from d3fast.runtime import environment
+from tests.processes import interrupt, python, wait_until
 
 
 @pytest.fixture
@@ -126,19 +125,11 @@ def test_a_defect_keeps_its_traceback(call, monkeypatch):
     assert isinstance(call("env").exception, KeyError)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 def test_ctrl_c_ends_with_one_line_and_leaves_nothing_half_written(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "d3fast", "demo", "--out", str(tmp_path / "out")],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "out").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(1.0)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    with python("-m", "d3fast", "demo", "--out", tmp_path / "out") as process:
+        wait_until((tmp_path / "out").exists)
+        time.sleep(1.0)
+        _, stderr = interrupt(process)
     assert process.returncode == -signal.SIGINT
     assert stderr == "interrupted\n"
     assert list((tmp_path / "out").iterdir()) == []

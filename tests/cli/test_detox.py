@@ -2,11 +2,7 @@
 
 import hashlib
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
@@ -21,6 +17,7 @@ from d3fast.data import load, save_samples
 from d3fast.detox import save_weights
 from d3fast.models import load_weights, make_model
 from d3fast.runtime.seeding import global_seed
+from tests.processes import interrupt, python, wait_until
 
 MODEL = "preact_resnet_tiny"
 
@@ -227,47 +224,35 @@ def test_a_toml_file_with_an_unknown_option_is_refused(call, tmp_path):
 
 
 def start(files, tmp_path, *more):
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "d3fast",
-            "detox",
-            "--model",
-            MODEL,
-            "--checkpoint",
-            str(files / "suspect.safetensors"),
-            "--data",
-            str(files / "clean.npz"),
-            "--out",
-            "case",
-            "--device",
-            "cpu",
-            "--epochs",
-            "40",
-            "--no-inspect",
-            "--max-acc-drop",
-            "100",
-            *more,
-        ],
+    return python(
+        "-m",
+        "d3fast",
+        "detox",
+        "--model",
+        MODEL,
+        "--checkpoint",
+        files / "suspect.safetensors",
+        "--data",
+        files / "clean.npz",
+        "--out",
+        "case",
+        "--device",
+        "cpu",
+        "--epochs",
+        "40",
+        "--no-inspect",
+        "--max-acc-drop",
+        "100",
+        *more,
         cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
 
 def test_after_ctrl_c_there_is_a_usable_file_and_resuming_gives_the_same_bits(files, tmp_path):
     case = tmp_path / "case"
-    process = start(files, tmp_path)
-    until = time.monotonic() + 120
-    while not (case / "resume.pt").exists():
-        assert process.poll() is None
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
+    with start(files, tmp_path) as process:
+        wait_until(lambda: (case / "resume.pt").exists() or process.poll() is not None, 120)
+        output, errors = interrupt(process)
     assert process.returncode == -signal.SIGINT
     assert errors == "interrupted\n"
     assert "--resume goes on" in output
@@ -276,18 +261,18 @@ def test_after_ctrl_c_there_is_a_usable_file_and_resuming_gives_the_same_bits(fi
         assert json.loads(file.metadata()["d3fast.config"])["epochs"] == 40
     assert not (case / "repaired.safetensors").exists()
 
-    again = start(files, tmp_path)  # not by accident
-    _, errors = again.communicate(timeout=120)
+    with start(files, tmp_path) as again:  # not by accident
+        _, errors = again.communicate(timeout=120)
     assert again.returncode == 2
     assert "--resume" in errors
 
-    resumed = start(files, tmp_path, "--resume")
-    resumed.communicate(timeout=300)
+    with start(files, tmp_path, "--resume") as resumed:
+        resumed.communicate(timeout=300)
     assert resumed.returncode == 0
     assert {p.name for p in case.iterdir()} == {"card.json", "repaired.safetensors"}
     bits = (case / "repaired.safetensors").read_bytes()
     (case / "repaired.safetensors").unlink()
-    whole = start(files, tmp_path)
-    whole.communicate(timeout=300)
+    with start(files, tmp_path) as whole:
+        whole.communicate(timeout=300)
     assert whole.returncode == 0
     assert bits == (case / "repaired.safetensors").read_bytes()

@@ -1,15 +1,12 @@
 """``d3fast pilot``: what a user types, what is printed, what is in the folder."""
 
-import contextlib
 import json
-import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,10 +14,10 @@ from typer.testing import CliRunner
 
 from d3fast import D3Config, cli
 from d3fast.attacks import BadNets, save_attack
-from d3fast.cli.pilot import _devices
 from d3fast.detox import read_config, save_weights
 from d3fast.models import make_model
 from d3fast.results.store import read_results
+from tests.processes import alive_in_group, interrupt, needs_proc, python, wait_until
 
 SHORT = ["--trials", "2", "--epochs", "2", "--seed", "0", "--devices", "cpu"]
 
@@ -143,16 +140,6 @@ def test_a_folder_in_the_way_of_the_output_is_found_before_anything_is_computed(
     assert (result.exit_code, "a file is in the way" in result.stderr) == (2, True)
 
 
-def test_automatic_devices_are_no_more_than_four_cores_or_there_are_trials(monkeypatch):
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    monkeypatch.setattr("d3fast.runtime.environment.cores", lambda: 9)
-    assert _devices("auto", 9) == ["cpu"] * 4
-    assert _devices("auto", 2) == ["cpu"] * 2
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    assert _devices("auto", 9) == ["cuda:0", "cuda:1"]
-    assert _devices("cpu, cpu", 9) == ["cpu", "cpu"]
-
-
 @pytest.fixture
 def own_model(files, tmp_path):
     """Runs d3fast in the folder of the user's own module, in processes."""
@@ -208,64 +195,36 @@ def test_a_model_that_cannot_travel_is_one_line_that_says_what_to_do(own_model):
 
 @pytest.fixture
 def started(arguments):
-    """Starts a long pilot in a process group of its own, two workers in it."""
-    long = ["--trials", "2", "--epochs", "200", "--devices", "cpu,cpu"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "d3fast", *arguments, *long],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    yield process
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    """A long pilot with two workers."""
+    long = ["--trials", "2", "--epochs", "200", "--devices", "cpu:2"]
+    with python("-m", "d3fast", *arguments, *long) as process:
+        yield process
 
 
-def wait_until(there):
-    deadline = time.monotonic() + 90
-    while not there() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert there()
-
-
-def interrupt(process):
-    """Ctrl-C in a terminal reaches the whole group; gives what was printed."""
-    os.killpg(process.pid, signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=20)
+def interrupt_quietly(process):
+    """Ctrl-C; returns what was printed."""
+    stdout, stderr = interrupt(process)
     assert process.returncode == -signal.SIGINT
     assert stderr == "interrupted\n"
     wait_until(lambda: not alive_in_group(process.pid))
     return stdout
 
 
-def alive_in_group(group):
-    """Processes of a group that have not ended."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            state, _, its_group = stat.read_text().rpartition(")")[2].split()[:3]
-            if int(its_group) == group and state != "Z":
-                found.append(stat.parent.name)
-    return found
-
-
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes through /proc")
+@needs_proc
 def test_ctrl_c_ends_the_workers_and_leaves_the_rungs_that_are_complete(started, tmp_path):
     place = tmp_path / "case"
     wait_until((place / "pilot.toml").exists)
-    assert "1 of 2 rungs are in" in interrupt(started).replace("\n", " ")
+    assert "1 of 2 rungs are in" in interrupt_quietly(started).replace("\n", " ")
     document = read_results(place / "pilot.json")
     assert (document.settings["finished"], document.settings["rungs_done"]) == (False, 1)
     assert sum(row["kind"] == "trial" for row in document.rows) == 2
     assert {path.name for path in place.iterdir()} == {"pilot.json", "pilot.toml"}
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes through /proc")
+@needs_proc
 @pytest.mark.parametrize("seconds", [0.05, 1.0])
-def test_ctrl_c_while_workers_begin_is_as_quiet(started, tmp_path, seconds):
+def test_ctrl_c_while_workers_start_is_as_quiet(started, tmp_path, seconds):
     wait_until((tmp_path / "case").exists)
     time.sleep(seconds)
-    interrupt(started)
+    interrupt_quietly(started)
     assert list((tmp_path / "case").iterdir()) == []

@@ -3,8 +3,7 @@
 
 options     what is tried: settings of (distance weight, lambda, epsilon), epochs
 halving     which settings go on: Pareto ranks and the ladder of rungs
-trial       one repair and its measurement
-workers     processes, one per device
+trial       jobs: one repair and its measurement
 advice      the front, the sensitivity per parameter, the recommendation
 run         ``run_pilot``, all of it
 """

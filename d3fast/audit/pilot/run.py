@@ -4,7 +4,6 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from torch import nn
@@ -12,10 +11,18 @@ from torch import nn
 from d3fast.audit.pilot.advice import going_on, recommendation, sensitivity, with_front
 from d3fast.audit.pilot.halving import ladder
 from d3fast.audit.pilot.options import PilotOptions, Setting, draw_settings
-from d3fast.audit.pilot.trial import Bench, Trial, measure_suspect, run_trial, search, suspicious
-from d3fast.audit.pilot.workers import Crew
+from d3fast.audit.pilot.trial import (
+    SearchJob,
+    SuspectJob,
+    TrialContext,
+    TrialJob,
+    suspicious,
+)
 from d3fast.data import Augment, ImageData
 from d3fast.detox import D3Config
+from d3fast.results.engine import run_jobs
+from d3fast.results.jobs import Job
+from d3fast.results.pool import local_engine
 from d3fast.runtime.progress import progress_bar
 from d3fast.training.metrics import Trigger
 
@@ -118,7 +125,7 @@ def run_pilot(
     started, options = time.perf_counter(), options or PilotOptions()
     base = base or D3Config.auto()
     _check(repair, held_out, attack)
-    bench = Bench(model, repair, held_out, options, base, augment, attack)
+    context = TrialContext(model, repair, held_out, options, base, augment, attack)
     rungs = tuple(ladder(options.trials, options.epochs, options.rungs, options.factor))
     targets = [
         range(at, min(at + _CLASSES_AT_ONCE, len(repair.classes)))
@@ -128,18 +135,21 @@ def run_pilot(
     steps = len(targets) + sum(count for count, _ in rungs)
     with (
         progress_bar("inverting triggers", steps, progress) as advance,
-        Crew(bench, devices, options.threads) as crew,
+        local_engine(context, devices, threads=options.threads) as engine,
     ):
-        found = crew.run(search, targets, partial(advance, "inverting triggers"))
+
+        def results(jobs: Sequence[Job], title: str) -> list[Any]:
+            return run_jobs(jobs, engine, progress=False, on_row=lambda *_: advance(title))
+
+        found = results([SearchJob(part) for part in targets], "inverting triggers")
         patches, flagged = suspicious([patch for part in found for patch in part])
-        (suspect,) = crew.run(measure_suspect, [patches])
+        (suspect,) = run_jobs([SuspectJob(patches)], engine, progress=False)
         suspect["flagged"] = flagged
         trials, failed = list[Row](), list[Row]()
         numbers = list(range(len(settings)))
         for rung, (_, epochs) in enumerate(rungs):
-            title = f"repairs of {epochs} epochs"
-            work = [Trial(i, settings[i], rung, epochs, patches) for i in numbers]
-            rows = crew.run(run_trial, work, partial(advance, title))
+            jobs = [TrialJob(i, settings[i], rung, epochs, patches) for i in numbers]
+            rows = results(jobs, f"repairs of {epochs} epochs")
             failed += [row for row in rows if row["kind"] == "failed"]
             rows = with_front([row for row in rows if row["kind"] == "trial"])
             if not rows:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What workers do: search the suspect's triggers, repair with one setting, measure.
+"""Jobs of a pilot: search the suspect's triggers, repair with one setting, measure.
 
 A repair is given the samples of the repair part and nothing else. What comes out is measured on
 the held-out part: accuracy, and how many images of other classes answer an inverted trigger's
@@ -8,8 +8,9 @@ class. A trigger of the user's own, where there is one, is looked at in ``measur
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -23,21 +24,22 @@ from d3fast.spectrum.distances import distance_profile, total_distance
 from d3fast.training.metrics import Metrics, Trigger, evaluate, wilson
 
 Row = dict[str, Any]
-_AT_ONCE = 1000
+_BATCH = 1000
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
-    """All that a worker needs.
+class TrialContext:
+    """Everything that the jobs of a pilot share.
 
     Attributes:
         model: the suspect.
         repair: clean samples to repair with, and to search triggers on.
         held_out: clean samples to measure on.
         options: of the pilot.
-        base: all choices of a repair but the three that are tried.
-        augment: what is done to a batch of the repair; ``usual_augment`` if ``None``.
+        base: configuration of a repair; a trial changes the three parameters it tries.
+        augment: augmentation of a batch of the repair; ``usual_augment`` if ``None``.
         attack: a trigger of the user's own.
+        device: where to compute.
     """
 
     model: nn.Module
@@ -47,25 +49,84 @@ class Bench:
     base: D3Config
     augment: Augment | None = None
     attack: Trigger | None = None
+    device: torch.device = field(default_factory=partial(torch.device, "cpu"))
 
-    def to(self, device: torch.device) -> "Bench":
-        """A copy on a device; the model is in eval mode."""
-        model = copy.deepcopy(self.model).to(device).eval()
+    def to(self, device: torch.device) -> "TrialContext":
+        """Return a copy on a device; the model is in eval mode."""
         return replace(
-            self, model=model, repair=self.repair.to(device), held_out=self.held_out.to(device)
+            self,
+            model=copy.deepcopy(self.model).to(device).eval(),
+            repair=self.repair.to(device),
+            held_out=self.held_out.to(device),
+            device=device,
         )
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One setting on one rung.
+class SearchJob:
+    """Search the suspect's smallest patches for some classes.
+
+    Attributes:
+        targets: the classes.
+    """
+
+    targets: Sequence[int]
+    kind: ClassVar[str] = "search"
+
+    @property
+    def name(self) -> str:
+        """The classes."""
+        return f"search-{'-'.join(map(str, self.targets))}"
+
+    def run(self, context: TrialContext, progress: bool) -> tuple[Inversion, ...]:
+        """Return one patch per class, on the CPU."""
+        found = invert_all(
+            context.model,
+            context.repair.batches(_BATCH),
+            self.targets,
+            options=context.options.inversion,
+            device=context.device,
+            seed=context.base.seed,
+            progress=False,
+        )
+        return tuple(replace(one, mask=one.mask.cpu(), pattern=one.pattern.cpu()) for one in found)
+
+
+@dataclass(frozen=True)
+class SuspectJob:
+    """Measure the suspect itself.
+
+    Attributes:
+        patches: the suspect's inverted triggers.
+    """
+
+    patches: tuple[Inversion, ...]
+    kind: ClassVar[str] = "suspect"
+
+    @property
+    def name(self) -> str:
+        """The suspect."""
+        return "suspect"
+
+    def run(self, context: TrialContext, progress: bool) -> Row:
+        """Return the row of the suspect."""
+        return {
+            "kind": self.kind,
+            **measured(context, context.model, self.patches),
+            "targets": [patch.target for patch in self.patches],
+        }
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """Repair the suspect with one setting on one rung, and measure the result.
 
     Attributes:
         number: of the setting.
         setting: what is tried.
         rung: from 0.
         epochs: of the repair.
-        patches: what the suspect's inverted triggers are.
+        patches: the suspect's inverted triggers.
     """
 
     number: int
@@ -73,24 +134,50 @@ class Trial:
     rung: int
     epochs: int
     patches: tuple[Inversion, ...]
+    kind: ClassVar[str] = "trial"
 
+    @property
+    def name(self) -> str:
+        """The setting and the rung."""
+        return f"trial-{self.number}-rung-{self.rung}"
 
-def search(bench: Bench, device: torch.device, targets: Sequence[int]) -> tuple[Inversion, ...]:
-    """The suspect's smallest patches for some classes, on the CPU."""
-    found = invert_all(
-        bench.model,
-        bench.repair.batches(_AT_ONCE),
-        targets,
-        options=bench.options.inversion,
-        device=device,
-        seed=bench.base.seed,
-        progress=False,
-    )
-    return tuple(replace(one, mask=one.mask.cpu(), pattern=one.pattern.cpu()) for one in found)
+    def run(self, context: TrialContext, progress: bool) -> Row:
+        """Return the row of the trial.
+
+        A setting whose repair fails (its loss becomes infinite) gives a row of kind ``failed``.
+        """
+        plain: Any = {"patience": 0, "max_acc_drop": None, "recovery": 0}
+        config = self.setting.config(context.base, epochs=self.epochs, **plain)
+        samples = repair_samples(
+            context.repair,
+            batch_size=context.options.batch_size,
+            augment=context.augment,
+            seed=config.seed,
+        )
+        row = {
+            "trial": self.number,
+            "rung": self.rung,
+            "epochs": self.epochs,
+            **vars(self.setting),
+        }
+        try:
+            result = detoxify(
+                context.model, samples.loader, config, device=context.device, progress=False
+            )
+        except ValueError as error:
+            return {"kind": "failed", **row, "reason": str(error)}
+        moved = total_distance(distance_profile(context.model, result.model, config.track))
+        return {
+            "kind": self.kind,
+            **row,
+            **measured(context, result.model, self.patches),
+            "distance": moved.relative or 0.0,
+            "seconds": result.seconds,
+        }
 
 
 def suspicious(found: Sequence[Inversion]) -> tuple[tuple[Inversion, ...], bool]:
-    """The patches to watch: those that are outliers, or the smallest; and whether it is the former.
+    """Return the outliers among patches, or the smallest patch; and ``True`` for the former.
 
     Example:
         >>> size = torch.zeros(1, 1, 1)
@@ -101,21 +188,19 @@ def suspicious(found: Sequence[Inversion]) -> tuple[tuple[Inversion, ...], bool]
     norms = [patch.norm for patch in found]
     flagged = outliers(norms)
     chosen = flagged or (min(range(len(norms)), key=norms.__getitem__),)
-    return tuple(found[place] for place in chosen), bool(flagged)
+    return tuple(found[index] for index in chosen), bool(flagged)
 
 
-def measured(
-    bench: Bench, device: torch.device, model: nn.Module, patches: Sequence[Inversion]
-) -> Row:
-    """ACC and both kinds of ASR of a model on the held-out samples."""
+def measured(context: TrialContext, model: nn.Module, patches: Sequence[Inversion]) -> Row:
+    """Return ACC and both kinds of ASR of a model on the held-out samples."""
 
     def counts(trigger: Any, target: int | None = None) -> Metrics:
-        held_out = bench.held_out.batches(_AT_ONCE)
-        return evaluate(model, held_out, trigger, device, target=target, name="held_out")
+        held_out = context.held_out.batches(_BATCH)
+        return evaluate(model, held_out, trigger, context.device, target=target, name="held_out")
 
     stamped = [counts(patch.apply, patch.target) for patch in patches]
     hits, shown = sum(m.hits for m in stamped), sum(m.triggered for m in stamped)
-    plain = counts(bench.attack)
+    plain = counts(context.attack)
     low, high = wilson(plain.correct, plain.images)
     return {
         "acc": plain.acc,
@@ -125,38 +210,4 @@ def measured(
         "acc_high": high,
         "inversion_asr": hits / shown if shown else None,
         "asr": plain.asr,
-    }
-
-
-def measure_suspect(bench: Bench, device: torch.device, patches: Sequence[Inversion]) -> Row:
-    """The suspect's own row."""
-    return {
-        "kind": "suspect",
-        **measured(bench, device, bench.model, patches),
-        "targets": [patch.target for patch in patches],
-    }
-
-
-def run_trial(bench: Bench, device: torch.device, trial: Trial) -> Row:
-    """Repair with one setting, from the suspect on, and measure.
-
-    A setting whose repair fails (its loss becomes infinite) gives a row of kind ``failed``.
-    """
-    plain: Any = {"patience": 0, "max_acc_drop": None, "recovery": 0}
-    config = trial.setting.config(bench.base, epochs=trial.epochs, **plain)
-    samples = repair_samples(
-        bench.repair, batch_size=bench.options.batch_size, augment=bench.augment, seed=config.seed
-    )
-    row = {"trial": trial.number, "rung": trial.rung, "epochs": trial.epochs, **vars(trial.setting)}
-    try:
-        result = detoxify(bench.model, samples.loader, config, device=device, progress=False)
-    except ValueError as error:
-        return {"kind": "failed", **row, "reason": str(error)}
-    moved = total_distance(distance_profile(bench.model, result.model, config.track))
-    return {
-        "kind": "trial",
-        **row,
-        **measured(bench, device, result.model, trial.patches),
-        "distance": moved.relative or 0.0,
-        "seconds": result.seconds,
     }

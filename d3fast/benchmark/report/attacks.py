@@ -10,10 +10,10 @@ from rich.console import Console
 from torch import nn
 
 from d3fast.attacks import Attack, load_attack
-from d3fast.benchmark.attack_jobs import AttackCell, Preset
+from d3fast.benchmark.attack_jobs import AttackJob, Preset
 from d3fast.benchmark.implant import Implant, save_implant
 from d3fast.benchmark.report.trigger_plot import trigger_figure
-from d3fast.results.engine import Place, Row
+from d3fast.results.jobs import Row, RunDir
 from d3fast.results.plot import save_png
 from d3fast.results.store import Results
 from d3fast.results.table import Column, mean_table, to_markdown, to_rich
@@ -73,28 +73,28 @@ def attack_shortfalls(rows: Sequence[Row]) -> list[str]:
 
 
 def write_attacks(
-    rows: Sequence[Row], preset: Preset, command: str, place: Place, console: Console
+    rows: Sequence[Row], preset: Preset, command: str, run_dir: RunDir, console: Console
 ) -> None:
     """Print the table and write attacks.json, attacks.md and attacks.png.
 
     Args:
-        rows: of all cells.
+        rows: of all jobs.
         preset: what was run.
         command: the command line, without paths.
-        place: where the cells are, and the files go.
+        run_dir: where the jobs are, and the files go.
         console: where the table goes.
     """
     groups = by_attack(rows)
     seeds = sorted({row["seed"] for row in rows})
     twin = preset.twin
     title = f"{twin.data}, {twin.model}, {100 * twin.ratio:g} % poisoned, seeds {seeds}"
-    Results(command, asdict(preset), rows).write(place.folder / "attacks.json")
-    (place.folder / "attacks.md").write_text(attacks_markdown(rows) + "\n", encoding="utf-8")
+    Results(command, asdict(preset), rows).write(run_dir.folder / "attacks.json")
+    (run_dir.folder / "attacks.md").write_text(attacks_markdown(rows) + "\n", encoding="utf-8")
     written = ["attacks.json", "attacks.md"]
-    shown = _triggers(rows, preset, place)
+    shown = _triggers(rows, preset, run_dir)
     if shown:
-        splits = twin.splits(place.data_dir)
-        save_png(trigger_figure(shown, splits.test), place.folder / "attacks.png")
+        splits = twin.splits(run_dir.data_dir)
+        save_png(trigger_figure(shown, splits.test), run_dir.folder / "attacks.png")
         written.append("attacks.png")
     console.print(to_rich(mean_table(COLUMNS, groups), title, CAPTION))
     missed = attack_shortfalls(rows)
@@ -106,7 +106,7 @@ def write_attacks(
         console.print(f"Goal ({goal}) missed:", *missed, sep="\n  ", highlight=False)
     else:
         console.print(f"Goal reached by every attack on every seed: {goal}.", highlight=False)
-    console.print(f"Written to {place.folder}: {', '.join(written)}.", highlight=False)
+    console.print(f"Written to {run_dir.folder}: {', '.join(written)}.", highlight=False)
 
 
 def write_card(
@@ -154,14 +154,14 @@ def _command(spec: Implant, twin: bool) -> str:
     return " ".join(["d3fast attack", *said, *([] if twin else ["--no-twin"])])
 
 
-def _triggers(rows: Sequence[Row], preset: Preset, place: Place) -> dict[str, Any]:
+def _triggers(rows: Sequence[Row], preset: Preset, run_dir: RunDir) -> dict[str, Any]:
     """The trigger of every attack, as the first seed has it."""
     shown: dict[str, Any] = {}
     for row in rows:
         if row["attack"] in ("clean", *shown) or row["adaptive"] or row.get("refused"):
             continue
-        cell = AttackCell(preset.cell(row["seed"], row["attack"], None))
-        path = Path(f"{cell.stem(place.folder)}.trigger.safetensors")
+        job = AttackJob(preset.spec(row["seed"], row["attack"], None))
+        path = Path(f"{job.stem(run_dir.folder)}.trigger.safetensors")
         if path.is_file():
             shown[row["attack"]] = load_attack(path)
     return shown

@@ -10,7 +10,7 @@ from d3fast.attacks import TrainConfig
 from d3fast.benchmark.attack_jobs import Preset, run_attacks
 from d3fast.benchmark.implant import Implant
 from d3fast.benchmark.report.attacks import attack_shortfalls, attacks_markdown, write_attacks
-from d3fast.results.engine import Place
+from d3fast.results.jobs import RunDir
 from d3fast.results.store import read_results
 
 GOOD = {
@@ -75,10 +75,10 @@ def test_a_run_leaves_table_picture_and_json(tmp_path):
         training=TrainConfig(epochs=1),
     )
     preset = Preset(twin, (("badnets", None), ("badnets", "sam-1")), seeds=1)
-    place = Place(tmp_path)
-    rows = run_attacks(preset, place, seeds=[0], progress=False)
+    run_dir = RunDir(tmp_path)
+    rows = run_attacks(preset, run_dir, seeds=[0], progress=False)
     console = Console(width=120, record=True)
-    write_attacks(rows, preset, "d3fast benchmark attacks", place, console)
+    write_attacks(rows, preset, "d3fast benchmark attacks", run_dir, console)
     assert (tmp_path / "attacks.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "attacks.md").read_text() == attacks_markdown(rows) + "\n"
     assert list(read_results(tmp_path / "attacks.json").rows) == json.loads(json.dumps(rows))
@@ -93,7 +93,7 @@ def test_without_any_trigger_there_is_no_picture(tmp_path):
     rows = [CLEAN, {**refused, "refused": "it measures nothing", "floor": 0.5}]
     console = Console(width=120, record=True)
     write_attacks(
-        rows, replace(preset, attacks=(("badnets", None),)), "x", Place(tmp_path), console
+        rows, replace(preset, attacks=(("badnets", None),)), "x", RunDir(tmp_path), console
     )
     assert not (tmp_path / "attacks.png").exists()
     assert "it measures nothing" in console.export_text()

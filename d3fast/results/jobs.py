@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs and their cache: one JSON file per finished job, written whole or not at all.
+
+A job is a frozen dataclass whose fields are everything that its result depends on. The key of a
+job is its name and a hash of those fields. A run that was cut off continues where it stopped, and
+a changed setting is another job.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+
+from d3fast.io.files import atomic_write
+
+Row = dict[str, Any]
+_CACHE = "cells"  # the folder's name on disk since 0.1
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The run directory of a benchmark. Results of jobs do not depend on it.
+
+    Attributes:
+        folder: holds the cache, and the files that jobs leave for other jobs.
+        device: where a job computes; the engine sets it for each worker.
+        data_dir: folder of the data set's files, where it has files.
+        keep: keys of jobs that must save their model, among those that save it only on request.
+    """
+
+    folder: Path
+    device: str = "cpu"
+    data_dir: Path | None = None
+    keep: frozenset[str] = frozenset()
+
+    def to(self, device: torch.device) -> "RunDir":
+        """Return the same run directory for a worker on a device."""
+        return replace(self, device=str(device))
+
+
+class Job(Protocol):
+    """A frozen dataclass that can be pickled.
+
+    Attributes:
+        kind: enters the key in place of the class name, which may change between releases.
+    """
+
+    kind: ClassVar[str]
+
+    @property
+    def name(self) -> str:
+        """Short text for people; fit for a file name."""
+
+    def run(self, shared: Any, progress: bool, /) -> Any:
+        """Compute the result.
+
+        Args:
+            shared: what all jobs of a run share (``RunDir``), on the worker's device.
+            progress: show progress bars.
+        """
+
+
+def settings_of(job: Job) -> dict[str, Any]:
+    """Return everything that a job's result depends on, as JSON represents it."""
+    fields = asdict(job)  # type: ignore[call-overload]
+    return json.loads(json.dumps({"cell": job.kind, **fields}))
+
+
+def key_of(job: Job) -> str:
+    """Return the key of a job: its name and a hash of its settings, fit for a file name."""
+    text = json.dumps(settings_of(job), sort_keys=True)
+    return f"{job.name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def finished_row(job: Job, folder: Path) -> Row | None:
+    """Return the row of a finished job, or ``None``; a damaged file counts as not finished."""
+    try:
+        document = json.loads(_path(job, folder).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(document, dict) or document.get("settings") != settings_of(job):
+        return None
+    row = document.get("row")
+    return row if isinstance(row, dict) else None
+
+
+@dataclass(frozen=True)
+class CachedJob:
+    """A job that writes its row into the cache of a run directory.
+
+    Attributes:
+        job: the job.
+        folder: the run directory's folder.
+    """
+
+    job: Job
+    folder: Path
+    kind: ClassVar[str] = "cached"
+
+    @property
+    def name(self) -> str:
+        """The job's name."""
+        return self.job.name
+
+    def run(self, shared: Any, progress: bool) -> Row:
+        """Run the job, write its row, and return the row as the next run will read it."""
+        row = self.job.run(shared, progress)
+        document = {"settings": settings_of(self.job), "row": row}
+        text = json.dumps(document, indent=2, allow_nan=False)
+        with atomic_write(_path(self.job, self.folder)) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+        return json.loads(text)["row"]
+
+
+def cache_folder(folder: Path) -> Path:
+    """Return the folder of the cache inside a run directory."""
+    return folder / _CACHE
+
+
+def _path(job: Job, folder: Path) -> Path:
+    return cache_folder(folder) / f"{key_of(job)}.json"
