@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Defences with one call signature, in one registry.
+"""Defences with one call signature, listed in the registry ``DEFENSES``.
 
-To add one, add a file with a dataclass of the shape of ``Defense`` and a row to ``DEFENSES``.
+To add a defence, add a file with a dataclass that implements ``Defense``, a row to ``DEFENSES`` and
+a row to ``tests/defenses/test_contract.py``.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ANP, adversarial neuron pruning: take out the channels whose disturbance hurts most.
+"""ANP, adversarial neuron pruning: prune the channels that are most sensitive to perturbation.
 
     min over m in [0, 1]^n of   alpha * CE(m, 0, 0)  +  (1 - alpha) * max CE(m, delta, xi)
                                             over delta, xi in [-eps, eps]^n
 
 where channel i of every batch norm has weight (m_i + delta_i) * gamma_i and bias
-(1 + xi_i) * beta_i. A backdoor's channels are silent on clean data but steer the answer once
-amplified, so the minimisation closes their masks. Channels with a small mask are pruned then:
-their gamma becomes 0, their bias stays.
-
-How small is decided on held-out clean samples, as ``ANP`` says.
+(1 + xi_i) * beta_i. The channels of a backdoor are inactive on clean data but change the
+prediction once amplified, so the minimisation drives their masks to 0. Channels whose mask is
+below a threshold are pruned: their gamma becomes 0, their bias stays. The threshold is chosen on
+held-out clean samples; see ``ANP``.
 """
 
 from collections.abc import Iterable, Iterator
@@ -29,7 +28,6 @@ from d3fast.training.loaders import class_scores, yields_nothing
 from d3fast.training.loop import Epoch, Loss, fit
 from d3fast.training.metrics import evaluate
 
-# Thresholds that are tried, in this order.
 THRESHOLDS = tuple(k / 20 for k in range(1, 21))
 
 
@@ -37,35 +35,35 @@ THRESHOLDS = tuple(k / 20 for k in range(1, 21))
 class ANP:
     """Adversarial neuron pruning (Wu, Wang, NeurIPS 2021).
 
-    ``eps``, ``alpha``, the one inner step, learning rate, momentum and ``steps`` are published.
-    The paper prunes masks below 0.2 on its own networks; here the threshold grows from 0.05 in
-    steps of 0.05 while the accuracy on ``clean_val`` stays within ``max_acc_drop`` of the
-    suspect's. Its default leaves a little more than the 1.5 points that the paper reports to lose.
+    The defaults of ``eps``, ``alpha``, ``inner_steps``, ``lr``, ``momentum`` and ``steps`` are the
+    published ones. The paper prunes masks below 0.2 on its own networks; here the threshold grows
+    from 0.05 in steps of 0.05 while the accuracy on ``clean_val`` stays within ``max_acc_drop`` of
+    the suspect's. The default of 0.02 is slightly above the loss of 1.5 points that the paper
+    reports.
 
-    During the search batch norm normalises by the batch and remembers nothing, as in the public
-    code; all else is in eval mode. The paper leaves that open. By running statistics a disturbed
-    layer would change the scale of every later one, and masks close on that instead of on the
-    backdoor. Gammas are all that changes. A norm whose gamma is frozen is left alone, and so is
-    the bias of every channel.
+    During the search batch norm uses batch statistics without updating its running statistics, as
+    in the public code; all other modules are in eval mode. The paper does not specify this. With
+    running statistics a perturbed layer would change the scale of every later layer, and the masks
+    would react to that instead of the backdoor. Only trainable gammas change.
 
-    History has one record per pass over ``clean_train``, of the search: its loss is the objective
-    above, its accuracy that under the masks. ``on_epoch`` gets the model with gammas times masks.
+    The history has one record per pass over ``clean_train``: the loss is the objective above, the
+    accuracy that of the masked model. ``on_epoch`` gets the model with gammas times masks.
 
     Args:
         eps: bound of the perturbations.
-        alpha: weight of the undisturbed loss, in [0, 1].
-        inner_steps: steps of sign ascent from a random start, each of eps / inner_steps and cut
-            off at eps, as in the formula; the public code lets them pass it.
+        alpha: weight of the unperturbed loss, in [0, 1].
+        inner_steps: steps of sign ascent from a random start, each of length eps / inner_steps.
+            The result is clipped to [-eps, eps], as in the formula; the public code does not clip.
         lr: learning rate of the masks.
         momentum: momentum of the masks.
-        steps: batches in all, going round ``clean_train``.
-        max_acc_drop: accuracy that pruning may cost, as a fraction.
-        seed: of the random starts.
+        steps: number of batches in total, over repeated passes of ``clean_train``.
+        max_acc_drop: accuracy that pruning may cost, as a fraction in [0, 1].
+        seed: draws the random starts.
         on_epoch: called after every pass with its record and the model in eval mode.
 
     Raises:
-        ValueError: a number out of range. When called: no ``clean_val``; a model without batch
-            norm that has weights to train; what ``fit`` raises.
+        ValueError: an option out of range. When called: no ``clean_val``; a model without a
+            trainable batch-norm weight; see also ``fit``.
 
     Example:
         >>> model = nn.Sequential(
@@ -105,15 +103,14 @@ class ANP:
         device: str | torch.device | None = None,
         progress: bool = True,
     ) -> DefenseResult:
-        """Prune a copy of the model; see ``Defense``. ``clean_val`` must be given."""
+        """Prune a copy of the model; see ``Defense``. ``clean_val`` is required."""
         if clean_val is None:
             raise ValueError("ANP chooses its threshold on clean_val, got None")
-        held_out = clean_val
 
-        def work(repaired: nn.Module, where: torch.device) -> tuple[Epoch, ...]:
+        def work(repaired: nn.Module, device: torch.device) -> tuple[Epoch, ...]:
             neurons = Neurons(repaired)
-            history = self._search(neurons, clean_train, where, progress)
-            prune(neurons, held_out, self.max_acc_drop)
+            history = self._search(neurons, clean_train, device, progress)
+            prune(neurons, clean_val, self.max_acc_drop)
             return history
 
         return on_copy(model, device, work, self.seed)
@@ -125,7 +122,7 @@ class ANP:
         device: torch.device,
         progress: bool,
     ) -> tuple[Epoch, ...]:
-        """Minimise over the masks in place."""
+        """Minimise the objective over ``neurons.masks`` in place."""
         draw = generator(self.seed, "anp perturbations")
 
         def gradients(
@@ -134,13 +131,13 @@ class ANP:
             with _batch_statistics(model):
                 delta, xi = self.perturbation(neurons, inputs, labels, loss, draw)
                 logits = neurons.scores(inputs, neurons.masks)
-                disturbed = neurons.scores(inputs, neurons.masks + delta, xi)
-            held = labels.clamp(0, logits.shape[1] - 1)
-            value = self.alpha * loss(logits, held) + (1 - self.alpha) * loss(disturbed, held)
+                perturbed = neurons.scores(inputs, neurons.masks + delta, xi)
+            valid = labels.clamp(0, logits.shape[1] - 1)
+            value = self.alpha * loss(logits, valid) + (1 - self.alpha) * loss(perturbed, valid)
             (neurons.masks.grad,) = torch.autograd.grad(value, [neurons.masks])
             return logits, labels, value
 
-        def masked(record: Epoch, model: nn.Module) -> None:
+        def report(record: Epoch, model: nn.Module) -> None:
             if self.on_epoch is not None:
                 neurons.write(neurons.masks.detach())
                 self.on_epoch(record, model)
@@ -155,7 +152,7 @@ class ANP:
             optimizer,
             epochs=-(-self.steps // batches),
             device=device,
-            on_epoch=masked,
+            on_epoch=report,
             title="ANP: masks",
             progress=progress,
             gradients=gradients,
@@ -164,40 +161,44 @@ class ANP:
     def perturbation(
         self, neurons: "Neurons", inputs: Tensor, labels: Tensor, loss: Loss, draw: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Perturbations (n,) of weights and biases that raise the loss, within ``eps``.
+        """Find perturbations of weights and biases, within ``eps``, that raise the loss.
 
         Args:
-            neurons: the channels with their masks; nothing of them is changed.
+            neurons: the channels with their masks; they are not changed.
             inputs: one batch.
-            labels: its labels (N,).
-            loss: (logits, labels) to a 0-dim tensor.
-            draw: where the random start comes from.
+            labels: (N,) int64.
+            loss: (logits, labels) -> 0-dim tensor.
+            draw: a CPU generator that draws the random start.
+
+        Returns:
+            delta (n,) and xi (n,).
         """
         masks = neurons.masks.detach()
         start = torch.rand(2, len(masks), generator=draw).to(masks)
-        moved = self.eps * (2 * start - 1)  # row 0 delta, row 1 xi
+        perturbation = self.eps * (2 * start - 1)  # row 0 delta, row 1 xi
         for _ in range(self.inner_steps):
-            moved.requires_grad_()
-            logits = neurons.scores(inputs, masks + moved[0], moved[1])
+            perturbation.requires_grad_()
+            logits = neurons.scores(inputs, masks + perturbation[0], perturbation[1])
             value = loss(logits, labels.clamp(0, logits.shape[1] - 1))
-            (slope,) = torch.autograd.grad(value, [moved])
+            (gradient,) = torch.autograd.grad(value, [perturbation])
             step = self.eps / self.inner_steps
-            moved = (moved.detach() + step * slope.sign()).clamp(-self.eps, self.eps)
-        return moved[0], moved[1]
+            perturbation = perturbation.detach() + step * gradient.sign()
+            perturbation = perturbation.clamp(-self.eps, self.eps)
+        return perturbation[0], perturbation[1]
 
 
 class Neurons:
-    """The batch-norm channels of a model, each with a mask that starts at 1.
+    """Batch-norm channels of a model, each with a mask that starts at 1.
 
     Args:
         model: on its device already.
 
     Attributes:
         model: the model.
-        masks: (n,), of all norms one after the other, in the order of ``named_modules``.
+        masks: (n,) masks of all norms, concatenated in the order of ``named_modules``.
 
     Raises:
-        ValueError: no batch norm with a weight that is trained.
+        ValueError: the model has no batch norm with a trainable weight.
 
     Example:
         >>> Neurons(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))).masks
@@ -217,13 +218,19 @@ class Neurons:
         if not self._norms:
             raise ValueError(
                 f"ANP prunes channels of batch norm, and {type(model).__name__} has no batch norm "
-                "with a weight that may change"
+                "with a trainable weight"
             )
         self._gammas = torch.cat([norm.weight.detach() for norm in self._norms.values()])
         self.masks = torch.ones_like(self._gammas).requires_grad_()
 
     def scores(self, inputs: Tensor, factors: Tensor, xi: Tensor | None = None) -> Tensor:
-        """Class scores with weights (n,) times factors and biases times 1 + xi; 0 if ``None``."""
+        """Return class scores (N, classes) with weights times factors and biases times 1 + xi.
+
+        Args:
+            inputs: one batch.
+            factors: (n,) factors of the batch-norm weights.
+            xi: (n,) relative changes of the biases; 0 if ``None``.
+        """
         changed = {}
         for name, gamma in zip(self._norms, self._per_norm(factors * self._gammas), strict=True):
             changed[f"{name}.weight"] = gamma
@@ -236,14 +243,14 @@ class Neurons:
 
     @torch.no_grad()
     def write(self, factors: Tensor) -> None:
-        """Put the weights (n,) times factors into the model."""
+        """Write the weights times factors (n,) into the model."""
         gammas = self._per_norm(factors * self._gammas)
         for norm, gamma in zip(self._norms.values(), gammas, strict=True):
             norm.weight.copy_(gamma)
 
     @torch.no_grad()
     def clip(self, *_: Any) -> None:
-        """Put masks that a step took out of [0, 1] back; a hook of that step."""
+        """Clip the masks to [0, 1]; a post hook of the optimizer step."""
         self.masks.clamp_(0, 1)
 
     def _per_norm(self, channels: Tensor) -> tuple[Tensor, ...]:
@@ -251,9 +258,9 @@ class Neurons:
 
 
 def prune(neurons: Neurons, clean_val: Iterable[Any], max_acc_drop: float) -> float | None:
-    """Prune masks below the largest threshold that clean accuracy allows, in place.
+    """Prune channels below the largest threshold that clean accuracy allows, in place.
 
-    The threshold grows until one costs too much; 1.0 is the last.
+    The threshold grows along ``THRESHOLDS`` until the accuracy drops too far.
 
     Args:
         neurons: the channels with their masks.
@@ -261,7 +268,7 @@ def prune(neurons: Neurons, clean_val: Iterable[Any], max_acc_drop: float) -> fl
         max_acc_drop: accuracy that pruning may cost, as a fraction.
 
     Returns:
-        The threshold; ``None`` where even the smallest costs too much and nothing is pruned.
+        The threshold; ``None`` if even the smallest costs too much and nothing is pruned.
     """
     masks = neurons.masks.detach()
     kept, chosen = torch.ones_like(masks), None
@@ -272,7 +279,7 @@ def prune(neurons: Neurons, clean_val: Iterable[Any], max_acc_drop: float) -> fl
         if not torch.equal(tried, kept):
             neurons.write(tried)
             after = evaluate(neurons.model, clean_val, None, name="clean_val")
-            # Counts, so that rounding decides nothing.
+            # Compare counts: rates would round.
             if before.correct - after.correct > max_acc_drop * before.images + 1e-9:
                 break
         kept, chosen = tried, threshold
@@ -282,7 +289,7 @@ def prune(neurons: Neurons, clean_val: Iterable[Any], max_acc_drop: float) -> fl
 
 @contextmanager
 def _batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Batch norm normalises by the batch and does not remember it; the rest is in eval mode."""
+    """Use batch statistics without updating the running ones; other modules in eval mode."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     tracked = [norm.track_running_stats for norm in norms]
     model.eval()
@@ -297,7 +304,7 @@ def _batch_statistics(model: nn.Module) -> Iterator[None]:
 
 
 class _Scorer(nn.Module):
-    """A model whose answer is checked."""
+    """Model whose outputs are checked to be (N, classes)."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -308,19 +315,19 @@ class _Scorer(nn.Module):
 
 
 class _FirstBatches:
-    """A loader that stops after so many batches in all passes together."""
+    """Loader that ends after a total number of batches over all passes."""
 
     def __init__(self, loader: Iterable[Any], batches: int) -> None:
-        self.loader, self.left = loader, batches
+        self.loader, self.remaining = loader, batches
 
     def __iter__(self) -> Iterator[Any]:
-        for batch in islice(self.loader, self.left):
-            self.left -= 1
+        for batch in islice(self.loader, self.remaining):
+            self.remaining -= 1
             yield batch
 
 
 def _count(loader: Any) -> int:
-    """Batches of one pass; a loader that does not know is asked for them."""
+    """Return the number of batches per pass; a loader without a length is iterated once."""
     try:
         batches = len(loader)
     except TypeError:

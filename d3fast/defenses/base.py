@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every defence has: a call that turns a suspect model into a repaired copy.
+"""Interface of the defences, and the parts that most of them share.
 
-A defence is a frozen dataclass of options. Its call receives clean samples and nothing else: no
-test data and no trigger reach it, so no choice inside it can look at them.
+A defence is a frozen dataclass of options; calling it turns a suspect model into a repaired copy.
+It receives clean samples only: no test data and no trigger, so no choice can depend on them.
 
-``on_copy`` is the frame of every such call, ``tune`` the fine-tuning that most of them contain.
+``on_copy`` copies, times and checks the model around every repair. ``tune`` is the fine-tuning of
+the defences that use SGD.
 """
 
 import copy
@@ -27,11 +28,11 @@ Work = Callable[[nn.Module, torch.device], tuple[Epoch, ...]]
 
 @dataclass(frozen=True)
 class DefenseResult:
-    """What a defence gives back.
+    """Result of a repair.
 
     Attributes:
         model: the repaired copy, in eval mode.
-        history: one record per epoch; empty where nothing is trained.
+        history: one record per epoch; empty if nothing was trained.
         seconds: wall-clock time of the repair.
     """
 
@@ -41,7 +42,7 @@ class DefenseResult:
 
 
 class Defense(Protocol):
-    """The shape of every defence."""
+    """Interface of every defence."""
 
     def __call__(
         self,
@@ -56,10 +57,9 @@ class Defense(Protocol):
 
         Args:
             model: the suspect; it is not changed.
-            clean_train: yields (inputs, labels) of clean samples, afresh in every epoch.
-            clean_val: the same of held-out clean samples, for choices inside the defence and
-                for the record.
-            device: where to compute; where the model is if ``None``.
+            clean_train: yields (inputs, labels) of clean samples; iterated once per epoch.
+            clean_val: held-out clean samples, for choices inside the defence and for the record.
+            device: where to compute; the device of the model if ``None``.
             progress: show a progress bar.
         """
 
@@ -67,36 +67,35 @@ class Defense(Protocol):
 def on_copy(
     model: nn.Module, device: str | torch.device | None, work: Work, seed: int
 ) -> DefenseResult:
-    """Let ``work`` repair a copy of the model in place, and time it.
+    """Repair a copy of the model with ``work`` and time it.
 
     Args:
         model: the suspect; it is not changed.
-        device: where to compute; where the model is if ``None``.
-        work: gets the copy and the device, gives the history.
-        seed: of torch's global generators meanwhile, from which dropout draws its masks and a
-            loader that shuffles its order; their state is put back.
+        device: where to compute; the device of the model if ``None``.
+        work: repairs the copy in place; (copy, device) -> history.
+        seed: seeds torch's global generators during the repair; their state is restored after.
 
     Returns:
         The copy in eval mode, the history, the seconds.
 
     Raises:
-        ValueError: NaN or inf in the weights, before or after.
+        ValueError: NaN or inf in the weights, before or after the repair.
     """
-    where = resolve_device(device, model)
+    device = resolve_device(device, model)
     check_weights(model)
     started = time.perf_counter()
-    repaired = copy.deepcopy(model).to(where)
-    with global_seed(seed, "training", where):
-        history = work(repaired, where)
+    repaired = copy.deepcopy(model).to(device)
+    with global_seed(seed, "training", device):
+        history = work(repaired, device)
     repaired.eval()
-    synchronize(where)
+    synchronize(device)
     seconds = time.perf_counter() - started
     check_weights(repaired, "after the repair")
     return DefenseResult(repaired, history, seconds)
 
 
 class Tuning(Protocol):
-    """The options of a defence that fine-tunes: those that ``tune`` reads, and the seed."""
+    """Options of a defence that fine-tunes: those that ``tune`` reads, and the seed."""
 
     @property
     def epochs(self) -> int:
@@ -116,19 +115,19 @@ class Tuning(Protocol):
 
     @property
     def max_grad_norm(self) -> float | None:
-        """What the norm of the gradients is clipped to."""
+        """Gradients are clipped to this norm; ``None`` for no clipping."""
 
     @property
     def seed(self) -> int:
-        """Of the random draws; see ``on_copy``."""
+        """Seed of the random draws; see ``on_copy``."""
 
     @property
     def on_epoch(self) -> OnEpoch | None:
-        """Called after every epoch."""
+        """Callback after every epoch."""
 
 
 def check_tuning(options: Tuning) -> None:
-    """Check the options of ``Tuning``; raises ``ValueError`` naming option and value."""
+    """Raise ``ValueError``, naming option and value, on an option out of range."""
     check_integer("epochs", options.epochs, 1)
     check_integer("seed", options.seed, 0)
     for name in ("lr", "momentum", "weight_decay"):
@@ -152,21 +151,21 @@ def tune(
     """Fine-tune a model in place: SGD with momentum under a cosine schedule to 0.
 
     Args:
-        model: on ``device`` already; weights that are frozen stay frozen.
-        clean_train: yields (inputs, labels), afresh in every epoch.
-        clean_val: held-out clean samples, for the record, or ``None``.
+        model: on ``device`` already; frozen weights stay frozen.
+        clean_train: yields (inputs, labels); iterated once per epoch.
+        clean_val: held-out clean samples for the record, or ``None``.
         options: epochs, lr, momentum, weight_decay, max_grad_norm, on_epoch.
         device: where to compute.
-        title: what the progress bar says.
-        progress: show it.
-        loss: cross-entropy if ``None``.
-        gradients: how the gradients of a batch are computed; see ``fit``.
+        title: label of the progress bar.
+        progress: show the progress bar.
+        loss: (logits, labels) -> 0-dim tensor; cross-entropy if ``None``.
+        gradients: computes the gradients of a batch; see ``fit``.
 
     Returns:
         One record per epoch.
 
     Raises:
-        ValueError: what ``fit`` raises.
+        ValueError: see ``fit``.
     """
     params = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""D3: ``detoxify`` in the shape of a defence, so that it stands in one table with the others."""
+"""D3 (distance-driven detoxification) as a defence; see ``d3fast.detox``."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ class D3:
     """Distance-driven detoxification (Wei, Liu, Zha, ICCV 2025).
 
     Args:
-        config: every choice of the repair.
+        config: options of the repair.
         on_epoch: called after every epoch with its record and the model in eval mode.
 
     Example:

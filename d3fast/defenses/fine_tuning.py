@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FineTuning: go on training on the clean samples, the yardstick of every other defence.
+"""FineTuning: continue training on the clean samples; the baseline of every other defence.
 
 Cross-entropy, SGD with momentum under a cosine schedule, all weights.
 """
@@ -16,21 +16,19 @@ from d3fast.defenses.base import DefenseResult, OnEpoch, check_tuning, on_copy, 
 
 @dataclass(frozen=True)
 class FineTuning:
-    """Plain fine-tuning; the defaults are those of the published comparisons.
+    """Plain fine-tuning with the defaults of the published comparisons.
 
     Args:
         epochs: passes over the clean samples.
-        lr: learning rate.
-        momentum: momentum.
+        lr: initial learning rate.
+        momentum: momentum of SGD.
         weight_decay: L2 penalty.
-        seed: draws dropout's masks, and the order of a loader that shuffles by torch's global
-            generator.
-        max_grad_norm: norm that gradients are clipped to, as is usual for transformers; ``None``
-            leaves them as they are.
+        seed: seeds torch's global generators during the repair (dropout, shuffling loaders).
+        max_grad_norm: gradients are clipped to this norm; ``None`` for no clipping.
         on_epoch: called after every epoch with its record and the model in eval mode.
 
     Raises:
-        ValueError: a number out of range.
+        ValueError: an option out of range.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
@@ -63,12 +61,12 @@ class FineTuning:
         return on_copy(
             model,
             device,
-            lambda repaired, where: tune(
+            lambda repaired, device: tune(
                 repaired,
                 clean_train,
                 clean_val,
                 self,
-                where,
+                device,
                 title="fine-tuning",
                 progress=progress,
             ),

@@ -4,8 +4,8 @@
     min over theta, w   CE(theta, w) + alpha <w, w_0>    subject to   ||w|| = ||w_0||
 
 w are the head's weights, w_0 those of the suspect. The head starts at a random point of the
-sphere, so that the features have to shift too. D3's nearest relative: on the sphere
-||w - w_0||^2 = 2 ||w_0||^2 - 2 <w, w_0>, so a smaller dot product is a greater distance.
+sphere, so the features have to shift too. FST is the method closest to D3: on the sphere
+||w - w_0||^2 = 2 ||w_0||^2 - 2 <w, w_0>, so a smaller dot product is a larger distance.
 """
 
 from collections.abc import Iterable
@@ -26,31 +26,28 @@ from d3fast.training.loop import Epoch, Loss, fit
 
 @dataclass(frozen=True)
 class FST:
-    """Feature shift tuning: all weights are trained, the head's are pushed and projected.
+    """Feature shift tuning: all weights are trained; the term and constraint apply to the head.
 
-    The head is initialised anew, as a fresh linear layer is: weights uniform, here rescaled to
-    ``||w_0||``, and a bias uniform in ``+-1 / sqrt(inputs)``. Bias and all other weights carry
-    neither term nor constraint. SGD with momentum under a cosine schedule to 0. The record's
-    ``distance`` is ``||w - w_0||``. A parametrized head (weight norm) is treated tensor by tensor.
+    The head is re-initialised like a linear layer: weights uniform and rescaled to ``||w_0||``,
+    bias uniform in ``+-1 / sqrt(inputs)``. The bias and all other weights have neither term nor
+    constraint. SGD with momentum under a cosine schedule to 0. The ``distance`` of a record is
+    ``||w - w_0||``. A parametrized head (weight norm) is treated tensor by tensor.
 
     Args:
-        epochs: passes over the clean samples; the paper makes do with 10 on CIFAR-10 and 15
-            elsewhere, comparisons of many defences give each 100.
-        lr: learning rate; the paper's for CIFAR-10 and GTSRB, 0.001 on CIFAR-100 and
+        epochs: passes over the clean samples. The paper uses 10 on CIFAR-10 and 15 elsewhere;
+            comparisons of many defences use 100.
+        lr: learning rate. The paper uses 0.01 for CIFAR-10 and GTSRB, 0.001 for CIFAR-100 and
             Tiny ImageNet.
-        momentum: momentum.
-        weight_decay: L2 penalty; the paper names none.
-        alpha: weight of the dot product: 0.2 on CIFAR-10, 0.1 on GTSRB, 0.001 on CIFAR-100 and
-            Tiny ImageNet.
-        seed: draws the head, dropout's masks, and the order of a loader that shuffles by torch's
-            global generator.
-        max_grad_norm: norm that gradients are clipped to, as is usual for transformers; ``None``
-            leaves them as they are.
+        momentum: momentum of SGD.
+        weight_decay: L2 penalty; the paper gives no value.
+        alpha: weight of the dot product. The paper uses 0.2 on CIFAR-10, 0.1 on GTSRB, 0.001 on
+            CIFAR-100 and Tiny ImageNet.
+        seed: draws the head; seeds torch's global generators during the repair.
+        max_grad_norm: gradients are clipped to this norm; ``None`` for no clipping.
         on_epoch: called after every epoch with its record and the model in eval mode.
 
     Raises:
-        ValueError: a number out of range; when called, a model without a head or with a frozen
-            one.
+        ValueError: an option out of range; when called, the model's head is missing or frozen.
 
     Source:
         Min, Qin, Shen, Cheng, *Towards Stable Backdoor Purification through Feature Shift
@@ -86,15 +83,12 @@ class FST:
         device: str | torch.device | None = None,
         progress: bool = True,
     ) -> DefenseResult:
-        """Shift the features of a copy of the model; see ``Defense``."""
-        return on_copy(
-            model,
-            device,
-            lambda repaired, where: _shift(
-                repaired, clean_train, clean_val, self, where, progress=progress
-            ),
-            self.seed,
-        )
+        """Apply feature shift tuning to a copy of the model; see ``Defense``."""
+
+        def work(repaired: nn.Module, device: torch.device) -> tuple[Epoch, ...]:
+            return _shift(repaired, clean_train, clean_val, self, device, progress=progress)
+
+        return on_copy(model, device, work, self.seed)
 
 
 def _shift(
@@ -106,7 +100,7 @@ def _shift(
     *,
     progress: bool,
 ) -> tuple[Epoch, ...]:
-    """Tune a model on ``device`` in place."""
+    """Train a model on ``device`` in place."""
     groups = param_groups(model, track="head")
     weights = list(groups[0]["params"])
     start = [w.detach().clone() for w in weights]
@@ -149,11 +143,11 @@ def _draw_bias(head: nn.Module, draw: torch.Generator) -> None:
 
 
 def shift_loss(weights: list[Tensor], start: list[Tensor], alpha: float) -> Loss:
-    """Cross-entropy plus ``alpha <w, w_0>``, a ``Loss``; it adds ``alpha w_0`` to w's gradient.
+    """Return the loss CE + ``alpha <w, w_0>``; the second term adds ``alpha w_0`` to w's gradient.
 
     Args:
-        weights: the tensors that w is made of, as they are trained.
-        start: w_0, one tensor of the same shape each.
+        weights: the tensors of w, as they are trained.
+        start: the tensors of w_0, of the same shapes.
         alpha: weight of the dot product.
 
     Example:

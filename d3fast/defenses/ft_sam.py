@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FTSAM: fine-tune towards a flat minimum, which a backdoor's large weights do not survive.
+"""FTSAM: fine-tuning with sharpness-aware minimisation.
 
     min over theta  max over ||T^-1 e|| <= rho  CE(theta + e),  T = diag(|theta| + eta)
 
-Every step takes the gradient at the worst point of a neighbourhood (``training.sam``). In the
-adaptive form a weight may be moved in proportion to its size, and neurons that serve a trigger
-have large weights, so these are moved most.
+Every step uses the gradient at the worst point of a neighbourhood (``training.sam``). In the
+adaptive form the perturbation of a weight is proportional to its size. Neurons that respond to a
+trigger have large weights and are therefore perturbed most.
 """
 
 from collections.abc import Iterable
@@ -24,24 +24,22 @@ from d3fast.training.sam import sharpness_aware
 class FTSAM:
     """Fine-tuning with sharpness-aware gradients; two passes per step.
 
-    Cross-entropy, SGD with momentum under a cosine schedule, all weights. With ``rho=0`` a model
-    without dropout takes the steps of ``FineTuning``.
+    Cross-entropy, SGD with momentum under a cosine schedule, all weights. With ``rho=0`` and no
+    dropout the steps are those of ``FineTuning``.
 
     Args:
         epochs: passes over the clean samples.
-        lr: learning rate.
-        momentum: momentum.
+        lr: initial learning rate.
+        momentum: momentum of SGD.
         weight_decay: L2 penalty, added to the gradient of the perturbed point.
-        rho: radius of the perturbation; 2 is the value published for CIFAR-10.
+        rho: radius of the perturbation; 2 is the published value for CIFAR-10.
         adaptive: scale the perturbation by the weights (ASAM) or not (SAM).
-        seed: draws dropout's masks, and the order of a loader that shuffles by torch's global
-            generator.
-        max_grad_norm: norm that gradients are clipped to, as is usual for transformers; ``None``
-            leaves them as they are.
+        seed: seeds torch's global generators during the repair (dropout, shuffling loaders).
+        max_grad_norm: gradients are clipped to this norm; ``None`` for no clipping.
         on_epoch: called after every epoch with its record and the model in eval mode.
 
     Raises:
-        ValueError: a number out of range.
+        ValueError: an option out of range.
 
     Source:
         Zhu, Wei, Shen, Fan, Wu, *Enhancing Fine-Tuning Based Backdoor Defense with
@@ -81,12 +79,12 @@ class FTSAM:
         return on_copy(
             model,
             device,
-            lambda repaired, where: tune(
+            lambda repaired, device: tune(
                 repaired,
                 clean_train,
                 clean_val,
                 self,
-                where,
+                device,
                 title="fine-tuning with SAM",
                 progress=progress,
                 gradients=sharpness_aware(self.rho, adaptive=self.adaptive),

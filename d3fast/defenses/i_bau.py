@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""IBAU: unlearn the one perturbation that fools the model on all inputs at once.
+"""IBAU: unlearn a universal adversarial perturbation (Zeng et al., ICLR 2022).
 
     min over theta of  max over ||d|| <= C of  mean_i CE(f_theta(x_i + d), y_i)
 
-(Zeng et al., ICLR 2022). A round finds d by gradient ascent from zero and then takes one step in
-theta per clean batch. As d moves with theta, the step follows the implicit hypergradient: with
+A round finds d by gradient ascent from zero and then takes one step in theta per clean batch.
+Since the maximiser d depends on theta, the step follows the implicit hypergradient: with
 
     L_in = -mean CE(f_theta(x + d), y) + c ||d||^2,   Phi(d, theta) = d - a grad_d L_in
 
     v <- (dPhi/dd)^T v + grad_d L_out,  K times from v = 0
     g  = grad_theta L_out + (dPhi/dtheta)^T v
 
-where L_out is the cross-entropy of a batch in which a few inputs carry d and the rest is clean.
+where L_out is the cross-entropy of a batch in which ``share`` of the inputs carry d.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -41,22 +41,22 @@ def hypergradient(
     step: float,
     iterations: int,
 ) -> list[Tensor | None]:
-    """d/dtheta of L_out(d*(theta), theta), where d* minimises L_in(., theta).
+    """Compute d/dtheta of L_out(d*(theta), theta), where d* minimises L_in(., theta).
 
-    The fixed-point iteration of the module's docstring: the Neumann series of the implicit
-    function theorem, cut off after ``iterations`` terms.
+    The fixed-point iteration of the module docstring: the Neumann series of the implicit function
+    theorem, truncated after ``iterations`` terms.
 
     Args:
         inner: L_in, 0-dim, computed from ``perturbation`` and ``params``.
         outer: L_out, likewise.
-        perturbation: d, near d*; requires a gradient.
+        perturbation: d, close to d*; requires a gradient.
         params: theta.
-        step: a, step size of the map Phi. The series converges where Phi contracts.
-        iterations: K, at least 1; 1 takes Phi's derivative in theta at v = grad_d L_out.
+        step: a, step size of the map Phi. The series converges if Phi is a contraction.
+        iterations: K >= 1.
 
     Returns:
-        One gradient per parameter; ``None`` for one that neither loss depends on. Both graphs
-        are used up.
+        One gradient per parameter; ``None`` where neither loss depends on it. Both graphs are
+        freed.
 
     Source:
         Zeng et al. 2022, algorithm 1; the iteration is that of Grazzi et al., ICML 2020.
@@ -68,17 +68,17 @@ def hypergradient(
         >>> hypergradient(inner, outer, d, [theta], step=1.0, iterations=1)  # 4 theta
         [tensor(12.)]
     """
-    (slope,) = torch.autograd.grad(inner, perturbation, create_graph=True)
-    mapped = perturbation - step * slope
-    push, *direct = torch.autograd.grad(outer, [perturbation, *params], allow_unused=True)
-    v = push
+    (inner_gradient,) = torch.autograd.grad(inner, perturbation, create_graph=True)
+    phi = perturbation - step * inner_gradient
+    outer_gradient, *direct = torch.autograd.grad(outer, [perturbation, *params], allow_unused=True)
+    v = outer_gradient
     for _ in range(iterations - 1):
-        (turned,) = torch.autograd.grad(mapped, perturbation, v, retain_graph=True)
-        v = turned + push
-    through = torch.autograd.grad(mapped, params, v, allow_unused=True)
+        (product,) = torch.autograd.grad(phi, perturbation, v, retain_graph=True)
+        v = product + outer_gradient
+    implicit = torch.autograd.grad(phi, params, v, allow_unused=True)
     return [
         b if a is None else (a if b is None else a + b)
-        for a, b in zip(direct, through, strict=True)
+        for a, b in zip(direct, implicit, strict=True)
     ]
 
 
@@ -86,14 +86,14 @@ def hypergradient(
 class IBAU:
     """Implicit backdoor adversarial unlearning.
 
-    The defaults are those of the authors' released program. It differs from the paper in two
-    points, and here the paper is followed: the ascent is held inside the ball, and it maximises
-    the loss against the true labels, not against the model's own answers. Inputs with d are not
-    clipped to the range of pixels, in neither. Batch norm stays in eval mode throughout, as
-    released: running statistics do not change.
+    The defaults are those of the authors' released code. Where the code differs from the paper,
+    this follows the paper: the ascent stays inside the ball, and it maximises the loss of the true
+    labels instead of the model's predictions. Inputs with d are not clipped to the pixel range, as
+    in both. Batch norm stays in eval mode as in the released code: running statistics do not
+    change.
 
     Args:
-        rounds: ascents, each followed by a pass over the clean samples.
+        rounds: number of ascents, each followed by a pass over the clean samples.
         iterations: K of the hypergradient.
         lr: learning rate of Adam.
         radius: C, radius of the L2 ball of d.
@@ -101,12 +101,12 @@ class IBAU:
         ascent_lr: step size of the ascent.
         map_lr: a, step size of the map Phi.
         penalty: c, weight of ||d||^2 in L_in.
-        share: share of a batch that carries d in L_out, in (0, 1]; one input at least.
-        seed: draws which inputs these are.
+        share: share of a batch that carries d in L_out, in (0, 1]; at least one input.
+        seed: draws the inputs that carry d.
         on_epoch: called after every round with its record and the model in eval mode.
 
     Raises:
-        ValueError: a number out of range.
+        ValueError: an option out of range.
 
     Source:
         Zeng, Chen, Park, Mao, Jin, Jia, *Adversarial Unlearning of Backdoors via Implicit
@@ -151,11 +151,11 @@ class IBAU:
     ) -> DefenseResult:
         """Unlearn universal perturbations in a copy of the model; see ``Defense``.
 
-        The clean samples of a round are held on the device. ``clean_val`` is for the record.
+        The clean samples of a round are kept on the device. ``clean_val`` is for the record only.
         """
 
-        def work(repaired: nn.Module, where: torch.device) -> tuple[Epoch, ...]:
-            rounds = _Rounds(self, repaired, clean_train, where)
+        def work(repaired: nn.Module, device: torch.device) -> tuple[Epoch, ...]:
+            rounds = _Rounds(self, repaired, clean_train, device)
             params = [p for p in repaired.parameters() if p.requires_grad]
             return fit(
                 repaired,
@@ -163,7 +163,7 @@ class IBAU:
                 nn.CrossEntropyLoss(),
                 torch.optim.Adam(params, self.lr),
                 epochs=self.rounds,
-                device=where,
+                device=device,
                 val_loader=clean_val,
                 on_epoch=self.on_epoch,
                 name=_NAME,
@@ -178,10 +178,10 @@ class IBAU:
 def inner_loss(
     model: nn.Module, inputs: Tensor, labels: Tensor, perturbation: Tensor, penalty: float
 ) -> Tensor:
-    """L_in of the module's docstring, which the ascent and the map Phi minimise in d.
+    """Compute L_in of the module docstring, which the ascent and the map Phi minimise in d.
 
     Args:
-        model: gives (N, classes) scores.
+        model: returns (N, classes) scores.
         inputs: (N, ...).
         labels: (N,).
         perturbation: d, (1, ...).
@@ -191,16 +191,16 @@ def inner_loss(
         A 0-dim tensor.
     """
     logits = class_scores(model, inputs + perturbation)
-    fooled = cross_entropy(logits, labels.clamp(0, logits.shape[1] - 1))
-    return penalty * perturbation.square().sum() - fooled
+    adversarial = cross_entropy(logits, labels.clamp(0, logits.shape[1] - 1))
+    return penalty * perturbation.square().sum() - adversarial
 
 
 def ascend(model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]], options: IBAU) -> Tensor:
-    """One perturbation that raises the loss on all batches, found by projected ascent from zero.
+    """Find one perturbation that raises the loss on all batches, by projected ascent from zero.
 
     Args:
-        model: gives (N, classes) scores; in the mode it is to be fooled in.
-        batches: (inputs, labels), one at least.
+        model: returns (N, classes) scores; its mode (train or eval) is not changed.
+        batches: (inputs, labels), at least one.
         options: ``ascent_passes``, ``ascent_lr``, ``penalty``, ``radius``.
 
     Returns:
@@ -210,16 +210,16 @@ def ascend(model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]], options: 
     for inputs, labels in [*batches] * options.ascent_passes:
         d.requires_grad_()
         loss = inner_loss(model, inputs, labels, d, options.penalty)
-        (slope,) = torch.autograd.grad(loss, d)
+        (gradient,) = torch.autograd.grad(loss, d)
         with torch.no_grad():
-            # A batch with NaN moves nothing; ``fit`` reports it by its number.
-            d = d - options.ascent_lr * slope.nan_to_num()
+            # A batch with NaN is skipped here; ``fit`` reports its number.
+            d = d - options.ascent_lr * gradient.nan_to_num()
             d = d * (options.radius / d.norm().clamp_min(1e-12)).clamp_max(1)
     return d.detach()
 
 
 class _Rounds:
-    """The clean batches, afresh in every round, after the round's perturbation was found."""
+    """Loader of the clean batches that finds the round's perturbation before it yields them."""
 
     def __init__(
         self, options: IBAU, model: nn.Module, loader: Iterable[Any], device: torch.device
@@ -237,7 +237,7 @@ class _Rounds:
         return iter(batches)
 
     def _carriers(self, inputs: Tensor) -> Tensor:
-        """1 for the inputs that carry d, 0 for the others; broadcasts against them."""
+        """Return 1 for inputs that carry d and 0 for the others, (N, 1, ...)."""
         count = max(1, round(self.options.share * len(inputs)))
         mask = torch.zeros(len(inputs))
         mask[torch.randperm(len(inputs), generator=self.draw)[:count]] = 1
@@ -246,9 +246,9 @@ class _Rounds:
     def gradients(
         self, model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The hypergradient of one batch, a ``Gradients``; L_in is that of the first batch."""
+        """Compute the hypergradient of a batch (``Gradients``); L_in is that of the first batch."""
         params = [p for p in model.parameters() if p.requires_grad]
-        with sdpa_kernel(SDPBackend.MATH):  # fast attention has no second derivatives
+        with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivatives
             inner = inner_loss(model, *self.first, self.d, self.options.penalty)
             logits = class_scores(model, inputs + self._carriers(inputs) * self.d)
         outer = loss(logits, labels.clamp(0, logits.shape[1] - 1))

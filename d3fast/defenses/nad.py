@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NAD, neural attention distillation: look where a fine-tuned twin of the suspect looks.
+"""NAD, neural attention distillation: distil the attention maps of a fine-tuned teacher.
 
     loss = CE + sum over layers l of  beta_l * mean (Q(F_s^l) - Q(F_t^l))^2
     Q(F) = A(F) / ||A(F)||_2,   A(F) = sum over channels of F^2, flattened per sample
 
 The teacher t is a copy of the suspect after a short fine-tuning on the clean samples; the student
-s is the copy that is repaired. The teacher runs in eval mode and is not trained any further.
+s is the copy that is repaired. The teacher then runs in eval mode and is not trained further.
 
-The mean runs over samples and positions, the scale to which the published betas belong: the sum
-over positions instead would make them H * W times as heavy.
+The mean runs over samples and positions, as the published betas assume; a sum over positions would
+multiply them by H * W.
 """
 
 import copy
@@ -33,33 +33,31 @@ from d3fast.training.loop import Epoch, Gradients, Loss, plain_gradients
 class NAD:
     """Neural attention distillation (Li et al., ICLR 2021).
 
-    The layers' weights ``betas`` and the teacher's ten epochs are the authors'; epochs, learning
-    rate and weight decay are those of every fine-tuning baseline, for the teacher too. History
-    and ``on_epoch`` cover the student alone, and its loss has the attention terms in it.
+    ``betas`` and the teacher's ten epochs are the authors' values; epochs, learning rate and weight
+    decay are those of every fine-tuning baseline, also for the teacher. History and ``on_epoch``
+    cover the student only; its loss includes the attention terms.
 
-    Layers are found by themselves where ``layers`` is ``None``. Among modules that run once per
-    pass and give maps (N, C, H, W) of more than one pixel, the last one of every size counts, and
-    the last ``len(betas)`` sizes are taken, with the last betas where there are fewer. Of a
-    transformer the last blocks are taken: the children of its outermost ``Sequential`` or
-    ``ModuleList`` that give tokens (N, T, D). One more batch is read from ``clean_train`` for it.
+    With ``layers=None`` the layers are chosen automatically. Among modules that run once per pass
+    and return maps (N, C, H, W) of more than one pixel, the last one of every size is a candidate,
+    and the last ``len(betas)`` sizes are used (with the last betas if there are fewer). In a
+    transformer the last blocks are used: children of its outermost ``Sequential`` or
+    ``ModuleList`` that return tokens (N, T, D). This reads one more batch from ``clean_train``.
 
     Args:
         epochs: passes of the student over the clean samples.
-        lr: learning rate.
-        momentum: momentum.
+        lr: initial learning rate.
+        momentum: momentum of SGD.
         weight_decay: L2 penalty.
         teacher_epochs: passes of the teacher over the clean samples.
-        betas: weights of the layers' terms, in the order of the layers.
-        layers: qualified names of modules that give (N, C, H, W) or (N, T, D), one per beta.
-        seed: draws dropout's masks, and the order of a loader that shuffles by torch's global
-            generator.
-        max_grad_norm: norm that gradients are clipped to, as is usual for transformers; ``None``
-            leaves them as they are.
+        betas: weights of the attention terms, in the order of the layers.
+        layers: qualified names of modules that return (N, C, H, W) or (N, T, D), one per beta.
+        seed: seeds torch's global generators during the repair (dropout, shuffling loaders).
+        max_grad_norm: gradients are clipped to this norm; ``None`` for no clipping.
         on_epoch: called after every epoch with its record and the model in eval mode.
 
     Raises:
-        ValueError: a number out of range; not as many layers as betas. When called: a layer that
-            the model does not have or that gives something else; no layer to be found.
+        ValueError: an option out of range; the numbers of layers and betas differ. When called: a
+            layer is missing or returns another shape; no suitable layer is found.
 
     Example:
         >>> model = nn.Sequential(
@@ -102,10 +100,10 @@ class NAD:
         device: str | torch.device | None = None,
         progress: bool = True,
     ) -> DefenseResult:
-        """Distil a fine-tuned twin into a copy of the model; see ``Defense``."""
+        """Distil a fine-tuned teacher into a copy of the model; see ``Defense``."""
 
-        def work(student: nn.Module, where: torch.device) -> tuple[Epoch, ...]:
-            weights = self._weights(student, clean_train, where)
+        def work(student: nn.Module, device: torch.device) -> tuple[Epoch, ...]:
+            weights = self._weights(student, clean_train, device)
             teacher = copy.deepcopy(student)
             tune(
                 teacher,
@@ -118,7 +116,7 @@ class NAD:
                     self.weight_decay,
                     max_grad_norm=self.max_grad_norm,
                 ),
-                where,
+                device,
                 title="NAD: teacher",
                 progress=progress,
             )
@@ -127,7 +125,7 @@ class NAD:
                 clean_train,
                 clean_val,
                 self,
-                where,
+                device,
                 title="NAD: student",
                 progress=progress,
                 gradients=attention_distillation(teacher, weights),
@@ -138,7 +136,7 @@ class NAD:
     def _weights(
         self, model: nn.Module, clean_train: Iterable[Any], device: torch.device
     ) -> dict[str, float]:
-        """The beta of every layer whose attention is distilled."""
+        """Return the beta of every layer whose attention is distilled, by name."""
         if self.layers is not None:
             names = self.layers
         else:
@@ -151,33 +149,32 @@ class NAD:
 
 
 def attention(features: Tensor) -> Tensor:
-    """Where a layer looks: its squared activations, summed over channels, of norm 1 per sample.
+    """Compute attention maps: squared activations summed over channels, of norm 1 per sample.
 
     Args:
         features: maps (N, C, H, W) or tokens (N, T, D).
 
     Returns:
-        (N, H * W) or (N, T).
+        (N, H * W) or (N, T), in the dtype of the features.
 
     Example:
         >>> attention(torch.tensor([[[[1.0, 0.0]], [[1.0, 0.0]]]]))
         tensor([[1., 0.]])
     """
-    # Squares keep their operand for the backward pass; a ReLU in place may overwrite a layer's.
+    # square() saves its operand for the backward pass; an in-place ReLU may overwrite the output.
     squares = features.clone().square()
     return functional.normalize(squares.sum(dim=2 if features.ndim == 3 else 1).flatten(1))
 
 
 def attention_distillation(teacher: nn.Module, weights: dict[str, float]) -> Gradients:
-    """Gradients of the loss plus the weighted distances of attention maps, for ``fit``.
+    """Return the ``Gradients`` of the loss plus weighted distances of attention maps, for ``fit``.
 
     Args:
-        teacher: where the maps to come close to are taken from; it is not changed.
-        weights: by layers' names, which are those of the student too. Layers of weight 0 are
-            left out.
+        teacher: supplies the attention maps to match; it is not changed.
+        weights: beta per layer name, for teacher and student. Layers of weight 0 are skipped.
 
     Returns:
-        A ``Gradients``, whose value has the attention terms in it. Hooks live for one batch.
+        A ``Gradients`` whose value includes the attention terms. Hooks last for one batch.
     """
     weights = {name: beta for name, beta in weights.items() if beta > 0}
     teacher.eval()
@@ -187,7 +184,7 @@ def attention_distillation(teacher: nn.Module, weights: dict[str, float]) -> Gra
     ) -> tuple[Tensor, Tensor, Tensor]:
         if not weights:
             return plain_gradients(model, inputs, labels, loss)
-        with _attention_maps(teacher, weights) as wanted, torch.no_grad():
+        with _attention_maps(teacher, weights) as targets, torch.no_grad():
             teacher(inputs)
         with _attention_maps(model, weights) as maps:
 
@@ -195,8 +192,8 @@ def attention_distillation(teacher: nn.Module, weights: dict[str, float]) -> Gra
                 value = loss(logits, labels)
                 for name, beta in weights.items():
                     if name not in maps:
-                        raise ValueError(f"layer {name!r} takes no part in the forward pass")
-                    value = value + beta * functional.mse_loss(maps[name], wanted[name])
+                        raise ValueError(f"the forward pass does not call layer {name!r}")
+                    value = value + beta * functional.mse_loss(maps[name], targets[name])
                 return value
 
             return plain_gradients(model, inputs, labels, distilled)
@@ -206,22 +203,24 @@ def attention_distillation(teacher: nn.Module, weights: dict[str, float]) -> Gra
 
 @contextmanager
 def _attention_maps(model: nn.Module, layers: Iterable[str]) -> Iterator[dict[str, Tensor]]:
-    """Inside the block, every forward pass puts the layers' attention maps in here."""
+    """Record the layers' attention maps of forward passes inside the block, by layer name."""
     modules = dict(model.named_modules())
     maps: dict[str, Tensor] = {}
 
-    def note(name: str, module: nn.Module, args: Any, output: Any) -> None:
+    def record(name: str, module: nn.Module, args: Any, output: Any) -> None:
         if not isinstance(output, Tensor) or output.ndim not in (3, 4):
             given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise ValueError(f"layer {name!r} must give (N, C, H, W) or (N, T, D), got {given}")
+            raise ValueError(f"layer {name!r} must return (N, C, H, W) or (N, T, D), got {given}")
         maps[name] = attention(output)
 
     handles = []
     try:
         for name in layers:
             if name not in modules:
-                raise ValueError(f"layers holds {name!r}, which {type(model).__name__} has not")
-            handles.append(modules[name].register_forward_hook(partial(note, name)))
+                raise ValueError(
+                    f"layers must name modules of {type(model).__name__}, got {name!r}"
+                )
+            handles.append(modules[name].register_forward_hook(partial(record, name)))
         yield maps
     finally:
         for handle in handles:
@@ -229,18 +228,18 @@ def _attention_maps(model: nn.Module, layers: Iterable[str]) -> Iterator[dict[st
 
 
 def find_layers(model: nn.Module, inputs: Tensor, count: int) -> tuple[str, ...]:
-    """The layers whose attention is distilled where none are named; see ``NAD``.
+    """Choose the layers whose attention is distilled; the rule is that of ``NAD``.
 
     Args:
-        model: any module; it runs once, in eval mode, and gets its modes back.
+        model: any module; it runs once in eval mode, and its modes are restored.
         inputs: one batch.
-        count: how many layers at most.
+        count: maximum number of layers.
 
     Returns:
         Qualified names, in the order of execution.
 
     Raises:
-        ValueError: no module gives maps of more than one pixel or is a block on tokens.
+        ValueError: no module returns maps of more than one pixel or is a block on tokens.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Tanh())
@@ -251,21 +250,21 @@ def find_layers(model: nn.Module, inputs: Tensor, count: int) -> tuple[str, ...]
     found = _blocks(model, shapes) or _last_of_every_size(shapes)
     if not found:
         raise ValueError(
-            f"{type(model).__name__} has no layer that gives maps (N, C, H, W) of more than one "
+            f"{type(model).__name__} has no layer that returns maps (N, C, H, W) of more than one "
             "pixel and no block on tokens (N, T, D); name some with layers=(...)"
         )
     return tuple(found[-count:])
 
 
 def _shapes_of_single_calls(model: nn.Module, inputs: Tensor) -> dict[str, torch.Size]:
-    """What modules give, in the order they finish; without those that run several times."""
+    """Return output shapes by name, in the order of execution, of modules that run once."""
     calls: list[tuple[str, torch.Size]] = []
 
-    def note(name: str, module: nn.Module, args: Any, output: Any) -> None:
+    def record(name: str, module: nn.Module, args: Any, output: Any) -> None:
         calls.append((name, output.shape if isinstance(output, Tensor) else torch.Size()))
 
     modes = [(module, module.training) for module in model.modules()]
-    handles = [m.register_forward_hook(partial(note, name)) for name, m in model.named_modules()]
+    handles = [m.register_forward_hook(partial(record, name)) for name, m in model.named_modules()]
     try:
         model.eval()
         with torch.no_grad():
@@ -280,26 +279,27 @@ def _shapes_of_single_calls(model: nn.Module, inputs: Tensor) -> dict[str, torch
 
 
 def _blocks(model: nn.Module, shapes: dict[str, torch.Size]) -> list[str]:
-    """The children of the outermost list of modules that have weights and give (N, T, D)."""
+    """Return the parametrised children of the outermost module list that return (N, T, D)."""
     stacks: list[list[str]] = []
-    for at, module in model.named_modules():
+    for parent, module in model.named_modules():
         if isinstance(module, nn.Sequential | nn.ModuleList):
-            weighty = [
-                f"{at}.{child}" if at else child
+            blocks = [
+                f"{parent}.{child}" if parent else child
                 for child, block in module.named_children()
                 if next(block.parameters(), None) is not None
             ]
-            stacks.append([name for name in weighty if len(shapes.get(name, ())) == 3])
+            stacks.append([name for name in blocks if len(shapes.get(name, ())) == 3])
     stacks = [stack for stack in stacks if stack]
-    # Where several are equally far out, the longest.
+    # Of several lists at the same depth, the longest.
     return min(stacks, key=lambda stack: (stack[0].count("."), -len(stack)), default=[])
 
 
 def _last_of_every_size(shapes: dict[str, torch.Size]) -> list[str]:
+    """Return the last layer of every map size, in the order of execution."""
     last: dict[tuple[int, ...], str] = {}
     for name, shape in shapes.items():
         size = tuple(shape[2:])
         if len(size) == 2 and size[0] * size[1] > 1:
-            last.pop(size, None)  # so that sizes stand in the order of their last layers
+            last.pop(size, None)  # re-insert, so that sizes are ordered by their last layers
             last[size] = name
     return list(last.values())

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NeuralCleanse: find the backdoor's patch, then teach the model to ignore it.
+"""NeuralCleanse: invert the backdoor's patch, then unlearn it.
 
-For every class the smallest patch that makes the model answer it is searched on the clean samples
-(``d3fast.audit.inversion``). Classes whose patch is an outlier on the small side are unlearned by
-fine-tuning: a share of every batch carries a found patch and keeps its true label
+For every class, ``d3fast.audit.inversion`` searches the clean samples for the smallest patch that
+makes the model predict it. Classes whose patch is unusually small are unlearned by fine-tuning, in
+which a share of every batch carries an inverted patch and keeps its true label:
 
-    min over theta of  mean CE(f(x'), y),   x' = (1 - m) x + m p for the share, x for the rest.
+    min over theta of  mean CE(f(x'), y),   x' = (1 - m) x + m p for the share, x for the rest
 """
 
 import logging
@@ -28,31 +28,30 @@ _log = logging.getLogger("d3fast")
 
 @dataclass(frozen=True)
 class NeuralCleanse:
-    """Invert, flag, unlearn; needs images (N, C, H, W) in [0, 1].
+    """Patch inversion and unlearning; needs images (N, C, H, W) in [0, 1].
 
-    Where no class is flagged, the copy that comes back has the suspect's very weights and the
-    history is empty: as published, the method repairs only what it found. That is always so with
-    two classes. Which classes were flagged goes to the log ``d3fast`` at level INFO.
+    If no class is flagged, the returned copy has the weights of the suspect and the history is
+    empty: as published, the method repairs only what it finds. With two classes none is ever
+    flagged. The flagged classes are logged by ``logging.getLogger("d3fast")`` at level INFO.
 
     The paper fine-tunes for 1 epoch on 10 % of the training data; the defaults here are those of
     the published comparisons, as for ``FineTuning``.
 
     Args:
-        epochs: passes over the clean samples while unlearning.
-        lr: learning rate.
-        momentum: momentum.
+        epochs: passes over the clean samples during unlearning.
+        lr: initial learning rate.
+        momentum: momentum of SGD.
         weight_decay: L2 penalty.
-        stamped: share of every batch that carries a found patch, > 0 and at least one image; each
-            such image gets one of the flagged classes' patches at random.
+        stamped: share of every batch that carries an inverted patch, in (0, 1], at least one
+            image. Each such image gets the patch of a random flagged class.
         threshold: anomaly index above which a class is flagged, if its norm is below the median.
-        inversion: how the patches are searched.
-        seed: of the search and of the choice of images that are stamped; dropout too.
-        max_grad_norm: norm that gradients are clipped to, as is usual for transformers; ``None``
-            leaves them as they are.
+        inversion: options of the inversion.
+        seed: draws the inversion's starts and the stamped images; seeds torch's global generators.
+        max_grad_norm: gradients are clipped to this norm; ``None`` for no clipping.
         on_epoch: called after every epoch with its record and the model in eval mode.
 
     Raises:
-        ValueError: a number out of range.
+        ValueError: an option out of range.
 
     Source:
         Wang et al., Neural Cleanse, IEEE S&P 2019: search, threshold 2, unlearning with 20 %
@@ -82,7 +81,7 @@ class NeuralCleanse:
         check_tuning(self)
         check_number("stamped", self.stamped)
         if not 0 < self.stamped <= 1:
-            raise ValueError(f"stamped must be > 0 and <= 1, got {self.stamped}")
+            raise ValueError(f"stamped must be in (0, 1], got {self.stamped}")
         check_number("threshold", self.threshold)
 
     def __call__(
@@ -94,14 +93,14 @@ class NeuralCleanse:
         device: str | torch.device | None = None,
         progress: bool = True,
     ) -> DefenseResult:
-        """Unlearn what is found in a copy of the model; see ``Defense``."""
+        """Unlearn the inverted patches in a copy of the model; see ``Defense``."""
 
-        def work(repaired: nn.Module, where: torch.device) -> tuple[Epoch, ...]:
+        def work(repaired: nn.Module, device: torch.device) -> tuple[Epoch, ...]:
             found = invert_all(
                 repaired,
                 clean_train,
                 options=self.inversion,
-                device=where,
+                device=device,
                 seed=self.seed,
                 progress=progress,
             )
@@ -114,7 +113,7 @@ class NeuralCleanse:
                 clean_train,
                 clean_val,
                 self,
-                where,
+                device,
                 title="unlearning",
                 progress=progress,
                 gradients=stamped_gradients(
@@ -128,15 +127,15 @@ class NeuralCleanse:
 def stamped_gradients(
     patches: Sequence[Inversion], share: float, draws: torch.Generator
 ) -> Gradients:
-    """Gradients of batches of which a share carries a patch under its true label, for ``fit``.
+    """Return the ``Gradients`` of batches in which a share of the images carries a patch.
 
     Args:
-        patches: at least one; every stamped image gets one of them, all equally likely.
-        share: of every batch, rounded, but at least one image.
+        patches: at least one; every stamped image gets one of them, uniformly at random.
+        share: share of every batch to stamp, rounded, at least one image.
         draws: a CPU generator.
 
     Returns:
-        A ``Gradients``; the batch itself is not changed.
+        A ``Gradients`` for ``fit``; the batch itself is not changed.
 
     Example:
         >>> patch = Inversion(0, torch.ones(1, 2, 2), torch.ones(1, 2, 2), 4.0, 1.0)

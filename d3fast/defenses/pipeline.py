@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pipeline: defences one after the other, each on what the one before it gave."""
+"""Pipeline: several defences in sequence, each on the model that the previous one returned."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -13,13 +13,13 @@ from d3fast.training.loop import Epoch
 
 
 class Pipeline:
-    """Several defences as one.
+    """Defences run in sequence.
 
     Args:
         stages: the defences, in order. All get the same clean samples.
 
     Raises:
-        ValueError: no stage.
+        ValueError: no stage is given.
 
     Example:
         >>> from d3fast.defenses import FineTuning
@@ -47,7 +47,7 @@ class Pipeline:
         device: str | torch.device | None = None,
         progress: bool = True,
     ) -> DefenseResult:
-        """Repair a copy of the model; see ``Defense``. Epochs are numbered through."""
+        """Repair a copy of the model; see ``Defense``. Epochs are numbered over all stages."""
         history: list[Epoch] = []
         seconds = 0.0
         for stage in self.stages:

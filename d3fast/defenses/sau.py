@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SAU: unlearn the adversarial examples that the model shares with the suspect it came from.
+"""SAU: unlearn the adversarial examples that the model shares with the suspect.
 
-Triggered inputs fool the suspect, so examples x' = x + d that fool both models to the same answer
-stand in for them (Wei et al., NeurIPS 2023):
+Triggered inputs are adversarial for the suspect; examples x' = x + d on which both models make the
+same wrong prediction approximate them (Wei et al., NeurIPS 2023):
 
     d*   = argmax over ||d||_inf <= r of  l3 L_adv + l4 L_share
            L_adv   = [CE(f(x'), y) + CE(f_s(x'), y)] / 2
@@ -10,7 +10,7 @@ stand in for them (Wei et al., NeurIPS 2023):
     theta: min of  l1 CE(f(x), y) + l2 L_sar
            L_sar   = -1[y' != y] log(1 - p(x')[y']),   y' = argmax f_s(x')
 
-f, p are the model's scores and probabilities, f_s, p_s those of the suspect, which stays frozen.
+f, p are the model's scores and probabilities, f_s, p_s those of the frozen suspect.
 """
 
 import copy
@@ -34,28 +34,28 @@ from d3fast.training.loop import Epoch, Gradients, Loss, fit
 class SAU:
     """Shared adversarial unlearning.
 
-    Weights, radius, steps and epochs are the paper's for CIFAR-10; the rates are those it is
-    commonly run with. Three choices are made here: the ascents start at random; they see the
-    model in eval mode; clean and adversarial inputs then go through it as one batch in train
-    mode, so that batch norm treats triggered inputs in use as it did here.
+    Weights, radius, steps and epochs are the paper's for CIFAR-10; the learning rates are the
+    commonly used ones. Three choices are made here: the ascents start at random points; they run
+    on the model in eval mode; clean and adversarial inputs then form one batch in train mode, so
+    that the batch-norm statistics include adversarial inputs.
 
     Args:
         epochs: passes over the clean samples.
         lr: learning rate of Adam.
         radius: L-inf radius of d, in units of the inputs.
         steps: steps of projected sign ascent.
-        step_size: their length.
-        clean_weight: l1.
+        step_size: length of a step.
+        clean_weight: l1, weight of the clean loss.
         shared_weight: l2, weight of the shared adversarial risk.
-        adversarial_weight: l3, pull towards examples that fool each model.
-        agreement_weight: l4, pull towards examples that both models answer alike.
-        pixel_range: inputs with d are clipped to it; ``None`` for inputs without bounds, such as
+        adversarial_weight: l3, weight of examples that each model misclassifies.
+        agreement_weight: l4, weight of examples on which both models agree.
+        pixel_range: inputs with d are clipped to it; ``None`` for unbounded inputs, such as
             normalised images.
-        seed: draws where the ascents start; dropout too.
+        seed: draws the starts of the ascents; seeds torch's global generators.
         on_epoch: called after every epoch with its record and the model in eval mode.
 
     Raises:
-        ValueError: a number out of range.
+        ValueError: an option out of range.
 
     Source:
         Wei, Zhang, Zha, Wu, *Shared Adversarial Unlearning: Backdoor Mitigation by Unlearning
@@ -104,7 +104,7 @@ class SAU:
     ) -> DefenseResult:
         """Unlearn shared adversarial examples in a copy of the model; see ``Defense``."""
 
-        def work(repaired: nn.Module, where: torch.device) -> tuple[Epoch, ...]:
+        def work(repaired: nn.Module, device: torch.device) -> tuple[Epoch, ...]:
             params = [p for p in repaired.parameters() if p.requires_grad]
             return fit(
                 repaired,
@@ -112,7 +112,7 @@ class SAU:
                 nn.CrossEntropyLoss(),
                 torch.optim.Adam(params, self.lr),
                 epochs=self.epochs,
-                device=where,
+                device=device,
                 val_loader=clean_val,
                 on_epoch=self.on_epoch,
                 title="SAU",
@@ -124,7 +124,7 @@ class SAU:
 
 
 def jensen_shannon(logits: Tensor, others: Tensor) -> Tensor:
-    """Jensen-Shannon divergence between the softmax of two score tensors, in nats.
+    """Compute the Jensen-Shannon divergence of the softmax of two score tensors, in nats.
 
     Args:
         logits: (N, classes).
@@ -147,12 +147,12 @@ def jensen_shannon(logits: Tensor, others: Tensor) -> Tensor:
 
 
 def crafting_objective(logits: Tensor, suspects: Tensor, labels: Tensor, options: SAU) -> Tensor:
-    """l3 L_adv + l4 L_share of every sample, which the perturbations maximise.
+    """Compute l3 L_adv + l4 L_share per sample, which the perturbations maximise.
 
     Args:
         logits: (N, classes), the model's scores of the perturbed inputs.
-        suspects: (N, classes), the suspect's.
-        labels: (N,), the true ones.
+        suspects: (N, classes), the suspect's scores of them.
+        labels: (N,), the true labels.
         options: ``adversarial_weight`` and ``agreement_weight``.
 
     Returns:
@@ -173,19 +173,19 @@ def shared_examples(
     options: SAU,
     draw: torch.Generator,
 ) -> Tensor:
-    """Inputs perturbed so that both models give the same wrong answer, by projected sign ascent.
+    """Perturb inputs by projected sign ascent so that both models make the same wrong prediction.
 
     Args:
-        model: gives (N, classes) scores; in the mode it is to be fooled in.
+        model: returns (N, classes) scores; its mode (train or eval) is not changed.
         suspect: likewise.
         inputs: (N, ...).
-        labels: (N,), the true ones.
-        options: of the ascent.
-        draw: a CPU generator, for the start.
+        labels: (N,), the true labels.
+        options: options of the ascent.
+        draw: a CPU generator that draws the start.
 
     Returns:
-        (N, ...), within ``radius`` of the inputs and within ``pixel_range``. No parameter
-        receives a gradient.
+        (N, ...), within ``radius`` of the inputs and within ``pixel_range``. Parameters get no
+        gradient.
     """
     low, high = inputs - options.radius, inputs + options.radius
     if options.pixel_range is not None:
@@ -196,37 +196,37 @@ def shared_examples(
         perturbed.requires_grad_()
         logits, suspects = class_scores(model, perturbed), class_scores(suspect, perturbed)
         objective = crafting_objective(logits, suspects, labels, options).sum()
-        (slope,) = torch.autograd.grad(objective, perturbed)
+        (gradient,) = torch.autograd.grad(objective, perturbed)
         with torch.no_grad():
-            perturbed = (perturbed + options.step_size * slope.sign()).clamp(low, high)
+            perturbed = (perturbed + options.step_size * gradient.sign()).clamp(low, high)
     return perturbed.detach()
 
 
-def shared_risk(logits: Tensor, answers: Tensor, labels: Tensor) -> Tensor:
-    """L_sar, mean over the batch: samples that the suspect answers correctly count as 0.
+def shared_risk(logits: Tensor, predictions: Tensor, labels: Tensor) -> Tensor:
+    """Compute L_sar, the mean over the batch; samples the suspect predicts correctly count as 0.
 
     Args:
         logits: (N, classes), the model's scores of the perturbed inputs.
-        answers: (N,), the suspect's answers to them.
-        labels: (N,), the true ones.
+        predictions: (N,), the suspect's predictions for them.
+        labels: (N,), the true labels.
 
     Returns:
-        A 0-dim tensor, finite however sure the model is.
+        A 0-dim tensor, finite for saturated scores too.
 
     Example:
         >>> probabilities = torch.tensor([[0.25, 0.75], [0.5, 0.5]])
-        >>> answers, labels = torch.tensor([1, 0]), torch.tensor([0, 0])
-        >>> round(shared_risk(probabilities.log(), answers, labels).item(), 4)  # log(4) / 2
+        >>> predictions, labels = torch.tensor([1, 0]), torch.tensor([0, 0])
+        >>> round(shared_risk(probabilities.log(), predictions, labels).item(), 4)  # log(4) / 2
         0.6931
     """
-    # log(1 - p) as a difference of log-sums: 1 - p itself is 0 for a sure model.
-    others = logits.scatter(1, answers[:, None], -math.inf).logsumexp(dim=1)
+    # log(1 - p) as a difference of log-sums: 1 - p underflows to 0 for a saturated model.
+    others = logits.scatter(1, predictions[:, None], -math.inf).logsumexp(dim=1)
     risk = logits.logsumexp(dim=1) - others
-    return (risk * (answers != labels)).mean()
+    return (risk * (predictions != labels)).mean()
 
 
 def _unlearning(model: nn.Module, options: SAU) -> Gradients:
-    """The gradients of the outer problem; the suspect is the model as it is now."""
+    """Return the ``Gradients`` of the outer problem; a copy of the model is the suspect."""
     suspect = copy.deepcopy(model).eval().requires_grad_(False)
     draw = generator(options.seed, "sau")
 
@@ -237,10 +237,10 @@ def _unlearning(model: nn.Module, options: SAU) -> Gradients:
         perturbed = shared_examples(model, suspect, inputs, labels, options, draw)
         model.train()
         with torch.no_grad():
-            answers = class_scores(suspect, perturbed).argmax(dim=1)
-        logits, fooled = class_scores(model, torch.cat([inputs, perturbed])).chunk(2)
+            predictions = class_scores(suspect, perturbed).argmax(dim=1)
+        logits, adversarial = class_scores(model, torch.cat([inputs, perturbed])).chunk(2)
         value = options.clean_weight * loss(logits, labels.clamp(0, logits.shape[1] - 1))
-        value = value + options.shared_weight * shared_risk(fooled, answers, labels)
+        value = value + options.shared_weight * shared_risk(adversarial, predictions, labels)
         value.backward()  # type: ignore[no-untyped-call]
         return logits, labels, value
 

@@ -231,7 +231,7 @@ def test_a_norm_whose_weight_is_frozen_is_left_alone():
     model[0].weight.requires_grad_(False)
     assert len(Neurons(model).masks) == 7
     model[2].weight.requires_grad_(False)
-    with pytest.raises(ValueError, match="Sequential has no batch norm with a weight that may"):
+    with pytest.raises(ValueError, match="Sequential has no batch norm with a trainable weight"):
         SHORT(model, _loader(), _loader(1), progress=False)
 
 
@@ -246,16 +246,11 @@ def test_it_prunes_convolutional_networks():
 
 def test_a_model_without_batch_norm_is_refused():
     model = VisionTransformer(3, 1, image_size=8, patch=4, width=8, depth=1, heads=2)
-    with pytest.raises(ValueError, match="VisionTransformer has no batch norm with a weight"):
+    with pytest.raises(ValueError, match="VisionTransformer has no batch norm with a trainable"):
         SHORT(model, _loader(), _loader(1), progress=False)
     model = nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3, affine=False))
-    with pytest.raises(ValueError, match="Sequential has no batch norm with a weight"):
+    with pytest.raises(ValueError, match="Sequential has no batch norm with a trainable"):
         SHORT(model, _loader(), _loader(1), progress=False)
-
-
-def test_held_out_samples_must_be_given():
-    with pytest.raises(ValueError, match="ANP chooses its threshold on clean_val, got None"):
-        SHORT(_model(), _loader(), None, progress=False)
 
 
 @pytest.mark.parametrize("empty", [[], iter([])], ids=["list", "iterator"])
@@ -271,20 +266,3 @@ def test_its_defaults_are_published_but_for_the_budget_of_accuracy():
     assert defense.max_acc_drop == 0.02
     assert THRESHOLDS[0] == 0.05
     assert THRESHOLDS[-1] == 1.0
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "error_text"),
-    [
-        ("eps", -0.1, r"eps must be finite and >= 0, got -0\.1"),
-        ("alpha", 1.5, r"alpha must be in \[0, 1\], got 1\.5"),
-        ("max_acc_drop", 2.0, r"max_acc_drop must be in \[0, 1\], got 2\.0"),
-        ("lr", float("nan"), "lr must be finite and >= 0, got nan"),
-        ("inner_steps", 0, "inner_steps must be an integer >= 1, got 0"),
-        ("steps", 0, "steps must be an integer >= 1, got 0"),
-        ("seed", -1, "seed must be an integer >= 0, got -1"),
-    ],
-)
-def test_numbers_out_of_range_are_refused_by_name_and_value(option, value, error_text):
-    with pytest.raises(ValueError, match=error_text):
-        ANP(**{option: value})

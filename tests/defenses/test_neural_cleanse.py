@@ -1,6 +1,5 @@
 """NeuralCleanse: a planted pixel is unlearned; where nothing is found nothing is changed."""
 
-import copy
 import dataclasses
 import logging
 
@@ -83,35 +82,6 @@ def test_a_model_without_outliers_comes_back_as_it_was():
     assert torch.equal(result.model[1].bias, model[1].bias)
 
 
-def test_the_suspect_is_not_changed_and_frozen_weights_stay():
-    model = _stripes(PLANTED).train()
-    model[1].bias.requires_grad_(False)
-    before = copy.deepcopy(model.state_dict())
-    defense = dataclasses.replace(DEFENSE, epochs=2)
-    repaired = defense(model, _loader(), None, progress=False).model
-    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
-    assert model.training
-    assert not repaired.training
-    assert [p.requires_grad for p in repaired.parameters()] == [True, False]
-    assert torch.equal(repaired[1].bias, model[1].bias)
-    assert not torch.equal(repaired[1].weight, model[1].weight)
-
-
-def test_two_runs_give_the_same_bits():
-    defense = dataclasses.replace(DEFENSE, epochs=3)
-    first, second = (defense(_stripes(PLANTED), _loader(), None, progress=False) for _ in range(2))
-    assert torch.equal(first.model[1].weight, second.model[1].weight)
-    assert first.history == second.history
-
-
-def test_held_out_data_is_recorded_and_changes_nothing():
-    defense = dataclasses.replace(DEFENSE, epochs=3)
-    without = defense(_stripes(PLANTED), _loader(), None, progress=False)
-    result = defense(_stripes(PLANTED), _loader(), _loader(1), progress=False)
-    assert torch.equal(result.model[1].weight, without.model[1].weight)
-    assert [e.val_accuracy is not None for e in result.history] == [True] * 3
-
-
 def _patch(target, value):
     return Inversion(target, torch.ones(1, 2, 2), torch.full((1, 2, 2), value), 4.0, 1.0)
 
@@ -174,21 +144,6 @@ def test_its_defaults_are_the_published_ones():
     )
     assert (defense.stamped, defense.threshold, defense.inversion.success) == (0.2, 2.0, 0.99)
     assert (defense.inversion.lr, defense.inversion.betas) == (0.1, (0.5, 0.9))
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "error_text"),
-    [
-        ("epochs", 0, "epochs must be an integer >= 1, got 0"),
-        ("stamped", 0.0, r"stamped must be > 0 and <= 1, got 0\.0"),
-        ("stamped", 1.5, r"stamped must be > 0 and <= 1, got 1\.5"),
-        ("threshold", float("nan"), "threshold must be finite and >= 0, got nan"),
-        ("seed", -1, "seed must be an integer >= 0, got -1"),
-    ],
-)
-def test_numbers_out_of_range_are_refused_by_name_and_value(option, value, error_text):
-    with pytest.raises(ValueError, match=error_text):
-        NeuralCleanse(**{option: value})
 
 
 def test_inputs_that_are_no_images_are_refused():

@@ -1,56 +1,50 @@
-"""What every defence of the registry promises: one signature, clean data alone, a copy."""
+"""Contract of every defence in the registry. A new defence is a line in SHORT and in INVALID."""
 
 import copy
 import dataclasses
 import inspect
+import re
 import time
-import types
-from functools import partial
 
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from d3fast import D3Config
-from d3fast.attacks import BadNets
-from d3fast.audit.inversion import InversionOptions
-from d3fast.benchmark.repair_jobs import defender_samples, repair_model
-from d3fast.data import Augment, ImageData, Splits
-from d3fast.defenses import (
-    ANP,
-    D3,
-    DEFENSES,
-    FST,
-    FTSAM,
-    IBAU,
-    NAD,
-    SAU,
-    Defense,
-    FinePruning,
-    FineTuning,
-    NeuralCleanse,
-    Pipeline,
-)
+from d3fast.defenses import DEFENSES, Defense, Pipeline
+from tests.defenses.short import SHORT, make_loader, make_model
 
-# One short instance of each, of two epochs; a defence that is missing here fails the first test.
-# Thresholds are such that there is something to prune and to unlearn.
-SHORT = {
-    "fine-tuning": FineTuning(epochs=2),
-    "fine-pruning": FinePruning(epochs=2, max_acc_drop=1.0, step=0.2),
-    "nad": NAD(epochs=2, teacher_epochs=1),
-    "neural-cleanse": NeuralCleanse(
-        epochs=2, threshold=0.0, inversion=InversionOptions(steps=20, batch_size=6)
-    ),
-    "anp": ANP(steps=4, max_acc_drop=1.0),
-    "ft-sam": FTSAM(epochs=2),
-    "i-bau": IBAU(rounds=2),
-    "sau": SAU(epochs=2),
-    "fst": FST(epochs=2),
-    "d3": D3(D3Config(epochs=2)),
+# Options that must be rejected; the error names option and value.
+NAN = float("nan")
+SGD = {"epochs": [0], "seed": [-1], "lr": [-1.0], "momentum": [NAN], "max_grad_norm": [-1.0]}
+INVALID = {
+    "fine-tuning": {**SGD, "weight_decay": [float("inf")]},
+    "fine-pruning": {**SGD, "max_acc_drop": [-0.1, 10], "step": [0.0, 1.5]},
+    "nad": {**SGD, "teacher_epochs": [0], "betas": [()], "layers": [("a",)]},
+    "neural-cleanse": {**SGD, "stamped": [0.0, 1.5], "threshold": [NAN]},
+    "anp": {
+        "eps": [-0.1],
+        "alpha": [1.5],
+        "max_acc_drop": [2.0],
+        "lr": [NAN],
+        "inner_steps": [0],
+        "steps": [0],
+        "seed": [-1],
+    },
+    "ft-sam": {**SGD, "rho": [-0.5, NAN]},
+    "i-bau": {
+        "rounds": [0],
+        "iterations": [0],
+        "radius": [-1.0],
+        "share": [0.0, 1.5],
+        "seed": [-1],
+    },
+    "sau": {"epochs": [0], "steps": [0], "radius": [-0.2], "shared_weight": [NAN], "seed": [-1]},
+    "fst": {**SGD, "alpha": [-0.1]},
+    "d3": {},  # takes a configuration, which is tested in tests/detox
 }
 
-# Where a promise does not hold, and why.
+# Exceptions to the contract, and their reasons.
 CHOOSES_BY_HELD_OUT_DATA = {
     "fine-pruning": "how many channels go",
     "anp": "the threshold of the masks",
@@ -68,34 +62,11 @@ each = pytest.mark.parametrize("name", DEFENSES)
 each_class = pytest.mark.parametrize("make", DEFENSES.values(), ids=DEFENSES)
 
 
-def _loader(seed=0):
-    draw = torch.Generator().manual_seed(seed)
-    images = torch.rand(12, 1, 8, 8, generator=draw)
-    return [(images[i : i + 6], torch.arange(6) % 3) for i in (0, 6)]
-
-
-def _model():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return nn.Sequential(
-            nn.Conv2d(1, 4, 3),
-            nn.BatchNorm2d(4),
-            nn.ReLU(),
-            nn.Conv2d(4, 6, 3, stride=2),
-            nn.BatchNorm2d(6),
-            nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Dropout(0.2),
-            nn.Linear(6, 3),
-        )
-
-
 def _repair(name, model=None, clean=None, held_out=None):
     return SHORT[name](
-        model or _model(),
-        _loader() if clean is None else clean,
-        held_out or _loader(1),
+        model or make_model(),
+        make_loader() if clean is None else clean,
+        held_out or make_loader(1),
         progress=False,
     )
 
@@ -106,7 +77,7 @@ def _same(first, second):
 
 
 def test_every_defence_is_tested_here():
-    assert set(SHORT) == set(DEFENSES)
+    assert set(SHORT) == set(INVALID) == set(DEFENSES)
     assert all(type(SHORT[name]) is DEFENSES[name] for name in DEFENSES)
 
 
@@ -145,12 +116,26 @@ def test_every_defence_has_a_seed_and_says_what_happens(make):
     assert defense.on_epoch is None
 
 
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        (name, option, value)
+        for name, options in INVALID.items()
+        for option, values in options.items()
+        for value in values
+    ],
+)
+def test_an_invalid_option_is_named_with_its_value(name, option, value):
+    with pytest.raises(ValueError, match=rf"^{option} must .* got {re.escape(repr(value))}"):
+        DEFENSES[name](**{option: value})
+
+
 # The suspect and the copy.
 
 
 @each
 def test_the_suspect_is_not_changed(name):
-    model = _model().train()
+    model = make_model().train()
     model[1].eval()
     model[0].bias.requires_grad_(False)
     before, flags = copy.deepcopy(model), [m.training for m in model.modules()]
@@ -166,7 +151,7 @@ def test_the_suspect_is_not_changed(name):
 
 @each
 def test_the_repaired_model_is_a_changed_copy_in_eval_mode(name):
-    model = _model().train()
+    model = make_model().train()
     repaired = _repair(name, model).model
     assert not any(module.training for module in repaired.modules())
     pairs = list(zip(model.parameters(), repaired.parameters(), strict=True))
@@ -177,7 +162,7 @@ def test_the_repaired_model_is_a_changed_copy_in_eval_mode(name):
 
 @each
 def test_all_but_the_numbers_of_the_repaired_model_is_the_suspects(name):
-    model = _model()
+    model = make_model()
     model[0].bias.requires_grad_(False)
     repaired = _repair(name, model).model
     theirs, ours = model.state_dict(), repaired.state_dict()
@@ -217,7 +202,7 @@ def _hooks(model):
 
 @each
 def test_frozen_weights_stay_where_they_are(name):
-    model = _model()
+    model = make_model()
     model[3:5].requires_grad_(False)
     repaired = _repair(name, model).model
     pairs = zip(model[3:5].parameters(), repaired[3:5].parameters(), strict=True)
@@ -233,7 +218,7 @@ def test_frozen_weights_stay_where_they_are(name):
 
 @each
 def test_two_runs_give_the_same_bits_and_leave_global_generators_alone(name):
-    images, labels = (torch.cat(parts) for parts in zip(*_loader(), strict=True))
+    images, labels = (torch.cat(parts) for parts in zip(*make_loader(), strict=True))
     shuffled = DataLoader(TensorDataset(images, labels), batch_size=6, shuffle=True)
     results = []
     for seed in (1, 2):
@@ -252,7 +237,7 @@ def test_two_runs_give_the_same_bits_and_leave_global_generators_alone(name):
 
 @pytest.mark.parametrize("name", [n for n in DEFENSES if n not in CHOOSES_BY_HELD_OUT_DATA])
 def test_held_out_data_changes_nothing(name):
-    without = SHORT[name](_model(), _loader(), None, progress=False)
+    without = SHORT[name](make_model(), make_loader(), None, progress=False)
     assert _same(without.model, _repair(name).model)
     assert all(e.val_accuracy is None for e in without.history)
 
@@ -260,7 +245,7 @@ def test_held_out_data_changes_nothing(name):
 @pytest.mark.parametrize("name", CHOOSES_BY_HELD_OUT_DATA)
 def test_a_choice_without_held_out_data_is_refused(name):
     with pytest.raises(ValueError, match=r"^(FinePruning|ANP) .* clean_val"):
-        SHORT[name](_model(), _loader(), None, progress=False)
+        SHORT[name](make_model(), make_loader(), None, progress=False)
 
 
 @each
@@ -280,7 +265,7 @@ def test_the_result_says_how_long_it_took_and_what_happened(name):
     started = time.perf_counter()
     seen = []
     watched = dataclasses.replace(SHORT[name], on_epoch=lambda e, m: seen.append((e, m.training)))
-    result = watched(_model(), _loader(), _loader(1), progress=False)
+    result = watched(make_model(), make_loader(), make_loader(1), progress=False)
     assert 0 < result.seconds <= time.perf_counter() - started
     assert [(e, False) for e in result.history] == seen
     assert [e.epoch for e in result.history] == [1, 2]
@@ -288,7 +273,7 @@ def test_the_result_says_how_long_it_took_and_what_happened(name):
 
 @each
 def test_the_clean_samples_are_read_once_per_epoch(name):
-    clean = _Watched(_loader())
+    clean = _Watched(make_loader())
     epochs = len(_repair(name, clean=clean).history)
     more, _ = MORE_PASSES_THAN_EPOCHS.get(name, (0, ""))
     assert clean.passes == epochs + more
@@ -306,7 +291,7 @@ class _Watched:
 @each
 def test_d3_may_follow(name):
     both = Pipeline(SHORT[name], SHORT["d3"])
-    result = both(_model(), _loader(), _loader(1), progress=False)
+    result = both(make_model(), make_loader(), make_loader(1), progress=False)
     by_hand = _repair("d3", _repair(name).model)
     assert _same(result.model, by_hand.model)
     assert [e.epoch for e in result.history] == [1, 2, 3, 4]
@@ -317,7 +302,7 @@ def test_d3_may_follow(name):
 
 @each
 def test_a_broken_suspect_is_refused_by_the_name_of_its_weight(name):
-    model = _model()
+    model = make_model()
     with torch.no_grad():
         model[4].bias[0] = torch.inf
     with pytest.raises(ValueError, match=r"the model's 4\.bias holds NaN or inf"):
@@ -333,7 +318,7 @@ def test_a_loader_that_yields_nothing_is_refused(name):
 @each
 @pytest.mark.parametrize("label", [3, -1])
 def test_labels_that_are_no_class_are_refused(name, label):
-    (images, labels), second = _loader()
+    (images, labels), second = make_loader()
     labels[2] = label
     with pytest.raises(ValueError, match=rf"clean_loader holds label {label}\b.* classes 0\.\.2"):
         _repair(name, clean=[second, (images, labels)])
@@ -341,87 +326,10 @@ def test_labels_that_are_no_class_are_refused(name, label):
 
 @each
 def test_images_with_nan_are_refused(name):
-    first, (images, labels) = _loader()
+    first, (images, labels) = make_loader()
     images[0, 0, 0, 0] = torch.nan
     with pytest.raises(ValueError, match="clean_loader"):
         _repair(name, clean=[first, (images, labels)])
-
-
-# Blindness: what a defence is given when the benchmark calls it.
-
-
-@each
-def test_neither_test_images_nor_a_trigger_can_be_reached_by_a_defence(name):
-    splits, attack = _splits(), BadNets(target=0, size=2)
-    given = []
-
-    def spy(*args, **options):
-        given.extend((SHORT[name], *args, *options.values()))
-        return SHORT[name](*args, **options)
-
-    train, held_out, _ = defender_samples(splits.clean, count=18, held_out=1 / 3, seed=0)
-    result = repair_model(
-        spy,
-        _model(),
-        train,
-        held_out,
-        batch_size=6,
-        augment=Augment(crop=1),
-        seed=0,
-        device=torch.device("cpu"),
-        progress=False,
-    )
-    assert len(result.history) == 2
-    seen = list(_reachable(given))
-    assert any(thing is train.images for thing in seen)  # the walk gets as far as the images
-    assert not _leaks(seen, splits.test.images)
-    # What it would have found.
-    planted = (splits.test.images[3:4], partial(print, attack), lambda: attack, {"x": [attack]})
-    for thing in planted:
-        assert _leaks(_reachable([*given, thing]), splits.test.images)
-
-
-def _splits():
-    """Training, clean and test images that lie in one tensor."""
-    draw = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (60, 1, 8, 8), generator=draw, dtype=torch.uint8)
-    labels = torch.arange(60) % 3
-    parts = (slice(20), slice(20, 40), slice(40, 60))
-    return Splits(*[ImageData(images[p], labels[p], ("a", "b", "c")) for p in parts])
-
-
-def _leaks(things, test_images):
-    storage = test_images.untyped_storage().data_ptr()
-    return [
-        thing
-        for thing in things
-        if hasattr(thing, "trigger")
-        or (isinstance(thing, torch.Tensor) and thing.untyped_storage().data_ptr() == storage)
-    ]
-
-
-def _reachable(roots):
-    """Everything that can be reached through attributes, containers, closures and bound methods."""
-    left, seen = list(roots), {}
-    while left:
-        thing = left.pop()
-        if id(thing) in seen or isinstance(thing, type | types.ModuleType):
-            continue
-        seen[id(thing)] = thing
-        yield thing
-        if isinstance(thing, torch.Tensor):
-            left += [part for part in (thing._base, thing.grad) if part is not None]
-        if isinstance(thing, dict):
-            left += [*thing.keys(), *thing.values()]
-        elif isinstance(thing, list | tuple | set | frozenset):
-            left += thing
-        elif isinstance(thing, types.FunctionType):
-            left += [cell.cell_contents for cell in thing.__closure__ or ()]
-            left += [*(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values()]
-        elif isinstance(thing, partial):
-            left += [thing.func, *thing.args, *thing.keywords.values()]
-        left.append(getattr(thing, "__self__", None))
-        left.append(getattr(thing, "__dict__", None))
 
 
 CLIPS = [
@@ -438,9 +346,9 @@ def test_clipped_gradients_move_nothing_where_the_norm_is_next_to_nothing(name):
             made = dataclasses.replace(made, config=dataclasses.replace(made.config, **options))
         else:
             made = dataclasses.replace(made, **options)
-        return made(_model(), _loader(), _loader(1), progress=False).model[0].weight
+        return made(make_model(), make_loader(), make_loader(1), progress=False).model[0].weight
 
-    start = _model()[0].weight
+    start = make_model()[0].weight
     assert (first_layer(None) - start).abs().max() > 1e-5
     torch.testing.assert_close(first_layer(1e-9), start, rtol=0, atol=1e-7)
 
