@@ -113,7 +113,7 @@ def test_html_marks_lines_best_numbers_and_footnotes():
 
 
 def test_a_heat_map_shows_the_second_number_large_on_its_shade():
-    text = html("heat_map(t, 'label', 'scale', ['low', 'high'])", t=PAIRS)
+    text = html("heat_map(t, 'attack', 'scale', ['low', 'high'])", t=PAIRS)
     assert '<th scope="col" class="ours">d3</th>' in text
     assert '<td class="shade-2"><b>0.5</b><small><b>91.0</b></small></td>' in text
     assert '<span class="shade-1">high</span>' in text

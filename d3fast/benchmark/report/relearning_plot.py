@@ -2,7 +2,7 @@
 """The figure of the relearning test: ASR over the number of poisoned samples, a line per model.
 
 Colour, dashes and marker together distinguish up to 12 models; the legend has the order of the
-lines' right ends.
+areas, the largest first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +22,7 @@ from d3fast.results.plot import AMBER, BLUE, GREEN, GREY, INK, ORANGE, PINK, SKY
 _COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, AMBER, INK)
 _DASHES = ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)))
 _MARKERS = "osD^vP*X<>h"
+_MOST_BANDS = 6  # models; with more of them, overlapping bands would hide each other
 
 Curves = Mapping[str, Sequence[Row]]
 
@@ -35,11 +36,11 @@ def _shared_ks(curves: Curves) -> list[int]:
     return list(found.pop())
 
 
-def _draw(axes: Axes, ks: list[int], runs: Sequence[Row], look: Any) -> None:
+def _draw(axes: Axes, ks: list[int], runs: Sequence[Row], look: Any, band: bool) -> None:
     columns = zip(*(run["asr"] for run in runs), strict=True)
     rates = [[100 * value for value in column] for column in columns]
     axes.plot(ks, [fmean(column) for column in rates], markersize=4, linewidth=1.4, **look)
-    if len(runs) > 1:
+    if band and len(runs) > 1:
         lows, highs = [min(column) for column in rates], [max(column) for column in rates]
         axes.fill_between(ks, lows, highs, color=look["color"], alpha=0.12, linewidth=0)
 
@@ -59,7 +60,8 @@ def relearning_figure(curves: Curves, floor: float) -> Figure:
 
     Args:
         curves: rows of the relearning test by model, one per seed. The legend shows the mean
-            ``area`` of each model; the clean model is grey and dotted.
+            ``area`` of each model; the clean model is grey and dotted. Of many models only the
+            first and the clean model have a band.
         floor: ASR of the clean model before any fine-tuning, a fraction.
 
     Raises:
@@ -78,17 +80,18 @@ def relearning_figure(curves: Curves, floor: float) -> Figure:
     )
     figure = Figure(figsize=(7.2, 4), layout="constrained")
     axes = figure.subplots()
-    ends = {}
+    areas = {}
     for name, runs in curves.items():
         grey = {"color": GREY, "linestyle": ":", "marker": "."}
         look: Any = grey if name == CLEAN_MODEL else next(looks)
         area = fmean(run["area"] for run in runs)
-        _draw(axes, ks, runs, {**look, "label": f"{name}  {fixed(area, 2)}"})
-        ends[axes.lines[-1]] = fmean(run["asr"][-1] for run in runs)
+        band = len(curves) <= _MOST_BANDS or name in (CLEAN_MODEL, next(iter(curves)))
+        _draw(axes, ks, runs, {**look, "label": f"{name}  {fixed(area, 2)}"}, band)
+        areas[axes.lines[-1]] = area
     level = axes.axhline(100 * floor, color=GREY, linewidth=0.8, label="floor")
     _number_axis(axes, ks)
     axes.set_title("Attack success rate after fine-tuning, %", loc="left")
-    handles = sorted(ends, key=lambda line: -ends[line])
+    handles = sorted(areas, key=lambda line: -areas[line])
     figure.legend(
         handles=[*handles, level],
         loc="outside right upper",

@@ -32,6 +32,11 @@ def test_a_band_spans_the_seeds_and_one_seed_has_none():
     assert (heights.min(), heights.max()) == pytest.approx((0, 50))
 
 
+def test_of_many_models_the_first_and_the_clean_model_have_a_band():
+    curves = {f"model {i}": D3 for i in range(8)} | {"clean model": D3}
+    assert len(relearning_figure(curves, 0.02).axes[0].collections) == 2
+
+
 def test_the_clean_model_is_grey_and_dotted():
     figure = relearning_figure({"D3": D3, "clean model": CLEAN, "other": CLEAN}, 0.02)
     twin = _line(figure, "clean model")
@@ -44,7 +49,7 @@ def test_the_floor_is_a_level():
     assert set(level.get_ydata()) == {2.0}
 
 
-def test_the_legend_is_ordered_as_the_lines_end_and_says_the_mean_area():
+def test_the_legend_shows_the_mean_areas_largest_first():
     figure = relearning_figure({"clean model": CLEAN, "D3": D3}, 0.02)
     (legend,) = figure.legends
     texts = [text.get_text().split() for text in legend.get_texts()]
