@@ -56,8 +56,8 @@ STYLE: Any = {
 
 def show_image(axes: Axes, pixels: torch.Tensor) -> None:
     """Draw an image (C, H, W), values 0 to 1, without ticks, in a grey frame."""
-    shown = pixels.permute(1, 2, 0).cpu()
-    axes.imshow(shown.squeeze(-1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    shown = pixels.permute(1, 2, 0).cpu().numpy()
+    axes.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(visible=True, color=GREY)
 
