@@ -239,7 +239,7 @@ def _section(name: str, rows: Sequence[Row]) -> dict[str, Any]:
             ),
         ]
     curves = [
-        _figure(figure, attack, "Line: mean over seeds; band: range over seeds, of many models only for two.", name)
+        _figure(figure, attack, "Line: mean over seeds; band: their range, where it fits.", name)
         for attack, figure in relearning_figures(rows).items()
     ]
     return {
