@@ -20,7 +20,7 @@ from torch import nn
 
 from d3fast.attacks import load_attack
 from d3fast.audit import InspectOptions, inspect_model
-from d3fast.audit.detectors.base import threshold
+from d3fast.audit.detectors.scores import threshold
 from d3fast.audit.resolve import Audit
 from d3fast.benchmark.attack_jobs import PRESETS, AttackJob, CleanJob, Preset, twin_of
 from d3fast.benchmark.implant import Implant, implant
@@ -133,7 +133,7 @@ class InspectJob:
         found = inspect_model(
             model, splits.clean, options=self.options, seed=self.spec.seed, progress=progress
         )
-        signs = {f.name: {"value": _capped(f.value), "target": f.target} for f in found.findings}
+        signs = {f.name: {"value": _capped(f.value), "target": f.target} for f in found.results}
         return {
             **named,
             "seed": self.spec.seed,

@@ -8,10 +8,11 @@ are listed in CHANGELOG.md and go in 0.3.0.
 import importlib
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import MappingProxyType, ModuleType
+from typing import Any
 
 NAMES: Mapping[str, str] = MappingProxyType({"Case": "Audit", "open_case": "open_audit"})
 MODULES: Mapping[str, str] = MappingProxyType(
@@ -133,6 +134,24 @@ class _Renamed(MetaPathFinder, Loader):
         # The import system has put the old name's spec in the place of the module's own.
         assert module.__spec__ is not None
         module.__spec__ = module.__spec__.loader_state
+
+
+def renamed_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return the ``__getattr__`` of a module some of whose names were renamed.
+
+    Args:
+        module: its ``__name__``.
+        names: new name by old name.
+    """
+
+    def __getattr__(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        new = names[name]
+        warnings.warn(f"{module}.{name} is now {module}.{new}", DeprecationWarning, stacklevel=2)
+        return getattr(sys.modules[module], new)
+
+    return __getattr__
 
 
 def install() -> None:

@@ -1,23 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is a checkpoint likely backdoored? All signs of one model, without a trigger.
+"""Inspection of one model: every detector, without a trigger.
 
-    inspect_model   inverts a trigger per class, asks every sign, measures the accuracy
-    Inspection      what was found; ``rows`` is what inspect.json and card.json hold of it
+    inspect_model   inverts a trigger per class, runs every detector, measures the accuracy
+    Inspection      the results; ``rows`` gives the rows of inspect.json and card.json
 
-What a sign is stands in ``d3fast.audit.detectors.base``, what the verdict says in ``verdict``.
+Detectors are in ``d3fast.audit.detectors``, the verdict in ``d3fast.audit.verdict``.
 """
 
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import InitVar, dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from d3fast.audit.anomaly import anomaly_indices, outliers
-from d3fast.audit.detectors.base import Finding, ask
-from d3fast.audit.detectors.context import Subject, open_subject
-from d3fast.audit.detectors.registry import SIGNS
+from d3fast.audit.detectors.base import DetectorResult, run_detector
+from d3fast.audit.detectors.context import InspectionContext, open_context
+from d3fast.audit.detectors.registry import DETECTORS
 from d3fast.audit.findings import SUSPECT
 from d3fast.audit.inversion import Inversion, InversionOptions, invert_all
 from d3fast.audit.pictures import picture_of
@@ -33,63 +34,67 @@ from d3fast.training.metrics import Metrics, evaluate
 _BATCH = 250
 _PICTURES = 4  # of the smallest patches
 
-
-# What two cores can pay for, and what the rates of docs/inspect.md were measured with.
+# A tenth of the usual images; the rates of docs/inspect.md were measured with it.
 SHORT = InversionOptions(steps=100, batch_size=16)
 
 
 @dataclass(frozen=True)
 class InspectOptions:
-    """How a model is inspected.
+    """Options of an inspection.
 
     Args:
-        inversion: how triggers are inverted; ``SHORT`` shows a tenth of the usual images.
-        outlier: anomaly index above which an inverted trigger is marked.
-        signs: names of the registry, in the order asked.
-        rate: of false alarms per sign, were the statistics of a clean model normally distributed;
-            it sets the thresholds.
-        samples: at most so many of the clean samples are used by inversion and signs, stratified.
+        inversion: options of the trigger inversion; ``SHORT`` shows a tenth of the usual images.
+        outlier: anomaly index above which an inverted trigger is an outlier.
+        detectors: names of ``DETECTORS``, in the order in which they run.
+        rate: of false alarms per detector, were the statistics of a clean model normally
+            distributed; it sets the thresholds.
+        samples: largest number of clean samples used by inversion and detectors, stratified.
+        signs: the name of ``detectors`` until 0.1; deprecated.
 
     Raises:
-        ValueError: a number out of range, no sign or an unknown one.
+        ValueError: a number out of range, no detector or an unknown one.
 
     Example:
-        >>> InspectOptions(signs=("horoscope",))
+        >>> InspectOptions(detectors=("horoscope",))
         Traceback (most recent call last):
-        ValueError: sign must be one of 'patch', 'head', 'shift', 'margin', got 'horoscope'
+        ValueError: detectors must be one of 'patch', 'head', 'shift', 'margin', got 'horoscope'
     """
 
     inversion: InversionOptions = SHORT
     outlier: float = 2.0
-    signs: tuple[str, ...] = tuple(SIGNS)
+    detectors: tuple[str, ...] = tuple(DETECTORS)
     rate: float = 0.01
     samples: int = 1000
+    signs: InitVar[tuple[str, ...] | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, signs: tuple[str, ...] | None) -> None:
+        if signs is not None:
+            warnings.warn("signs is now detectors", DeprecationWarning, stacklevel=3)
+            object.__setattr__(self, "detectors", signs)
         check_number("outlier", self.outlier)
         check_number("rate", self.rate)
         if not 0 < self.rate < 1:
             raise ValueError(f"rate must be > 0 and < 1, got {self.rate}")
         check_integer("samples", self.samples, 1)
-        if not self.signs or len(set(self.signs)) < len(self.signs):
-            raise ValueError(f"signs must be one or more, each once, got {self.signs}")
-        for name in self.signs:
-            check_choice("sign", name, SIGNS)
+        if not self.detectors or len(set(self.detectors)) < len(self.detectors):
+            raise ValueError(f"detectors must be one or more, each once, got {self.detectors}")
+        for name in self.detectors:
+            check_choice("detectors", name, DETECTORS)
 
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
-    """What was found out about one model.
+    """Results of one inspection.
 
     Attributes:
-        classes: their names.
+        classes: names of the classes.
         parameters: number of weights.
         head: qualified name of the classification head.
         metrics: accuracy on all samples given.
         inversions: the smallest patch for each class.
         indices: their anomaly indices; infinite where all others are equal.
-        outliers: classes whose patch is suspiciously small.
-        findings: what the signs say.
+        outliers: classes whose patch is unusually small.
+        results: of the detectors.
     """
 
     classes: tuple[str, ...]
@@ -99,12 +104,18 @@ class Inspection:
     inversions: tuple[Inversion, ...]
     indices: tuple[float, ...]
     outliers: tuple[int, ...]
-    findings: tuple[Finding, ...]
+    results: tuple[DetectorResult, ...]
 
     @property
     def verdict(self) -> Verdict:
-        """All signs in one sentence or two."""
-        return verdict(self.findings, self.classes)
+        """The conclusion from all detectors."""
+        return verdict(self.results, self.classes)
+
+    @property
+    def findings(self) -> tuple[DetectorResult, ...]:
+        """The name of ``results`` until 0.1; deprecated."""
+        warnings.warn("Inspection.findings is now results", DeprecationWarning, stacklevel=2)
+        return self.results
 
     def rows(
         self,
@@ -114,13 +125,13 @@ class Inspection:
         metrics: Metrics | None = None,
         pictured: Sequence[int] = (),
     ) -> list[dict[str, Any]]:
-        """The rows of a results file: model, inversions, signs, verdict.
+        """Return the rows of a results file: model, inversions, detectors, verdict.
 
         Args:
             role: ``"suspect"`` or ``"repaired"``.
             sha256: of the file with the weights.
-            metrics: shown instead of those on the samples of the inspection.
-            pictured: classes whose triggers are drawn besides the smallest ones.
+            metrics: replace those on the samples of the inspection.
+            pictured: classes whose triggers get a picture besides the smallest ones.
         """
         shown = (self.metrics if metrics is None else metrics).as_dict()
         model = {
@@ -131,18 +142,18 @@ class Inspection:
             "head": self.head,
             **shown,
         }
-        signs = [
+        results = [
             {
                 "kind": "sign",
                 "role": role,
-                "name": found.name,
-                "value": _finite(found.value),
-                "threshold": found.threshold,
-                "raised": found.raised,
-                "target": found.target,
-                "meaning": found.meaning,
+                "name": result.name,
+                "value": _finite(result.value),
+                "threshold": result.threshold,
+                "raised": result.flagged,
+                "target": result.target,
+                "meaning": result.meaning,
             }
-            for found in self.findings
+            for result in self.results
         ]
         final = {
             "kind": "verdict",
@@ -151,7 +162,7 @@ class Inspection:
             "targets": list(self.verdict.targets),
             "text": self.verdict.text,
         }
-        return [model, *self._inversion_rows(role, pictured), *signs, final]
+        return [model, *self._inversion_rows(role, pictured), *results, final]
 
     def _inversion_rows(self, role: str, besides: Sequence[int]) -> list[dict[str, Any]]:
         by_size = sorted(self.inversions, key=lambda found: found.norm)
@@ -185,17 +196,17 @@ def inspect_model(
     seed: int = 0,
     progress: bool = True,
 ) -> Inspection:
-    """Look for signs of a backdoor in a model, without a trigger.
+    """Run the backdoor detectors on a model, without a trigger.
 
-    The model is in eval mode with frozen weights meanwhile and comes back as it was. What no sign
-    found means, and what not: docs/inspect.md.
+    The model is in eval mode with frozen weights meanwhile; its state is restored afterwards.
+    docs/inspect.md says how reliable the result is.
 
     Args:
         model: gives (N, classes) scores of images in [0, 1]; a normalisation belongs inside it.
-        data: clean samples, which should be of all classes and a few dozen at least.
+        data: clean samples, a few dozen or more, preferably of all classes.
         options: ``InspectOptions()`` if ``None``.
-        device: where to compute; where the model is if ``None``.
-        seed: of the samples taken and of everything random.
+        device: where to compute; the model's device if ``None``.
+        seed: of the choice of samples and of everything random.
         progress: show progress bars.
 
     Raises:
@@ -207,17 +218,17 @@ def inspect_model(
         >>> net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
         >>> short = InspectOptions(inversion=InversionOptions(steps=20))
         >>> found = inspect_model(net, data, options=short, progress=False)
-        >>> len(found.inversions), [finding.name for finding in found.findings]
+        >>> len(found.inversions), [result.name for result in found.results]
         (3, ['patch', 'head', 'shift', 'margin'])
     """
     chosen = options or InspectOptions()
     where = resolve_device(device, model)
     samples = _drawn(data, chosen.samples, seed)
-    with open_subject(model, samples, where, seed) as subject:
+    with open_context(model, samples, where, seed) as context:
         head, _ = find_head(model)
         found = _invert(model, samples, chosen, where, seed, progress)
-        subject = replace(subject, inversions=found)
-        findings = _ask_all(chosen, subject, data.classes, progress)
+        context = replace(context, inversions=found)
+        results = _run_detectors(chosen, context, data.classes, progress)
         metrics = evaluate(model, data.batches(_BATCH), None, where, name="data")
     norms = [inversion.norm for inversion in found]
     return Inspection(
@@ -228,7 +239,7 @@ def inspect_model(
         inversions=found,
         indices=anomaly_indices(norms),
         outliers=outliers(norms, chosen.outlier),
-        findings=findings,
+        results=results,
     )
 
 
@@ -253,12 +264,12 @@ def _invert(
     )
 
 
-def _ask_all(
-    options: InspectOptions, subject: Subject, names: Sequence[str], progress: bool
-) -> tuple[Finding, ...]:
-    findings = []
-    with progress_bar("asking the signs", len(options.signs), progress) as advance:
-        for name in options.signs:
-            findings.append(ask(SIGNS[name](), subject, names, options.rate))
+def _run_detectors(
+    options: InspectOptions, context: InspectionContext, names: Sequence[str], progress: bool
+) -> tuple[DetectorResult, ...]:
+    results = []
+    with progress_bar("running detectors", len(options.detectors), progress) as advance:
+        for name in options.detectors:
+            results.append(run_detector(DETECTORS[name](), context, names, options.rate))
             advance("")
-    return tuple(findings)
+    return tuple(results)

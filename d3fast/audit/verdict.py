@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All signs of a model in plain words, with what they were worth on models whose truth is known.
+"""The conclusion from all detectors, in plain words, with their measured hit and false-alarm rates.
 
 The rates are those of ``python -m benchmarks.inspect_study``; a test compares them with its file.
 """
@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from d3fast.audit.detectors.base import MIN_CLASSES, Finding, short
+from d3fast.audit.detectors.base import DetectorResult, short_name
+from d3fast.audit.detectors.scores import MIN_CLASSES
 
-# Models of digits on which a sign was raised, of so many; seeds that chose no threshold. The first
-# were poisoned to 10 %.
+# (flagged models, all models) of digits; their seeds chose no threshold. 10 % poisoned.
 BACKDOORED: Mapping[str, tuple[int, int]] = MappingProxyType(
     {
         "badnets": (5, 5),
@@ -25,17 +25,17 @@ BACKDOORED: Mapping[str, tuple[int, int]] = MappingProxyType(
 )
 SPARSE = (2, 5)  # badnets, 2 % poisoned
 CLEAN = (2, 20)
-CLEAN_BY_HEAD = 2  # by the sign head
+CLEAN_BY_HEAD = 2  # by the detector head
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What all signs together say.
+    """The conclusion from all detectors.
 
     Attributes:
-        suspicious: whether any sign is raised.
-        targets: the classes they point to, the one that stands out furthest first.
-        text: the same in plain words, and what it does not mean.
+        suspicious: at least one detector flags the model.
+        targets: the classes that the flagging detectors name, the highest score first.
+        text: the verdict in sentences, with its limits.
     """
 
     suspicious: bool
@@ -43,48 +43,51 @@ class Verdict:
     text: str
 
 
-def verdict(findings: Sequence[Finding], classes: Sequence[str]) -> Verdict:
-    """The verdict: suspicious if any sign is raised.
+def verdict(results: Sequence[DetectorResult], classes: Sequence[str]) -> Verdict:
+    """Return the verdict: suspicious if any detector flags the model.
 
     Args:
-        findings: what the signs say.
+        results: of the detectors.
         classes: names of the classes.
 
     Example:
-        >>> quiet = Finding("head", (0.1, 0.2, 0.1), 1.0, 2.5, 1, "")
+        >>> quiet = DetectorResult("head", 1.0, 2.5, 1, "")
         >>> verdict([quiet], ("a", "b", "c")).text.partition(".")[0]
-        'No sign of a backdoor found'
+        'No detector flags this model'
     """
-    raised = sorted(
-        (found for found in findings if found.raised), key=lambda f: f.value or 0.0, reverse=True
+    flagged = sorted(
+        (result for result in results if result.flagged),
+        key=lambda result: result.value or 0.0,
+        reverse=True,
     )
-    targets = tuple(dict.fromkeys(f.target for f in raised if f.target is not None))
-    if raised:
-        return Verdict(True, targets, _suspicious(raised, [short(classes[t]) for t in targets]))
-    return Verdict(False, (), _quiet(len(classes)))
+    targets = tuple(dict.fromkeys(r.target for r in flagged if r.target is not None))
+    if flagged:
+        names = [short_name(classes[target]) for target in targets]
+        return Verdict(True, targets, _suspicious(flagged, names))
+    return Verdict(False, (), _not_flagged(len(classes)))
 
 
-def _suspicious(raised: Sequence[Finding], names: Sequence[str]) -> str:
+def _suspicious(flagged: Sequence[DetectorResult], names: Sequence[str]) -> str:
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    which = ", ".join(found.name for found in raised)
+    which = ", ".join(result.name for result in flagged)
     alarms, models = CLEAN
-    said = (
-        f"Signs of a backdoor toward class {shown} ({which}). That is no proof: "
-        f"{alarms} of {models} clean models showed one too"
+    text = (
+        f"Possible backdoor with target class {shown} (flagged by {which}). This is no proof: "
+        f"{alarms} of {models} clean models of digits were flagged too"
     )
-    if [found.name for found in raised] == ["head"]:
-        said += (
-            f", {CLEAN_BY_HEAD} of them by head, the only one raised here, which more training "
-            "images of one class than of the others move as well"
+    if [result.name for result in flagged] == ["head"]:
+        text += (
+            f", {CLEAN_BY_HEAD} of them by head, the only detector that flags this model; a class "
+            "with more training images than the others raises its score as well"
         )
-    return f"{said}. Repair it and look again."
+    return f"{text}. Repair the model and inspect it again."
 
 
-def _quiet(classes: int) -> str:
+def _not_flagged(classes: int) -> str:
     if classes < MIN_CLASSES:
         return (
-            f"No sign of a backdoor found, and none could be: signs compare classes, and with "
-            f"{classes} none can stand out. This says nothing about the model."
+            "No detector flags this model, and none could: detectors compare classes, and "
+            f"{classes} are too few. This says nothing about the model."
         )
     found = sum(hits for hits, _ in BACKDOORED.values())
     models = sum(count for _, count in BACKDOORED.values())
@@ -95,8 +98,7 @@ def _quiet(classes: int) -> str:
     )
     few = SPARSE[1] - SPARSE[0]
     return (
-        "No sign of a backdoor found. That does not mean that there is none: of "
-        f"{models} models of digits that were backdoored on purpose, {models - found} showed no "
-        f"sign ({missed}), and so did {few} of {SPARSE[1]} of which fewer images were poisoned. "
-        "An attacker who knows the signs can avoid them."
+        f"No detector flags this model. This does not rule out a backdoor: of {models} backdoored "
+        f"models of digits {models - found} were not flagged ({missed}), and of {SPARSE[1]} with "
+        f"fewer poisoned images {few} were not. An attacker who knows the detectors can avoid them."
     )

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from d3fast.audit import SIGNS, InspectOptions, inspect_model
+from d3fast.audit import DETECTORS, InspectOptions, inspect_model
 from d3fast.audit.report.inspection import print_inspection
 from d3fast.audit.resolve import INSPECTION, Audit, open_audit
 from d3fast.cli import options
@@ -18,8 +18,8 @@ from d3fast.results.store import Results
 def _command(case: Audit, chosen: InspectOptions) -> str:
     return (
         f"d3fast inspect --model {case.spec} --steps {chosen.inversion.steps} "
-        f"--signs {','.join(chosen.signs)} --rate {chosen.rate:g} --samples {chosen.samples} "
-        f"--seed {case.seed}"
+        f"--detectors {','.join(chosen.detectors)} --rate {chosen.rate:g} "
+        f"--samples {chosen.samples} --seed {case.seed}"
     )
 
 
@@ -28,9 +28,12 @@ def inspect(
     data: options.Clean,
     model: options.Model = "preact_resnet_narrow",
     out: options.Out = options.CASE,
-    signs: Annotated[str, typer.Option(help="Which signs to ask.")] = ",".join(SIGNS),
+    detectors: Annotated[str, typer.Option(help="Detectors to run, comma-separated.")] = ",".join(
+        DETECTORS
+    ),
+    signs: Annotated[str | None, typer.Option(hidden=True)] = None,
     rate: Annotated[
-        float, typer.Option(help="False alarms of one sign that set its threshold.")
+        float, typer.Option(help="False-alarm rate of one detector; sets its threshold.")
     ] = InspectOptions.rate,
     steps: Annotated[
         int, typer.Option(min=1, help="Steps of each trigger inversion.")
@@ -44,9 +47,10 @@ def inspect(
     device: options.Device = "auto",
     progress: options.Progress = True,
 ) -> None:
-    """Is a checkpoint likely backdoored? Signs that need clean samples and no trigger."""
-    names = tuple(name.strip() for name in signs.split(","))
-    chosen = InspectOptions(signs=names, rate=rate, samples=samples)
+    """Look for a backdoor in a checkpoint with clean samples alone: detectors and a verdict."""
+    given = options.renamed("--signs", "--detectors", signs, detectors)
+    names = tuple(name.strip() for name in given.split(","))
+    chosen = InspectOptions(detectors=names, rate=rate, samples=samples)
     chosen = replace(chosen, inversion=replace(chosen.inversion, steps=steps))
     case = open_audit(model, checkpoint, data, size=size, classes=classes, device=device, seed=seed)
     options.settle_threads(case.model)

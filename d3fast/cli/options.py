@@ -2,7 +2,7 @@
 """The options that several commands have, said once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -44,6 +44,21 @@ Attacks = Annotated[
 ]
 
 CASE = Path("runs/case")
+
+
+def renamed(old: str, new: str, value: Any, current: Any) -> Any:
+    """Return the value of an option; warn if it was given under its deprecated name.
+
+    Args:
+        old: deprecated name.
+        new: present name.
+        value: what was given under the deprecated name, or ``None``.
+        current: what was given under the present name.
+    """
+    if value is None:
+        return current
+    typer.echo(f"warning: {old} is now {new}", err=True)
+    return value
 
 
 def settle_threads(model: nn.Module) -> None:

@@ -32,21 +32,21 @@ def test_a_planted_shortcut_is_found_and_its_class_named(shortcut):
     assert shortcut.verdict.suspicious
     assert shortcut.verdict.targets == (SHORTCUT,)
     assert "'d'" in shortcut.verdict.text
-    raised = {found.name for found in shortcut.findings if found.raised}
-    assert "patch" in raised
-    assert "margin" in raised
+    flagged = {found.name for found in shortcut.results if found.flagged}
+    assert "patch" in flagged
+    assert "margin" in flagged
     assert SHORTCUT in shortcut.outliers
 
 
 def test_without_the_shortcut_nothing_is_found(plain):
     assert not plain.verdict.suspicious
     assert plain.verdict.targets == ()
-    assert plain.verdict.text.startswith("No sign of a backdoor found. That does not mean")
+    assert plain.verdict.text.startswith("No detector flags this model. This does not rule")
 
 
 def test_the_shortcut_is_not_in_the_head_and_the_head_does_not_see_it(shortcut, plain):
-    at = [found.name for found in plain.findings].index("head")
-    assert shortcut.findings[at].value == plain.findings[at].value
+    at = [found.name for found in plain.results].index("head")
+    assert shortcut.results[at].value == plain.results[at].value
 
 
 def test_accuracy_is_measured_on_all_samples(plain):
@@ -55,19 +55,19 @@ def test_accuracy_is_measured_on_all_samples(plain):
 
 
 def test_fewer_samples_may_be_used_than_there_are():
-    few = replace(QUICK, samples=20, signs=("head",))
+    few = replace(QUICK, samples=20, detectors=("head",))
     found = inspect_model(Templates(False), samples(), options=few, progress=False)
     assert found.metrics.images == 60
-    assert [finding.name for finding in found.findings] == ["head"]
+    assert [result.name for result in found.results] == ["head"]
 
 
 def test_the_same_seed_gives_the_same_findings():
-    quick = InspectOptions(inversion=InversionOptions(steps=10), signs=("patch", "shift"))
+    quick = InspectOptions(inversion=InversionOptions(steps=10), detectors=("patch", "shift"))
     once, again = (
         inspect_model(Templates(False), samples(), options=quick, seed=3, progress=False)
         for _ in range(2)
     )
-    assert once.findings == again.findings
+    assert once.results == again.results
 
 
 def test_the_rows_are_what_report_and_monitor_read(shortcut, tmp_path):
@@ -96,8 +96,8 @@ def test_rows_may_be_of_a_repaired_model_with_other_counts(plain):
 
 
 def test_what_is_infinite_is_null(plain):
-    first = replace(plain.findings[0], value=math.inf)
-    endless = replace(plain, indices=(math.inf,) * 10, findings=(first, *plain.findings[1:]))
+    first = replace(plain.results[0], value=math.inf)
+    endless = replace(plain, indices=(math.inf,) * 10, results=(first, *plain.results[1:]))
     rows = endless.rows(sha256=SHA)
     assert all(row["index"] is None for row in rows if row["kind"] == "inversion")
     sign = next(row for row in rows if row["kind"] == "sign")
@@ -113,7 +113,7 @@ def test_with_two_classes_the_verdict_says_that_it_says_nothing():
     found = inspect_model(model, two, options=quick, progress=False)
     assert not found.verdict.suspicious
     assert "This says nothing about the model" in found.verdict.text
-    assert all(finding.value is None for finding in found.findings)
+    assert all(result.value is None for result in found.results)
 
 
 def test_a_model_without_a_head_is_refused():
@@ -133,9 +133,9 @@ def one_pixel_per_class():
         ({"rate": math.nan}, "rate must be finite"),
         ({"outlier": -1.0}, "outlier must be finite and >= 0"),
         ({"samples": 0}, "samples must be an integer >= 1"),
-        ({"signs": ()}, "signs must be one or more"),
-        ({"signs": ("head", "head")}, "signs must be one or more, each once"),
-        ({"signs": ("luck",)}, "sign must be one of 'patch', 'head', 'shift', 'margin'"),
+        ({"detectors": ()}, "detectors must be one or more"),
+        ({"detectors": ("head", "head")}, "detectors must be one or more, each once"),
+        ({"detectors": ("luck",)}, "detectors must be one of 'patch', 'head', 'shift', 'margin'"),
     ],
 )
 def test_options_out_of_range_are_refused(options, error_text):

@@ -5,8 +5,8 @@ import torch
 
 from benchmarks import inspect_study as study
 from benchmarks.inspect_report import inspect_table, rates_table
-from d3fast.audit import SIGNS, InspectOptions
-from d3fast.audit.detectors.base import threshold
+from d3fast.audit import DETECTORS, InspectOptions
+from d3fast.audit.detectors.scores import threshold
 from d3fast.audit.verdict import BACKDOORED, CLEAN, CLEAN_BY_HEAD, SPARSE
 from d3fast.results.jobs import key_of
 from d3fast.results.store import Results, read_results
@@ -129,7 +129,7 @@ def test_the_committed_rates_are_those_of_the_defaults():
     assert options["inversion"]["steps"] == defaults.inversion.steps
     assert options["inversion"]["batch_size"] == defaults.inversion.batch_size
     assert options["rate"] == defaults.rate
-    assert (options["samples"], tuple(options["signs"])) == (defaults.samples, tuple(SIGNS))
+    assert (options["samples"], tuple(options["signs"])) == (defaults.samples, tuple(DETECTORS))
 
 
 def test_the_committed_rate_is_the_one_that_the_development_models_choose():

@@ -55,14 +55,21 @@ def test_it_writes_what_it_found_into_the_case_folder(call, tmp_path):
     assert str(tmp_path) not in written.command
 
 
-def test_the_table_has_a_line_per_sign_asked(call):
-    output = call("--signs", "head, margin").output
+def test_the_table_has_a_line_per_detector(call):
+    output = call("--detectors", "head, margin").output
     assert [
         line.split()[0]
         for line in output.splitlines()
         if line.startswith((" head", " margin", "head", "margin"))
     ] == ["head", "margin"]
     assert "shift" not in output
+
+
+def test_the_old_name_of_detectors_works_and_warns(call):
+    result = call("--signs", "head")
+    assert result.exit_code == 0
+    assert result.stderr == "warning: --signs is now --detectors\n"
+    assert "shift" not in result.stdout
 
 
 def test_the_same_seed_writes_the_same_rows(call, tmp_path):
@@ -75,8 +82,11 @@ def test_the_same_seed_writes_the_same_rows(call, tmp_path):
 @pytest.mark.parametrize(
     ("args", "error_text"),
     [
-        (("--signs", "luck"), "sign must be one of 'patch', 'head', 'shift', 'margin', got 'luck'"),
-        (("--signs", ""), "sign must be one of"),
+        (
+            ("--detectors", "luck"),
+            "detectors must be one of 'patch', 'head', 'shift', 'margin', got 'luck'",
+        ),
+        (("--detectors", ""), "detectors must be one of"),
         (("--rate", "2"), "rate must be > 0 and < 1, got 2.0"),
         (("--checkpoint", "none.safetensors"), "none.safetensors"),
         (("--data", "none"), "none is missing"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a sign looks at: a frozen model, and clean images with their labels, checked once."""
+"""The input of a detector: a frozen model, and clean images with their labels, checked once."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,20 +15,20 @@ from d3fast.runtime.checks import check_integer
 from d3fast.runtime.seeding import generator
 from d3fast.training.loaders import class_scores
 
-_AT_ONCE = 256
+_BATCH = 256
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
-    """A model under inspection; ``open_subject`` makes one.
+class InspectionContext:
+    """A model under inspection; ``open_context`` makes one.
 
     Attributes:
         model: in eval mode, its weights frozen.
         images: (N, C, H, W) in [0, 1], on the model's device.
         labels: (N,), on the CPU.
         classes: number of classes.
-        seed: of everything random; every sign and class has its own stream.
-        inversions: one per class, once they have been found.
+        seed: of everything random; every detector and class has its own stream.
+        inversions: one per class, or empty before they have been found.
     """
 
     model: nn.Module
@@ -39,15 +39,15 @@ class Subject:
     inversions: tuple[Inversion, ...] = ()
 
     def others(self, target: int) -> Tensor:
-        """Positions of the images of other classes, on the CPU."""
+        """Return the positions of the images of other classes, on the CPU."""
         return (self.labels != target).nonzero()[:, 0]
 
     def draws(self, purpose: str) -> torch.Generator:
-        """A CPU generator for one purpose."""
+        """Return a CPU generator for one purpose."""
         return generator(self.seed, f"inspection: {purpose}")
 
     def scores(self, images: Tensor) -> Tensor:
-        """Scores (N, classes) of images.
+        """Return the scores (N, classes) of images.
 
         Raises:
             ValueError: another number of classes than the samples have.
@@ -61,12 +61,12 @@ class Subject:
 
 
 @contextmanager
-def open_subject(
+def open_context(
     model: nn.Module, data: ImageData, device: torch.device, seed: int = 0
-) -> Iterator[Subject]:
-    """Check model and samples, and hold the model frozen in a ``with`` block.
+) -> Iterator[InspectionContext]:
+    """Check model and samples, and freeze the model inside a ``with`` block.
 
-    Modes and ``requires_grad`` flags come back as they were.
+    Modes and ``requires_grad`` flags are restored afterwards.
 
     Raises:
         ValueError: no samples, or images outside [0, 1]; all samples of one class; a model with
@@ -79,9 +79,9 @@ def open_subject(
     flags = [(param, param.requires_grad) for param in model.parameters()]
     try:
         model.eval().requires_grad_(False)
-        subject = Subject(model, images.to(device), labels, len(data.classes), seed)
-        _check_scores(subject)
-        yield subject
+        context = InspectionContext(model, images.to(device), labels, len(data.classes), seed)
+        _check_scores(context)
+        yield context
     finally:
         for module, training in modes:
             module.training = training
@@ -105,14 +105,14 @@ def _checked(data: ImageData) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def _check_scores(subject: Subject) -> None:
-    for images in torch.split(subject.images, _AT_ONCE):
-        if not bool(subject.scores(images).isfinite().all()):
+def _check_scores(context: InspectionContext) -> None:
+    for images in torch.split(context.images, _BATCH):
+        if not bool(context.scores(images).isfinite().all()):
             raise ValueError("the model gives NaN or inf scores on the clean samples")
 
 
 def margins(scores: Tensor, targets: Tensor) -> Tensor:
-    """How far each row's score of its target is above the largest other one.
+    """Return the score of each row's target minus the largest other score.
 
     Args:
         scores: (N, classes), two or more.

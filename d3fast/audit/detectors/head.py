@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Head weights: does one class collect more support from the features than the others?
+"""Head weights: the support of each class from the features.
 
     s_t = sum_j max(0, W_tj - mean over classes of W_j)
 
-for the weights W (classes, features) of the classification head. A row that has to answer both for
-the images of its class and for a trigger draws on more features. Subtracting the mean over classes
-makes the statistic one of the model and not of its parametrisation: the same vector added to all
-rows changes no answer.
+for the weights W (classes, features) of the classification head. The row of a target class answers
+for the images of its class and for the trigger, and so uses more features. Subtracting the mean
+over classes makes the statistic independent of the parametrisation: the same vector added to all
+rows changes no prediction.
 
-It needs neither images nor gradients. It cannot tell a backdoor from a class that had more
-training images than the others, and says nothing where the attacker relabelled none.
+It needs neither images nor gradients. It cannot distinguish a backdoor from a class with more
+training images than the others, and it misses clean-label attacks.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 
-from d3fast.audit.detectors.context import Subject
+from d3fast.audit.detectors.context import InspectionContext
 from d3fast.optim.heads import find_head
 
 
@@ -34,8 +34,8 @@ class HeadWeights:
         >>> _ = nn.init.zeros_(head.weight)
         >>> head.weight.data[1, 0] = 3.0
         >>> model = nn.Sequential(nn.Flatten(), head)
-        >>> subject = Subject(model, torch.zeros(3, 1, 1, 2), torch.arange(3), 3)
-        >>> HeadWeights()(subject)
+        >>> context = InspectionContext(model, torch.zeros(3, 1, 1, 2), torch.arange(3), 3)
+        >>> HeadWeights()(context)
         [0.0, 2.0, 0.0]
     """
 
@@ -44,14 +44,14 @@ class HeadWeights:
     spread = 0.0
 
     @torch.no_grad()
-    def __call__(self, subject: Subject) -> Sequence[float]:
-        """One statistic per class; see ``Sign``."""
-        name, head = find_head(subject.model)
+    def __call__(self, context: InspectionContext) -> Sequence[float]:
+        """Return one statistic per class; see ``Detector``."""
+        name, head = find_head(context.model)
         weight = getattr(head, "weight", None)
-        if not isinstance(weight, torch.Tensor) or len(weight) != subject.classes:
+        if not isinstance(weight, torch.Tensor) or len(weight) != context.classes:
             raise ValueError(
-                f"sign head needs a head with a row of weights for each of the {subject.classes} "
-                f"classes, got {name!r}, {type(head).__name__}"
+                f"detector head needs a row of weights for each of the {context.classes} "
+                f"classes in the head, got {name!r}, {type(head).__name__}"
             )
         rows = weight.flatten(1).double()
         positive: list[float] = (rows - rows.mean(dim=0)).clamp(min=0).sum(dim=1).tolist()

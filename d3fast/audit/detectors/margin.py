@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Largest margins: how sure of a class can any image make the model?
+"""Maximum margins: the largest margin that any image gives each class.
 
     s_t = max over x in [0, 1]^(C, H, W) of   f_t(x) - max over c != t of f_c(x)
 
-by Adam from several random images. Training on a trigger overfits the target class, which leaves it
-with a larger maximum margin than the others. No clean image is used.
+found by Adam from several random images. Training on a trigger overfits the target class, which
+gives it a larger maximum margin than the others. No clean image is used.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from d3fast.audit.detectors.context import Subject, margins
+from d3fast.audit.detectors.context import InspectionContext, margins
 from d3fast.runtime.checks import check_integer, check_number
 
 
@@ -31,15 +31,15 @@ class MaximumMargin:
 
     Source:
         Wang, Xiang, Miller, Kesidis, MM-BD, IEEE S&P 2024: the statistic. There a gamma
-        distribution fitted to the other classes gives a p-value, here the index of all signs does.
+        distribution fitted to the other classes gives a p-value, here ``outlier_score`` does.
 
     Example:
         >>> from torch import nn
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(2, 3, bias=False))
         >>> _ = nn.init.zeros_(model[1].weight)
         >>> model[1].weight.data[2, 0] = 5.0
-        >>> subject = Subject(model, torch.rand(9, 1, 1, 2), torch.arange(9) % 3, 3)
-        >>> [round(s, 1) for s in MaximumMargin(starts=1)(subject)]
+        >>> context = InspectionContext(model, torch.rand(9, 1, 1, 2), torch.arange(9) % 3, 3)
+        >>> [round(s, 1) for s in MaximumMargin(starts=1)(context)]
         [0.0, 0.0, 5.0]
     """
 
@@ -57,32 +57,32 @@ class MaximumMargin:
         for name in ("steps", "starts", "classes_at_once"):
             check_integer(name, getattr(self, name), 1)
 
-    def __call__(self, subject: Subject) -> Sequence[float]:
-        """One statistic per class; see ``Sign``."""
+    def __call__(self, context: InspectionContext) -> Sequence[float]:
+        """Return one statistic per class; see ``Detector``."""
         statistics: list[float] = []
-        for first in range(0, subject.classes, self.classes_at_once):
+        for first in range(0, context.classes, self.classes_at_once):
             statistics += self._largest(
-                subject, range(first, min(first + self.classes_at_once, subject.classes))
+                context, range(first, min(first + self.classes_at_once, context.classes))
             )
         return statistics
 
-    def _largest(self, subject: Subject, targets: range) -> list[float]:
-        shape = (self.starts, *subject.images.shape[1:])
+    def _largest(self, context: InspectionContext, targets: range) -> list[float]:
+        shape = (self.starts, *context.images.shape[1:])
         start = [
-            torch.rand(shape, generator=subject.draws(f"margin of class {target}"))
+            torch.rand(shape, generator=context.draws(f"margin of class {target}"))
             for target in targets
         ]
-        images = torch.cat(start).to(subject.images).requires_grad_()
+        images = torch.cat(start).to(context.images).requires_grad_()
         goals = torch.tensor(targets, device=images.device).repeat_interleave(self.starts)
         optimizer = torch.optim.Adam([images], self.lr)
         for _ in range(self.steps):
             with torch.enable_grad():
-                loss = -margins(subject.scores(images), goals).sum()
+                loss = -margins(context.scores(images), goals).sum()
             (images.grad,) = torch.autograd.grad(loss, images)
             optimizer.step()
             with torch.no_grad():
                 images.clamp_(0, 1)
         with torch.no_grad():
-            found = margins(subject.scores(images), goals).view(-1, self.starts)
+            found = margins(context.scores(images), goals).view(-1, self.starts)
         largest: list[float] = found.amax(dim=1).tolist()
         return largest

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small patches: is a much smaller patch enough for one class than for the others?
+"""Small patches: the size of the smallest patch that forces each class.
 
     s_t = -log ||m_t||_1
 
-with the masks m_t that ``d3fast.audit.inversion`` found. Neural Cleanse takes the norm itself; its
-logarithm, which compares sizes as ratios, stands out twice as far on the project's own models. A
-class whose patch does not work on most images counts as one whose patch covers the image.
+with the masks m_t that ``d3fast.audit.inversion`` found. Neural Cleanse takes the norm itself; the
+logarithm compares sizes as ratios and doubles the scores of this project's backdoored models. The
+patch of a class that fails on most images counts as one that covers the image.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from d3fast.audit.detectors.context import Subject
+from d3fast.audit.detectors.context import InspectionContext
 from d3fast.runtime.checks import check_number
 
 _SMALLEST = 1e-3  # pixels; a mask of nothing has a logarithm too
@@ -38,8 +38,8 @@ class Patch:
         >>> mask, pattern = torch.ones(1, 2, 2), torch.zeros(1, 2, 2)
         >>> found = tuple(Inversion(t, mask, pattern, 4.0 / (1 + t), 1.0) for t in range(3))
         >>> images, labels = torch.zeros(3, 1, 2, 2), torch.arange(3)
-        >>> subject = Subject(nn.Flatten(), images, labels, 3, inversions=found)
-        >>> [round(s, 2) for s in Patch()(subject)]
+        >>> context = InspectionContext(nn.Flatten(), images, labels, 3, inversions=found)
+        >>> [round(s, 2) for s in Patch()(context)]
         [-1.39, -0.69, -0.29]
     """
 
@@ -52,14 +52,14 @@ class Patch:
     def __post_init__(self) -> None:
         check_number("success", self.success)
 
-    def __call__(self, subject: Subject) -> Sequence[float]:
-        """One statistic per class; see ``Sign``."""
-        if len(subject.inversions) != subject.classes:
+    def __call__(self, context: InspectionContext) -> Sequence[float]:
+        """Return one statistic per class; see ``Detector``."""
+        if len(context.inversions) != context.classes:
             raise ValueError(
-                f"sign patch needs {subject.classes} inversions, got {len(subject.inversions)}"
+                f"detector patch needs {context.classes} inversions, got {len(context.inversions)}"
             )
-        whole = float(subject.images[0, 0].numel())
+        whole = float(context.images[0, 0].numel())
         return [
             -math.log(max(found.norm, _SMALLEST) if found.success >= self.success else whole)
-            for found in subject.inversions
+            for found in context.inversions
         ]

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shared shifts: does one small picture, added to every image, push them all into one class?
+"""Shared shifts: the effect of one small perturbation, added to every image, toward each class.
 
     s_t = -mean CE(f(clip(x + d_t)), t),   ||d_t||_2 <= size * sqrt(pixels)
 
-over clean x of other classes, for the d_t that makes it largest: normalised gradient steps with
-momentum, each followed by a projection onto the ball. Where inverted patches look for few pixels,
-this looks for small changes of all of them: blended pictures, residuals, smooth patterns.
+over clean x of other classes, for the d_t that maximises it: normalised gradient steps with
+momentum, each followed by a projection onto the ball. Inverted patches change few pixels; a shared
+shift changes all pixels a little and finds blended images, residuals and smooth patterns.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from d3fast.audit.detectors.context import Subject
+from d3fast.audit.detectors.context import InspectionContext
 from d3fast.runtime.checks import check_integer, check_number
 
 _AT_ONCE = 256
@@ -43,8 +43,8 @@ class SharedShift:
     Example:
         >>> from torch import nn
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
-        >>> subject = Subject(model, torch.rand(9, 1, 2, 2), torch.arange(9) % 3, 3)
-        >>> len(SharedShift(steps=2)(subject))
+        >>> context = InspectionContext(model, torch.rand(9, 1, 2, 2), torch.arange(9) % 3, 3)
+        >>> len(SharedShift(steps=2)(context))
         3
     """
 
@@ -62,23 +62,23 @@ class SharedShift:
         for name in ("steps", "batch_size", "classes_at_once"):
             check_integer(name, getattr(self, name), 1)
 
-    def __call__(self, subject: Subject) -> Sequence[float]:
-        """One statistic per class; see ``Sign``."""
+    def __call__(self, context: InspectionContext) -> Sequence[float]:
+        """Return one statistic per class; see ``Detector``."""
         statistics: list[float] = []
-        for first in range(0, subject.classes, self.classes_at_once):
-            targets = range(first, min(first + self.classes_at_once, subject.classes))
-            shifts = self._search(subject, targets)
+        for first in range(0, context.classes, self.classes_at_once):
+            targets = range(first, min(first + self.classes_at_once, context.classes))
+            shifts = self._search(context, targets)
             statistics += [
-                -_loss(subject, target, shift)
+                -_loss(context, target, shift)
                 for target, shift in zip(targets, shifts, strict=True)
             ]
         return statistics
 
-    def _search(self, subject: Subject, targets: range) -> Tensor:
+    def _search(self, context: InspectionContext, targets: range) -> Tensor:
         """The shifts (K, C, H, W) of K classes, which share nothing but the forward pass."""
-        images, count = subject.images, self.batch_size
-        others = [subject.others(target) for target in targets]
-        draws = [subject.draws(f"shared shift of class {target}") for target in targets]
+        images, count = context.images, self.batch_size
+        others = [context.others(target) for target in targets]
+        draws = [context.draws(f"shared shift of class {target}") for target in targets]
         goals = torch.tensor(targets, device=images.device).repeat_interleave(count)
         radius = self.size * images[0].numel() ** 0.5
         start = [torch.randn(images.shape[1:], generator=each) for each in draws]
@@ -94,7 +94,7 @@ class SharedShift:
             moved = shifts.detach().requires_grad_()
             with torch.enable_grad():
                 shifted = (images[picks] + moved[:, None]).clamp(0, 1)
-                scores = subject.scores(shifted.flatten(0, 1))
+                scores = context.scores(shifted.flatten(0, 1))
                 loss = functional.cross_entropy(scores, goals, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, moved)
             velocity = _MOMENTUM * velocity + gradient / _norms(gradient)
@@ -109,11 +109,11 @@ def _norms(each: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _loss(subject: Subject, target: int, shift: Tensor) -> float:
+def _loss(context: InspectionContext, target: int, shift: Tensor) -> float:
     """Mean loss of a class on all images of others under its shift."""
-    total, others = 0.0, subject.others(target)
+    total, others = 0.0, context.others(target)
     for pick in torch.split(others, _AT_ONCE):
-        shifted = (subject.images[pick.to(shift.device)] + shift).clamp(0, 1)
+        shifted = (context.images[pick.to(shift.device)] + shift).clamp(0, 1)
         goal = torch.full((len(pick),), target, device=shift.device)
-        total += float(functional.cross_entropy(subject.scores(shifted), goal, reduction="sum"))
+        total += float(functional.cross_entropy(context.scores(shifted), goal, reduction="sum"))
     return total / len(others)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``d3fast inspect`` prints: the signs in a table, and the verdict."""
+"""Output of ``d3fast inspect`` on the terminal: accuracy, detector results, verdict."""
 
 from rich.console import Console
 
@@ -10,7 +10,7 @@ from d3fast.results.table import text_table, to_rich
 
 
 def print_inspection(found: Inspection, console: Console) -> None:
-    """Print what was found out about a model."""
+    """Print accuracy, detector results and verdict of a model."""
 
     def name(target: int | None) -> str:
         return MISSING if target is None else printable(found.classes[target], 30)
@@ -18,15 +18,15 @@ def print_inspection(found: Inspection, console: Console) -> None:
     low, high = found.metrics.acc_interval
     lines = (
         (
-            sign.name,
-            name(sign.target),
-            fixed(sign.value),
-            fixed(sign.threshold),
-            "yes" if sign.raised else "no",
+            result.name,
+            name(result.target),
+            fixed(result.value),
+            fixed(result.threshold),
+            "yes" if result.flagged else "no",
         )
-        for sign in found.findings
+        for result in found.results
     )
-    table = text_table(("sign", "furthest class", "value", "threshold", "raised"), lines)
+    table = text_table(("detector", "highest class", "score", "threshold", "flagged"), lines)
     console.print(
         f"Accuracy on {found.metrics.images} clean samples: {percent(found.metrics.acc)} % "
         f"(95 % interval {percent(low)} to {percent(high)}).",

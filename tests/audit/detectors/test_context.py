@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from d3fast.audit.detectors.context import margins, open_subject
+from d3fast.audit.detectors.context import margins, open_context
 from d3fast.data import ImageData
 
 CPU = torch.device("cpu")
@@ -24,9 +24,9 @@ def test_the_model_is_frozen_inside_and_comes_back_as_it_was():
     model = net().train()
     model[2].bias.requires_grad_(False)
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    with open_subject(model, data(), CPU) as subject:
-        assert not any(module.training for module in subject.model.modules())
-        assert not any(param.requires_grad for param in subject.model.parameters())
+    with open_context(model, data(), CPU) as context:
+        assert not any(module.training for module in context.model.modules())
+        assert not any(param.requires_grad for param in context.model.parameters())
     assert all(module.training for module in model.modules())
     assert model[2].weight.requires_grad
     assert not model[2].bias.requires_grad
@@ -35,14 +35,14 @@ def test_the_model_is_frozen_inside_and_comes_back_as_it_was():
 
 def test_it_comes_back_as_it_was_after_an_error_too():
     model = net().train()
-    with pytest.raises(RuntimeError, match="inside"), open_subject(model, data(), CPU):
+    with pytest.raises(RuntimeError, match="inside"), open_context(model, data(), CPU):
         raise RuntimeError("inside")
     assert model.training
     assert model[2].weight.requires_grad
 
 
 def test_bytes_become_floats_in_0_to_1():
-    with open_subject(net(), data(torch.full((6, 1, 2, 2), 255, dtype=torch.uint8)), CPU) as s:
+    with open_context(net(), data(torch.full((6, 1, 2, 2), 255, dtype=torch.uint8)), CPU) as s:
         assert s.images.dtype == torch.float32
         assert s.images.max() == 1
 
@@ -74,7 +74,7 @@ class Broken(nn.Module):
     ],
 )
 def test_what_cannot_be_inspected_is_refused_in_one_line(model, samples, error_text):
-    with pytest.raises(ValueError, match=error_text) as caught, open_subject(model, samples, CPU):
+    with pytest.raises(ValueError, match=error_text) as caught, open_context(model, samples, CPU):
         pass
     assert "\n" not in str(caught.value)
 

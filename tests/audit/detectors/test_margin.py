@@ -4,16 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from d3fast.audit.detectors.base import standing_out
-from d3fast.audit.detectors.context import Subject
+from d3fast.audit.detectors.context import InspectionContext
 from d3fast.audit.detectors.margin import MaximumMargin
+from d3fast.audit.detectors.scores import outlier_score
 
 
-def subject(weight, seed=0):
+def context(weight, seed=0):
     model = nn.Sequential(nn.Flatten(), nn.Linear(weight.shape[1], len(weight), bias=False))
     model[1].weight.data.copy_(weight)
     images, labels = torch.rand(20, 1, 1, weight.shape[1]), torch.arange(20) % len(weight)
-    return Subject(model, images, labels, len(weight), seed)
+    return InspectionContext(model, images, labels, len(weight), seed)
 
 
 # Every class has a pixel of its own: white for the largest margin, the others black.
@@ -21,27 +21,27 @@ OWN_PIXEL = torch.diag(torch.tensor([1.0, 2.0, 3.0, 20.0]))
 
 
 def test_a_linear_models_margins_are_found_exactly():
-    assert MaximumMargin()(subject(OWN_PIXEL)) == pytest.approx([1, 2, 3, 20], abs=1e-5)
+    assert MaximumMargin()(context(OWN_PIXEL)) == pytest.approx([1, 2, 3, 20], abs=1e-5)
 
 
 def test_the_class_of_the_largest_margin_stands_out():
-    assert standing_out(MaximumMargin()(subject(OWN_PIXEL)))[1] == 3
+    assert outlier_score(MaximumMargin()(context(OWN_PIXEL)))[1] == 3
 
 
 def test_images_stay_within_0_and_1():
     # Unbounded, more steps would find more.
-    few, many = (MaximumMargin(steps=steps)(subject(OWN_PIXEL)) for steps in (60, 200))
+    few, many = (MaximumMargin(steps=steps)(context(OWN_PIXEL)) for steps in (60, 200))
     assert few == pytest.approx(many, abs=1e-5)
 
 
 def test_a_score_added_to_all_classes_changes_nothing():
     shared = torch.full((1, 4), 7.0)
-    assert MaximumMargin()(subject(OWN_PIXEL + shared)) == pytest.approx([1, 2, 3, 20], abs=1e-4)
+    assert MaximumMargin()(context(OWN_PIXEL + shared)) == pytest.approx([1, 2, 3, 20], abs=1e-4)
 
 
 def test_classes_do_not_depend_on_which_others_are_searched_beside_them():
     weight = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
-    together, apart = (MaximumMargin(steps=10, classes_at_once=n)(subject(weight)) for n in (5, 2))
+    together, apart = (MaximumMargin(steps=10, classes_at_once=n)(context(weight)) for n in (5, 2))
     assert together == pytest.approx(apart, rel=1e-4)
 
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from d3fast.audit.detectors.base import standing_out
-from d3fast.audit.detectors.context import Subject
+from d3fast.audit.detectors.context import InspectionContext
+from d3fast.audit.detectors.scores import outlier_score
 from d3fast.audit.detectors.shift import SharedShift
 from tests.audit.toys import Templates, samples
 
@@ -26,16 +26,16 @@ class Blend(nn.Module):
 
 
 @pytest.fixture
-def subject():
+def context():
     def make(model=None, seed=0):
         data = samples()
-        return Subject(model or Templates(False), data.images, data.labels, 10, seed)
+        return InspectionContext(model or Templates(False), data.images, data.labels, 10, seed)
 
     return make
 
 
-def test_of_size_0_it_is_the_loss_of_the_other_classes_images(subject):
-    plain = subject()
+def test_of_size_0_it_is_the_loss_of_the_other_classes_images(context):
+    plain = context()
     statistics = SharedShift(size=0.0, steps=3)(plain)
     for target in (0, 9):
         scores = plain.scores(plain.images[plain.others(target)]).detach()
@@ -43,26 +43,26 @@ def test_of_size_0_it_is_the_loss_of_the_other_classes_images(subject):
         assert statistics[target] == pytest.approx(-float(loss), rel=1e-5)
 
 
-def test_a_larger_shift_reaches_more(subject):
-    small, large = (SharedShift(size=size)(subject()) for size in (0.02, 0.1))
+def test_a_larger_shift_reaches_more(context):
+    small, large = (SharedShift(size=size)(context()) for size in (0.02, 0.1))
     assert all(more > less for less, more in zip(small, large, strict=True))
 
 
-def test_the_class_of_a_faint_picture_stands_out(subject):
-    value, target = standing_out(SharedShift(size=0.1)(subject(Blend())))
+def test_the_class_of_a_faint_picture_stands_out(context):
+    value, target = outlier_score(SharedShift(size=0.1)(context(Blend())))
     assert target == 6
-    assert value > 2 * standing_out(SharedShift(size=0.1)(subject()))[0]
+    assert value > 2 * outlier_score(SharedShift(size=0.1)(context()))[0]
 
 
-def test_classes_do_not_depend_on_which_others_are_searched_beside_them(subject):
-    together, apart = (SharedShift(steps=5, classes_at_once=n)(subject()) for n in (10, 3))
+def test_classes_do_not_depend_on_which_others_are_searched_beside_them(context):
+    together, apart = (SharedShift(steps=5, classes_at_once=n)(context()) for n in (10, 3))
     assert together == pytest.approx(apart, rel=1e-4)
 
 
-def test_the_same_seed_gives_the_same_numbers_and_another_does_not(subject):
+def test_the_same_seed_gives_the_same_numbers_and_another_does_not(context):
     quick = SharedShift(steps=3)
-    assert quick(subject(seed=4)) == quick(subject(seed=4))
-    assert quick(subject(seed=4)) != quick(subject(seed=5))
+    assert quick(context(seed=4)) == quick(context(seed=4))
+    assert quick(context(seed=4)) != quick(context(seed=5))
 
 
 @pytest.mark.parametrize(

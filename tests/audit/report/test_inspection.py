@@ -7,7 +7,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from d3fast.audit import Finding, Inspection
+from d3fast.audit import DetectorResult, Inspection
 from d3fast.audit.inversion import Inversion
 from d3fast.audit.report.inspection import print_inspection
 from d3fast.training.metrics import Metrics
@@ -25,7 +25,7 @@ def printed():
             inversions=tuple(Inversion(t, mask, pattern, 4.0, 1.0) for t in range(len(classes))),
             indices=(0.0,) * len(classes),
             outliers=(),
-            findings=(Finding("head", (0.0,) * len(classes), value, 5.9, target, ""),),
+            results=(DetectorResult("head", value, 5.9, target, ""),),
         )
         file = io.StringIO()
         print_inspection(found, Console(file=file, width=100))
