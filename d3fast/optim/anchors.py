@@ -2,6 +2,7 @@
 """Reference copies theta_0: where they come from and how they lie in memory."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,8 +63,8 @@ def resolve_references(
     params: Sequence[Tensor],
     names: Sequence[str] | None,
     dtype: torch.dtype | None,
-) -> list[Tensor]:
-    """Copies of theta_0 for the parameters of one group, each laid out like its parameter.
+) -> list[Tensor | None]:
+    """Return a copy of theta_0 per parameter, laid out like it; ``None`` for integer parameters.
 
     Args:
         given: one tensor per parameter, or a mapping from parameter names; the parameters
@@ -77,22 +78,26 @@ def resolve_references(
     """
     labels = list(names) if names else [f"parameter {i}" for i in range(len(params))]
     if given is None:
-        chosen: list[Tensor] = list(params)
+        chosen: list[Any] = list(params)
     elif isinstance(given, Mapping):
         if not names:
             raise ValueError("reference is a mapping, but the parameters have no names")
-        missing = [n for n in names if n not in given]
+        floating = [p.is_floating_point() for p in params]
+        missing = [n for n, needs in zip(names, floating, strict=True) if needs and n not in given]
         if missing:
             raise ValueError(f"reference has no tensor for {', '.join(missing)}")
-        chosen = [given[n] for n in names]
+        chosen = [given.get(n) for n in names]
     else:
         chosen = list(given)
         if len(chosen) != len(params):
             raise ValueError(
                 f"reference must hold {len(params)} tensors, one per parameter, got {len(chosen)}"
             )
-    copies = []
+    copies: list[Tensor | None] = []
     for label, theta_0, p in zip(labels, chosen, params, strict=True):
+        if not p.is_floating_point():
+            copies.append(None)
+            continue
         if not isinstance(theta_0, Tensor) or theta_0.shape != p.shape:
             got = tuple(theta_0.shape) if isinstance(theta_0, Tensor) else type(theta_0).__name__
             raise ValueError(f"reference of {label} must have shape {tuple(p.shape)}, got {got}")

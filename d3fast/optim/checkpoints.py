@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What loading a state dict needs beyond what ``torch.optim.Optimizer`` does.
+"""Saving and loading beyond what ``torch.optim.Optimizer`` does.
 
-The base class casts every tensor to its parameter's dtype and replaces whole groups: the carried
-norm is float64, a reference may be kept in another dtype, and a state of plain SGD knows neither
-references nor the options of D3.
+The base class casts every tensor to its parameter's dtype and replaces whole groups, but the cached
+norm is float64, a reference may have another dtype, and a state of plain SGD has neither references
+nor the options of D3.
 """
 
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -13,36 +13,82 @@ import torch
 from torch import Tensor
 
 from d3fast.optim.anchors import match_layout, on_host
-from d3fast.optim.backends.dtensor import placed
+from d3fast.optim.backends.dtensor import is_dtensor, is_sharded, placed
+from d3fast.optim.buffers import make_buffers, new_momentum
+from d3fast.optim.options import is_tracked
+
+State = MutableMapping[Tensor, dict[str, Any]]
+Groups = Sequence[Mapping[str, Any]]
+
+
+def initialize_state(groups: Groups, state: State) -> None:
+    """Make the buffers of an optimizer with tracked groups.
+
+    One without them is left to torch: it has no state, so that ``torch.distributed.checkpoint``
+    initialises it by a step.
+    """
+    if any(map(is_tracked, groups)):
+        for group in groups:
+            make_buffers(group, state)
+
+
+def complete_state(state_dict: dict[str, Any], groups: Groups) -> dict[str, Any]:
+    """Return a state dict that a later load finds complete; the optimizer's state is left alone.
+
+    ``torch.distributed.checkpoint`` loads a saved state into the tensors of this one. ``step`` says
+    of a buffer whether it holds a step; where no step is dampened it says nothing and is left out.
+
+    Args:
+        state_dict: what ``torch.optim.Optimizer.state_dict()`` returned.
+        groups: the optimizer's param groups.
+    """
+    state = {i: dict(own) for i, own in state_dict["state"].items()}
+    initialized = any(is_tracked(g) or is_sharded(g) for g in groups)
+    params = ((p, group) for group in groups for p in group["params"])
+    for i, (p, group) in enumerate(params):
+        if initialized and (p.requires_grad or p.grad is not None):
+            own = state.setdefault(i, {})
+            if group["momentum"] != 0 and own.get("momentum_buffer") is None:
+                own.update(new_momentum(p, group))
+            if is_sharded(group) or (group["momentum"] != 0 and group["dampening"] != 0):
+                own.setdefault("step", torch.ones(()))
+            else:
+                own.pop("step", None)
+    return {**state_dict, "state": state}
 
 
 def with_own_options(
-    given: dict[str, Any], groups: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
+    given: dict[str, Any], groups: Groups, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A state dict whose groups have every option: their own, else that of the present group.
+    """Return a state dict whose groups have every option, missing ones as in the present group.
 
     Args:
         given: a state dict of ``D3FusedSGD`` or ``torch.optim.SGD``.
         groups: the optimizer's param groups; another number of them is left to the base class.
         options: names of the options.
     """
+    # A name that a flattened state dict lacks arrives as an empty dict.
+    state = {
+        i: {k: v for k, v in own.items() if v is not None and not (isinstance(v, dict) and not v)}
+        for i, own in given["state"].items()
+    }
     if len(groups) != len(given["param_groups"]):
         return given
     filled = [
         {**{name: ours[name] for name in options if name in ours}, **theirs}
         for ours, theirs in zip(groups, given["param_groups"], strict=True)
     ]
-    return {**given, "param_groups": filled}
+    return {**given, "state": state, "param_groups": filled}
 
 
 def restore_state(
     p: Tensor,
-    states: MutableMapping[Tensor, dict[str, Any]],
+    states: State,
     saved: Mapping[str, Any],
     present: Tensor | None,
     momentum_dtype: torch.dtype | None = None,
 ) -> None:
-    """Put right what the base class did to one parameter's state.
+    """Correct what the base class did to the state of one parameter.
 
     Args:
         p: the parameter.
@@ -56,6 +102,7 @@ def restore_state(
     """
     theta_0 = saved.get("reference", present)
     if not saved and theta_0 is None:
+        states.pop(p, None)
         return
     state = states[p]
     if theta_0 is not None:
@@ -68,12 +115,16 @@ def restore_state(
         state["reference"] = on_host(theta_0) if hosted else theta_0
     if "distance" in saved:
         state["distance"] = saved["distance"].detach().to(p.device, torch.float64, copy=True)
-    if state.get("momentum_buffer") is not None:
+    if saved.get("momentum_buffer") is None:
+        state.pop("momentum_buffer", None)
+    else:
         # From what was saved: the base class may have rounded it already.
         buffer = saved["momentum_buffer"].detach().to(p.device, momentum_dtype or p.dtype)
         buffer = placed(buffer, p, "momentum_buffer")
         state["momentum_buffer"] = match_layout(buffer, p)
-    else:
-        state.pop("momentum_buffer", None)
+    if "step" in saved:
+        state["step"] = torch.as_tensor(saved["step"]).detach().to("cpu", copy=True)
+        if not is_dtensor(p) and state["step"] != 0:
+            del state["step"]
     if "compensation" in state:
         state["compensation"] = match_layout(placed(state["compensation"], p, "compensation"), p)

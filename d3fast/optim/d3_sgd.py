@@ -16,11 +16,17 @@ from torch.optim import Optimizer
 
 from d3fast.optim.anchors import on_host, resolve_references
 from d3fast.optim.backends import compiled, native, sharded, torch_backend
-from d3fast.optim.backends.choose import choose_backend, warn_of_no_gradient
+from d3fast.optim.backends.choose import choose_backend
 from d3fast.optim.backends.dtensor import check_not_replaced, check_placements, is_sharded
 from d3fast.optim.backends.group_plan import GroupPlan
-from d3fast.optim.checkpoints import restore_state, with_own_options
-from d3fast.optim.options import check_group, check_options, is_tracked
+from d3fast.optim.buffers import drop_unused_buffers, is_first_step
+from d3fast.optim.checkpoints import (
+    complete_state,
+    initialize_state,
+    restore_state,
+    with_own_options,
+)
+from d3fast.optim.options import check_group, check_options, floating_params, is_tracked
 from d3fast.optim.warm_start import WARM_STARTS
 from d3fast.runtime.checks import check_choice
 
@@ -137,8 +143,9 @@ class D3FusedSGD(Optimizer):
         if reference is not None:
             # Groups with a reference of their own, and untracked ones beside tracked ones, need
             # none; where nothing is tracked yet, it is meant for what will be.
-            bare = [g for g in self.param_groups if not self._has_references(g["params"])]
+            bare = [g for g in self.param_groups if not self._has_references(floating_params(g))]
             self._share_out(reference, [g for g in bare if is_tracked(g)] or bare)
+        initialize_state(self.param_groups, self.state)
 
     def _prepare_runtime(self) -> None:
         # What can be rebuilt from groups and state, and so is neither saved nor copied.
@@ -178,6 +185,7 @@ class D3FusedSGD(Optimizer):
         except Exception:
             self.param_groups.pop()
             raise
+        initialize_state(self.param_groups, self.state)
 
     def _has_references(self, params: Iterable[Tensor]) -> bool:
         return all("reference" in self.state.get(p, ()) for p in params)
@@ -195,6 +203,8 @@ class D3FusedSGD(Optimizer):
             given, group["params"], group.get("param_names"), group["reference_dtype"]
         )
         for p, theta_0 in zip(group["params"], tensors, strict=True):
+            if theta_0 is None:
+                continue
             hosted = group["reference_device"] == "cpu"
             self.state[p]["reference"] = on_host(theta_0) if hosted else theta_0
             native.forget_distance(p, self.state[p])
@@ -217,6 +227,7 @@ class D3FusedSGD(Optimizer):
         for p in [p for p in self.state if id(p) not in present]:
             del self.state[p]
         self._share_out(reference, [g for g in self.param_groups if is_tracked(g)])
+        initialize_state(self.param_groups, self.state)
 
     def _share_out(self, reference: References | None, groups: list[dict[str, Any]]) -> None:
         parts: list[References | None] = [reference] * len(groups)
@@ -320,7 +331,6 @@ class D3FusedSGD(Optimizer):
     @compiled.runs_while_tracing
     def _has_no_gradient(self) -> bool:
         check_not_replaced()
-        warn_of_no_gradient()
         return True
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -356,6 +366,8 @@ class D3FusedSGD(Optimizer):
     ) -> None:
         """Take the step of a group that has no plan, or none that is still good."""
         backend = choose_backend(index, group)
+        if backend != "sharded":
+            drop_unused_buffers(group, self.state)
         if backend == "sharded":
             sharded.step_plain(group, self.state, grad_scale)
             return
@@ -377,9 +389,7 @@ class D3FusedSGD(Optimizer):
             return True
         # The kernels skip by themselves, but whether this is a buffer's first step, which is not
         # dampened, the host has to know. It waits for the device that one time.
-        return group["dampening"] != 0 and any(
-            "momentum_buffer" not in self.state[p] for p in params
-        )
+        return group["dampening"] != 0 and any(is_first_step(p, self.state) for p in params)
 
     def _check_step(self, index: int, group: dict[str, Any], params: list[Tensor]) -> None:
         check_options(group)
@@ -404,9 +414,11 @@ class D3FusedSGD(Optimizer):
             count = len(group["params"])
             keys = group.get("param_names") or range(offset, offset + count)
             offset += count
-            if is_tracked(group):
-                self._need_references(index, group, group["params"])
-                yield index, group, list(zip(keys, group["params"], strict=True))
+            named = zip(keys, group["params"], strict=True)
+            members = [(key, p) for key, p in named if p.is_floating_point()]
+            if is_tracked(group) and members:
+                self._need_references(index, group, [p for _, p in members])
+                yield index, group, members
 
     @torch.no_grad()
     def _distances(self, index: int, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
@@ -462,15 +474,12 @@ class D3FusedSGD(Optimizer):
                 native.forget_distance(p, self.state[p])
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of ``torch.optim.Optimizer``, with momentum buffers from before the first step.
+        """Return the state as ``torch.optim.Optimizer`` does, complete from before the first step.
 
-        ``torch.distributed.checkpoint`` loads a saved state into the tensors of this one and would
-        pass over buffers that are not there yet.
+        ``torch.distributed.checkpoint`` loads a saved state into the tensors of this one: where an
+        optimizer with tracked groups has taken no step yet, its momentum buffers are zeros here.
         """
-        for group in self.param_groups:
-            if is_sharded(group) or group["dampening"] == 0:
-                sharded.make_buffers(group, self.state)
-        return super().state_dict()
+        return complete_state(super().state_dict(), self.param_groups)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict; the reference is the saved theta_0, not the current weights.
@@ -500,3 +509,4 @@ class D3FusedSGD(Optimizer):
         params = ((p, g["momentum_dtype"]) for g in self.param_groups for p in g["params"])
         for i, (p, dtype) in zip(ids, params, strict=True):
             restore_state(p, self.state, saved["state"].get(i, {}), present.get(p), dtype)
+        initialize_state(self.param_groups, self.state)

@@ -30,7 +30,7 @@ def compensation_of(p: Tensor, state: dict[str, Any]) -> Tensor | None:
     """
     if p.dtype not in HALF_TYPES:
         return None
-    if "compensation" not in state:
+    if state.get("compensation") is None:
         state["compensation"] = torch.zeros_like(p, requires_grad=False)
     remainder: Tensor = state["compensation"]
     return remainder

@@ -26,6 +26,11 @@ def is_tracked(group: Mapping[str, Any]) -> bool:
     return group["constraint"] is not None or group["distance_weight"] != 0
 
 
+def floating_params(group: Mapping[str, Any]) -> list[Tensor]:
+    """Return the floating parameters; those of a quantised model are integers in part."""
+    return [p for p in group["params"] if p.is_floating_point()]
+
+
 def _check_number(name: str, value: Any, minimum: float) -> None:
     if isinstance(value, Tensor):
         if value.numel() != 1:
@@ -40,8 +45,8 @@ def check_group(group: Mapping[str, Any]) -> None:
     """Check one complete param group (options and params).
 
     Raises:
-        ValueError: an option outside its range; parameters on more than one device; complex,
-            integer or meta parameters.
+        ValueError: an option outside its range; parameters on more than one device; complex or
+            meta parameters.
     """
     check_options(group)
     _check_params(group["params"])
@@ -92,5 +97,5 @@ def _check_params(params: list[Tensor]) -> None:
                 "'meta': build the optimizer once the model is materialised (to_empty() and "
                 "load_state_dict(), or load_state_dict(assign=True))"
             )
-        if not p.is_floating_point():
+        if p.is_complex():
             raise ValueError(f"params must be real floating point, got a parameter of {p.dtype}")

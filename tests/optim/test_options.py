@@ -1,5 +1,7 @@
 """Which groups are tracked, and which values the options take; refusals: test_bad_input.py."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -74,7 +76,26 @@ def test_the_defaults_are_those_of_the_paper_s_step():
     }
 
 
-@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
-def test_parameters_must_be_floating(dtype):
-    with pytest.raises(ValueError, match=f"real floating point, got a parameter of {dtype}"):
-        D3FusedSGD([nn.Parameter(torch.ones(2).to(dtype), requires_grad=False)])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool])
+@pytest.mark.parametrize("first", [True, False])
+def test_integer_parameters_of_a_quantised_model_are_passed_over(dtype, first, backend):
+    frozen = nn.Parameter(torch.ones(2).to(dtype), requires_grad=False)
+    moving, twin = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+    params = [frozen, moving] if first else [moving, frozen]
+    opt = D3FusedSGD(params, lr=0.1, momentum=0.9, backend=backend)
+    for one in (opt, D3FusedSGD([twin], lr=0.1, momentum=0.9, backend=backend)):
+        one.warm_start("random", generator=torch.Generator().manual_seed(0))
+        for _ in range(2):
+            moving.grad = twin.grad = torch.tensor([1.0, 2.0, 3.0])
+            one.step()
+    assert torch.equal(moving, twin)
+    assert torch.equal(frozen, torch.ones(2).to(dtype))
+    assert list(opt.distances()) == [1 if first else 0]
+    assert opt.total_distance() > 0
+    opt.load_state_dict(copy.deepcopy(opt.state_dict()))
+
+
+def test_a_group_of_integers_alone_is_passed_over(backend):
+    opt = D3FusedSGD([nn.Parameter(torch.ones(2).long(), requires_grad=False)], backend=backend)
+    opt.step()
+    assert opt.total_distance() == 0

@@ -47,13 +47,3 @@ def choose_backend(index: int, group: Mapping[str, Any], announce: bool = False)
             stacklevel=_level_of_caller(),
         )
     return slow
-
-
-def warn_of_no_gradient() -> None:
-    """Called where no parameter at all has a gradient: a model's may have been replaced."""
-    warnings.warn(
-        "no parameter of the optimizer has a gradient: the step moves nothing. If the model's "
-        "parameters were replaced since (load_state_dict(assign=True), to_empty()), build the "
-        "optimizer after that",
-        stacklevel=_level_of_caller(),
-    )

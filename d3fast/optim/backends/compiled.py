@@ -12,7 +12,7 @@ Source: torch.library.custom_op.
 """
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -22,10 +22,11 @@ from torch import Tensor
 from d3fast.optim.anchors import same_layout
 from d3fast.optim.backends import cuda, group_plan, native, torch_backend
 from d3fast.optim.backends.choose import choose_backend
-from d3fast.optim.kahan import HALF_TYPES, compensation_of
+from d3fast.optim.buffers import is_first_step
+from d3fast.optim.kahan import HALF_TYPES
 from d3fast.optim.options import check_options, is_tracked
 
-State = Mapping[Tensor, dict[str, Any]]
+State = MutableMapping[Tensor, dict[str, Any]]
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 _NUMBERS = ("lr", "momentum", "dampening", "weight_decay", "distance_weight")
@@ -115,7 +116,7 @@ def _backend(optimizer: Any, index: int, group: Mapping[str, Any], at: Sequence[
 
 def _starts_undampened(group: Mapping[str, Any], params: Sequence[Tensor], state: State) -> bool:
     dampened = group["dampening"] != 0 and group["momentum"] != 0
-    return dampened and any("momentum_buffer" not in state[p] for p in params)
+    return dampened and any(is_first_step(p, state) for p in params)
 
 
 def _call(
@@ -127,13 +128,13 @@ def _call(
     grad_scale: Tensor | None,
     found_inf: Tensor | None,
 ) -> None:
-    states = [optimizer.state[p] for p in params]
+    states = [optimizer.state.get(p, {}) for p in params]
     grads = [p.grad for p in params]
     torch.ops.d3fast.step(
         params,
         grads if grad_scale is None else [],
         [] if grad_scale is None else grads,
-        *[[own[name] for own in states if name in own] for name in _STATE],
+        *[[own[name] for own in states if own.get(name) is not None] for name in _STATE],
         _numbers(group),
         grad_scale,
         found_inf,
@@ -166,14 +167,10 @@ def prepare(index: int, group: Mapping[str, Any], at: Sequence[int], state: Stat
     if backend == "sharded" or _starts_undampened(group, params, state):
         return backend
     for p in params:
-        own = state[p]
-        if backend == "fused":
-            native.prepare_state(p, own, group)
-            continue
-        if group["momentum"] != 0 and "momentum_buffer" not in own:
-            own["momentum_buffer"] = torch.zeros_like(p, dtype=group["momentum_dtype"])
-        if is_tracked(group):
-            compensation_of(p, own)
+        if backend == "reference":
+            torch_backend.prepare_state(p, state, group)
+        elif any(native.state_columns(group).values()):
+            native.prepare_state(p, state[p], group)
     return backend
 
 

@@ -75,11 +75,14 @@ class GroupPlan:
         self.params = [p for p in group["params"] if p.grad is not None]
         if self.params[0].is_cuda:
             cuda.refuse_capture(self.params[0].device)
+        columns = {column: name for column, name in native.state_columns(group).items() if name}
+        # A group that needs no state leaves none, as torch.optim.SGD does.
+        self._stateless = None if columns else {p: dict[str, Any]() for p in self.params}
+        state = self._stateless or state
         self._first_step = [native.prepare_state(p, state[p], group) for p in self.params]
         self._settings = _Settings(group)
         self._key = _key(group)
         self._positions = {id(p): i for i, p in enumerate(self.params)}
-        columns = {column: name for column, name in native.state_columns(group).items() if name}
         tensors = {
             column: [state[p][name] for p in self.params] for column, name in columns.items()
         }
@@ -105,7 +108,7 @@ class GroupPlan:
         Raises:
             ValueError: an option out of its range.
         """
-        grads: list[Tensor] | None = self._watch.look(group["params"], state)
+        grads: list[Tensor] | None = self._watch.look(group["params"], self._stateless or state)
         if grads is not None and not self._settings.hold(group):
             settings = _Settings(group)
             if _key(group) != self._key:

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from d3fast.optim.anchors import is_dense, match_layout
+from d3fast.optim.buffers import is_first_step
 from d3fast.optim.constraints import resolve_bounds
 from d3fast.optim.kahan import HALF_TYPES, compensation_of
-from d3fast.optim.options import is_tracked
+from d3fast.optim.options import floating_params, is_tracked
 
 _IMPORT_ERROR: str | None = None
 try:
@@ -83,7 +84,7 @@ def why_not(group: Mapping[str, Any]) -> str | None:
     """Why the kernels cannot serve a param group, or ``None`` if they can."""
     if _IMPORT_ERROR is not None:
         return f"the extension d3fast._C cannot be imported ({_IMPORT_ERROR})"
-    params: Sequence[Tensor] = group["params"]
+    params = floating_params(group)
     if not params:
         return None
     device, dtype = params[0].device.type, params[0].dtype
@@ -189,8 +190,8 @@ STATE_COLUMNS = ("compensation", "reference", "momentum", "distance")
 
 def state_columns(group: Mapping[str, Any]) -> dict[str, str | None]:
     """Names in the state of what the kernels need; ``None`` where the group has no such column."""
-    tracked, params = is_tracked(group), group["params"]
-    compensated = tracked and bool(params) and params[0].dtype in HALF_TYPES
+    tracked = is_tracked(group)
+    compensated = tracked and any(p.dtype in HALF_TYPES for p in group["params"])
     return {
         "compensation": "compensation" if compensated else None,
         "reference": "reference" if tracked else None,
@@ -207,8 +208,9 @@ def prepare_state(p: Tensor, state: dict[str, Any], group: Mapping[str, Any]) ->
         "reference": group["reference_dtype"] or p.dtype,
         "compensation": p.dtype,
     }
-    fresh = bool(columns["momentum"]) and "momentum_buffer" not in state
-    if fresh:
+    fresh = bool(columns["momentum"]) and is_first_step(p, {p: state})
+    state.pop("step", None)
+    if state.get("momentum_buffer") is None and columns["momentum"]:
         state["momentum_buffer"] = torch.zeros_like(p, dtype=dtypes["momentum_buffer"])
     if columns["compensation"]:
         compensation_of(p, state)
@@ -219,7 +221,8 @@ def prepare_state(p: Tensor, state: dict[str, Any], group: Mapping[str, Any]) ->
             )
         state[name] = match_layout(state[name].to(p.device, dtypes[name]), p)
     if columns["distance"]:
-        state["distance"] = state.get("distance", _unknown_distance(p)).to(p.device)
+        distance = state.get("distance")
+        state["distance"] = (_unknown_distance(p) if distance is None else distance).to(p.device)
     return fresh
 
 
@@ -230,5 +233,6 @@ def _unknown_distance(p: Tensor) -> Tensor:
 
 def forget_distance(p: Tensor, state: dict[str, Any]) -> None:
     """Where a norm is carried for ``p``, let the next step take it anew."""
-    if "distance" in state:  # replaced, not removed: a graph was compiled for what is there
+    if state.get("distance") is not None:
+        # Replaced, not removed: a graph was compiled for the name.
         state["distance"] = _unknown_distance(p)

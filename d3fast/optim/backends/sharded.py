@@ -34,6 +34,7 @@ from d3fast.optim.backends.dtensor import (
     mesh_of,
     placed,
 )
+from d3fast.optim.buffers import make_buffers
 from d3fast.optim.constraints import Bounds, projection_coefficient, resolve_bounds
 from d3fast.optim.kahan import compensation_of, keep, whole_weight
 from d3fast.optim.options import is_tracked
@@ -59,23 +60,6 @@ class _Move:
 def must_meet(group: Mapping[str, Any]) -> bool:
     """Whether a group's step waits for other ranks, and so is taken with or without gradients."""
     return is_sharded(group) and is_tracked(group)
-
-
-def make_buffers(group: Mapping[str, Any], state: State) -> None:
-    """Make missing momentum buffers and remainders: zeros, which change no step but a dampened one.
-
-    The first step is not dampened; ``state["step"]`` of a sharded group says which one that is.
-    """
-    for p in group["params"]:
-        if not p.requires_grad and p.grad is None:
-            continue
-        if is_tracked(group):
-            compensation_of(p, state[p])
-        if group["momentum"] != 0 and "momentum_buffer" not in state[p]:
-            dtype = group["momentum_dtype"]
-            state[p]["momentum_buffer"] = torch.zeros_like(p, dtype=dtype, requires_grad=False)
-            if is_sharded(group):
-                state[p]["step"] = torch.zeros(())
 
 
 def step_plain(group: Mapping[str, Any], state: State, grad_scale: Tensor | None = None) -> None:
@@ -149,7 +133,7 @@ def _members(
 ) -> dict[Tensor, torch_backend.Member]:
     make_buffers(group, state)
     active = [p for p in group["params"] if p.grad is not None]
-    return {p: _member(p, state[p], group, grad_scale) for p in active}
+    return {p: _member(p, state.get(p, {}), group, grad_scale) for p in active}
 
 
 def _count_step(group: Mapping[str, Any], moved: Iterable[Tensor], state: State) -> None:
@@ -157,7 +141,8 @@ def _count_step(group: Mapping[str, Any], moved: Iterable[Tensor], state: State)
         if is_dtensor(p):  # its local part was written past autograd
             torch.autograd.graph.increment_version(p)
         if group["momentum"] != 0:
-            state[p]["step"] = state[p].get("step", torch.zeros(())) + 1
+            taken = state[p].get("step")
+            state[p]["step"] = torch.ones(()) if taken is None else taken + 1
 
 
 def _member(

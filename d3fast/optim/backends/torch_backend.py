@@ -20,9 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from d3fast.optim.buffers import is_first_step
 from d3fast.optim.constraints import Bounds, projection_coefficient, resolve_bounds
 from d3fast.optim.kahan import compensation_of, keep, whole_weight
 from d3fast.optim.options import is_tracked
+
+State = MutableMapping[Tensor, dict[str, Any]]
 
 
 @dataclass
@@ -46,22 +49,35 @@ class Member:
     compensation: Tensor | None = None
 
 
-def members_of(
-    group: Mapping[str, Any], state: MutableMapping[Tensor, dict[str, Any]]
-) -> list[Member]:
-    """The parameters of a group that have a gradient; momentum buffers are made if missing."""
+def prepare_state(p: Tensor, state: State, group: Mapping[str, Any]) -> bool:
+    """Make the tensors that a step keeps beside ``p`` where they are missing.
+
+    Returns:
+        Whether the momentum buffer holds no step yet.
+    """
+    is_first = False
+    if group["momentum"] != 0:
+        is_first, own = is_first_step(p, state), state[p]
+        own.pop("step", None)
+        if own.get("momentum_buffer") is None:
+            own["momentum_buffer"] = torch.zeros_like(p, dtype=group["momentum_dtype"])
+        dtype = group["momentum_dtype"] or p.dtype
+        own["momentum_buffer"] = own["momentum_buffer"].to(p.device, dtype)
+    if is_tracked(group):
+        compensation_of(p, state[p])
+    return is_first
+
+
+def members_of(group: Mapping[str, Any], state: State) -> list[Member]:
+    """Return the parameters of a group that have a gradient, with their state."""
     members = []
     for p in group["params"]:
         if p.grad is None:
             continue
-        own, buffer, first = state[p], None, False
-        if group["momentum"] != 0:
-            first = "momentum_buffer" not in own
-            if first:
-                own["momentum_buffer"] = torch.zeros_like(p, dtype=group["momentum_dtype"])
-            buffer = own["momentum_buffer"]
-        theta_0 = own["reference"] if is_tracked(group) else None
-        remainder = compensation_of(p, own) if is_tracked(group) else None
+        first = prepare_state(p, state, group)
+        buffer = state[p]["momentum_buffer"] if group["momentum"] != 0 else None
+        theta_0 = state[p]["reference"] if is_tracked(group) else None
+        remainder = compensation_of(p, state[p]) if is_tracked(group) else None
         members.append(Member(p, p.grad, buffer, first, theta_0, remainder))
     return members
 

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Momentum buffers and Kahan compensations before the first step.
+
+``torch.distributed.checkpoint`` takes an optimizer with any state for initialised, and of a
+flattened state dict loads only the names in that state. An optimizer with references therefore has
+its buffers from the start. They are zeros, which changes no step but a dampened one, because the
+first step of a buffer is not dampened: ``state["step"]`` is 0 until that step is taken.
+"""
+
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from d3fast.optim.kahan import compensation_of
+from d3fast.optim.options import is_tracked
+
+State = MutableMapping[Tensor, dict[str, Any]]
+
+
+def make_buffers(group: Mapping[str, Any], state: State) -> None:
+    """Make the momentum buffers and compensations that a group's trainable parameters lack."""
+    for p in group["params"]:
+        if not p.requires_grad and p.grad is None:
+            continue
+        if is_tracked(group):
+            compensation_of(p, state[p])
+        if group["momentum"] != 0 and state.get(p, {}).get("momentum_buffer") is None:
+            state[p].update(new_momentum(p, group))
+
+
+def drop_unused_buffers(group: Mapping[str, Any], state: State) -> None:
+    """Drop what parameters without a gradient have not used: SGD keeps nothing for them either."""
+    for p in group["params"]:
+        if p.grad is None and "step" in state.get(p, ()):
+            for name in ("momentum_buffer", "step"):
+                del state[p][name]
+
+
+def new_momentum(p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the state of a momentum buffer that holds no step: zeros like ``p`` and step 0."""
+    buffer = torch.zeros_like(p, dtype=group["momentum_dtype"], requires_grad=False)
+    return {"momentum_buffer": buffer, "step": torch.zeros(())}
+
+
+def is_first_step(p: Tensor, state: Mapping[Tensor, Mapping[str, Any]]) -> bool:
+    """Return whether the momentum buffer of a parameter that is no DTensor holds no step yet."""
+    own = state.get(p, {})
+    return own.get("momentum_buffer") is None or "step" in own
