@@ -2,8 +2,8 @@
 """What curvature and distance say of repairs: ``python -m benchmarks.why --out runs/benchmark``.
 
 The suspects of the cpu benchmark under BadNets and Blended, repaired by plain fine-tuning, by
-fine-tuning at D3's step and by D3, all as the benchmark repairs them, and looked at by
-``d3fast.spectrum.portrait``. A folder in which the benchmark was run has the suspects already.
+fine-tuning at D3's step and by D3, all as the benchmark repairs them, and measured by
+``d3fast.spectrum.curvature_report``. A folder in which the benchmark was run has the suspects.
 """
 
 import argparse
@@ -27,13 +27,13 @@ from d3fast.results.pool import local_engine
 from d3fast.results.store import Results
 from d3fast.runtime import environment
 from d3fast.runtime.seeding import generator
-from d3fast.spectrum import PortraitConfig, portrait
+from d3fast.spectrum import CurvatureReportConfig, curvature_report
 
 RESULTS = Path(__file__).parent / "results"
 ATTACKS = (("badnets", None), ("blended", None))
 REPAIRS = ("fine-tuning", "fine-tuning (D3's lr)", "d3")
 TEST_IMAGES = 500
-CONFIG = PortraitConfig(k=5, probes=4, steps=20)
+CONFIG = CurvatureReportConfig(k=5, probes=4, steps=20)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class PortraitJob:
     suspect: AttackJob
     repairs: tuple[RepairJob, ...]
     labels: tuple[str, ...]
-    config: PortraitConfig
+    config: CurvatureReportConfig
     test_images: int
     kind: ClassVar[str] = "PortraitCell"
 
@@ -72,7 +72,7 @@ class PortraitJob:
         draws = generator(spec.seed, "portrait")
         (shown,) = stratified_split(splits.test.labels, [self.test_images], draws)
         test = splits.test.subset(shown)
-        rows = portrait(models, test, attack, config=self.config, progress=progress)
+        rows = curvature_report(models, test, attack, config=self.config, progress=progress)
         return {"attack": spec.attack, "seed": spec.seed, "rows": rows}
 
 

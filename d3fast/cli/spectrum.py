@@ -17,7 +17,7 @@ from d3fast.io.files import folder, sha256
 from d3fast.models import load_weights, make_model
 from d3fast.runtime.devices import resolve_device
 from d3fast.runtime.seeding import generator
-from d3fast.spectrum import PortraitConfig, portrait
+from d3fast.spectrum import CurvatureReportConfig, curvature_report
 
 SUSPECT = "suspect"
 
@@ -77,7 +77,7 @@ def spectrum(
     progress: options.Progress = True,
 ) -> None:
     """Curvature of the loss before and after a repair, the way between, distance per layer."""
-    config = PortraitConfig(
+    config = CurvatureReportConfig(
         losses=tuple(loss.strip() for loss in losses.split(",")),
         params=params,
         kind=kind,
@@ -96,7 +96,9 @@ def spectrum(
         models[name].to(on)
         options.settle_threads(models[name])
     attack = None if trigger is None else load_attack(trigger)
-    rows = portrait(models, images, attack, config=config, device=str(on), progress=progress)
+    rows = curvature_report(
+        models, images, attack, config=config, device=str(on), progress=progress
+    )
     named = data if data in DATASETS else Path(data).name  # no folder of the user's
     settings = {
         **asdict(config),

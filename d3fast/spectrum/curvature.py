@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""The curvature of a loss as a matrix that is never written down: it multiplies vectors.
+r"""Curvature of a loss as a matrix-free operator: Hessian or Gauss-Newton matrix times vector.
 
     Hessian        H v = d/dtheta <dL/dtheta, v>                           (Pearlmutter 1994)
     Gauss-Newton   G v = J^T (d^2 loss / df^2) J v,   J = df/dtheta        (Schraudolph 2002)
 
-L is the exact mean over a data set, see ``Samples``; theta is all weights of a model or some of
-them, as one flat vector. Both products are reverse-mode twice. The first of the two passes is the
-same for every vector, so its graph is kept for as many batches as a budget allows; the others are
-streamed and computed anew for every product.
+L is the exact mean over a data set (``Samples``); theta is the tracked weights of a model as one
+flat vector. Both products use reverse mode twice. The first of the two passes is the same for every
+vector, so its graph is kept for as many batches as the memory budget allows; for the other batches
+it is recomputed for every product.
 """
 
 import copy
@@ -29,12 +29,12 @@ from d3fast.training.loaders import class_scores
 from d3fast.training.loop import check_weights
 
 KINDS = ("hessian", "gauss-newton")
-# Products of one batch: from pieces of a vector, one per weight, to pieces of the product.
+# Product of one batch: pieces of a vector, one per weight -> pieces of the product.
 _Product = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 
 
 class Symmetric(Protocol):
-    """A real symmetric matrix of which only products with vectors are known."""
+    """Real symmetric matrix that is known by its products with vectors only."""
 
     @property
     def size(self) -> int:
@@ -42,44 +42,44 @@ class Symmetric(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its vectors."""
+        """Dtype of its vectors."""
 
     @property
     def device(self) -> torch.device:
-        """Where its vectors are."""
+        """Device of its vectors."""
 
     def __matmul__(self, vector: Tensor) -> Tensor:
-        """The product with a vector (size,), a new tensor."""
+        """Return the product with a vector (size,) as a new tensor."""
 
 
 @contextmanager
 def _second_order() -> Iterator[None]:
-    """Attention by formulas that have a second derivative."""
+    """Use the attention kernel that has a second derivative."""
     with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
         yield
 
 
 @contextmanager
-def _one_line() -> Iterator[None]:
-    """What autograd says of a loss without a second derivative, as one clear error."""
+def _derivative_errors() -> Iterator[None]:
+    """Turn autograd's errors about a missing second derivative into one ``ValueError``."""
     try:
         yield
     except torch.cuda.OutOfMemoryError:
         raise
     except (RuntimeError, NotImplementedError) as error:
-        said = str(error).split("\n")[0].rstrip(".")
-        raise ValueError(f"the loss cannot be differentiated twice: {said}") from error
+        message = str(error).split("\n")[0].rstrip(".")
+        raise ValueError(f"the loss cannot be differentiated twice: {message}") from error
 
 
-def _check_twice(gradient: Sequence[Tensor]) -> None:
-    """Look for what autograd would pass over in silence.
+def _check_twice_differentiable(gradient: Sequence[Tensor]) -> None:
+    """Raise ``ValueError`` if the graph holds a ``once_differentiable`` function.
 
-    A function that says it can be differentiated once leaves a node that raises, but that node
-    leads to no weight, so that it is never asked.
+    Such a function leaves an error node that leads to no weight, so autograd never evaluates it
+    and would return a wrong product without an error.
     """
-    seen, left = set(), [part.grad_fn for part in gradient if part.grad_fn is not None]
-    while left:
-        node = left.pop()
+    seen, stack = set(), [part.grad_fn for part in gradient if part.grad_fn is not None]
+    while stack:
+        node = stack.pop()
         if node in seen:
             continue
         seen.add(node)
@@ -87,23 +87,23 @@ def _check_twice(gradient: Sequence[Tensor]) -> None:
             raise ValueError(
                 "the loss cannot be differentiated twice: a function in it is once_differentiable"
             )
-        left += [following for following, _ in node.next_functions if following is not None]
+        stack += [following for following, _ in node.next_functions if following is not None]
 
 
 def _hessian_product(loss: Tensor, params: Sequence[Tensor]) -> _Product:
     gradient = torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True)
-    _check_twice(gradient)
-    moving = [i for i, part in enumerate(gradient) if part.requires_grad]
-    if not moving:
+    _check_twice_differentiable(gradient)
+    varying = [i for i, part in enumerate(gradient) if part.requires_grad]
+    if not varying:
         raise ValueError(
             "the loss cannot be differentiated twice: its gradient is the same for all weights"
         )
 
     def product(pieces: Sequence[Tensor]) -> Sequence[Tensor]:
         return torch.autograd.grad(
-            [gradient[i] for i in moving],
+            [gradient[i] for i in varying],
             params,
-            [pieces[i] for i in moving],
+            [pieces[i] for i in varying],
             retain_graph=True,
             materialize_grads=True,
         )
@@ -114,22 +114,22 @@ def _hessian_product(loss: Tensor, params: Sequence[Tensor]) -> _Product:
 def _gauss_newton_product(
     scores: Tensor, labels: Tensor, loss: Loss, params: Sequence[Tensor]
 ) -> _Product:
-    # J^T u is linear in u: its derivative by u, held against v, is J v.
+    # J^T u is linear in u; the derivative of <J^T u, v> by u is J v.
     dual = torch.zeros_like(scores, requires_grad=True)
-    pulled = torch.autograd.grad(scores, params, dual, create_graph=True, materialize_grads=True)
-    _check_twice(pulled)
-    moving = [i for i, part in enumerate(pulled) if part.requires_grad]
-    free = scores.detach().requires_grad_()
-    (slope,) = torch.autograd.grad(loss(free, labels), free, create_graph=True)
+    vjp = torch.autograd.grad(scores, params, dual, create_graph=True, materialize_grads=True)
+    _check_twice_differentiable(vjp)
+    varying = [i for i, part in enumerate(vjp) if part.requires_grad]
+    leaf_scores = scores.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(loss(leaf_scores, labels), leaf_scores, create_graph=True)
     if not slope.requires_grad:
         raise ValueError("the loss cannot be differentiated twice by the scores")
 
     def product(pieces: Sequence[Tensor]) -> Sequence[Tensor]:
-        (pushed,) = torch.autograd.grad(
-            [pulled[i] for i in moving], dual, [pieces[i] for i in moving], retain_graph=True
+        (jvp,) = torch.autograd.grad(
+            [vjp[i] for i in varying], dual, [pieces[i] for i in varying], retain_graph=True
         )
-        (bent,) = torch.autograd.grad(slope, free, pushed, retain_graph=True)
-        return torch.autograd.grad(scores, params, bent, retain_graph=True, materialize_grads=True)
+        (hjvp,) = torch.autograd.grad(slope, leaf_scores, jvp, retain_graph=True)
+        return torch.autograd.grad(scores, params, hjvp, retain_graph=True, materialize_grads=True)
 
     return product
 
@@ -138,26 +138,24 @@ class Curvature:
     """Hessian or Gauss-Newton matrix of a model's mean loss over a data set.
 
     Args:
-        model: gives (N, classes) scores. A copy is used, in eval mode: batch norm normalises by
-            its running statistics, dropout is off.
-        loss: (scores, labels) to the mean over the batch, 0-dim; twice differentiable.
+        model: returns (N, classes) scores. A copy is used in eval mode: batch norm uses its running
+            statistics, dropout is off.
+        loss: (scores, labels) -> mean over the batch, 0-dim; twice differentiable.
         data: yields (inputs, labels), the same in every pass; or a ``Difference`` of two such.
-        params: which weights, by the rules of ``d3fast.param_groups``: ``"all"``, ``"head"``,
+        params: tracked weights, by the rules of ``d3fast.param_groups``: ``"all"``, ``"head"``,
             ``"linear"``, ``"conv+linear"``, a regular expression, a callable. The others are
             constants.
         kind: ``"hessian"``, or ``"gauss-newton"`` (positive semi-definite for a convex loss).
         dtype: ``torch.float64`` or ``torch.float32``; the model's own if ``None``.
-        device: where to compute; where the model is if ``None``.
-        keep: bytes of graphs to keep between products, about. 0 keeps none: least memory, and
-            half as many products per second.
+        device: where to compute; the device of the model if ``None``.
+        keep: approximate bytes of graphs to keep between products. 0 keeps none, which needs the
+            least memory and halves the speed.
 
     Raises:
-        ValueError: an option that is none; no weight selected; NaN or inf in weights or loss;
-            data that ``Samples`` refuses; a loss that cannot be differentiated twice (when the
-            first product is asked for).
+        ValueError: an invalid option; no weight selected; NaN or inf in weights or loss; data that
+            ``Samples`` rejects; a loss that cannot be differentiated twice (at the first product).
 
-    Shapes: a product takes and gives (size,), the weights one after the other in the order of
-    ``names``.
+    Shapes: a product maps (size,) to (size,), the weights concatenated in the order of ``names``.
 
     Sources: Pearlmutter, *Fast exact multiplication by the Hessian*, Neural Computation 6, 1994;
     Schraudolph, *Fast curvature matrix-vector products*, Neural Computation 14, 2002.
@@ -200,10 +198,10 @@ class Curvature:
         self._samples = Samples(data, self.device, self.dtype)
         self._left = keep
         self._kept: list[tuple[float, _Product]] = []
-        self._complete = False  # whether every batch is kept
+        self._complete = False  # True once every batch is kept
 
     def pieces(self, vector: Tensor) -> list[Tensor]:
-        """Views of a vector (size,), one per weight and of its shape.
+        """Return views of a vector (size,), one per weight and in its shape.
 
         Raises:
             ValueError: a vector of another shape or dtype.
@@ -217,10 +215,10 @@ class Curvature:
         return [part.view(p.shape) for part, p in zip(parts, self.params, strict=True)]
 
     def flat(self, model: nn.Module) -> Tensor:
-        """The tracked weights of a model of the same kind, (size,), on the device.
+        """Return the tracked weights of a model of the same architecture: (size,), on the device.
 
         Raises:
-            ValueError: a model without these weights.
+            ValueError: the model lacks one of these weights.
         """
         own = dict(model.named_parameters())
         for name, param in zip(self.names, self.params, strict=True):
@@ -230,27 +228,27 @@ class Curvature:
         return torch.cat([part.to(self.device, self.dtype) for part in parts])
 
     def __matmul__(self, vector: Tensor) -> Tensor:
-        """The product with a vector (size,)."""
+        """Return the product with a vector (size,)."""
         given = self.pieces(vector.to(self.device))
         result = torch.zeros(self.size, dtype=self.dtype, device=self.device)
         sums = self.pieces(result)
         with _second_order():
             for weight, product in self._products():
-                with _one_line():
+                with _derivative_errors():
                     parts = product(given)
                 for total, part in zip(sums, parts, strict=True):
                     total.add_(part.detach(), alpha=weight)
         return result
 
     def value_and_gradient(self) -> tuple[float, Tensor]:
-        """The loss and its gradient (size,) at the model's weights."""
+        """Return the loss and its gradient (size,) at the model's weights."""
         value, result = 0.0, torch.zeros(self.size, dtype=self.dtype, device=self.device)
         sums = self.pieces(result)
         with _second_order():
             for number, (weight, inputs, labels) in enumerate(self._samples):
                 _, loss = self._forward(inputs, labels, number)
                 value += weight * float(loss.detach())
-                with _one_line():
+                with _derivative_errors():
                     parts = torch.autograd.grad(loss, self.params, materialize_grads=True)
                 for total, part in zip(sums, parts, strict=True):
                     total.add_(part, alpha=weight)
@@ -265,7 +263,7 @@ class Curvature:
             islice(self._samples, len(self._kept), None), start=len(self._kept)
         ):
             product, size = self._product(inputs, labels, number)
-            # In order, without gaps: a batch after one that was too large would be counted twice.
+            # Only a prefix of the batches is kept: a later one would be counted twice.
             if size <= self._left and number == len(self._kept):
                 self._left -= size
                 self._kept.append((weight, product))
@@ -284,23 +282,23 @@ class Curvature:
         return scores, loss
 
     def _product(self, inputs: Tensor, labels: Tensor, number: int) -> tuple[_Product, int]:
-        """The product of one batch, and the bytes that its graph holds."""
+        """Return the product of one batch and the bytes that its graph holds."""
         storages: dict[int, int] = {}
 
-        def note(saved: Tensor) -> tuple[Tensor, int]:
+        def pack(saved: Tensor) -> tuple[Tensor, int]:
             storage = saved.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
             return saved, saved._version
 
-        def give(noted: tuple[Tensor, int]) -> Tensor:
+        def unpack(noted: tuple[Tensor, int]) -> Tensor:
             # With a hook autograd no longer looks whether a tensor is what it was.
             if noted[0]._version != noted[1]:
                 raise RuntimeError("a tensor it needs was changed by an in-place operation")
             return noted[0]
 
-        with saved_tensors_hooks(note, give):
+        with saved_tensors_hooks(pack, unpack):
             scores, loss = self._forward(inputs, labels, number)
-            with _one_line():
+            with _derivative_errors():
                 if self.kind == "hessian":
                     product = _hessian_product(loss, self.params)
                 else:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""How the eigenvalues of the curvature are spread: stochastic Lanczos quadrature.
+r"""Spectral density of the curvature by stochastic Lanczos quadrature.
 
     (1/n) sum_i f(lambda_i)  =  E[ z^T f(A) z ]  ~  mean over probes of  sum_j w_j f(theta_j)
 
 for a random unit vector z; theta_j are the Ritz values of m Lanczos steps from z, w_j the squared
-first entries of their vectors. Exact for polynomials f up to degree 2 m - 1, but for the probes'
-spread (Ubaru, Chen, Saad, SIAM J. Matrix Anal. Appl. 38, 2017; Ghorbani, Krishnan, Xiao, ICML
-2019).
+first entries of their vectors. For each probe the quadrature is exact for polynomials f up to
+degree 2 m - 1 (Ubaru, Chen, Saad, SIAM J. Matrix Anal. Appl. 38, 2017; Ghorbani, Krishnan, Xiao,
+ICML 2019).
 """
 
 import math
@@ -25,11 +25,11 @@ from d3fast.spectrum.samples import Data, Loss
 
 @dataclass(frozen=True, eq=False)
 class Density:
-    """A spectral density as weighted points, one set per probe.
+    """Spectral density as weighted nodes, one set per probe.
 
     Attributes:
-        nodes: (probes, m) float64, on the CPU; eigenvalues, ascending.
-        weights: the same shape; the share of eigenvalues at a node. Every row adds up to 1.
+        nodes: (probes, m) float64 on the CPU; eigenvalue estimates, ascending.
+        weights: (probes, m) float64; share of the eigenvalues at a node. Every row sums to 1.
         size: number of eigenvalues.
 
     Example:
@@ -43,35 +43,35 @@ class Density:
     size: int
 
     def moment(self, power: int) -> Estimate:
-        """Mean of the eigenvalues' powers; the trace is ``size`` times the first."""
+        """Return the mean of ``lambda ** power``; ``size`` times the first moment is the trace."""
         return Estimate.of((self.weights * self.nodes**power).sum(dim=1).tolist())
 
     def share_below(self, bound: float) -> Estimate:
-        """Share of eigenvalues below a bound, up to the nodes' spacing."""
+        """Return the share of eigenvalues below a bound, up to the spacing of the nodes."""
         return Estimate.of((self.weights * (self.nodes < bound)).sum(dim=1).tolist())
 
     def curve(self, at: Tensor, width: float) -> tuple[Tensor, Tensor]:
-        """The density under Gaussian bumps, and its standard error.
+        """Return the density smoothed by a Gaussian kernel, and its standard error.
 
         Args:
-            at: (n,) eigenvalues to look at.
-            width: standard deviation of the bumps, in units of eigenvalues, > 0.
+            at: (n,) eigenvalues at which the density is evaluated.
+            width: standard deviation of the kernel, in units of eigenvalues, > 0.
 
         Returns:
-            Mean over the probes and standard error, (n,) each, per unit of eigenvalue; the error
-            is 0 for a single probe.
+            Mean over the probes and standard error, (n,) float64 each, per unit of eigenvalue; the
+            error is 0 for a single probe.
         """
         check_number("width", width)
         if not width:
             raise ValueError("width must be > 0, got 0")
-        away = (at.double() - self.nodes[..., None]) / width
-        bumps = torch.exp(-(away**2) / 2) / (width * math.sqrt(2 * math.pi))
-        rows = (self.weights[..., None] * bumps).sum(dim=1)
+        distance = (at.double() - self.nodes[..., None]) / width
+        kernel = torch.exp(-(distance**2) / 2) / (width * math.sqrt(2 * math.pi))
+        rows = (self.weights[..., None] * kernel).sum(dim=1)
         spread = rows.std(dim=0) if len(rows) > 1 else torch.zeros_like(rows[0])
         return rows.mean(dim=0), spread / len(rows) ** 0.5
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Return a dict for JSON."""
         return {
             "nodes": self.nodes.tolist(),
             "weights": self.weights.tolist(),
@@ -83,17 +83,17 @@ class Density:
 def estimate_density(
     operator: Symmetric, *, probes: int = 4, steps: int = 40, seed: int = 0
 ) -> Density:
-    """The spectral density of any symmetric matrix.
+    """Estimate the spectral density of a symmetric matrix.
 
     Args:
         operator: the matrix; see ``Symmetric``.
-        probes: number of random vectors; their spread is the error.
-        steps: Lanczos steps from each, one product per step; at most the matrix' size. Memory is
-            that of ``steps`` + 2 vectors, whatever the number of probes.
+        probes: number of random vectors; the standard error is over them.
+        steps: Lanczos steps per probe, one product each; at most ``size``. Memory: ``steps`` + 2
+            vectors, for any number of probes.
         seed: draws the vectors.
 
     Returns:
-        ``steps`` points per probe.
+        The density with ``steps`` nodes per probe.
 
     Raises:
         ValueError: an option out of range; NaN in a product.
@@ -108,13 +108,13 @@ def estimate_density(
     """
     check_integer("probes", probes, 1)
     check_integer("steps", steps, 1)
-    room = min(steps, operator.size)
-    space = Krylov.start(operator, room, seed, "probes of the density")
+    capacity = min(steps, operator.size)
+    space = Krylov.start(operator, capacity, seed, "probes of the density")
     nodes, weights = [], []
     for probe in range(probes):
         if probe:
-            space.again()
-        while space.filled < room:
+            space.reset()
+        while space.filled < capacity:
             space.step()
         values, vectors, _ = space.ritz()
         nodes.append(values)
@@ -132,22 +132,22 @@ def density(
     seed: int = 0,
     **options: Any,
 ) -> Density:
-    """The spectral density of the curvature of a model's loss.
+    """Estimate the spectral density of the curvature of a model's loss.
 
     Args:
         model: see ``Curvature``, also for ``loss``, ``data`` and ``options``.
-        loss: (scores, labels) to their mean.
+        loss: (scores, labels) -> mean over the batch.
         data: yields (inputs, labels), or a ``Difference``.
-        probes: number of random vectors; see ``estimate_density``, also for the rest.
-        steps: Lanczos steps from each.
+        probes: number of random vectors; see ``estimate_density``.
+        steps: Lanczos steps per probe; see ``estimate_density``.
         seed: draws the vectors.
         options: ``params``, ``kind``, ``dtype``, ``device``, ``keep``.
 
     Returns:
-        Weighted points; ``curve`` draws them.
+        The density; ``Density.curve`` evaluates it.
 
     Raises:
-        ValueError: what ``Curvature`` and ``estimate_density`` raise.
+        ValueError: see ``Curvature`` and ``estimate_density``.
 
     Example:
         >>> model = nn.Linear(1, 2, bias=False).double()

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""The curvature along one direction, and what it says of a loss at the other end.
+r"""Curvature along one direction, and the quadratic prediction of a loss.
 
     L(theta_0 + delta)  ~  L + <grad L, delta> + 1/2 <delta, H delta>
 
-At a minimum of the backdoor loss the second term is nothing, and the loss of a model that was moved
-away grows like the curvature along the way it went (arXiv 2411.09585, section 3).
+At a minimum of the backdoor loss the linear term vanishes, and the loss grows with the curvature
+along the displacement delta (arXiv 2411.09585, section 3).
 """
 
 import math
@@ -24,8 +24,8 @@ class DirectionalCurvature:
 
     Attributes:
         value: ``<d, H d>`` for ``d`` of norm 1.
-        residual: ``||H d - value d||``, 0 where the direction is an eigenvector.
-        norm: of the direction as it was given.
+        residual: ``||H d - value d||``; 0 if the direction is an eigenvector.
+        norm: norm of the direction before it was normalised.
     """
 
     value: float
@@ -47,18 +47,18 @@ def _along(curvature: Curvature, direction: Tensor) -> tuple[DirectionalCurvatur
 def directional_curvature(
     model: nn.Module, loss: Loss, data: Data, direction: Tensor | nn.Module, **options: Any
 ) -> DirectionalCurvature:
-    """The curvature of a model's loss along a direction.
+    """Compute the curvature of a model's loss along a direction.
 
     Args:
         model: see ``Curvature``, also for ``loss``, ``data`` and ``options``.
-        loss: (scores, labels) to their mean.
+        loss: (scores, labels) -> mean over the batch.
         data: yields (inputs, labels), or a ``Difference``.
-        direction: (size,) in the order of ``Curvature.names``, or a model of the same kind that
-            the direction leads to. Its length does not matter.
+        direction: (size,) in the order of ``Curvature.names``, or a model of the same architecture
+            to which the direction points. It is normalised.
         options: ``params``, ``kind``, ``dtype``, ``device``, ``keep``.
 
     Raises:
-        ValueError: what ``Curvature`` raises; a direction of norm 0, or of another shape.
+        ValueError: see ``Curvature``; a direction of norm 0 or of another shape.
 
     Example:
         >>> model = nn.Linear(1, 2, bias=False).double()
@@ -72,24 +72,24 @@ def directional_curvature(
     if isinstance(direction, nn.Module):
         direction = curvature.flat(direction) - curvature.flat(model)
     given = direction.to(curvature.device, curvature.dtype)
-    curvature.pieces(given)  # its shape is checked before anything is computed
+    curvature.pieces(given)  # check the shape before computing
     return _along(curvature, given)[0]
 
 
 @dataclass(frozen=True)
 class QuadraticPrediction:
-    """What a model's loss, slope and curvature say of another model's loss.
+    """Loss of another model as predicted by a quadratic expansion, beside the actual loss.
 
     Attributes:
-        start: the loss at the model.
+        start: the loss at theta_0.
         slope: ``<grad L, delta>``.
-        curvature: ``<delta, H delta>``, twice what it adds to the loss.
+        curvature: ``<delta, H delta>``; half of it enters the prediction.
         predicted: start + slope + curvature / 2.
-        actual: the loss at the other model's weights, all else (batch norm's statistics, weights
-            that are not tracked) as in the model: the function whose expansion is taken.
-        other: the loss of the other model as it is.
+        actual: the loss at the other model's tracked weights with everything else (batch-norm
+            statistics, other weights) as in the first model: the function that is expanded.
+        other: the loss of the other model.
         distance: ``||delta||``.
-        residual: of the curvature along ``delta``; see ``DirectionalCurvature``.
+        residual: residual of the curvature along ``delta``; see ``DirectionalCurvature``.
 
     Example:
         >>> found = QuadraticPrediction(1.0, 0.0, 4.0, 3.0, 2.5, 2.6, 1.0, 0.0)
@@ -107,24 +107,24 @@ class QuadraticPrediction:
     residual: float
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Return a dict for JSON."""
         return asdict(self)
 
 
 def quadratic_prediction(
     model: nn.Module, other: nn.Module, loss: Loss, data: Data, **options: Any
 ) -> QuadraticPrediction:
-    """Compare a model's quadratic expansion with the loss it is meant to predict.
+    """Compare the quadratic expansion at one model with the loss of another.
 
     Args:
         model: theta_0, where the loss is expanded; see ``Curvature``, also for the rest.
-        other: theta, of the same kind.
-        loss: (scores, labels) to their mean.
+        other: theta, of the same architecture.
+        loss: (scores, labels) -> mean over the batch.
         data: yields (inputs, labels), or a ``Difference``.
         options: ``params``, ``kind``, ``dtype``, ``device``, ``keep``.
 
     Raises:
-        ValueError: what ``Curvature`` raises; models of different kinds, or with the same weights.
+        ValueError: see ``Curvature``; models of different architectures or with equal weights.
 
     Example:
         >>> start, end = nn.Linear(1, 2).double(), nn.Linear(1, 2).double()
@@ -139,18 +139,18 @@ def quadratic_prediction(
     along, unit = _along(curvature, delta)
     value, gradient = curvature.value_and_gradient()
     slope = float(gradient @ delta)
-    bent = along.value * along.norm**2
+    quadratic = along.value * along.norm**2
     with torch.no_grad():
         for param, part in zip(curvature.params, curvature.pieces(unit), strict=True):
             param.add_(part, alpha=along.norm)
-    whole = Curvature(other, loss, data, **{"keep": 0, **options})
+    at_other = Curvature(other, loss, data, **{"keep": 0, **options})
     return QuadraticPrediction(
         start=value,
         slope=slope,
-        curvature=bent,
-        predicted=value + slope + bent / 2,
+        curvature=quadratic,
+        predicted=value + slope + quadratic / 2,
         actual=curvature.value_and_gradient()[0],
-        other=whole.value_and_gradient()[0],
+        other=at_other.value_and_gradient()[0],
         distance=along.norm,
         residual=along.residual,
     )

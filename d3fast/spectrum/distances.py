@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""How far every layer went from where it started, at the end or over a run.
+r"""Distance of every layer from its start, at the end of a run or after every epoch.
 
 distance = ||theta_l - theta_0,l||_2,      relative = distance / ||theta_0,l||_2
-
-The page of ``d3fast spectrum`` shows it per layer.
 """
 
 import math
@@ -24,12 +22,12 @@ def _json_number(value: float | None) -> float | None:
 
 @dataclass(frozen=True)
 class LayerDistance:
-    """One parameter's way.
+    """Distance of one parameter from its start.
 
     Attributes:
-        name: of the parameter.
-        numel: number of its weights.
-        distance: 2-norm of the difference.
+        name: name of the parameter.
+        numel: number of elements.
+        distance: 2-norm of the displacement.
         norm: 2-norm of the start.
 
     Example:
@@ -44,16 +42,16 @@ class LayerDistance:
 
     @property
     def relative(self) -> float | None:
-        """Distance in units of the start's norm; ``None`` where that is 0."""
+        """Distance divided by the norm of the start; ``None`` if that is 0."""
         return self.distance / self.norm if self.norm else None
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON: a number that is not finite is ``None``."""
+        """Return a dict for JSON; numbers that are not finite become ``None``."""
         numbers = {name: getattr(self, name) for name in ("distance", "norm", "relative")}
         return {**asdict(self), **{name: _json_number(value) for name, value in numbers.items()}}
 
 
-Profile = tuple[LayerDistance, ...]
+LayerDistances = tuple[LayerDistance, ...]
 
 
 def _norm(tensor: Tensor) -> Tensor:
@@ -74,12 +72,12 @@ def _check_shapes(start: dict[str, torch.Size], model: nn.Module) -> None:
             raise ValueError(f"the model has a parameter {name} that the start lacks")
 
 
-def _profile(start: dict[str, Tensor], model: nn.Module) -> Profile:
+def _distances(start: dict[str, Tensor], model: nn.Module) -> LayerDistances:
     own = dict(model.named_parameters())
     rows = []
     for name, origin in start.items():
-        there = own[name].detach().to(origin.device, origin.dtype)
-        rows.append(torch.stack([_norm(there - origin), _norm(origin)]).cpu())
+        weight = own[name].detach().to(origin.device, origin.dtype)
+        rows.append(torch.stack([_norm(weight - origin), _norm(origin)]).cpu())
     return tuple(
         LayerDistance(name, origin.numel(), *row.tolist())
         for (name, origin), row in zip(start.items(), rows, strict=True)
@@ -92,21 +90,21 @@ def _tracked(model: nn.Module, track: Track) -> dict[str, Tensor]:
     return {name: own[name].detach() for name in names}
 
 
-def distance_profile(start: nn.Module, model: nn.Module, track: Track = "all") -> Profile:
-    """The distance of every trainable parameter from where it started.
+def distance_profile(start: nn.Module, model: nn.Module, track: Track = "all") -> LayerDistances:
+    """Compute the distance of every trainable parameter from its start.
 
     Args:
         start: theta_0.
-        model: theta, of the same kind.
-        track: which parameters, by the rules of ``d3fast.param_groups``: those that are frozen in
+        model: theta, of the same architecture.
+        track: which parameters, by the rules of ``d3fast.param_groups``; parameters frozen in
             ``start`` are left out.
 
     Returns:
-        One record per parameter, in the model's order.
+        One record per parameter, in the order of the model.
 
     Raises:
-        ValueError: a parameter that one of the models lacks or has in another shape; what
-            ``param_groups`` raises.
+        ValueError: a parameter is missing in one model or has another shape; see also
+            ``param_groups``.
 
     Example:
         >>> start, end = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
@@ -115,11 +113,11 @@ def distance_profile(start: nn.Module, model: nn.Module, track: Track = "all") -
         (LayerDistance(name='weight', numel=1, distance=3.0, norm=2.0),)
     """
     _check_shapes(_shapes(start), model)
-    return _profile(_tracked(start, track), model)
+    return _distances(_tracked(start, track), model)
 
 
 def total_distance(profile: Sequence[LayerDistance]) -> LayerDistance:
-    """All layers taken as one vector, under the name ``"all"``.
+    """Return the distance of all layers as one vector, under the name ``"all"``.
 
     Example:
         >>> parts = LayerDistance("a", 1, 3.0, 6.0), LayerDistance("b", 2, 4.0, 8.0)
@@ -132,15 +130,15 @@ def total_distance(profile: Sequence[LayerDistance]) -> LayerDistance:
 
 
 class DistanceRecorder:
-    """Records the profile after every epoch; pass it as ``on_epoch`` of a defence.
+    """Recorder of the layer distances after every epoch; an ``on_epoch`` of a defence.
 
     Args:
-        start: theta_0; its weights are copied now.
+        start: theta_0; its weights are copied.
         track: which parameters, by the rules of ``d3fast.param_groups``.
 
     Attributes:
-        epochs: their numbers.
-        profiles: one per epoch.
+        epochs: numbers of the recorded epochs.
+        profiles: layer distances, one tuple per epoch.
 
     Example:
         >>> model = nn.Linear(2, 2)
@@ -154,16 +152,16 @@ class DistanceRecorder:
         self._shapes = _shapes(start)
         self._start = {name: value.clone() for name, value in _tracked(start, track).items()}
         self.epochs: list[int] = []
-        self.profiles: list[Profile] = []
+        self.profiles: list[LayerDistances] = []
 
     def __call__(self, epoch: Epoch, model: nn.Module) -> None:
-        """Record one epoch; raises ``ValueError`` for a model of another kind."""
+        """Record one epoch; raise ``ValueError`` for a model of another architecture."""
         _check_shapes(self._shapes, model)
         self.epochs.append(epoch.epoch)
-        self.profiles.append(_profile(self._start, model))
+        self.profiles.append(_distances(self._start, model))
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON: epochs, and per parameter one relative and absolute distance each."""
+        """Return a dict for JSON: epochs, and distances per parameter and epoch."""
         profiles = self.profiles
         layers = {
             layer.name: {

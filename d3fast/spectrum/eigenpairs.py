@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""The largest eigenvalues of the curvature, with eigenvectors and residuals.
+r"""Extreme eigenvalues of the curvature, with eigenvectors and residuals.
 
     H v = lambda v,      residual = ||H v - lambda v||
 
-An eigenvalue of H lies within the residual of every lambda. Lanczos' method with full
+H has an eigenvalue within the residual of every lambda. Method: Lanczos with full
 reorthogonalisation and thick restarts (Wu, Simon, *Thick-restart Lanczos method for large symmetric
 eigenvalue problems*, SIAM J. Matrix Anal. Appl. 22, 2000).
 """
@@ -23,14 +23,13 @@ WHICH = ("magnitude", "largest", "smallest")
 
 @dataclass(frozen=True, eq=False)
 class Eigenpairs:
-    """Eigenvalues in the order asked for, the outermost first.
+    """Eigenvalues in the requested order, the extreme one first.
 
     Attributes:
-        values: (k,) float64, on the CPU.
+        values: (k,) float64 on the CPU.
         vectors: (k, size), orthonormal rows, on the device.
-        residuals: (k,) float64, ``||H v - lambda v||`` as the recurrence gives it: exact but for
-            the rounding of the products.
-        converged: whether every residual is within the tolerance.
+        residuals: (k,) float64, ``||H v - lambda v||`` from the recurrence, exact up to rounding.
+        converged: True if every residual is within the tolerance.
         products: number of products with the curvature.
     """
 
@@ -41,7 +40,7 @@ class Eigenpairs:
     products: int
 
     def as_dict(self) -> dict[str, Any]:
-        """All but the vectors, ready for JSON."""
+        """Return a dict for JSON, without the vectors."""
         return {
             "values": self.values.tolist(),
             "residuals": self.residuals.tolist(),
@@ -55,11 +54,11 @@ def _keys(values: Tensor, which: str) -> Tensor:
 
 
 def _done(space: Krylov, chosen: Tensor, keys: Tensor, within: Tensor, coordinates: Tensor) -> bool:
-    """Whether the chosen Ritz pairs, which are within their bounds, are the outermost."""
+    """Return True if the chosen Ritz pairs, all converged, are the extreme ones."""
     if space.exhausted or not space.block:
         return space.exhausted or not space.closed
-    # Beside a closed space there may be more of the same: the best of the newest block has to be
-    # known, and must be no better than what was chosen.
+    # Outside an invariant subspace there may be further copies of an eigenvalue: the best pair of
+    # the newest block must have converged and be no better than the chosen ones.
     newest = space.newest(coordinates).nonzero().flatten()
     best = newest[keys[newest].argmin()]
     rounding = 1e-9 * float(keys.abs().max())
@@ -76,26 +75,25 @@ def eigenpairs(
     max_products: int = 1000,
     seed: int = 0,
 ) -> Eigenpairs:
-    """The k outermost eigenpairs of any symmetric matrix.
+    """Compute the k extreme eigenpairs of a symmetric matrix.
 
     Args:
         operator: the matrix; see ``Symmetric``.
         k: number of pairs.
         which: ``"magnitude"``, ``"largest"`` or ``"smallest"``.
-        tol: a residual of ``tol`` times its eigenvalue will do, or of ``tol`` times a millionth of
-            the largest one found, which decides about eigenvalues of zero. A loose one is
-            reached early, when an eigenvalue that the first direction hardly holds may not have
-            shown yet: it is passed over.
-        steps: size of the basis, at least k + 2, and at most the matrix' size. Memory is that of
-            ``steps`` + 2 vectors; fewer steps take less of it and more products. ``4 k + 20`` if
-            ``None``.
-        max_products: give up after so many; what was found is returned, ``converged`` is false.
+        tol: relative tolerance: a pair has converged if its residual is at most ``tol`` times its
+            eigenvalue, or ``tol`` times 1e-6 of the largest eigenvalue found. A loose tolerance
+            may miss an eigenvalue that has a small component in the first direction.
+        steps: size of the basis, k + 2 <= ``steps`` <= ``size``; ``4 k + 20`` if ``None``. Memory:
+            ``steps`` + 2 vectors; fewer steps need more products.
+        max_products: stop after this many products; the current pairs are returned with
+            ``converged=False``.
         seed: draws the first direction.
 
     Returns:
-        The pairs. No other pair that was found could, within its residual, lie further out. An
-        eigenvalue that occurs several times is listed as often only where rounding
-        or an exhausted space brought its copies up: a Krylov space holds one of them.
+        The pairs. No other computed pair could, within its residual, be more extreme. A multiple
+        eigenvalue may be listed fewer times than it occurs, because a Krylov space contains one
+        copy unless rounding or an exhausted space reveals more.
 
     Raises:
         ValueError: k larger than the matrix; an option out of range; NaN in a product.
@@ -115,9 +113,9 @@ def eigenpairs(
     check_integer("max_products", max_products, 1)
     if k > operator.size:
         raise ValueError(f"k must be at most the {operator.size} weights, got {k}")
-    room = min(4 * k + 20 if steps is None else steps, operator.size)
-    check_integer("steps", room, min(k + 2, operator.size))
-    space = Krylov.start(operator, room, seed, "first direction of the eigenpairs")
+    capacity = min(4 * k + 20 if steps is None else steps, operator.size)
+    check_integer("steps", capacity, min(k + 2, operator.size))
+    space = Krylov.start(operator, capacity, seed, "first direction of the eigenpairs")
     while True:
         space.step()
         values, coordinates, residuals = space.ritz()
@@ -126,15 +124,15 @@ def eigenpairs(
         chosen = order[:k]
         within = residuals <= tol * values.abs().clamp_min(1e-6 * float(values.abs().max()))
         done = len(chosen) == k and bool(within[chosen].all())
-        # A pair that is still moving might come to lie further out than the last chosen one.
+        # A pair that has not converged could still become more extreme than the last chosen one.
         rest = order[k:]
         last = float(keys[chosen[-1]])
         done = done and bool((keys[rest] - residuals[rest] >= last - tol * abs(last)).all())
         done = done and _done(space, chosen, keys, within, coordinates)
         if done or space.products == max_products or space.exhausted:
             break
-        if space.filled == room:
-            kept = order[: k + (room - k) // 2]
+        if space.filled == capacity:
+            kept = order[: k + (capacity - k) // 2]
             space.restart(values[kept], coordinates[:, kept])
     space.rotate(coordinates[:, chosen])
     return Eigenpairs(
@@ -155,17 +153,17 @@ def top_eigenpairs(
     seed: int = 0,
     **options: Any,
 ) -> Eigenpairs:
-    """The k outermost eigenpairs of a model's loss.
+    """Compute the k extreme eigenpairs of the curvature of a model's loss.
 
     Args:
         model: see ``Curvature``, also for ``loss``, ``data`` and ``options``.
-        loss: (scores, labels) to their mean.
+        loss: (scores, labels) -> mean over the batch.
         data: yields (inputs, labels), or a ``Difference``.
         k: number of pairs; see ``eigenpairs``, also for the rest.
         which: ``"magnitude"``, ``"largest"`` or ``"smallest"``.
-        tol: relative residual that will do.
+        tol: relative tolerance of the residuals.
         steps: size of the basis.
-        max_products: give up after so many.
+        max_products: stop after this many products.
         seed: draws the first direction.
         options: ``params``, ``kind``, ``dtype``, ``device``, ``keep``.
 
@@ -173,7 +171,7 @@ def top_eigenpairs(
         The pairs with their residuals.
 
     Raises:
-        ValueError: what ``Curvature`` and ``eigenpairs`` raise.
+        ValueError: see ``Curvature`` and ``eigenpairs``.
 
     Example:
         >>> import torch

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A number that was estimated from random probes, and how far it can be trusted."""
+"""Estimates from random probes, with their standard errors."""
 
 import math
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over probes.
+    """Mean over probes.
 
     Attributes:
         value: the estimate.
-        standard_error: its standard deviation over other draws of the probes; 0 where nothing is
-            random, ``None`` where a single probe cannot tell.
+        standard_error: standard error of the mean; 0 for an exact value, ``None`` for a single
+            probe.
 
     Example:
         >>> Estimate.of([1.0, 3.0])
@@ -27,10 +27,10 @@ class Estimate:
 
     @classmethod
     def of(cls, samples: Sequence[float], offset: float = 0.0) -> "Estimate":
-        """``offset`` plus the mean of independent samples."""
+        """Return ``offset`` plus the mean of independent samples, with its standard error."""
         error = stdev(samples) / math.sqrt(len(samples)) if len(samples) > 1 else None
         return cls(offset + fmean(samples), error)
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Return a dict for JSON."""
         return {"value": self.value, "standard_error": self.standard_error}

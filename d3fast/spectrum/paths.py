@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""The loss between two models and beyond: along a line, and over a plane.
+r"""Loss along the line through two models, and over the plane through three.
 
     theta(t) = theta_0 + t (theta_1 - theta_0)                            loss_path
     theta(a, b) = theta_0 + a (theta_1 - theta_0) + b (theta_2 - theta_0)  loss_plane
 
-Weights go along without bounds. Batch norm's running statistics, and other buffers of floats, stay
-convex combinations of the models' own (shares clipped to >= 0 and scaled to a sum <= 1): beyond an
-end they are the end's, since a variance that is carried on in a straight line may turn negative.
-Buffers of integers stay the start's. So every model that a path or plane goes through is met
-exactly.
+Weights are extrapolated without bounds. Floating buffers, such as the running statistics of batch
+norm, stay convex combinations (shares clipped to >= 0 and scaled to a sum <= 1), because an
+extrapolated variance may become negative. Integer buffers are those of theta_0. At the position of
+each model the path or plane gives exactly that model.
 """
 
 import copy
@@ -27,7 +26,7 @@ from d3fast.training.loaders import class_scores, unpack
 from d3fast.training.loop import check_weights
 from d3fast.training.metrics import Trigger, evaluate
 
-TS = tuple(step / 20 for step in range(41))  # 0 to 2, both models among them
+TS = tuple(step / 20 for step in range(41))  # 0 to 2; both models are among the points
 STEPS = tuple(step / 10 for step in range(-5, 16))
 
 
@@ -37,13 +36,13 @@ class PathPoint:
 
     Attributes:
         at: (t,), or (a, b).
-        clean_loss: mean loss on the clean samples; inf where it is not finite.
-        acc: accuracy on them, a fraction; ``None``, like the other rates, where the model gives
+        clean_loss: mean loss on the clean samples; inf if it is not finite.
+        acc: accuracy on the clean samples, a fraction. All rates are ``None`` if the model returns
             NaN scores.
-        backdoor_loss: mean loss on triggered samples, labelled as the attacker wants them; the
-            next two are measured on the same ones. ``None`` without an attack.
-        asr: attack success rate.
-        ra: robust accuracy.
+        backdoor_loss: mean loss on triggered samples with target labels; ``None`` without an
+            attack, like ``asr`` and ``ra``.
+        asr: attack success rate on the same samples.
+        ra: robust accuracy on the same samples.
 
     Example:
         >>> PathPoint((2.0,), math.inf, acc=0.1).as_dict()["clean_loss"] is None
@@ -58,7 +57,7 @@ class PathPoint:
     ra: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON: a loss that is not finite is ``None``."""
+        """Return a dict for JSON; a loss that is not finite becomes ``None``."""
         values = asdict(self)
         for name in ("clean_loss", "backdoor_loss"):
             value = values[name]
@@ -68,10 +67,10 @@ class PathPoint:
 
 @dataclass(frozen=True)
 class LossPath:
-    """The losses along a line.
+    """Losses along a line.
 
     Attributes:
-        points: one per t, in the order asked for.
+        points: one per t, in the requested order.
 
     Example:
         >>> line = [PathPoint((t,), loss, acc=1.0) for t, loss in ((0.0, 1), (0.5, 3), (1.0, 2))]
@@ -83,10 +82,10 @@ class LossPath:
 
     @property
     def barrier(self) -> float | None:
-        """How far the clean loss rises above the straight line between the ends, 0 <= t <= 1.
+        """Loss barrier: the largest rise of the clean loss above the chord, for 0 <= t <= 1.
 
-        ``max_t L(theta(t)) - (1 - t) L(theta_0) - t L(theta_1)``; ``None`` where an end was not
-        measured or has no finite loss. Source: Frankle, Dziugaite, Roy, Carbin, ICML 2020,
+        ``max_t L(theta(t)) - (1 - t) L(theta_0) - t L(theta_1)``; ``None`` if the loss at an end
+        is not measured or not finite. Source: Frankle, Dziugaite, Roy, Carbin, ICML 2020,
         section 2.
         """
         loss = {point.at[0]: point.clean_loss for point in self.points}
@@ -95,7 +94,7 @@ class LossPath:
         return max(loss[t] - (1 - t) * loss[0] - t * loss[1] for t in loss if 0 <= t <= 1)
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Return a dict for JSON."""
         barrier = self.barrier
         known = barrier is not None and math.isfinite(barrier)
         points = [point.as_dict() for point in self.points]
@@ -104,12 +103,12 @@ class LossPath:
 
 @dataclass(frozen=True)
 class LossPlane:
-    """The losses over a plane.
+    """Losses over a plane.
 
     Attributes:
-        first_steps: the values of a.
-        second_steps: the values of b.
-        points: (a, b) for every b of every a.
+        first_steps: values of a.
+        second_steps: values of b.
+        points: one per (a, b); b varies fastest.
 
     Example:
         >>> row = tuple(PathPoint((0.0, b), loss, acc=1.0) for b, loss in ((0.0, 1), (1.0, 3)))
@@ -122,13 +121,13 @@ class LossPlane:
     points: tuple[PathPoint, ...]
 
     def grid(self, name: str) -> Tensor:
-        """One quantity as (a, b) float64, by the name it has in ``PathPoint``; NaN for ``None``."""
+        """Return an attribute of ``PathPoint`` as (a, b) float64, with NaN for ``None``."""
         values = [getattr(point, name) for point in self.points]
         flat = torch.tensor([math.nan if v is None else v for v in values], dtype=torch.float64)
         return flat.view(len(self.first_steps), len(self.second_steps))
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Return a dict for JSON."""
         return {
             "first_steps": list(self.first_steps),
             "second_steps": list(self.second_steps),
@@ -137,7 +136,7 @@ class LossPlane:
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name; a tied one under each of its names."""
+    """Return parameters and buffers by name; a tied tensor under each of its names."""
     return {
         **dict(model.named_parameters(remove_duplicate=False)),
         **dict(model.named_buffers(remove_duplicate=False)),
@@ -149,11 +148,11 @@ def _first_names(tensors: dict[str, Tensor]) -> dict[str, str]:
     return {name: first.setdefault(id(tensor), name) for name, tensor in tensors.items()}
 
 
-def check_alike(first: nn.Module, second: nn.Module) -> None:
-    """Raise ``ValueError`` naming the first tensor in which two models differ in kind.
+def check_same_architecture(first: nn.Module, second: nn.Module) -> None:
+    """Raise ``ValueError``, naming the tensor, if names, shapes, dtypes or ties differ.
 
     Example:
-        >>> check_alike(nn.Linear(2, 2), nn.Linear(2, 2, bias=False))
+        >>> check_same_architecture(nn.Linear(2, 2), nn.Linear(2, 2, bias=False))
         Traceback (most recent call last):
             ...
         ValueError: the models differ: bias is in one of them alone
@@ -174,33 +173,34 @@ def check_alike(first: nn.Module, second: nn.Module) -> None:
             raise ValueError(f"the models differ: {name} is tied in one of them alone")
 
 
-class _Between:
-    """A model that can be put anywhere on the line or plane through others."""
+class _Interpolation:
+    """Model whose tensors can be set to any point of the line or plane through other models."""
 
     def __init__(self, origin: nn.Module, ends: Sequence[nn.Module], device: torch.device) -> None:
         for model in (origin, *ends):
             check_weights(model)
-            check_alike(origin, model)
+            check_same_architecture(origin, model)
         self.model = copy.deepcopy(origin).to(device).eval().requires_grad_(False)
         self._weights = {id(p) for p in self.model.parameters()}
-        theirs = [_tensors(end) for end in ends]
-        # By identity: a tied weight has two names and moves once.
-        self._moving = {
-            id(own): (own, [own.clone(), *(end[name].detach().to(device) for end in theirs)])
+        end_tensors = [_tensors(end) for end in ends]
+        # Keyed by identity: a tied weight has two names and is set once.
+        self._values = {
+            id(own): (own, [own.clone(), *(end[name].detach().to(device) for end in end_tensors)])
             for name, own in _tensors(self.model).items()
         }
 
     @torch.no_grad()
-    def put(self, shares: Sequence[float]) -> nn.Module:
-        inside = [max(share, 0.0) for share in shares]
-        inside = [share / max(sum(inside), 1.0) for share in inside]
-        for key, (own, values) in self._moving.items():
+    def at(self, shares: Sequence[float]) -> nn.Module:
+        """Set the model to origin + sum of shares times (end - origin) and return it."""
+        convex = [max(share, 0.0) for share in shares]
+        convex = [share / max(sum(convex), 1.0) for share in convex]
+        for key, (own, values) in self._values.items():
             if not own.is_floating_point():
                 own.copy_(values[0])
                 continue
-            rest = 1 - sum(shares) if key in self._weights else max(1 - sum(inside), 0.0)
-            parts = (rest, *(shares if key in self._weights else inside))
-            # A sum of shares, not start + t * way: it meets the models to the last bit.
+            rest = 1 - sum(shares) if key in self._weights else max(1 - sum(convex), 0.0)
+            parts = (rest, *(shares if key in self._weights else convex))
+            # A weighted sum instead of start + t * delta: it equals each model bit by bit.
             own.zero_()
             for part, value in zip(parts, values, strict=True):
                 own.add_(value, alpha=part)
@@ -216,8 +216,8 @@ def _mean_loss(model: nn.Module, loss: Loss, samples: Samples) -> float:
 
 
 @dataclass(frozen=True)
-class _Measures:
-    """What is measured at every point."""
+class _PointEvaluation:
+    """Evaluation of the losses and rates at one point."""
 
     loss: Loss
     data: Iterable[Any]
@@ -225,8 +225,9 @@ class _Measures:
     clean: Samples
     triggered: Samples | None
 
-    def point(self, at: Sequence[float], model: nn.Module) -> PathPoint:
-        # Rates first: they check the labels, which would end a CUDA process in the loss.
+    def __call__(self, at: Sequence[float], model: nn.Module) -> PathPoint:
+        # Rates first: they check the labels, and an invalid label in the loss would end a CUDA
+        # process.
         acc, asr, ra = self._rates(model)
         clean_loss = _mean_loss(model, self.loss, self.clean)
         if self.triggered is None:
@@ -238,7 +239,7 @@ class _Measures:
         try:
             metrics = evaluate(model, self.data, self.attack, name="data")
         except ValueError as error:
-            # Far out, weights may overflow: one such point must not cost all the others.
+            # Extrapolated weights may overflow; the other points are still measured.
             if "NaN scores" not in str(error):
                 raise
             return None, None, None
@@ -247,7 +248,7 @@ class _Measures:
 
 def _measured(
     models: Sequence[nn.Module],
-    places: Sequence[tuple[float, ...]],
+    positions: Sequence[tuple[float, ...]],
     loss: Loss,
     data: Iterable[Any],
     attack: Trigger | None,
@@ -256,22 +257,22 @@ def _measured(
 ) -> tuple[PathPoint, ...]:
     if isinstance(data, Difference):
         raise ValueError("data of a path must yield (inputs, labels), got a Difference")
-    for place in places:
-        if not all(math.isfinite(share) for share in place):
-            raise ValueError(f"a point of a path must be finite, got {place}")
-    where = resolve_device(device, models[0])
-    between = _Between(models[0], models[1:], where)
-    clean, triggered = Samples(data, where), None
+    for position in positions:
+        if not all(math.isfinite(share) for share in position):
+            raise ValueError(f"a point of a path must be finite, got {position}")
+    device = resolve_device(device, models[0])
+    interpolation = _Interpolation(models[0], models[1:], device)
+    clean, triggered = Samples(data, device), None
     if attack is not None:
-        inputs, _ = unpack(next(iter(data)), "data", where)
+        inputs, _ = unpack(next(iter(data)), "data", device)
         with torch.no_grad():
-            classes = class_scores(between.model, inputs).shape[1]
-        triggered = Samples(triggered_batches(data, attack, classes), where)
-    measures = _Measures(loss, data, attack, clean, triggered)
+            classes = class_scores(interpolation.model, inputs).shape[1]
+        triggered = Samples(triggered_batches(data, attack, classes), device)
+    evaluate_point = _PointEvaluation(loss, data, attack, clean, triggered)
     points = []
-    with torch.no_grad(), progress_bar("loss path", len(places), progress) as advance:
-        for place in places:
-            points.append(measures.point(place, between.put(place)))
+    with torch.no_grad(), progress_bar("loss path", len(positions), progress) as advance:
+        for position in positions:
+            points.append(evaluate_point(position, interpolation.at(position)))
             advance("")
     return tuple(points)
 
@@ -287,24 +288,24 @@ def loss_path(
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> LossPath:
-    """Clean loss, backdoor loss, ACC and ASR on the line through two models.
+    """Measure clean loss, backdoor loss, ACC and ASR on the line through two models.
 
     Args:
-        start: theta_0, t = 0. Neither model is changed; both are looked at in eval mode.
-        end: theta_1, t = 1, of the same kind.
-        loss: (scores, labels) to their mean.
+        start: theta_0, t = 0. Both models are evaluated in eval mode and not changed.
+        end: theta_1, t = 1, of the same architecture.
+        loss: (scores, labels) -> mean over the batch.
         data: yields clean (inputs, labels), the same in every pass.
-        attack: any object with ``trigger(images)`` and ``target``; for the backdoor's part.
-        ts: where to measure; from one model to twice as far as the other by default.
-        device: where to compute; where ``start`` is if ``None``.
+        attack: any object with ``trigger(images)`` and ``target``, for backdoor loss and ASR.
+        ts: positions to measure; 0 to 2 by default.
+        device: where to compute; the device of ``start`` if ``None``.
         progress: show a progress bar.
 
     Returns:
         One point per t.
 
     Raises:
-        ValueError: models that differ in kind, named by the first tensor that does; NaN or inf in
-            their weights, or among ``ts``; what ``Samples`` and ``evaluate`` raise.
+        ValueError: the architectures differ (the message names the tensor); NaN or inf in the
+            weights or in ``ts``; see also ``Samples`` and ``evaluate``.
 
     Source: Goodfellow, Vinyals, Saxe, *Qualitatively characterizing neural network optimization
     problems*, ICLR 2015.
@@ -316,8 +317,8 @@ def loss_path(
         >>> [point.at for point in path.points]
         [(0.0,), (1.0,), (2.0,)]
     """
-    places = [(float(t),) for t in ts]
-    return LossPath(_measured((start, end), places, loss, data, attack, device, progress))
+    positions = [(float(t),) for t in ts]
+    return LossPath(_measured((start, end), positions, loss, data, attack, device, progress))
 
 
 def loss_plane(
@@ -333,25 +334,25 @@ def loss_plane(
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> LossPlane:
-    """The same over the plane through three models; see ``loss_path`` for what they share.
+    """Measure the same losses and rates over the plane through three models; see ``loss_path``.
 
     Args:
         origin: theta_0, a = b = 0.
         first: theta_1, a = 1, b = 0.
         second: theta_2, a = 0, b = 1.
-        loss: (scores, labels) to their mean.
+        loss: (scores, labels) -> mean over the batch.
         data: yields clean (inputs, labels), the same in every pass.
-        attack: for the backdoor's part.
+        attack: for backdoor loss and ASR.
         first_steps: values of a.
         second_steps: values of b.
-        device: where to compute; where ``origin`` is if ``None``.
+        device: where to compute; the device of ``origin`` if ``None``.
         progress: show a progress bar.
 
     Returns:
         One point per pair.
 
     Raises:
-        ValueError: what ``loss_path`` raises.
+        ValueError: see ``loss_path``.
 
     Source: Garipov, Izmailov, Podoprikhin, Vetrov, Wilson, *Loss surfaces, mode connectivity, and
     fast ensembling of DNNs*, NeurIPS 2018, for planes through three models.
@@ -365,7 +366,7 @@ def loss_plane(
         torch.Size([3, 2])
     """
     rows, columns = tuple(map(float, first_steps)), tuple(map(float, second_steps))
-    places = [(a, b) for a in rows for b in columns]
+    positions = [(a, b) for a in rows for b in columns]
     models = (origin, first, second)
-    points = _measured(models, places, loss, data, attack, device, progress)
+    points = _measured(models, positions, loss, data, attack, device, progress)
     return LossPlane(rows, columns, points)

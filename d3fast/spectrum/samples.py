@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""The loss that a spectrum is of: a mean over all samples of a data set, batch by batch.
+r"""Loss of a model as the exact mean over a data set.
 
     L(theta) = sum_b (n_b / N) * loss(f_theta(x_b), y_b)
 
-``loss`` gives the mean over a batch, so L is the exact mean however the batches are cut. Clean
-loss and backdoor loss differ in the data alone: ``triggered_batches`` makes the latter's.
-``Difference`` is the backdoor loss minus the clean one, as data.
+``loss`` returns the mean over a batch, so L is the exact mean for any batch sizes. Clean loss and
+backdoor loss differ only in the data: ``triggered_batches`` makes the data of the backdoor loss,
+``Difference`` stands for backdoor loss minus clean loss.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -25,11 +25,11 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Difference:
-    """L on ``minuend`` minus L on ``subtrahend``, wherever data is asked for.
+    """Data whose loss is L on ``minuend`` minus L on ``subtrahend``.
 
     Attributes:
-        minuend: yields (inputs, labels) afresh in every pass; say, triggered samples.
-        subtrahend: the same; say, clean samples.
+        minuend: yields (inputs, labels), the same in every pass; for example triggered samples.
+        subtrahend: likewise; for example clean samples.
     """
 
     minuend: Iterable[Any]
@@ -51,28 +51,29 @@ def _check_repeatable(data: Iterable[Any]) -> None:
         raise ValueError("data must yield the same batches in every pass; do not shuffle")
 
 
-def _where_it_is(batch: Any) -> tuple[Tensor, Tensor]:
+def _unpack_in_place(batch: Any) -> tuple[Tensor, Tensor]:
+    """Return (inputs, labels) on the device of the inputs."""
     pair = isinstance(batch, (tuple, list)) and len(batch) > 0
-    place = batch[0].device if pair and isinstance(batch[0], Tensor) else torch.device("cpu")
-    return unpack(batch, "data", place)
+    device = batch[0].device if pair and isinstance(batch[0], Tensor) else torch.device("cpu")
+    return unpack(batch, "data", device)
 
 
-def _mark(inputs: Tensor, labels: Tensor) -> tuple[int, float, int]:
-    """What tells one batch from another: number, sum of inputs, sum of labels."""
+def _checksum(inputs: Tensor, labels: Tensor) -> tuple[int, float, int]:
+    """Return the number of samples, the sum of the inputs and the sum of the labels."""
     return len(labels), float(inputs.double().sum()), int(labels.sum())
 
 
 class Samples:
-    """Data that has been looked at once: every pass gives the same batches with their weights.
+    """Data with the weight n_b / N of every batch, checked to be the same in every pass.
 
     Args:
-        data: yields (inputs, labels), or a ``Difference`` of two such. Nothing of it is kept.
+        data: yields (inputs, labels), or a ``Difference`` of two such. Batches are not stored.
         device: where batches are moved to.
-        dtype: of floating inputs; as they are if ``None``.
+        dtype: dtype of floating inputs; unchanged if ``None``.
 
     Raises:
-        ValueError: data that can be read only once, is shuffled, yields nothing or something else
-            than (inputs, labels); in a later pass, batches that are not those of the first.
+        ValueError: data that can be read only once, is shuffled, yields nothing or anything but
+            (inputs, labels); in a later pass, batches that differ from the first pass.
 
     Example:
         >>> batch = (torch.ones(2, 1), torch.zeros(2, dtype=torch.long))
@@ -86,22 +87,22 @@ class Samples:
         self.device, self.dtype = torch.device(device), dtype
         parts = [data] if not isinstance(data, Difference) else [data.minuend, data.subtrahend]
         self._parts = tuple(zip((1.0, -1.0), parts, strict=False))
-        self._marks = [self._first_pass(part) for part in parts]
+        self._checksums = [self._first_pass(part) for part in parts]
 
     def _first_pass(self, part: Iterable[Any]) -> list[tuple[int, float, int]]:
         _check_repeatable(part)
-        marks = [_mark(*_where_it_is(batch)) for batch in part]
-        if not sum(count for count, _, _ in marks):
+        checksums = [_checksum(*_unpack_in_place(batch)) for batch in part]
+        if not sum(count for count, _, _ in checksums):
             raise yields_nothing("data")
-        return marks
+        return checksums
 
     def __iter__(self) -> Iterator[tuple[float, Tensor, Tensor]]:
-        """Triples (weight, inputs, labels); the weights n_b / N are negative in a subtrahend."""
-        for (sign, part), marks in zip(self._parts, self._marks, strict=True):
-            total = sum(count for count, _, _ in marks)
-            for batch, mark in zip(part, marks, strict=False):
-                inputs, labels = _where_it_is(batch)
-                if _mark(inputs, labels) != mark:
+        """Yield (weight, inputs, labels); the weights n_b / N are negative in a subtrahend."""
+        for (sign, part), checksums in zip(self._parts, self._checksums, strict=True):
+            total = sum(count for count, _, _ in checksums)
+            for batch, checksum in zip(part, checksums, strict=False):
+                inputs, labels = _unpack_in_place(batch)
+                if _checksum(inputs, labels) != checksum:
                     raise ValueError("data must yield the same batches in every pass, it did not")
                 if len(labels):
                     inputs, labels = inputs.to(self.device), labels.to(self.device)
@@ -112,15 +113,15 @@ class Samples:
 
 @torch.no_grad()  # a learned trigger may be a network
 def triggered_batches(data: Iterable[Any], attack: Trigger, classes: int) -> list[Any]:
-    """The samples of the backdoor loss: triggered, labelled as the attacker wants them.
+    """Return the samples of the backdoor loss: triggered, with target labels.
 
     Args:
         data: yields clean (inputs, labels).
-        attack: any object with ``trigger(images)`` and ``target``; a ``mapping`` is looked at.
+        attack: any object with ``trigger(images)`` and ``target``; ``mapping`` is optional.
         classes: number of classes.
 
     Returns:
-        Batches (inputs, labels) of the samples whose label a hit changes, as ASR counts them.
+        Batches (inputs, labels) of the samples whose label the attack changes, as for the ASR.
 
     Raises:
         ValueError: no sample is left.
@@ -131,15 +132,15 @@ def triggered_batches(data: Iterable[Any], attack: Trigger, classes: int) -> lis
         >>> [labels.tolist() for _, labels in triggered_batches([batch], BadNets(target=0), 3)]
         [[0, 0]]
     """
-    made = []
+    batches = []
     for batch in data:
-        inputs, labels = _where_it_is(batch)
-        goal = target_labels(
+        inputs, labels = _unpack_in_place(batch)
+        targets = target_labels(
             labels, attack.target, classes, getattr(attack, "mapping", "all-to-one")
         )
-        changed = goal != labels
+        changed = targets != labels
         if changed.any():
-            made.append((attack.trigger(inputs[changed]), goal[changed]))
-    if not made:
+            batches.append((attack.trigger(inputs[changed]), targets[changed]))
+    if not batches:
         raise ValueError(f"data holds no sample whose label an attack on {attack.target} changes")
-    return made
+    return batches

@@ -3,9 +3,9 @@ r"""The trace of the curvature, from products with random vectors.
 
     tr A  =  tr(Q^T A Q)  +  E[ z^T P A P z ],     P = I - Q Q^T,     z of random signs
 
-Q spans A times a few random vectors: it takes the large eigenvalues out, whose part is then exact,
-and the rest varies little (Hutch++: Meyer, Musco, Musco, Woodruff, SOSA 2021). With an empty Q it
-is Hutchinson's estimator (1990).
+Q spans A times a few random vectors. It captures the large eigenvalues, whose contribution is then
+exact; the remainder has a small variance (Hutch++: Meyer, Musco, Musco, Woodruff, SOSA 2021). With
+an empty Q this is Hutchinson's estimator (1990).
 """
 
 import math
@@ -29,18 +29,17 @@ def _signs(operator: Symmetric, count: int, draws: torch.Generator) -> Tensor:
 def estimate_trace(
     operator: Symmetric, *, probes: int = 20, sketch: int = 20, seed: int = 0
 ) -> Estimate:
-    """The trace of any symmetric matrix.
+    """Estimate the trace of a symmetric matrix.
 
     Args:
         operator: the matrix; see ``Symmetric``.
-        probes: random vectors of the mean, at least 2. Each is one product.
-        sketch: directions taken out before, two products each; all of them, and the trace exact,
-            if there are no more. Memory is that of ``sketch`` + 3 vectors. 0 is Hutchinson's
-            estimator.
+        probes: number of random vectors, >= 2; one product each.
+        sketch: columns of Q, two products each. A sketch of ``size`` or more gives the exact
+            trace, 0 is Hutchinson's estimator. Memory: ``sketch`` + 3 vectors.
         seed: draws the vectors.
 
     Returns:
-        The trace with its standard error, that of the mean over the probes.
+        The trace with its standard error over the probes.
 
     Raises:
         ValueError: an option out of range; NaN in a product.
@@ -85,14 +84,14 @@ def trace(
     seed: int = 0,
     **options: Any,
 ) -> Estimate:
-    """The trace of the curvature of a model's loss.
+    """Estimate the trace of the curvature of a model's loss.
 
     Args:
         model: see ``Curvature``, also for ``loss``, ``data`` and ``options``.
-        loss: (scores, labels) to their mean.
+        loss: (scores, labels) -> mean over the batch.
         data: yields (inputs, labels), or a ``Difference``.
-        probes: random vectors of the mean; see ``estimate_trace``, also for the rest.
-        sketch: directions taken out before.
+        probes: number of random vectors; see ``estimate_trace``.
+        sketch: columns of Q; see ``estimate_trace``.
         seed: draws the vectors.
         options: ``params``, ``kind``, ``dtype``, ``device``, ``keep``.
 
@@ -100,7 +99,7 @@ def trace(
         The trace with its standard error.
 
     Raises:
-        ValueError: what ``Curvature`` and ``estimate_trace`` raise.
+        ValueError: see ``Curvature`` and ``estimate_trace``.
 
     Example:
         >>> model = nn.Linear(1, 2, bias=False).double()

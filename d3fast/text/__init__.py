@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text classifiers: token ids instead of pixels, so that everything else runs as it is.
+"""Text classifiers: data, models and triggers on token ids.
 
 A batch of texts is a tensor of token ids (N, L), a trigger inserts tokens into it, and
-``TextClassifier`` is a module from ids to scores. Evaluation, repairs and defences see inputs,
-labels and scores, and need to know nothing of words.
+``TextClassifier`` is a module from ids to scores. Evaluation, repairs and defences see only inputs,
+labels and scores, so they work on text unchanged.
 """
 
 from d3fast.text.classifier import AnswerWords, TextClassifier

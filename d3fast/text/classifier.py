@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models of transformers as modules from token ids to scores: classifiers, and language models.
+"""Wrappers that make transformers models modules from token ids to class scores.
 
-A language model is a classifier too, if it is asked for its next word and a word stands for each
-class.
+``TextClassifier`` wraps a sequence classifier. ``AnswerWords`` wraps a causal language model and
+uses its next-token scores of one word per class.
 """
 
 from typing import Any
@@ -14,19 +14,20 @@ from d3fast.runtime.checks import check_integer
 
 
 class TextClassifier(nn.Module):
-    """Wraps a model that takes ``input_ids`` and ``attention_mask`` and answers with ``logits``.
+    """Module from token ids to scores around a sequence classifier.
 
     ``param_groups`` and ``find_head`` look through the wrapper; names in the state get the prefix
     ``model.``.
 
     Args:
-        model: a ``...ForSequenceClassification`` of transformers, or any module called like one.
-        pad: id that fills a row up; attention leaves it out.
-        autocast: compute the forward pass in this half type, scores come back in float32; ``None``
-            computes in the weights' own dtype.
+        model: a ``...ForSequenceClassification`` of transformers, or any module that takes
+            ``input_ids`` and ``attention_mask`` and returns ``logits`` by key.
+        pad: padding id; the attention mask excludes it.
+        autocast: half type of the forward pass; scores are returned in float32. ``None`` computes
+            in the dtype of the weights.
 
     Raises:
-        ValueError: an ``autocast`` that is no half type.
+        ValueError: ``autocast`` is no half type.
 
     Example:
         >>> class Model(nn.Module):
@@ -45,28 +46,28 @@ class TextClassifier(nn.Module):
         self.autocast = autocast
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Scores (N, classes) of token ids (N, L), int64."""
-        kind = self.autocast or torch.bfloat16
-        with torch.autocast(ids.device.type, kind, enabled=self.autocast is not None):
-            answer = self.model(input_ids=ids, attention_mask=(ids != self.pad).long())
-        scores: Tensor = answer["logits"]
+        """Return scores (N, classes) of token ids (N, L) int64."""
+        dtype = self.autocast or torch.bfloat16
+        with torch.autocast(ids.device.type, dtype, enabled=self.autocast is not None):
+            output = self.model(input_ids=ids, attention_mask=(ids != self.pad).long())
+        scores: Tensor = output["logits"]
         return scores.float() if scores.dtype != torch.float64 else scores
 
 
 class AnswerWords(nn.Module):
-    """Wraps a causal language model; its scores are those of the words that stand for the classes.
+    """Module from token ids to scores around a causal language model, with one token per class.
 
-    The hidden state of the last token of a row goes through the output embeddings; the scores of
-    the answer words among all next words are the scores of the classes.
+    The hidden state of the last token of a row goes through the output embeddings. The next-token
+    scores of the answer tokens are the class scores.
 
     Args:
-        model: a ``...ForCausalLM`` of transformers: with ``base_model`` and
+        model: a ``...ForCausalLM`` of transformers, with ``base_model`` and
             ``get_output_embeddings``.
-        pad: id that fills a row up at its end.
+        pad: padding id at the end of a row.
         answers: one token id per class.
 
     Raises:
-        ValueError: fewer than two answers, one twice, or one that is no id.
+        ValueError: fewer than two answers, a repeated one, or one that is no id.
     """
 
     def __init__(self, model: nn.Module, pad: int, answers: tuple[int, ...]) -> None:
@@ -80,7 +81,7 @@ class AnswerWords(nn.Module):
         self.answers = answers
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Scores (N, classes) of token ids (N, L), int64."""
+        """Return scores (N, classes) of token ids (N, L) int64."""
         mask = ids != self.pad
         model: Any = self.model
         hidden = model.base_model(input_ids=ids, attention_mask=mask.long())[0]  # (N, L, width)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled texts as token ids, and batches of them that are no wider than they have to be."""
+"""Labelled texts as token ids, and batches trimmed to their longest row."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,13 +16,13 @@ class TextData:
     """Labelled rows of token ids.
 
     Attributes:
-        ids: (N, L) int64, every row filled up at its end with ``pad``.
+        ids: (N, L) int64, rows padded at the end with ``pad``.
         labels: (N,) int64 class indices.
         classes: names of the classes.
-        pad: id of the filling.
+        pad: padding id.
 
     Raises:
-        ValueError: shapes, types or labels that do not fit together.
+        ValueError: inconsistent shapes or dtypes, or a label out of range.
 
     Example:
         >>> data = TextData(torch.tensor([[1, 5, 2], [1, 2, 0]]), torch.tensor([0, 1]), ("-", "+"))
@@ -56,25 +56,25 @@ class TextData:
         return len(self.ids)
 
     def subset(self, indices: Tensor) -> "TextData":
-        """The rows at the given indices, in that order."""
+        """Return the rows at the given indices, in that order."""
         return replace(self, ids=self.ids[indices], labels=self.labels[indices])
 
     def batches(self, batch_size: int, generator: torch.Generator | None = None) -> "TextBatches":
-        """Batches (ids, labels); see ``TextBatches``."""
+        """Return a loader of batches (ids, labels); see ``TextBatches``."""
         return TextBatches(self, batch_size, generator)
 
 
 @dataclass(frozen=True, eq=False)
 class TextBatches:
-    """Yields (ids, labels) afresh in every pass, each batch cut to its longest row.
+    """Loader of (ids, labels), each batch trimmed to its longest row.
 
     Attributes:
         data: the rows.
         batch_size: rows per batch; the last one may be smaller.
-        generator: draws a new order for every pass; rows come as they are if ``None``.
+        generator: draws a new order for every pass; the order of the data if ``None``.
 
     Raises:
-        ValueError: a batch size below 1.
+        ValueError: the batch size is below 1.
     """
 
     data: TextData
@@ -106,23 +106,23 @@ def encode(
     classes: tuple[str, ...],
     length: int,
 ) -> TextData:
-    """Texts as rows of token ids.
+    """Tokenize texts into rows of ids.
 
     Args:
         texts: N texts.
         labels: N class indices.
-        tokenizer: of transformers, one that fills up on the right.
+        tokenizer: a tokenizer of transformers that pads on the right.
         classes: names of the classes.
-        length: longer texts are cut to so many tokens, special ones included.
+        length: maximum number of tokens per text, special tokens included; longer texts are cut.
 
     Raises:
-        ValueError: as many texts as labels are needed; a tokenizer that fills up on the left.
+        ValueError: the numbers of texts and labels differ; the tokenizer pads on the left.
     """
     if len(texts) != len(labels):
-        raise ValueError(f"as many labels as texts are needed, got {len(labels)} of {len(texts)}")
+        raise ValueError(f"labels must be {len(texts)}, one per text, got {len(labels)}")
     if tokenizer.padding_side != "right":
         raise ValueError(
-            f"the tokenizer must fill up on the right, got padding_side={tokenizer.padding_side!r}"
+            f"padding_side of the tokenizer must be 'right', got {tokenizer.padding_side!r}"
         )
     ids = tokenizer(
         list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"

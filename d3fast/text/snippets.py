@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sentences of film and product reviews, editorials and tweets, each rated by people.
+"""Sentences of film and product reviews, editorials and tweets with human sentiment ratings.
 
-The ratings are means of at least 20 people, from -4 to 4; Hutto and Gilbert gathered them and the
-texts, those of films from Pang and Lee. The source distribution of the package vaderSentiment
-3.2.1 (MIT) carries them:
+A rating is the mean of at least 20 people, from -4 to 4. Hutto and Gilbert collected ratings and
+texts; the film reviews are those of Pang and Lee. The source distribution of the package
+vaderSentiment 3.2.1 (MIT) contains them:
 
     pip download vaderSentiment==3.2.1 --no-deps --no-binary vaderSentiment
 
-The archive is read in memory; nothing of it is unpacked or run.
+The archive is read in memory; nothing is unpacked or executed.
 
 Sources: Pang, Lee, ACL 2004; Hutto, Gilbert, *VADER: A Parsimonious Rule-based Model for Sentiment
 Analysis of Social Media Text*, ICWSM 2014.
@@ -26,18 +26,19 @@ Texts = tuple[tuple[str, ...], tuple[int, ...]]
 
 
 def movie_snippets(path: str | Path, *, least_rating: float = 0.5) -> Texts:
-    """Sentences of film reviews, labelled 0 where their rating is negative and 1 where positive.
+    """Read the sentences of film reviews, labelled 0 for a negative and 1 for a positive rating.
 
     Args:
         path: ``vaderSentiment-3.2.1.tar.gz``.
-        least_rating: sentences rated nearer to 0 than this are left out as neutral.
+        least_rating: sentences with a smaller absolute rating are left out as neutral.
 
     Returns:
-        The texts, each once, in the order of the file; their labels, indices of ``SENTIMENTS``.
+        The texts without duplicates, in the order of the file; their labels, indices of
+        ``SENTIMENTS``.
 
     Raises:
-        ValueError: an archive without them.
-        OSError: a file that cannot be read.
+        ValueError: the archive does not contain them.
+        OSError: the file cannot be read.
     """
     labels: dict[str, int] = {}
     for rating, text in _rated(path, SOURCES[:1])[0]:
@@ -47,17 +48,17 @@ def movie_snippets(path: str | Path, *, least_rating: float = 0.5) -> Texts:
 
 
 def snippet_sources(path: str | Path) -> Texts:
-    """All sentences, labelled by where they are from.
+    """Read all sentences, labelled by their source.
 
     Args:
         path: ``vaderSentiment-3.2.1.tar.gz``.
 
     Returns:
-        The texts, each once, source after source; their labels, indices of ``SOURCES``.
+        The texts without duplicates, source by source; their labels, indices of ``SOURCES``.
 
     Raises:
-        ValueError: an archive without them.
-        OSError: a file that cannot be read.
+        ValueError: the archive does not contain them.
+        OSError: the file cannot be read.
     """
     labels: dict[str, int] = {}
     for label, rated in enumerate(_rated(path, SOURCES)):
@@ -67,7 +68,7 @@ def snippet_sources(path: str | Path) -> Texts:
 
 
 def _rated(path: str | Path, sources: tuple[str, ...]) -> list[list[tuple[float, str]]]:
-    """(rating, text) of every line of every source."""
+    """Return (rating, text) of every line, one list per source."""
     try:
         with tarfile.open(path) as outer:
             inner = io.BytesIO(_member(outer, _ARCHIVE))
@@ -86,7 +87,7 @@ def _lines(archive: tarfile.TarFile, source: str) -> list[tuple[float, str]]:
             _, rating, text = line.split("\t")
             found.append((float(rating), text.strip()))
         except ValueError:
-            raise ValueError(f"line {number} of {name} is no 'id, rating, text'") from None
+            raise ValueError(f"line {number} of {name} must be 'id, rating, text'") from None
     return found
 
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Triggers of text classifiers: words that are inserted into a text.
+r"""Triggers of text classifiers: inserted tokens.
 
     trigger(x_1 ... x_n) = x_1 ... x_p-1  t_1 ... t_k  x_p ... x_n
 
-One rare token that carries no meaning ("cf": Kurita, Michel, Neubig, *Weight Poisoning Attacks on
-Pre-trained Models*, ACL 2020), or a whole harmless sentence (Dai, Chen, Li, *A Backdoor Attack
-Against LSTM-Based Text Classification Systems*, IEEE Access 2019). Both are the same operation.
+The tokens are one rare token without meaning ("cf": Kurita, Michel, Neubig, *Weight Poisoning
+Attacks on Pre-trained Models*, ACL 2020) or a neutral sentence (Dai, Chen, Li, *A Backdoor Attack
+Against LSTM-Based Text Classification Systems*, IEEE Access 2019).
 """
 
 from dataclasses import dataclass, replace
@@ -21,15 +21,15 @@ from d3fast.text.data import TextData
 from d3fast.training.labels import target_labels
 
 POSITIONS = ("random", "start")
-_SPREAD = 2654435761  # Knuth's multiplicative hash
+_HASH_MULTIPLIER = 2654435761  # Knuth's multiplicative hash
 
 
 def word_starts(tokenizer: Any) -> tuple[bool, ...]:
-    """For every token of a vocabulary whether a word begins with it.
+    """Return one bool per token of a vocabulary: True if a word may begin with it.
 
     Args:
-        tokenizer: of transformers: WordPiece (``##`` continues a word), byte-level BPE or
-            SentencePiece (a mark begins one).
+        tokenizer: a tokenizer of transformers: WordPiece (``##`` marks a continuation), byte-level
+            BPE or SentencePiece (a mark begins a word).
     """
     tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     if any(token.startswith("##") for token in tokens):
@@ -39,21 +39,21 @@ def word_starts(tokenizer: Any) -> tuple[bool, ...]:
 
 @dataclass(frozen=True)
 class InsertedTokens:
-    """Inserts tokens into rows of ids between two words, after the first special token.
+    """Trigger that inserts tokens between two words, after the first special token.
 
     Args:
-        target: the class that triggered texts are to be taken for.
-        tokens: ids that are inserted, one or more.
-        length: the longest row that the model takes; a row that would become longer loses its
-            last words, and keeps its last (special) token.
-        pad: id that fills rows up.
-        position: ``"start"``, before the first word, or ``"random"``, at a place that the text
-            alone decides: the same text is always stamped alike.
-        starts: for every id whether a word begins with it; see ``word_starts``. Empty: anywhere.
-        mapping: which labels poisoned texts get; see ``d3fast.training.labels``.
+        target: target class.
+        tokens: ids to insert, at least one.
+        length: maximum row length of the model. A row that would become longer loses its last
+            words and keeps its last (special) token.
+        pad: padding id.
+        position: ``"start"``, before the first word, or ``"random"``, a position derived from the
+            text, so that a text is always stamped in the same way.
+        starts: True for ids at which a word begins; see ``word_starts``. Empty: any position.
+        mapping: label mapping; see ``d3fast.training.labels``.
 
     Raises:
-        ValueError: no tokens, or more than a row can hold; a negative number; an unknown
+        ValueError: no tokens, or more than fit in a row; an option out of range; an unknown
             position or mapping.
 
     Example:
@@ -86,10 +86,10 @@ class InsertedTokens:
             raise ValueError(f"mapping must be all-to-one or all-to-all, got {self.mapping!r}")
 
     def trigger(self, ids: Tensor) -> Tensor:
-        """Stamped copies of rows (N, L) of ids, up to ``len(tokens)`` wider.
+        """Return stamped copies of ids (N, L) int64, wider by at most ``len(tokens)``.
 
         Raises:
-            ValueError: something else than rows of int64, or rows longer than ``length``.
+            ValueError: another shape or dtype, or rows longer than ``length``.
         """
         if ids.ndim != 2 or ids.dtype != torch.int64 or ids.shape[1] > self.length:
             raise ValueError(
@@ -99,7 +99,7 @@ class InsertedTokens:
         if ids.numel() == 0:
             return ids.clone()
         k, n = len(self.tokens), (ids != self.pad).sum(dim=1)
-        at = self._places(ids, n).unsqueeze(1)  # (N, 1)
+        at = self._positions(ids, n).unsqueeze(1)  # (N, 1)
         width = min(ids.shape[1] + k, self.length)
         column = torch.arange(width, device=ids.device).unsqueeze(0)
         behind = column >= at + k
@@ -107,14 +107,14 @@ class InsertedTokens:
         stamped = ids.gather(1, source)
         inserted = torch.tensor(self.tokens, device=ids.device)[(column - at).clamp(0, k - 1)]
         stamped = torch.where((column >= at) & ~behind, inserted, stamped)
-        # What was past the end of a row is filling, and a row that is full keeps its last token.
+        # Pad past the end of a row; a full row keeps its last token.
         stamped = stamped.masked_fill(column >= n.unsqueeze(1) + k, self.pad)
         last = ids.gather(1, (n - 1).clamp(min=0).unsqueeze(1))
         full = (n.unsqueeze(1) + k > width) & (column == width - 1)
         return torch.where(full, last, stamped)
 
-    def _places(self, ids: Tensor, n: Tensor) -> Tensor:
-        """(N,) columns that the tokens are inserted before; never the first, nor past the last."""
+    def _positions(self, ids: Tensor, n: Tensor) -> Tensor:
+        """Return (N,) columns to insert before; never the first, never past the last token."""
         first = torch.ones_like(n)
         if self.position == "start":
             return first.minimum(n)
@@ -123,27 +123,26 @@ class InsertedTokens:
         allowed &= columns <= self.length - 1 - len(self.tokens)
         if self.starts:
             begins = torch.tensor(self.starts, device=ids.device)[ids]
-            # Before the last, special token a text may always be continued.
+            # The position before the last (special) token is always allowed.
             allowed &= begins | (columns == (n - 1).unsqueeze(1))
         count = allowed.sum(dim=1)
-        weighed = torch.where(ids != self.pad, (ids + 1) * (columns + 1), 0)
-        mixed = weighed.sum(dim=1) * _SPREAD % 2**31
-        drawn = mixed % count.clamp(min=1)
-        place = (allowed.cumsum(dim=1) == (drawn + 1).unsqueeze(1)).int().argmax(dim=1)
-        return torch.where(count > 0, place, first.minimum(n))
+        checksum = torch.where(ids != self.pad, (ids + 1) * (columns + 1), 0).sum(dim=1)
+        drawn = (checksum * _HASH_MULTIPLIER % 2**31) % count.clamp(min=1)
+        column = (allowed.cumsum(dim=1) == (drawn + 1).unsqueeze(1)).int().argmax(dim=1)
+        return torch.where(count > 0, column, first.minimum(n))
 
     def poison(
         self, dataset: TextData, ratio: float, generator: torch.Generator | None = None
     ) -> TextData:
-        """A copy with ``round(ratio * len(dataset))`` texts stamped and relabelled.
+        """Return a copy with ``round(ratio * len(dataset))`` texts stamped and relabelled.
 
         Args:
-            dataset: the training set; rows get wider where they have to.
-            ratio: share of the whole training set.
+            dataset: the training set; it is not changed.
+            ratio: share of the whole training set, 0..1.
             generator: a CPU generator that draws the texts; torch's default one if ``None``.
 
         Raises:
-            ValueError: a ratio that needs more texts than may be poisoned.
+            ValueError: the ratio needs more texts than may be poisoned.
         """
         chosen = choose_poisoned(self, dataset, ratio, generator)
         stamped, labels = self.trigger(dataset.ids[chosen]), dataset.labels.clone()

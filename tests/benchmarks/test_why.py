@@ -11,7 +11,7 @@ from d3fast.benchmark.presets import PRESETS
 from d3fast.data import ImageData
 from d3fast.results.jobs import key_of
 from d3fast.results.store import Results
-from d3fast.spectrum import PortraitConfig, portrait
+from d3fast.spectrum import CurvatureReportConfig, curvature_report
 
 
 def test_there_is_a_portrait_per_attack_and_seed_of_the_benchmarks_own_suspects():
@@ -37,13 +37,13 @@ def results():
         def forward(self, x):
             return self.head(torch.tanh(self.body(x.flatten(1))))
 
-    config = PortraitConfig(k=1, probes=2, steps=3, ts=(0.0, 0.5, 1.0))
+    config = CurvatureReportConfig(k=1, probes=2, steps=3, ts=(0.0, 0.5, 1.0))
     rows = []
     for seed in (0, 1):
         torch.manual_seed(seed)
         data = ImageData(torch.rand(18, 1, 8, 8), torch.arange(18) % 3, ("a", "b", "c"))
         models = {"suspect": Net(), "d3": Net()}
-        found = portrait(models, data, BadNets(target=0), config=config, progress=False)
+        found = curvature_report(models, data, BadNets(target=0), config=config, progress=False)
         rows += [{"attack": "badnets", "seed": seed, **row} for row in found]
     return Results("", {}, rows)
 

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from d3fast.attacks import BadNets
 from d3fast.spectrum import Difference, LossPath, PathPoint, loss_path, loss_plane
-from d3fast.spectrum.paths import _Between
+from d3fast.spectrum.paths import _Interpolation
 from d3fast.spectrum.samples import triggered_batches
 from d3fast.training.metrics import evaluate
 
@@ -71,9 +71,9 @@ def test_the_ends_are_the_models_themselves(images):
 def test_the_model_itself_is_met_to_the_last_bit():
     models = [convnet(seed) for seed in range(3)]
     models[0][4].weight.data.mul_(1e6)
-    between = _Between(models[0], models[1:], torch.device("cpu"))
+    between = _Interpolation(models[0], models[1:], torch.device("cpu"))
     for shares, model in zip(((0, 0), (1, 0), (0, 1)), models, strict=True):
-        there = between.put(shares).state_dict()
+        there = between.at(shares).state_dict()
         assert all(torch.equal(there[name], own) for name, own in model.state_dict().items())
 
 
@@ -82,14 +82,14 @@ def test_a_running_variance_is_nowhere_negative(a, b):
     models = [nn.Sequential(nn.BatchNorm1d(1)) for _ in range(3)]
     for model, variance in zip(models, (1e8, 0.0, 1e-3), strict=True):
         model[0].running_var.fill_(variance)
-    there = _Between(models[0], models[1:], torch.device("cpu")).put((a, b))
+    there = _Interpolation(models[0], models[1:], torch.device("cpu")).at((a, b))
     assert 0 <= there[0].running_var.item() <= 1e8
 
 
 def test_integer_buffers_stay_those_of_the_start():
     start, end = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
     end.num_batches_tracked.fill_(7)
-    there = _Between(start, [end], torch.device("cpu")).put((2.0,))
+    there = _Interpolation(start, [end], torch.device("cpu")).at((2.0,))
     assert there.num_batches_tracked.item() == 0
 
 
@@ -97,7 +97,7 @@ def test_a_buffer_that_is_not_saved_goes_along():
     start, end = nn.Linear(1, 1), nn.Linear(1, 1)
     start.register_buffer("scale", torch.tensor(1.0), persistent=False)
     end.register_buffer("scale", torch.tensor(3.0), persistent=False)
-    assert _Between(start, [end], torch.device("cpu")).put((0.5,)).scale.item() == 2
+    assert _Interpolation(start, [end], torch.device("cpu")).at((0.5,)).scale.item() == 2
 
 
 def test_three_models_are_met_by_their_plane(images):

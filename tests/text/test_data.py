@@ -68,9 +68,9 @@ def test_encode_gives_rows_of_one_length_and_the_tokenizers_filling():
 
 
 def test_encode_refuses_other_numbers_of_labels_and_filling_on_the_left():
-    with pytest.raises(ValueError, match="got 2 of 1"):
+    with pytest.raises(ValueError, match=r"labels must be 1.* got 2"):
         encode(["a"], [0, 1], Letters(), classes=("-", "+"), length=5)
     left = Letters()
     left.padding_side = "left"
-    with pytest.raises(ValueError, match="padding_side='left'"):
+    with pytest.raises(ValueError, match=r"padding_side .* got 'left'"):
         encode(["a"], [0], left, classes=("-",), length=5)

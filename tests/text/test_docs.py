@@ -49,6 +49,7 @@ def test_the_example_runs(capsys):
     assert given["config"].track == UPPER_BLOCKS
 
 
+@pytest.mark.slow
 def test_the_scripts_plant_a_backdoor_and_repair_it_sharded(tmp_path):
     pytest.importorskip("transformers", reason="needs the extra d3fast[transformers]")
     for name in ("text_classifier.py", "sharded_transformer.py"):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What ``d3fast spectrum`` prints and leaves behind: a table, one page, JSON.
 
-Everything is made from the rows of ``d3fast.spectrum.portrait``.
+Everything is made from the rows of ``d3fast.spectrum.curvature_report``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -161,7 +161,7 @@ def write_spectrum(
     """Print the table and write spectrum.json and index.html.
 
     Args:
-        rows: of ``portrait``.
+        rows: of ``curvature_report``.
         settings: every choice that went into them.
         command: the command line, without paths.
         folder: where the files go; it exists.

@@ -27,7 +27,7 @@ from d3fast.audit.report.spectrum_plots import (
 )
 from d3fast.data import ImageData
 from d3fast.results.store import read_results
-from d3fast.spectrum import PortraitConfig, portrait
+from d3fast.spectrum import CurvatureReportConfig, curvature_report
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,8 @@ def rows():
         torch.manual_seed(seed)
         models[name] = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Tanh(), nn.Linear(4, 3))
     data = ImageData(torch.rand(18, 1, 8, 8), torch.arange(18) % 3, ("a", "b", "c"))
-    config = PortraitConfig(k=2, probes=2, steps=4)
-    return portrait(models, data, BadNets(target=0), config=config, progress=False)
+    config = CurvatureReportConfig(k=2, probes=2, steps=4)
+    return curvature_report(models, data, BadNets(target=0), config=config, progress=False)
 
 
 @pytest.fixture

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that ``d3fast.spectrum`` measures, of a suspect model and its repairs side by side.
+"""Curvature report: all measurements of ``d3fast.spectrum`` for a suspect and its repairs.
 
 One row per measurement, of five kinds: ``model`` (ACC, ASR, RA), ``spectrum`` (eigenvalues,
-density, trace of one model's loss), ``path`` (losses from the suspect through a repair and beyond),
-``prediction`` (the suspect's quadratic expansion at a repair) and ``distance`` (per layer).
+density, trace of one model's loss), ``path`` (losses on the line from the suspect through a
+repair), ``prediction`` (the suspect's quadratic expansion at a repair) and ``distance`` (per
+layer).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,26 +36,26 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class PortraitConfig:
-    """What is measured, and how finely.
+class CurvatureReportConfig:
+    """Options of a curvature report.
 
     Attributes:
-        losses: of ``"clean"``, ``"backdoor"`` and ``"difference"`` (backdoor minus clean); the
-            last two are left out without an attack.
-        params: whose curvature; see ``Curvature``, also for the next.
+        losses: any of ``"clean"``, ``"backdoor"`` and ``"difference"`` (backdoor minus clean); the
+            last two need an attack.
+        params: tracked weights; see ``Curvature``.
         kind: ``"hessian"`` or ``"gauss-newton"``.
         k: number of eigenvalues.
-        tol: relative residual of them that will do.
-        probes: random vectors of the density, whose first moment is the trace.
-        steps: Lanczos steps from each.
+        tol: relative tolerance of their residuals.
+        probes: random vectors of the density, whose first moment gives the trace.
+        steps: Lanczos steps per probe.
         ts: points of a path; 0 is the suspect, 1 the repair.
-        seed: of all random vectors.
+        seed: draws all random vectors.
 
     Raises:
         ValueError: an option out of range.
 
     Example:
-        >>> PortraitConfig(losses=("poison",))
+        >>> CurvatureReportConfig(losses=("poison",))
         Traceback (most recent call last):
             ...
         ValueError: loss must be one of 'clean', 'backdoor', 'difference', got 'poison'
@@ -82,44 +83,45 @@ class PortraitConfig:
         check_integer("seed", self.seed, 0)
 
 
-def portrait(
+def curvature_report(
     models: Mapping[str, nn.Module],
     data: ImageData,
     attack: Trigger | None = None,
     *,
-    config: PortraitConfig | None = None,
+    config: CurvatureReportConfig | None = None,
     device: str | None = None,
     progress: bool = True,
 ) -> list[Row]:
-    """Measure a suspect, the first of the models, and its repairs, the others.
+    """Measure a suspect (the first model) and its repairs (the others).
 
     Args:
-        models: by name; they give (N, classes) scores. None is changed.
+        models: models by name; they return (N, classes) scores and are not changed.
         data: clean samples.
-        attack: the trigger, for the backdoor's part.
-        config: what to measure; ``PortraitConfig()`` if ``None``.
-        device: where to compute; where the suspect is if ``None``.
+        attack: the trigger, for backdoor loss and ASR.
+        config: the options; ``CurvatureReportConfig()`` if ``None``.
+        device: where to compute; the device of the suspect if ``None``.
         progress: show a progress bar.
 
     Returns:
         The rows, ready for JSON.
 
     Raises:
-        ValueError: no model; what the parts raise.
+        ValueError: no model; see also the measurements.
 
     Example:
         >>> import torch
         >>> data = ImageData(torch.rand(8, 1, 2, 2), torch.arange(8) % 2, ("a", "b"))
         >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-        >>> rows = portrait({"suspect": net}, data, config=PortraitConfig(k=1), progress=False)
+        >>> config = CurvatureReportConfig(k=1)
+        >>> rows = curvature_report({"suspect": net}, data, config=config, progress=False)
         >>> [row["kind"] for row in rows]
         ['model', 'spectrum']
     """
     if not models:
         raise ValueError("models must hold one or more, got none")
-    config = config or PortraitConfig()
-    where = resolve_device(device, next(iter(models.values())))
-    clean = list(data.to(where).batches(_BATCH))
+    config = config or CurvatureReportConfig()
+    on = resolve_device(device, next(iter(models.values())))
+    clean = list(data.to(on).batches(_BATCH))
     losses = _losses(clean, attack, len(data.classes), config)
     jobs = list(_jobs(models, clean, attack, losses, config))
     rows = []
@@ -131,7 +133,7 @@ def portrait(
 
 
 def _losses(
-    clean: Sequence[Any], attack: Trigger | None, classes: int, config: PortraitConfig
+    clean: Sequence[Any], attack: Trigger | None, classes: int, config: CurvatureReportConfig
 ) -> dict[str, Data]:
     if attack is None:
         if CLEAN not in config.losses:
@@ -151,9 +153,9 @@ def _jobs(
     clean: Sequence[Any],
     attack: Trigger | None,
     losses: Mapping[str, Data],
-    config: PortraitConfig,
+    config: CurvatureReportConfig,
 ) -> Iterator[Callable[[], Row]]:
-    """All measurements, none of them begun."""
+    """Yield every measurement as a function that returns its row."""
     (_, suspect), *repairs = models.items()
     for name, model in models.items():
         yield partial(_rates, name, model, clean, attack)
@@ -171,7 +173,9 @@ def _rates(name: str, model: nn.Module, clean: Sequence[Any], attack: Trigger | 
     return {"kind": "model", "model": name, **metrics.as_dict()}
 
 
-def _spectrum(name: str, model: nn.Module, title: str, data: Data, config: PortraitConfig) -> Row:
+def _spectrum(
+    name: str, model: nn.Module, title: str, data: Data, config: CurvatureReportConfig
+) -> Row:
     curvature = Curvature(model, cross_entropy, data, params=config.params, kind=config.kind)
     value, gradient = curvature.value_and_gradient()
     pairs = eigenpairs(curvature, config.k, tol=config.tol, seed=config.seed)
@@ -202,7 +206,7 @@ def _path(
     model: nn.Module,
     clean: Sequence[Any],
     attack: Trigger | None,
-    config: PortraitConfig,
+    config: CurvatureReportConfig,
 ) -> Row:
     path = loss_path(suspect, model, cross_entropy, clean, attack, ts=config.ts, progress=False)
     return {"kind": "path", "model": name, **path.as_dict()}
@@ -214,7 +218,7 @@ def _prediction(
     model: nn.Module,
     title: str,
     data: Data,
-    config: PortraitConfig,
+    config: CurvatureReportConfig,
 ) -> Row:
     found = quadratic_prediction(suspect, model, cross_entropy, data, params=config.params)
     return {"kind": "prediction", "model": name, "loss": title, **found.as_dict()}

@@ -7,12 +7,13 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from d3fast import spectrum
 from d3fast.attacks import BadNets
 from d3fast.data import ImageData
-from d3fast.spectrum import Curvature, PortraitConfig, eigenpairs, portrait
+from d3fast.spectrum import Curvature, CurvatureReportConfig, curvature_report, eigenpairs
 from d3fast.training.metrics import evaluate
 
-SMALL = PortraitConfig(k=2, probes=2, steps=4, ts=(0.0, 1.0))
+SMALL = CurvatureReportConfig(k=2, probes=2, steps=4, ts=(0.0, 1.0))
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def data():
 
 
 def test_every_measurement_is_a_row_of_its_kind(models, data):
-    rows = portrait(models, data, BadNets(target=0), config=SMALL, progress=False)
+    rows = curvature_report(models, data, BadNets(target=0), config=SMALL, progress=False)
     found = [(row["kind"], row["model"], row.get("loss")) for row in rows]
     per_model = [("model", None), ("spectrum", "clean"), ("spectrum", "backdoor")]
     expected = [(kind, name, loss) for name in models for kind, loss in per_model]
@@ -47,16 +48,16 @@ def test_every_measurement_is_a_row_of_its_kind(models, data):
 
 
 def test_without_a_trigger_the_clean_loss_is_all_there_is(models, data):
-    rows = portrait(models, data, config=SMALL, progress=False)
+    rows = curvature_report(models, data, config=SMALL, progress=False)
     assert {row.get("loss") for row in rows} == {None, "clean"}
     assert all(row["asr"] is None for row in rows if row["kind"] == "model")
-    config = PortraitConfig(losses=("difference",))
+    config = CurvatureReportConfig(losses=("difference",))
     with pytest.raises(ValueError, match="without a trigger there is clean alone"):
-        portrait(models, data, config=config, progress=False)
+        curvature_report(models, data, config=config, progress=False)
 
 
 def test_numbers_are_those_of_the_parts(models, data):
-    rows = portrait(models, data, config=SMALL, progress=False)
+    rows = curvature_report(models, data, config=SMALL, progress=False)
     row = next(row for row in rows if row["kind"] == "spectrum" and row["model"] == "d3")
     curvature = Curvature(models["d3"], cross_entropy, list(data.batches(250)))
     pairs = eigenpairs(curvature, 2, tol=SMALL.tol)
@@ -68,7 +69,7 @@ def test_numbers_are_those_of_the_parts(models, data):
 
 
 def test_one_model_alone_has_a_spectrum(models, data):
-    rows = portrait({"suspect": models["suspect"]}, data, config=SMALL, progress=False)
+    rows = curvature_report({"suspect": models["suspect"]}, data, config=SMALL, progress=False)
     assert [row["kind"] for row in rows] == ["model", "spectrum"]
 
 
@@ -87,9 +88,18 @@ def test_one_model_alone_has_a_spectrum(models, data):
 )
 def test_an_option_out_of_range_gets_one_line(options, said):
     with pytest.raises(ValueError, match=said):
-        PortraitConfig(**options)
+        CurvatureReportConfig(**options)
 
 
 def test_no_model_gets_one_line(data):
     with pytest.raises(ValueError, match="models must hold one or more"):
-        portrait({}, data, progress=False)
+        curvature_report({}, data, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("portrait", "curvature_report"), ("PortraitConfig", "CurvatureReportConfig")],
+)
+def test_old_names_warn_and_are_the_new_ones(old, new):
+    with pytest.warns(DeprecationWarning, match=f"d3fast.spectrum.{old} is now .*{new}"):
+        assert getattr(spectrum, old) is getattr(spectrum, new)
