@@ -17,7 +17,8 @@ from typing import Any, BinaryIO
 
 _MOST = 300
 _LONGEST_NAME = 200
-_TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # of reading direction
+# Bidirectional controls: they change the direction in which a line is read.
+_TURNS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _ZIP_DIRECTORY = 2**23  # bytes: 100,000 members; a second, 100 MB
 
 

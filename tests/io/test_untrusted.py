@@ -18,7 +18,19 @@ from d3fast.io.untrusted import (
 
 
 @pytest.mark.parametrize(
-    "name", ["a\nb", "a\rb", "\x1b[31m", "\x9b1m", "a\u2028b", "\udcff", "a\u202eb"]
+    "name",
+    [
+        "a\nb",
+        "a\rb",
+        "\x1b[31m",
+        "\x9b1m",
+        "a\u2028b",
+        "\udcff",
+        "a\u202eb",
+        "a\u200eb",
+        "a\u200fb",
+        "a\u061cb",
+    ],
 )
 def test_what_a_terminal_would_obey_is_spelled_out(name):
     shown = printable(name)
@@ -78,7 +90,7 @@ def test_names_that_are_read_are_shown(name):
     assert printable(name) == name
 
 
-@pytest.mark.parametrize("name", ["a\nb", "\x1b[2J", "\u202etac", "\ud800", "x" * 201])
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[2J", "\u202etac", "\u200fa", "\ud800", "x" * 201])
 def test_names_that_a_terminal_obeys_or_that_fill_it_are_not(name):
     assert not is_displayable(name)
 
