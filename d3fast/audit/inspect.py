@@ -19,12 +19,13 @@ from d3fast.audit.anomaly import anomaly_indices, outliers
 from d3fast.audit.detectors.base import DetectorResult, run_detector
 from d3fast.audit.detectors.context import InspectionContext, open_context
 from d3fast.audit.detectors.registry import DETECTORS
-from d3fast.audit.findings import SUSPECT
 from d3fast.audit.inversion import Inversion, InversionOptions, invert_all
+from d3fast.audit.model_report import SUSPECT
 from d3fast.audit.pictures import picture_of
 from d3fast.audit.verdict import Verdict, verdict
 from d3fast.data.base import ImageData, stratified_split
 from d3fast.optim.heads import find_head
+from d3fast.results.schema.audit import DetectorRow, InversionRow, ModelRow, Role, VerdictRow
 from d3fast.runtime.checks import check_choice, check_integer, check_number
 from d3fast.runtime.devices import resolve_device
 from d3fast.runtime.progress import progress_bar
@@ -119,7 +120,7 @@ class Inspection:
 
     def rows(
         self,
-        role: str = SUSPECT,
+        role: Role = SUSPECT,
         *,
         sha256: str,
         metrics: Metrics | None = None,
@@ -133,52 +134,47 @@ class Inspection:
             metrics: replace those on the samples of the inspection.
             pictured: classes whose triggers get a picture besides the smallest ones.
         """
-        shown = (self.metrics if metrics is None else metrics).as_dict()
-        model = {
-            "kind": "model",
-            "role": role,
-            "sha256": sha256,
-            "parameters": self.parameters,
-            "head": self.head,
-            **shown,
-        }
-        results = [
-            {
-                "kind": "sign",
-                "role": role,
-                "name": result.name,
-                "value": _finite(result.value),
-                "threshold": result.threshold,
-                "raised": result.flagged,
-                "target": result.target,
-                "meaning": result.meaning,
-            }
+        shown = self.metrics if metrics is None else metrics
+        model = ModelRow(
+            role=role,
+            sha256=sha256,
+            parameters=self.parameters,
+            head=self.head,
+            **shown.as_dict(),
+        )
+        detectors = [
+            DetectorRow(
+                role=role,
+                name=result.name,
+                value=_finite(result.value),
+                threshold=result.threshold,
+                flagged=result.flagged,
+                target=result.target,
+                meaning=result.meaning,
+            )
             for result in self.results
         ]
-        final = {
-            "kind": "verdict",
-            "role": role,
-            "suspicious": self.verdict.suspicious,
-            "targets": list(self.verdict.targets),
-            "text": self.verdict.text,
-        }
-        return [model, *self._inversion_rows(role, pictured), *results, final]
+        found = self.verdict
+        final = VerdictRow(
+            role=role, suspicious=found.suspicious, targets=found.targets, text=found.text
+        )
+        rows = [model, *self._inversion_rows(role, pictured), *detectors, final]
+        return [row.to_row() for row in rows]
 
-    def _inversion_rows(self, role: str, besides: Sequence[int]) -> list[dict[str, Any]]:
+    def _inversion_rows(self, role: Role, besides: Sequence[int]) -> list[InversionRow]:
         by_size = sorted(self.inversions, key=lambda found: found.norm)
         pictured = {*(found.target for found in by_size[:_PICTURES]), *besides[:_PICTURES]}
         return [
-            {
-                "kind": "inversion",
-                "role": role,
-                "target": found.target,
-                "class": self.classes[found.target],
-                "norm": found.norm,
-                "success": found.success,
-                "index": _finite(index),
-                "outlier": found.target in self.outliers,
-                "picture": picture_of(found) if found.target in pictured else None,
-            }
+            InversionRow(
+                role=role,
+                target=found.target,
+                name=self.classes[found.target],
+                norm=found.norm,
+                success=found.success,
+                index=_finite(index),
+                outlier=found.target in self.outliers,
+                picture=picture_of(found) if found.target in pictured else None,
+            )
             for found, index in zip(self.inversions, self.indices, strict=True)
         ]
 

@@ -220,7 +220,7 @@ def _card(
     repair, held = parts
     before, after = (card.measured(m, held, attack) for m in (case.model, result.model))
     written = {"output": output.name, "output_sha256": sha256(output)}
-    return [
+    rows = [
         card.model_row("suspect", case.model, before, case.sha256),
         card.model_row("repaired", result.model, after, written["output_sha256"]),
         card.repair_row(
@@ -229,6 +229,7 @@ def _card(
         *card.epoch_rows(result),
         card.distance_row(case.model, result.model),
     ]
+    return [row.to_row() for row in rows]
 
 
 def _inspected(

@@ -8,17 +8,25 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from d3fast.audit.findings import REPAIRED, SUSPECT, Findings, class_names, findings
+from d3fast.audit.model_report import (
+    REPAIRED,
+    SUSPECT,
+    ModelReport,
+    class_names,
+    parse_model_report,
+)
 from d3fast.audit.monitor import Change, compare, latest
 from d3fast.io.untrusted import printable
 from d3fast.results.store import read_results
 from d3fast.results.table import Cell, Table, to_rich
 
 
-def _read(path: Path) -> tuple[Findings, Sequence[str]]:
+def _read(path: Path) -> tuple[ModelReport, Sequence[str]]:
     results = read_results(path)
     try:
-        found = latest({role: findings(results.rows, role) for role in (REPAIRED, SUSPECT)})
+        found = latest(
+            {role: parse_model_report(results.rows, role) for role in (REPAIRED, SUSPECT)}
+        )
         return found, class_names(results.settings)
     except ValueError as error:
         raise ValueError(f"{printable(path.name)}: {error}") from None
@@ -27,7 +35,7 @@ def _read(path: Path) -> tuple[Findings, Sequence[str]]:
 def _table(changes: Sequence[Change]) -> Table:
     words = {True: "worse", False: "better", None: ""}
     lines = (
-        (c.what, tuple(Cell(text) for text in (c.old, c.new, c.change, words[c.worse])))
+        (c.name, tuple(Cell(text) for text in (c.old, c.new, c.change, words[c.worse])))
         for c in changes
     )
     return Table(("", "then", "now", "change", ""), tuple(lines))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from d3fast.audit.report.page import write_case
+from d3fast.audit.report.page import write_audit_page
 from d3fast.audit.resolve import PAGE
 from d3fast.cli.options import CASE
 
@@ -22,6 +22,6 @@ def report(
     It takes inspect.json, pilot.json, card.json and spectrum.json, those that are there.
     """
     page = folder / PAGE if out is None else out
-    for line in write_case(folder, page):
+    for line in write_audit_page(folder, page):
         typer.echo(line)
     typer.echo(f"Written to {page}.")

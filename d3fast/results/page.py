@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A report as one HTML file: styles and figures inside, nothing loaded from anywhere.
+"""A report as one HTML file with its styles and figures inside; it loads nothing.
 
 ``templates/`` holds what every report shares: ``page.html``, the frame that reports extend,
 ``page.css``, its style (light or dark as the reader's system, plain on paper), and ``tables.html``,

@@ -1,26 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one JSON format of results: what was run, on what, and one row per measurement.
+"""The JSON format of results: command, settings, versions, machine, and one row per measurement.
 
-A row is a flat mapping of names to numbers, texts, lists or ``null``; what its columns mean is
-said by the command that wrote it. The envelope is the same everywhere and versioned: a file of a
-newer version is refused instead of being misread.
+The fields of each kind of row are those of its struct in ``results.schema``. Every file has the
+same versioned envelope; a file of a newer version is an error.
 """
 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from d3fast.io.files import atomic_write
 from d3fast.io.untrusted import error_text, printable, read_limited
+from d3fast.results.schema.document import Envelope
+from d3fast.results.schema.fields import Record, read_record
 from d3fast.runtime import environment
 
 SCHEMA = "d3fast.results"
 VERSION = 1
-_MOST_BYTES = 2**24
+_MAX_BYTES = 2**24
 
 
 def _now() -> str:
@@ -34,11 +37,11 @@ class Results:
     Attributes:
         command: the command line that makes these numbers, without paths.
         settings: every choice that went into them.
-        rows: the measurements.
+        rows: the measurements; a struct of ``results.schema`` becomes its JSON fields.
         versions: of d3fast, python and torch.
-        machine: CPU, cores, threads, GPUs; nothing that names the machine.
+        machine: CPU, cores, threads, GPUs; no host name.
         commit: git commit of the source checkout, or ``None``.
-        created: when, UTC, ISO 8601.
+        created: UTC, ISO 8601.
 
     Example:
         >>> results = Results("d3fast demo", {"seeds": 1}, ({"seed": 0, "acc": 0.97},))
@@ -48,18 +51,22 @@ class Results:
 
     command: str
     settings: Mapping[str, Any]
-    rows: Sequence[Mapping[str, Any]]
+    rows: Sequence[Any]  # mappings, after __post_init__
     versions: Mapping[str, str] = field(default_factory=environment.versions)
     machine: Mapping[str, Any] = field(default_factory=environment.machine)
     commit: str | None = field(default_factory=environment.commit)
     created: str = field(default_factory=_now)
 
+    def __post_init__(self) -> None:
+        rows = [row.to_row() if isinstance(row, Record) else row for row in self.rows]
+        object.__setattr__(self, "rows", rows)
+
     def as_dict(self) -> dict[str, Any]:
-        """The whole document."""
+        """Return the document as JSON values."""
         return {"schema": SCHEMA, "version": VERSION, **asdict(self)}
 
     def write(self, path: str | Path) -> None:
-        """Write the document, whole or not at all.
+        """Write the document atomically.
 
         Raises:
             ValueError: a NaN or inf among the numbers, or a folder that does not exist.
@@ -69,41 +76,29 @@ class Results:
             temporary.write_text(text + "\n", encoding="utf-8")
 
 
-# What each field must be: the file may be a stranger's.
-_TYPES: Mapping[str, tuple[type, ...]] = {
-    "command": (str,),
-    "settings": (dict,),
-    "rows": (list,),
-    "versions": (dict,),
-    "machine": (dict,),
-    "commit": (str, type(None)),
-    "created": (str,),
-}
-
-
-def _no_number(text: str) -> Any:
+def _not_finite(text: str) -> Any:
     raise ValueError(f"{text} among the numbers")
 
 
 def _finite(text: str) -> float:
     value = float(text)
-    return value if math.isfinite(value) else _no_number(f"{text:.40}")
+    return value if math.isfinite(value) else _not_finite(f"{text:.40}")
 
 
 def read_results(path: str | Path) -> Results:
     """Read a document that ``Results.write`` wrote; the file may be hostile.
 
-    What the fields hold is left to the reader: rows are mappings, their values any JSON.
+    The envelope is checked, the rows are not: ``results.schema`` reads them.
 
     Raises:
-        ValueError: a file that is no such document, of a newer version, or above 16 MiB.
+        ValueError: another document, a newer version, more than 16 MiB or 200,000 rows.
         OSError: a file that cannot be opened.
     """
     path = Path(path)
-    name, content = printable(path.name), read_limited(path, _MOST_BYTES)
+    name, content = printable(path.name), read_limited(path, _MAX_BYTES)
     try:
         document = json.loads(
-            content.decode("utf-8"), parse_constant=_no_number, parse_float=_finite
+            content.decode("utf-8"), parse_constant=_not_finite, parse_float=_finite
         )
     except UnicodeDecodeError:
         raise ValueError(f"{name} is no JSON: it is not UTF-8") from None
@@ -114,17 +109,11 @@ def read_results(path: str | Path) -> Results:
     if not isinstance(document, dict) or document.pop("schema", None) != SCHEMA:
         raise ValueError(f"{name} is no {SCHEMA} document")
     version = document.pop("version", None)
-    if version != VERSION:
+    if type(version) is not int or version != VERSION:
         shown = printable(repr(version), 40)
         raise ValueError(f"{name} has version {shown}, this d3fast reads {VERSION}")
-    # A missing field must not be filled with what holds on the machine that reads the file.
-    wrong = {f.name for f in fields(Results)} ^ document.keys()
-    if wrong:
-        listed = printable(", ".join(sorted(wrong)))
-        raise ValueError(f"{name} is no {SCHEMA} document: {listed} missing or unknown")
-    for field_name, types in _TYPES.items():
-        if not isinstance(document[field_name], types):
-            raise ValueError(f"{name} is no {SCHEMA} document: {field_name} is of another type")
-    if not all(isinstance(row, dict) for row in document["rows"]):
-        raise ValueError(f"{name} is no {SCHEMA} document: a row that is no mapping")
-    return Results(**document)
+    try:
+        envelope = read_record(document, Envelope)
+    except ValueError as error:
+        raise ValueError(f"{name} is no {SCHEMA} document: {error}") from None
+    return Results(**msgspec.structs.asdict(envelope))

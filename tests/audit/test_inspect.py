@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from d3fast.audit import InspectOptions, inspect_model
-from d3fast.audit.findings import findings
 from d3fast.audit.inversion import InversionOptions
+from d3fast.audit.model_report import parse_model_report
 from d3fast.results.store import Results, read_results
 from d3fast.training.metrics import Metrics
 from tests.audit.toys import CLASSES, SHORTCUT, Templates, samples
@@ -73,13 +73,13 @@ def test_the_same_seed_gives_the_same_findings():
 def test_the_rows_are_what_report_and_monitor_read(shortcut, tmp_path):
     rows = shortcut.rows(sha256=SHA)
     Results("d3fast inspect", {}, rows).write(tmp_path / "inspect.json")
-    found = findings(read_results(tmp_path / "inspect.json").rows, "suspect")
+    found = parse_model_report(read_results(tmp_path / "inspect.json").rows, "suspect")
     assert found.suspicious
     assert found.targets == (SHORTCUT,)
-    assert found.text == shortcut.verdict.text
-    assert [sign.name for sign in found.signs] == ["patch", "head", "shift", "margin"]
+    assert found.verdict.text == shortcut.verdict.text
+    assert [result.name for result in found.detectors] == ["patch", "head", "shift", "margin"]
     assert [inverted.name for inverted in found.inversions] == list(CLASSES)
-    assert found.name(SHORTCUT) == "d"
+    assert found.class_name(SHORTCUT) == "d"
 
 
 def test_only_the_four_smallest_patches_have_a_picture(shortcut):

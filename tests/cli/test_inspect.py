@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from d3fast import cli
-from d3fast.audit.findings import findings
+from d3fast.audit.model_report import parse_model_report
 from d3fast.io.files import sha256
 from d3fast.models import make_model
 from d3fast.results.store import read_results
@@ -44,12 +44,12 @@ def test_it_writes_what_it_found_into_the_case_folder(call, tmp_path):
     assert result.exit_code == 0, result.output
     assert "Written to runs/case/inspect.json" in result.output
     written = read_results(tmp_path / "runs" / "case" / "inspect.json")
-    found = findings(written.rows, "suspect")
-    assert found.sha256 == sha256(tmp_path / "suspect.safetensors")
-    assert found.text in " ".join(result.output.split())
+    found = parse_model_report(written.rows, "suspect")
+    assert found.model.sha256 == sha256(tmp_path / "suspect.safetensors")
+    assert found.verdict.text in " ".join(result.output.split())
     assert found.metrics.images == 24
     assert len(found.inversions) == 4
-    assert [sign.name for sign in found.signs] == ["patch", "head", "shift", "margin"]
+    assert [result.name for result in found.detectors] == ["patch", "head", "shift", "margin"]
     assert written.settings["checkpoint"] == "suspect.safetensors"
     assert written.settings["options"]["inversion"]["steps"] == 3
     assert str(tmp_path) not in written.command

@@ -33,27 +33,27 @@ def test_nothing_moved_is_exit_code_0(call, card, tmp_path):
     rows = [{**row, "role": "suspect"} for row in model("repaired", REPAIRED_SHA, 436)]
     result = call(card, later(tmp_path, rows))
     assert result.exit_code == 0, result.output
-    assert "The same weights as then" in result.output
-    assert result.output.endswith("Nothing moved beyond what chance explains.\n")
+    assert "The weights are the same" in result.output
+    assert result.output.endswith("No change beyond chance.\n")
 
 
 def test_worse_is_exit_code_3(call, card, tmp_path):
     result = call(card, later(tmp_path, model(sha=REPAIRED_SHA, correct=300)))
     assert result.exit_code == 3
-    assert "Moved for the worse: accuracy (ACC), verdict, inverted trigger" in result.output
+    assert "Worse: accuracy (ACC), verdict, inverted trigger" in result.output
 
 
 def test_better_is_exit_code_0(call, tmp_path, card):
     result = call(write(tmp_path, "inspect"), card)
     assert result.exit_code == 0
-    assert "for the better: verdict" in result.output
+    assert "better: verdict" in result.output
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda document: document.update(rows=[]), "card.json: holds no model"),
-        (lambda document: document.update(rows="x"), "rows is of another type"),
+        (lambda document: document.update(rows="x"), "rows must be a list"),
         (lambda document: document["rows"][0].update(correct=-1), "card.json: model row: correct"),
         (lambda document: document["settings"].update(classes=5), "classes must be a list"),
     ],

@@ -1,36 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``d3fast detox`` prints and leaves behind: the card of a repair, as JSON.
+"""Output of ``d3fast detox``: the rows of card.json, and its summary for the terminal.
 
-The rows of a card: a model before and after on held-out samples, what ``d3fast inspect`` finds in
-both, the repair itself, its epochs, and how far every layer went.
+card.json holds both models on held-out samples, the inspection of both, the repair, its epochs,
+and the displacement of every layer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from torch import nn
 
-from d3fast.audit.findings import SUSPECT, findings
+from d3fast.audit.model_report import SUSPECT, parse_model_report
+from d3fast.audit.report.documents import Rows, parse_card
 from d3fast.audit.resolve import Audit
 from d3fast.data import ImageData
 from d3fast.detox import DetoxResult
 from d3fast.io.untrusted import printable
 from d3fast.optim import find_head
 from d3fast.results.format import fixed, percent, seconds, shortest
+from d3fast.results.schema.audit import (
+    EpochRow,
+    LayerDistance,
+    LayerDistances,
+    ModelRow,
+    RepairRow,
+    Role,
+)
 from d3fast.results.store import read_results
 from d3fast.spectrum import distance_profile, total_distance
 from d3fast.training.metrics import Metrics, Trigger, difference_interval, evaluate
 
-Row = Mapping[str, Any]
-
 _BATCH = 256
-_LINE = 2000  # characters: an inspection's words may be from a stranger's file
+_LINE = 2000  # characters: the text of an inspection may come from an untrusted file
 
 
 def measured(model: nn.Module, samples: ImageData, trigger: Trigger | None = None) -> Metrics:
-    """Accuracy on samples, and ASR where a trigger is known."""
+    """Measure accuracy on samples, and ASR where a trigger is known."""
     return evaluate(model, samples.batches(_BATCH), trigger, name="the clean samples")
 
 
@@ -41,20 +48,19 @@ def _head_name(model: nn.Module) -> str | None:
         return None
 
 
-def model_row(role: str, model: nn.Module, found: Metrics, sha256: str) -> dict[str, Any]:
-    """One model on the held-out samples."""
-    return {
-        "kind": "model",
-        "role": role,
-        "sha256": sha256,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "head": _head_name(model),
-        **found.as_dict(),
-    }
+def model_row(role: Role, model: nn.Module, metrics: Metrics, sha256: str) -> ModelRow:
+    """Return the row of one model on the held-out samples."""
+    return ModelRow(
+        role=role,
+        sha256=sha256,
+        parameters=sum(p.numel() for p in model.parameters()),
+        head=_head_name(model),
+        **metrics.as_dict(),
+    )
 
 
 def lost_points(before: Metrics, after: Metrics) -> tuple[float, float, float]:
-    """Points of accuracy that were lost, and the ends of the 95 % interval of that.
+    """Return the points of accuracy lost, and the ends of their 95 % interval.
 
     Example:
         >>> before, after = (Metrics(n, 100) for n in (95, 93))
@@ -66,72 +72,70 @@ def lost_points(before: Metrics, after: Metrics) -> tuple[float, float, float]:
 
 
 def repair_row(
-    case: Audit,
+    audit: Audit,
     result: DetoxResult,
     preset: str,
     drop: tuple[float, float, float],
     output: Mapping[str, str],
     sizes: tuple[int, int],
-) -> dict[str, Any]:
-    """What was done.
+) -> RepairRow:
+    """Return the row of a repair.
 
     Args:
-        case: the suspect.
+        audit: the suspect.
         result: of ``detoxify``.
-        preset: name of the choices it started from.
+        preset: name of the options.
         drop: of ``lost_points``.
         output: ``output``, the file's name, and ``output_sha256``.
-        sizes: number of samples it was repaired with, and held out.
+        sizes: number of samples in the repair, and held out.
     """
     config = result.config
-    limit, recovered = config.max_acc_drop, len(result.history) - result.pushed
-    why = {"epochs": "all epochs", "settled": "accuracy and distance had settled"}[result.ended]
-    return {
-        "kind": "repair",
-        "preset": preset,
-        "max_acc_drop": limit,
-        "acc_drop": drop[0],
-        "acc_drop_low": drop[1],
-        "acc_drop_high": drop[2],
-        "kept": limit is None or drop[0] <= limit,
-        "epochs": len(result.history),
-        "recovery_epochs": recovered,
-        "stopped": why,
-        "seconds": result.seconds,
-        "clean_weight": result.clean_weights[-1] if result.clean_weights else config.clean_weight,
-        "distance": result.history[-1].distance if result.history else None,
-        "input_sha256": case.sha256,
+    limit = config.max_acc_drop
+    ended = {"epochs": "all epochs", "settled": "accuracy and distance had settled"}
+    return RepairRow(
+        preset=preset,
+        max_acc_drop=limit,
+        acc_drop=drop[0],
+        acc_drop_low=drop[1],
+        acc_drop_high=drop[2],
+        kept=limit is None or drop[0] <= limit,
+        epochs=len(result.history),
+        recovery_epochs=len(result.history) - result.pushed,
+        stopped=ended[result.ended],
+        seconds=result.seconds,
+        clean_weight=result.clean_weights[-1] if result.clean_weights else config.clean_weight,
+        distance=result.history[-1].distance if result.history else None,
+        input_sha256=audit.sha256,
         **output,
-        "repair_samples": sizes[0],
-        "held_out_samples": sizes[1],
-    }
+        repair_samples=sizes[0],
+        held_out_samples=sizes[1],
+    )
 
 
-def epoch_rows(result: DetoxResult) -> list[dict[str, Any]]:
-    """One row per epoch; lambda is ``None`` in the recovery, which has no push."""
+def epoch_rows(result: DetoxResult) -> list[EpochRow]:
+    """Return one row per epoch; lambda is ``None`` in recovery epochs."""
     weights = [*result.clean_weights, *[None] * (len(result.history) - len(result.clean_weights))]
     return [
-        {"kind": "epoch", **epoch.as_dict(), "clean_weight": weight}
+        EpochRow(**epoch.as_dict(), clean_weight=weight)
         for epoch, weight in zip(result.history, weights, strict=True)
     ]
 
 
-def distance_row(start: nn.Module, end: nn.Module) -> dict[str, Any]:
-    """How far every layer went."""
+def distance_row(start: nn.Module, end: nn.Module) -> LayerDistances:
+    """Return the displacement of every layer."""
     profile = distance_profile(start, end)
-    return {
-        "kind": "distance",
-        "layers": [layer.as_dict() for layer in profile],
-        "total": total_distance(profile).as_dict(),
-    }
+    return LayerDistances(
+        layers=tuple(LayerDistance(**layer.as_dict()) for layer in profile),
+        total=LayerDistance(**total_distance(profile).as_dict()),
+    )
 
 
-def inspected_before(path: Path, settings: Mapping[str, Any]) -> list[Row]:
-    """What an earlier inspection found, if it was one of the same model, samples and seed.
+def inspected_before(path: Path, settings: Mapping[str, Any]) -> Rows:
+    """Return the rows of an earlier inspection of the same model, samples and seed.
 
     Args:
-        path: of inspect.json; it need not be there.
-        settings: of the case.
+        path: of inspect.json; it need not exist.
+        settings: of the audit.
 
     Raises:
         ValueError: a damaged file.
@@ -143,50 +147,44 @@ def inspected_before(path: Path, settings: Mapping[str, Any]) -> list[Row]:
     if any(found.settings.get(key) != settings[key] for key in known):
         return []
     try:
-        findings(found.rows, SUSPECT)  # whoever wrote it, it goes into the card as it is
+        parse_model_report(found.rows, SUSPECT)  # card.json takes these rows as they are
     except ValueError as error:
         raise ValueError(f"{printable(path.name)}: {error}") from None
     return [row for row in found.rows if row.get("kind") in ("inversion", "sign", "verdict")]
 
 
-def _one(rows: Sequence[Row], **wanted: Any) -> Row:
-    return next(row for row in rows if wanted.items() <= row.items())
-
-
-def card_lines(rows: Sequence[Row]) -> list[str]:
-    """The card in a few sentences."""
-    repair = _one(rows, kind="repair")
-    before, after = (_one(rows, kind="model", role=role) for role in ("suspect", "repaired"))
-    held, limit = repair["held_out_samples"], repair["max_acc_drop"]
+def card_lines(rows: Rows) -> list[str]:
+    """Summarise the rows of card.json in a few sentences."""
+    card = parse_card(rows)
+    repair, before, after = card.repair, card.suspect.metrics, card.repaired.metrics
+    held_out = repair.held_out_samples
     lines = [
-        f"Accuracy on {held} held-out samples: {percent(before['acc'])} % before, "
-        f"{percent(after['acc'])} % after: {fixed(repair['acc_drop'])} points lost "
-        f"(95 % interval {fixed(repair['acc_drop_low'])} to {fixed(repair['acc_drop_high'])}; "
-        f"one sample is {fixed(100 / held)} points)."
+        f"Accuracy on {held_out} held-out samples: {percent(before.acc)} % before, "
+        f"{percent(after.acc)} % after: {fixed(repair.acc_drop)} points lost "
+        f"(95 % interval {fixed(repair.acc_drop_low)} to {fixed(repair.acc_drop_high)}; "
+        f"one sample is {fixed(100 / held_out)} points)."
     ]
-    if before["asr"] is not None:
+    if before.asr is not None and after.asr is not None:
         lines.append(
-            f"ASR of the trigger: {percent(before['asr'])} % before, "
-            f"{percent(after['asr'])} % after."
+            f"ASR of the trigger: {percent(before.asr)} % before, {percent(after.asr)} % after."
         )
-    if limit is not None:
-        word = "kept" if repair["kept"] else "MISSED"
-        lines.append(f"Limit of {shortest(limit)} points: {word}.")
-    distance = _one(rows, kind="distance")["total"]["relative"]
+    if repair.max_acc_drop is not None:
+        word = "kept" if repair.kept else "MISSED"
+        lines.append(f"Limit of {shortest(repair.max_acc_drop)} points: {word}.")
+    total = card.distances and card.distances.total
+    recovery = f", {repair.recovery_epochs} of them recovery" if repair.recovery_epochs else ""
     lines.append(
-        f"{repair['epochs']} epochs ({repair['stopped']}"
-        + (f", {repair['recovery_epochs']} of them recovery" if repair["recovery_epochs"] else "")
-        + f"), {seconds(repair['seconds'])}; lambda {shortest(repair['clean_weight'], 3)}; "
-        "all weights moved "
-        f"{fixed(distance or 0.0, 2)} of their norm."
+        f"{repair.epochs} epochs ({repair.stopped}{recovery}), {seconds(repair.seconds)}; "
+        f"lambda {shortest(repair.clean_weight, 3)}; all weights moved "
+        f"{fixed((total and total.relative) or 0.0, 2)} of their norm."
     )
-    for role in ("suspect", "repaired"):
-        found = [row for row in rows if row["kind"] == "verdict" and row.get("role") == role]
-        lines += [f"Inspection, {role}: {row['text']}" for row in found]
+    for role, report in (("suspect", card.suspect), ("repaired", card.repaired)):
+        if report.verdict is not None:
+            lines.append(f"Inspection, {role}: {report.verdict.text}")
     return lines
 
 
-def print_card(rows: Sequence[Row], console: Console) -> None:
-    """Print the card's sentences."""
+def print_card(rows: Rows, console: Console) -> None:
+    """Print the summary of card.json."""
     for line in card_lines(rows):
         console.print(printable(line, _LINE), highlight=False, markup=False)

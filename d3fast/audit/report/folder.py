@@ -1,22 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What lies in a case folder, read and checked: the page of ``d3fast report`` is made from it.
+"""Read an audit folder: the input of ``d3fast report``.
 
-Documents of other models than the one at hand are left out and named: a page that mixes two models
-would say what is true of neither. The card decides whose case it is, then the inspection, then the
-pilot. A document that does not say whose it is stays in.
+A page must not mix two models. card.json decides which model the folder is about, then
+inspect.json, then pilot.json; documents about another model are left out, each with a warning. A
+document without a hash is taken to be about the same model.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from d3fast.audit.findings import REPAIRED, SUSPECT, Findings, class_names, findings
-from d3fast.audit.report.origin import Origin, origin
+from d3fast.audit.model_report import REPAIRED, SUSPECT, ModelReport, class_names
+from d3fast.audit.report.documents import (
+    Card,
+    PilotReport,
+    SpectrumReport,
+    parse_card,
+    parse_pilot,
+    parse_spectrum,
+    parse_suspect,
+)
 from d3fast.audit.report.pictures import checked_picture
-from d3fast.audit.report.rows import Repair, Way, epochs, pilot_rows, repair, spectrum_rows, way
 from d3fast.audit.resolve import CARD, INSPECTION, PILOT, SPECTRUM
 from d3fast.io.files import sha256
+from d3fast.results.schema.document import Origin
+from d3fast.results.schema.fields import read_record
 from d3fast.results.store import Results, read_results
 
 COMMANDS = {
@@ -26,200 +35,168 @@ COMMANDS = {
     SPECTRUM: "d3fast spectrum",
 }
 
-_PICTURES = 16  # of a model
+_MAX_PICTURES = 16  # of a model
 
 Pictures = Mapping[tuple[str, int], str]  # by role and class
 Checked = TypeVar("Checked")
 
 
 @dataclass(frozen=True)
-class Card:
-    """card.json.
+class AuditDocuments:
+    """The checked content of an audit folder.
 
     Attributes:
-        suspect: the model as it was.
-        repaired: the model as it is now.
-        repair: what was done.
-        epochs: the course of it.
-        way: how far the weights went, or ``None``.
-    """
-
-    suspect: Findings
-    repaired: Findings
-    repair: Repair
-    epochs: Sequence[Mapping[str, Any]]
-    way: Way | None
-
-
-@dataclass(frozen=True)
-class CaseDocuments:
-    """All that was found out in one case.
-
-    Attributes:
-        documents: where each is from, by the name of its file; not those that were left out.
+        origins: command, versions and machine by file name; without the files left out.
         inspection: the suspect, from inspect.json.
         card: card.json.
-        pilot: rows of pilot.json.
-        spectrum: rows of spectrum.json.
-        pictures: of inverted triggers, safe to show.
+        pilot: pilot.json.
+        spectrum: spectrum.json.
+        pictures: of inverted triggers, decoded and encoded again.
         classes: names of all classes, or none.
-        output_is_the_cards: whether the repaired file in the folder is the one that the card
-            speaks of; ``None`` without a card or without the file.
-        warnings: what does not belong together, a sentence each.
+        output_matches: the repaired file in the folder has the hash that the card gives; ``None``
+            without a card or without the file.
+        warnings: one sentence per document or file that does not belong to the others.
     """
 
-    documents: Mapping[str, Origin]
-    inspection: Findings | None
+    origins: Mapping[str, Origin]
+    inspection: ModelReport | None
     card: Card | None
-    pilot: Sequence[Mapping[str, Any]]
-    spectrum: Sequence[Mapping[str, Any]]
+    pilot: PilotReport | None
+    spectrum: SpectrumReport | None
     pictures: Pictures
     classes: tuple[str, ...]
-    output_is_the_cards: bool | None
+    output_matches: bool | None
     warnings: tuple[str, ...]
 
     @property
-    def before(self) -> Findings | None:
-        """The suspect: as the card has it, whose samples are those of the repaired model."""
+    def before(self) -> ModelReport | None:
+        """The suspect, from the card where there is one: measured on the repair's samples."""
         if self.card is None:
             return self.inspection
-        card = self.card.suspect
-        # A card may leave out what the inspection of the same file has found already.
-        bare = card.suspicious is None and not card.inversions and not card.signs
-        return self.inspection if bare and self.inspection is not None else card
+        suspect = self.card.suspect
+        inspected = suspect.verdict or suspect.inversions or suspect.detectors
+        return suspect if inspected or self.inspection is None else self.inspection
 
     @property
-    def after(self) -> Findings | None:
+    def after(self) -> ModelReport | None:
         """The repaired model."""
         return None if self.card is None else self.card.repaired
 
 
-def _named(name: str, read: Callable[..., Checked], *given: Any) -> Checked:
-    """What a reader gives; its error begins with the name of the file."""
+def _named(name: str, read: Callable[..., Checked], *arguments: Any) -> Checked:
+    """Call a reader; its error text begins with the name of the file."""
     try:
-        return read(*given)
+        return read(*arguments)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 
 
-def _card(rows: Sequence[Mapping[str, Any]]) -> Card:
-    suspect, repaired, done = findings(rows, SUSPECT), findings(rows, REPAIRED), repair(rows)
-    if suspect is None or repaired is None or done is None:
-        raise ValueError("must hold a suspect, a repaired model and a repair")
-    if (suspect.sha256, repaired.sha256) != (done.input_sha256, done.output_sha256):
-        raise ValueError("the hashes of its models are not those of its repair")
-    return Card(suspect, repaired, done, epochs(rows), way(rows))
+def _origin(results: Results) -> Origin:
+    fields = ("command", "created", "versions", "machine", "settings")
+    return read_record({name: getattr(results, name) for name in fields}, Origin)
 
 
-def _suspect(rows: Sequence[Mapping[str, Any]]) -> Findings:
-    found = findings(rows, SUSPECT)
-    if found is None:
-        raise ValueError("holds no suspect")
-    return found
+def _pictures(report: ModelReport, role: str) -> dict[tuple[str, int], str]:
+    shown = {row.target: row.picture for row in report.inversions if row.picture}
+    if len(shown) > _MAX_PICTURES:
+        raise ValueError(f"pictures of a model must be at most {_MAX_PICTURES}, got {len(shown)}")
+    return {(role, target): checked_picture(picture) for target, picture in shown.items()}
 
 
-def _pictures(found: Findings, role: str) -> dict[tuple[str, int], str]:
-    shown = [inverted for inverted in found.inversions if inverted.picture]
-    if len(shown) > _PICTURES:
-        raise ValueError(f"{len(shown)} pictures of a model, at most {_PICTURES} are read")
-    return {(role, i.target): checked_picture(i.picture or "") for i in shown}
-
-
-def _is_the_cards(folder: Path, card: Card | None) -> bool | None:
-    """Whether the repaired file beside a card is the one that the card speaks of."""
+def _output_matches(folder: Path, card: Card | None) -> bool | None:
     if card is None or not (folder / card.repair.output).is_file():
         return None
     return sha256(folder / card.repair.output) == card.repair.output_sha256
 
 
-def _warning(card: Card | None, same: bool | None) -> list[str]:
-    if card is None or same:
+def _output_warnings(card: Card | None, matches: bool | None) -> list[str]:
+    if card is None or matches:
         return []
     name = card.repair.output
-    if same is None:
-        return [f"{name} is not in the folder; only its hash tells whether another file is it."]
+    if matches is None:
+        return [f"{name} is not in the folder. Compare the SHA-256 below before you use a copy."]
     return [
-        f"{name} in the folder is another file than the one that {CARD} describes. "
-        "What this page says of the repaired model does not hold for it."
+        f"{name} in the folder is not the file that {CARD} describes: its SHA-256 differs. "
+        "This page does not describe it."
     ]
 
 
-def _belonging(hashes: Mapping[str, str | None]) -> tuple[str, set[str], list[str]]:
-    """The document that decides, those about the same suspect, a sentence about each other one."""
+def _about_one_model(hashes: Mapping[str, str | None]) -> tuple[str, set[str], list[str]]:
+    """Return the deciding document, those about the same suspect, a warning per other one."""
     order = sorted(hashes, key=(CARD, INSPECTION, PILOT, SPECTRUM).index)
-    decisive = next((name for name in order if hashes[name]), order[0])
-    own = hashes[decisive]
+    deciding = next((name for name in order if hashes[name]), order[0])
+    own = hashes[deciding]
     kept, warnings = set(), []
-    for name, found in hashes.items():
-        if found is None or found == own:
+    for name, digest in hashes.items():
+        if digest is None or digest == own:
             kept.add(name)
         else:
             warnings.append(
-                f"{name} is about another model (SHA-256 {found[:12]}…) than {decisive} "
-                f"({str(own)[:12]}…). It is left out of this page; run {COMMANDS[name]} again."
+                f"{name} is about another model (SHA-256 {digest[:12]}…) than {deciding} "
+                f"({str(own)[:12]}…) and is left out. Run {COMMANDS[name]} again."
             )
-    return decisive, kept, warnings
+    return deciding, kept, warnings
 
 
-def _other_repairs(spectrum: Results, card: Card | None) -> list[str]:
-    """A sentence if a spectrum was measured on other repairs than the card's."""
-    repaired = spectrum.settings.get("repaired")
-    if card is None or not isinstance(repaired, dict) or not repaired:
-        return []
-    if card.repair.output_sha256 in repaired.values():
+def _spectrum_warnings(spectrum: Origin, card: Card | None) -> list[str]:
+    """Return a warning if a spectrum was measured on other repaired files than the card's."""
+    repaired = spectrum.settings.repaired
+    if card is None or not repaired or card.repair.output_sha256 in repaired.values():
         return []
     return [
-        f"{SPECTRUM} is about other repaired files than {CARD}. It is left out of this page; "
-        f"run {COMMANDS[SPECTRUM]} again."
+        f"{SPECTRUM} is about other repaired files than {CARD} and is left out. "
+        f"Run {COMMANDS[SPECTRUM]} again."
     ]
 
 
-def read_case(folder: str | Path) -> CaseDocuments:
-    """Read inspect.json, pilot.json, card.json and spectrum.json, those that are there.
+def read_audit(folder: str | Path) -> AuditDocuments:
+    """Read those of inspect.json, pilot.json, card.json and spectrum.json that are there.
 
     Args:
-        folder: of the case.
+        folder: of the audit.
 
     Raises:
-        ValueError: none of them is there, or one that cannot be used; a line that names it.
-        OSError: a file that cannot be read.
+        ValueError: no document, or one that cannot be read; one line that names it.
+        OSError: a file that cannot be opened.
     """
     folder = Path(folder)
     read = {n: read_results(folder / n) for n in COMMANDS if (folder / n).exists()}
     if not read:
-        made = ", ".join(f"{name} ({command})" for name, command in COMMANDS.items())
-        raise ValueError(f"{folder} has nothing to report on; it needs one of {made}")
-    origins = {name: _named(name, origin, results) for name, results in read.items()}
-    hashes = {name: found.sha256 for name, found in origins.items()}
+        sources = ", ".join(f"{name} ({command})" for name, command in COMMANDS.items())
+        raise ValueError(f"{folder} has nothing to report on; it needs one of {sources}")
+    origins = {name: _named(name, _origin, results) for name, results in read.items()}
+    hashes = {name: origin.settings.sha256 for name, origin in origins.items()}
     card = suspect = None
     if CARD in read:
-        card = _named(CARD, _card, read[CARD].rows)
-        hashes[CARD] = card.suspect.sha256
+        card = _named(CARD, parse_card, read[CARD].rows)
+        hashes[CARD] = card.suspect.model.sha256
     if INSPECTION in read:
-        suspect = _named(INSPECTION, _suspect, read[INSPECTION].rows)
-        hashes[INSPECTION] = suspect.sha256
-    decisive, kept, warnings = _belonging(hashes)
-    if SPECTRUM in kept and (other := _other_repairs(read[SPECTRUM], card)):
+        suspect = _named(INSPECTION, parse_suspect, read[INSPECTION].rows)
+        hashes[INSPECTION] = suspect.model.sha256
+    deciding, kept, warnings = _about_one_model(hashes)
+    if SPECTRUM in kept and (other := _spectrum_warnings(origins[SPECTRUM], card)):
         kept.remove(SPECTRUM)
         warnings += other
-    same = _is_the_cards(folder, card)
     inspection = suspect if INSPECTION in kept else None
     pictures: dict[tuple[str, int], str] = {}
-    for name, found, role in (
+    for name, report, role in (
         (INSPECTION, inspection, SUSPECT),
         (CARD, card and card.suspect, SUSPECT),
         (CARD, card and card.repaired, REPAIRED),
     ):
-        if found is not None:
-            pictures |= _named(name, _pictures, found, role)
-    return CaseDocuments(
-        documents={name: origins[name] for name in COMMANDS if name in kept},
+        if report is not None:
+            pictures |= _named(name, _pictures, report, role)
+    matches = _output_matches(folder, card)
+    return AuditDocuments(
+        origins={name: origins[name] for name in COMMANDS if name in kept},
         inspection=inspection,
         card=card,
-        pilot=_named(PILOT, pilot_rows, read[PILOT].rows) if PILOT in kept else (),
-        spectrum=_named(SPECTRUM, spectrum_rows, read[SPECTRUM].rows) if SPECTRUM in kept else (),
+        pilot=_named(PILOT, parse_pilot, read[PILOT].rows) if PILOT in kept else None,
+        spectrum=_named(SPECTRUM, parse_spectrum, read[SPECTRUM].rows)
+        if SPECTRUM in kept
+        else None,
         pictures=pictures,
-        classes=_named(decisive, class_names, read[decisive].settings),
-        output_is_the_cards=same,
-        warnings=(*warnings, *_warning(card, same)),
+        classes=_named(deciding, class_names, read[deciding].settings),
+        output_matches=matches,
+        warnings=(*warnings, *_output_warnings(card, matches)),
     )

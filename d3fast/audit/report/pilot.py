@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``d3fast pilot`` prints and leaves behind: a table, pilot.json, pilot.toml.
+"""Output of ``d3fast pilot``: a table for the terminal, pilot.json and pilot.toml.
 
-The page of a case draws its figures from pilot.json; ``d3fast detox --config`` takes pilot.toml.
+``d3fast report`` reads pilot.json; ``d3fast detox --config`` takes pilot.toml.
 """
 
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ from typing import Any
 from rich.console import Console
 
 from d3fast.audit.pilot import Pilot, PilotOptions
+from d3fast.audit.report.documents import parse_pilot
 from d3fast.audit.resolve import PILOT
 from d3fast.io.files import atomic_write
 from d3fast.results.format import fixed, percent, seconds, shortest, value_range
+from d3fast.results.schema.pilot import HeldOutFields
 from d3fast.results.store import Results
 from d3fast.results.table import Cell, Table, to_rich
-
-Row = Mapping[str, Any]
 
 CONFIG = "pilot.toml"
 _LETTERS = {"distance_weight": "w", "clean_weight": "λ", "epsilon": "ε"}
@@ -28,12 +28,12 @@ _LETTERS = {"distance_weight": "w", "clean_weight": "λ", "epsilon": "ε"}
 def pilot_settings(
     pilot: Pilot, options: PilotOptions, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The settings of pilot.json.
+    """Return the settings of pilot.json.
 
     Args:
-        pilot: what is known.
+        pilot: the completed rungs.
         options: of the pilot.
-        settings: of the case, and what else the command chose.
+        settings: of the audit, and other options of the command.
     """
     return {
         **settings,
@@ -47,7 +47,7 @@ def pilot_settings(
 
 
 def config_text(pilot: Pilot, max_acc_drop: float) -> str:
-    """The recommended setting in TOML, by the names of ``D3Config``."""
+    """Return the recommended setting in TOML, by the names of ``D3Config``."""
     chosen = pilot.recommended
     lines = ["# The setting that d3fast pilot recommends: d3fast detox --config FILE takes it."]
     lines += ['preset = "auto"']
@@ -60,14 +60,14 @@ def config_text(pilot: Pilot, max_acc_drop: float) -> str:
 def write_pilot(
     pilot: Pilot, options: PilotOptions, settings: Mapping[str, Any], command: str, folder: Path
 ) -> None:
-    """Write pilot.json and pilot.toml, each whole or not at all.
+    """Write pilot.json and pilot.toml atomically.
 
     Args:
-        pilot: what is known; not all rungs need to be complete.
+        pilot: the completed rungs.
         options: of the pilot.
         settings: see ``pilot_settings``.
         command: the command line, without paths.
-        folder: where the files go; it exists.
+        folder: of the files; it exists.
     """
     Results(command, pilot_settings(pilot, options, settings), pilot.rows).write(folder / PILOT)
     with atomic_write(folder / CONFIG) as temporary:
@@ -75,11 +75,10 @@ def write_pilot(
 
 
 def pilot_table(pilot: Pilot) -> Table:
-    """One line per setting, as it was on its last rung; those that came furthest first."""
-    (suspect,) = pilot.of("suspect")
-    trials = pilot.of("trial")
-    latest = {row["trial"]: row for row in trials}  # rungs come in order
-    given = suspect["asr"] is not None
+    """Return one line per setting on its last rung; those with the longest repairs first."""
+    found = parse_pilot(pilot.rows)
+    latest = {trial.trial: trial for trial in found.trials}  # rungs come in order
+    known = found.trigger_known
     headings = (
         "setting",
         *_LETTERS.values(),
@@ -87,65 +86,73 @@ def pilot_table(pilot: Pilot) -> Table:
         "ACC %",
         "95 %",
         "inv. %",
-        *(["trig. %"] if given else []),
-        "way",
+        *(["trig. %"] if known else []),
+        "dist.",
         "s",
     )
-    lines = [("suspect", (*[Cell("")] * 4, *_rates(suspect, given), *[Cell("")] * 2))]
-    for row in sorted(latest.values(), key=lambda row: (-row["rung"], row["trial"])):
-        best = row["trial"] == pilot.recommended["trial"]
-        cells = [Cell(shortest(row[name]), bold=best) for name in _LETTERS]
-        cells += [Cell(f"{row['epochs']}"), *_rates(row, given)]
-        cells += [Cell(fixed(row["distance"], 2)), Cell(fixed(row["seconds"]))]
-        front = row["pareto"] and row["rung"] == trials[-1]["rung"]
-        lines.append((f"{row['trial']} {'•' * front}{'←' * best}".strip(), tuple(cells)))
+    lines = []
+    if found.suspect is not None:
+        cells = (*[Cell("")] * 4, *_rates(found.suspect, known), *[Cell("")] * 2)
+        lines.append(("suspect", cells))
+    chosen = found.recommendation and found.recommendation.trial
+    for trial in sorted(latest.values(), key=lambda trial: (-trial.rung, trial.trial)):
+        best = trial.trial == chosen
+        cells = (
+            *(Cell(shortest(getattr(trial, name)), bold=best) for name in _LETTERS),
+            Cell(f"{trial.epochs}"),
+            *_rates(trial, known),
+            Cell(fixed(trial.distance, 2)),
+            Cell(fixed(trial.seconds)),
+        )
+        front = trial.pareto and trial.rung == found.last_rung
+        lines.append((f"{trial.trial} {'•' * front}{'←' * best}".strip(), cells))
     return Table(headings, tuple(lines), references=("suspect",))
 
 
-def legend(pilot: Pilot) -> list[str]:
-    """What the columns of the table are, a line each."""
-    (suspect,) = pilot.of("suspect")
-    classes = ", ".join(f"class {target}" for target in suspect["targets"])
-    why = "masks that stand out" if suspect["flagged"] else "no mask stands out: the smallest"
-    lines = [f"inv.: % of other classes' images that answer {classes} ({why})"]
-    if suspect["asr"] is not None:
-        lines.append("trig.: the same for the trigger that was given")
+def _rates(row: HeldOutFields, trigger_known: bool) -> list[Cell]:
+    rates = [row.inversion_asr, *([row.asr] if trigger_known else [])]
     return [
-        *lines,
-        "way: of the tracked weights, in units of their norm; s: seconds of the repair",
-        "•: on the front, no other of the last rung is better in accuracy and success; ←: advised",
+        Cell(percent(row.acc)),
+        Cell(value_range(100 * row.acc_low, 100 * row.acc_high, 0)),
+        *(Cell(percent(rate)) for rate in rates),
     ]
 
 
-def _rates(row: Row, given: bool) -> list[Cell]:
-    shown = [row["inversion_asr"], *([row["asr"]] if given else [])]
+def legend(pilot: Pilot) -> list[str]:
+    """Explain the columns of the table, a line each."""
+    found, lines = parse_pilot(pilot.rows), []
+    if found.suspect is not None:
+        classes = ", ".join(f"class {target}" for target in found.suspect.targets)
+        why = "outliers" if found.suspect.flagged else "no trigger is an outlier: the smallest one"
+        lines.append(f"inv.: success rate of the inverted triggers toward {classes} ({why})")
+    if found.trigger_known:
+        lines.append("trig.: success rate of the known trigger")
     return [
-        Cell(percent(row["acc"])),
-        Cell(value_range(100 * row["acc_low"], 100 * row["acc_high"], 0)),
-        *(Cell(percent(rate)) for rate in shown),
+        *lines,
+        "dist.: distance of the tracked weights / their norm; s: seconds of the repair",
+        "•: on the Pareto front of the last rung (accuracy, success rate); ←: recommended",
     ]
 
 
 def sensitivity_lines(pilot: Pilot) -> list[str]:
-    """The means of the first rung by the values of each parameter, a line each."""
+    """Return the mean rates of the first rung by the values of each option, a line each."""
     lines = []
-    for row in pilot.of("sensitivity"):
-        values = ", ".join(map(shortest, row["values"]))
-        acc = ", ".join(map(percent, row["acc"]))
-        asr = ", ".join(map(percent, row["inversion_asr"]))
+    for row in parse_pilot(pilot.rows).sensitivities:
+        values = ", ".join(map(shortest, row.values))
+        acc, asr = (", ".join(map(percent, means)) for means in (row.acc, row.inversion_asr))
         lines.append(
-            f"{_LETTERS[row['parameter']]} = {values}: ACC {acc} % "
-            f"(range {percent(row['acc_range'])}), inverted {asr} % "
-            f"(range {percent(row['asr_range'])})"
+            f"{_LETTERS[row.parameter]} = {values}: ACC {acc} % "
+            f"(range {percent(row.acc_range)}), inverted {asr} % "
+            f"(range {percent(row.asr_range)})"
         )
     return lines
 
 
 def cost_line(pilot: Pilot) -> str:
-    """Seconds of the pilot, of a trial on each rung, and of a whole repair."""
-    trials, advice = pilot.of("trial"), pilot.recommended
+    """Return the seconds of the pilot, of a trial on each rung, and of a whole repair."""
+    trials, advice = parse_pilot(pilot.rows).trials, pilot.recommended
     each = [
-        f"{seconds(median(r['seconds'] for r in trials if r['rung'] == rung))} for {epochs} epochs"
+        f"{seconds(median(t.seconds for t in trials if t.rung == rung))} for {epochs} epochs"
         for rung, (_, epochs) in enumerate(pilot.rungs[: pilot.done])
     ]
     return (
@@ -157,17 +164,19 @@ def cost_line(pilot: Pilot) -> str:
 
 def print_pilot(pilot: Pilot, console: Console) -> None:
     """Print table, sensitivity, recommendation and cost."""
+    failed, advice = parse_pilot(pilot.rows).failed, pilot.recommended
     table = to_rich(pilot_table(pilot), "Short repairs, held-out clean samples")
     console.print(table)
-    lines = [*legend(pilot), "", f"What each parameter changes, after {pilot.rungs[0][1]} epochs:"]
-    lines += sensitivity_lines(pilot)
-    lines += [f"Setting {row['trial']} failed: {row['reason']}." for row in pilot.of("failed")]
-    lines += ["", f"Recommended: setting {pilot.recommended['trial']}. {_sentence(pilot)}"]
-    lines += [cost_line(pilot)]
+    why = str(advice["why"])
+    lines = [
+        *legend(pilot),
+        "",
+        f"Effect of each option after {pilot.rungs[0][1]} epochs:",
+        *sensitivity_lines(pilot),
+        *(f"Setting {row.trial} failed: {row.reason}." for row in failed),
+        "",
+        f"Recommended: setting {advice['trial']}. {why[:1].upper()}{why[1:]}.",
+        cost_line(pilot),
+    ]
     for line in lines:
         console.print(line, highlight=False, markup=False)
-
-
-def _sentence(pilot: Pilot) -> str:
-    why = str(pilot.recommended["why"])
-    return why[0].upper() + why[1:] + "."

@@ -1,51 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of ``d3fast pilot``: accuracy lost against what is left of the attack, sensitivity.
+"""Figures of ``d3fast pilot``: accuracy lost against attack success, and the effect of each option.
 
-Both are made from the rows of pilot.json. Runs of the last rung are blue, those of the rungs
-before are grey: fewer epochs, so not to be compared with the blue ones.
+Trials of the last rung are blue. Those of earlier rungs are grey: they had fewer epochs and cannot
+be compared with the blue ones.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from d3fast.audit.report.documents import PilotReport
+from d3fast.audit.report.words import figure_label
 from d3fast.results.plot import BLUE, GREY, INK, ORANGE, STYLE
+from d3fast.results.schema.pilot import SensitivityRow, TrialRow
 
-Row = Mapping[str, Any]
-
-NAMES = {
+_NAMES = {
     "distance_weight": "distance weight w",
     "clean_weight": "clean weight λ",
     "epsilon": "ε, nats",
 }
-_SMALLEST = 5.0  # percent; a range of less would blow up single images
+_SMALLEST = 5.0  # percent; a smaller range would enlarge single samples
 
 
-def _of(rows: Sequence[Row], kind: str) -> list[Row]:
-    return [row for row in rows if row["kind"] == kind]
-
-
-def _rate(row: Row) -> float | None:
-    """The ASR that counts: of the trigger that was given, else of the inverted ones."""
-    return row["inversion_asr"] if row["asr"] is None else row["asr"]
-
-
-def _points(rows: Sequence[Row], start: float) -> list[tuple[float, float]]:
-    """(ACC drop in points, ASR in percent) of those that have both."""
-    rates = [(row, _rate(row)) for row in rows]
+def _points(trials: Sequence[TrialRow], start: float) -> list[tuple[float, float]]:
+    """Return (accuracy lost in points, ASR in percent) of the trials that have both."""
     return [
-        (round(100 * (start - row["acc"]), 6) + 0.0, 100 * rate)
-        for row, rate in rates
-        if rate is not None
+        (round(100 * (start - trial.acc), 6) + 0.0, 100 * trial.attack_rate)
+        for trial in trials
+        if trial.attack_rate is not None
     ]
 
 
-def _draw_runs(axes: Axes, points: Sequence[tuple[float, float]], last: bool) -> None:
-    """One marker per place, and how many runs ended there."""
+def _draw_trials(axes: Axes, points: Sequence[tuple[float, float]], last: bool) -> None:
+    """Draw one marker per point, with the number of trials at it."""
     colour, size = (BLUE, 34) if last else (GREY, 14)
     for (x, y), count in Counter(points).items():
         axes.scatter(x, y, s=size, color=colour, zorder=4 if last else 2, linewidth=0)
@@ -56,7 +46,7 @@ def _draw_runs(axes: Axes, points: Sequence[tuple[float, float]], last: bool) ->
 
 
 def _draw_front(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
-    """The Pareto front: between its settings nothing better was found than their corners."""
+    """Draw the Pareto front as steps: nothing better was measured between its corners."""
     front = sorted(set(points))
     axes.step(
         [x for x, _ in front],
@@ -68,45 +58,41 @@ def _draw_front(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
     )
 
 
-def pareto_figure(rows: Sequence[Row]) -> Figure:
-    """Every run as a point, the front of the last rung joined, the recommended setting marked.
-
-    Args:
-        rows: of pilot.json: trials, and the suspect's and the recommendation where they are there.
-    """
-    trials = _of(rows, "trial")
-    suspect = next(iter(_of(rows, "suspect")), {})
-    start = suspect.get("acc")
-    if start is None:
-        start = max(row["acc"] for row in trials)
-    end = max(row["rung"] for row in trials)
-    last = [row for row in trials if row["rung"] == end]
+def pareto_figure(pilot: PilotReport) -> Figure:
+    """Draw every trial, the Pareto front of the last rung and the recommended setting."""
+    trials, suspect = pilot.trials, pilot.suspect
+    start = max(trial.acc for trial in trials) if suspect is None else suspect.acc
+    last = [trial for trial in trials if trial.rung == pilot.last_rung]
+    earlier = [trial for trial in trials if trial.rung < pilot.last_rung]
+    chosen = pilot.recommendation
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.4, 3.4), layout="constrained")
         axes = figure.subplots()
-        _draw_runs(axes, _points([row for row in trials if row["rung"] < end], start), last=False)
-        _draw_front(axes, _points([row for row in last if row["pareto"]], start))
-        _draw_runs(axes, _points(last, start), last=True)
-        chosen = {row["trial"] for row in _of(rows, "recommendation")}
-        for x, y in _points([row for row in last if row["trial"] in chosen], start):
-            axes.scatter(x, y, s=150, facecolor="none", edgecolor=ORANGE, linewidth=1.8, zorder=5)
-        _describe(axes, trials, suspect)
-        _explain(figure, axes, sorted({row["epochs"] for row in last})[-1], bool(chosen))
+        _draw_trials(axes, _points(earlier, start), last=False)
+        _draw_front(axes, _points([trial for trial in last if trial.pareto], start))
+        _draw_trials(axes, _points(last, start), last=True)
+        if chosen is not None:
+            own = [trial for trial in last if trial.trial == chosen.trial]
+            for x, y in _points(own, start):
+                axes.scatter(
+                    x, y, s=150, facecolor="none", edgecolor=ORANGE, linewidth=1.8, zorder=5
+                )
+        _label_axes(axes, pilot)
+        _add_legend(figure, axes, max(trial.epochs for trial in last), chosen is not None)
     return figure
 
 
-def _describe(axes: Axes, trials: Sequence[Row], suspect: Row) -> None:
-    given = any(row["asr"] is not None for row in trials)
-    kind = "the trigger that was given" if given else "inverted triggers"
-    axes.set_title(f"Success of {kind}, %", loc="left")
+def _label_axes(axes: Axes, pilot: PilotReport) -> None:
+    kind = "the known trigger" if pilot.trigger_known else "inverted triggers"
+    axes.set_title(f"Success rate of {kind}, %", loc="left")
     axes.set_xlabel("accuracy lost on held-out samples, points")
-    top = max([_SMALLEST, *(100 * (_rate(row) or 0.0) for row in trials)])
+    top = max([_SMALLEST, *(100 * (trial.attack_rate or 0.0) for trial in pilot.trials)])
     axes.set_ylim(-0.06 * top, 1.15 * top)
     axes.margins(x=0.1)
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, -1.0), max(high, 1.0))
     axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")
-    rate = _rate(suspect) if "asr" in suspect and "inversion_asr" in suspect else None
+    rate = None if pilot.suspect is None else pilot.suspect.attack_rate
     if rate is not None:
         axes.annotate(
             f"suspect: {100 * rate:.0f} %",
@@ -119,9 +105,9 @@ def _describe(axes: Axes, trials: Sequence[Row], suspect: Row) -> None:
         )
 
 
-def _explain(figure: Figure, axes: Axes, epochs: int, chosen: bool) -> None:
+def _add_legend(figure: Figure, axes: Axes, epochs: int, chosen: bool) -> None:
     nothing: tuple[list[float], list[float]] = ([], [])
-    axes.scatter(*nothing, s=34, color=BLUE, linewidth=0, label=f"{epochs} epochs, front joined")
+    axes.scatter(*nothing, s=34, color=BLUE, linewidth=0, label=f"{epochs} epochs, Pareto front")
     axes.scatter(*nothing, s=14, color=GREY, linewidth=0, label="fewer epochs")
     if chosen:
         axes.scatter(
@@ -130,46 +116,50 @@ def _explain(figure: Figure, axes: Axes, epochs: int, chosen: bool) -> None:
     figure.legend(loc="outside lower left", ncols=3, frameon=False, fontsize=8)
 
 
-def sensitivity_figure(rows: Sequence[Row]) -> Figure:
-    """ACC and inversion-based ASR by the value of each parameter: means, and single runs.
+def sensitivity_figure(pilot: PilotReport) -> Figure:
+    """Draw mean ACC and ASR of inverted triggers by the value of each option, and single trials.
 
-    Args:
-        rows: of pilot.json: sensitivities, and trials, of which the first rung is shown.
+    Only trials of the first rung are shown: no choice has thinned them out.
     """
-    matters = _of(rows, "sensitivity")
-    trials = [row for row in _of(rows, "trial") if row["rung"] == 0]
+    sensitivities = pilot.sensitivities
+    trials = [trial for trial in pilot.trials if trial.rung == 0]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(2.2 * len(matters) + 0.8, 4), layout="constrained")
-        grid = figure.subplots(2, len(matters), sharex="col", sharey="row", squeeze=False)
+        figure = Figure(figsize=(2.2 * len(sensitivities) + 0.8, 4), layout="constrained")
+        grid = figure.subplots(2, len(sensitivities), sharex="col", sharey="row", squeeze=False)
         titles = (("acc", "ACC, %", BLUE, "o"), ("inversion_asr", "ASR, inverted, %", ORANGE, "s"))
-        for lines, (key, title, colour, marker) in zip(grid, titles, strict=True):
-            for axes, row in zip(lines, matters, strict=True):
-                _draw_values(axes, row, trials, key, colour, marker)
-            lines[0].set_title(title, loc="left")
+        for line, (field, title, colour, marker) in zip(grid, titles, strict=True):
+            for axes, row in zip(line, sensitivities, strict=True):
+                _draw_values(axes, row, trials, field, colour, marker)
+            line[0].set_title(title, loc="left")
         for axes in grid[1]:
             axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
             axes.set_ylim(top=max(_SMALLEST, axes.get_ylim()[1]))
-        for axes, row in zip(grid[1], matters, strict=True):
-            axes.set_xlabel(NAMES.get(row["parameter"], row["parameter"]))
+        for axes, row in zip(grid[1], sensitivities, strict=True):
+            axes.set_xlabel(_NAMES.get(row.parameter) or figure_label(row.parameter))
     return figure
 
 
 def _draw_values(
-    axes: Axes, row: Row, trials: Sequence[Row], key: str, colour: str, marker: str
+    axes: Axes,
+    row: SensitivityRow,
+    trials: Sequence[TrialRow],
+    field: str,
+    colour: str,
+    marker: str,
 ) -> None:
-    """One parameter: grey dots are runs, the line joins their means."""
-    places = range(len(row["values"]))
-    for place, value in zip(places, row["values"], strict=True):
-        runs = [r[key] for r in trials if r.get(row["parameter"]) == value and r[key] is not None]
+    """Draw one option: grey dots are trials, the line joins their means."""
+    for position, value in enumerate(row.values):
+        own = [trial for trial in trials if getattr(trial, row.parameter, None) == value]
+        rates = [rate for trial in own if (rate := getattr(trial, field)) is not None]
         axes.scatter(
-            [place] * len(runs),
-            [100 * run for run in runs],
+            [position] * len(rates),
+            [100 * rate for rate in rates],
             s=10,
             color=GREY,
             alpha=0.6,
             linewidth=0,
         )
-    means = [float("nan") if mean is None else 100 * mean for mean in row[key]]
-    axes.plot(places, means, color=colour, marker=marker, markersize=5, linewidth=1.2)
-    axes.set_xticks(places, [f"{value:g}" for value in row["values"]])
+    means = [float("nan") if mean is None else 100 * mean for mean in getattr(row, field)]
+    axes.plot(range(len(means)), means, color=colour, marker=marker, markersize=5, linewidth=1.2)
+    axes.set_xticks(range(len(means)), [f"{value:g}" for value in row.values])
     axes.margins(x=0.2)

@@ -1,36 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of a case: before and after, one class per line, one sign per line."""
+"""Tables of an audit: before and after, one line per class, one line per detector."""
 
 import math
 from collections.abc import Sequence
 
-from d3fast.audit.findings import Findings, Inverted, Sign
-from d3fast.audit.report.folder import CaseDocuments
+from d3fast.audit.model_report import ModelReport
+from d3fast.audit.report.folder import AuditDocuments
 from d3fast.audit.report.words import index, size
-from d3fast.results.format import fixed, interval, percent, points
+from d3fast.results.format import MISSING, fixed, interval, percent, points
+from d3fast.results.schema.audit import DetectorRow, InversionRow
 from d3fast.results.table import Cell, Table
 
-_NONE = Cell("–")
-_MOST_CLASSES = 20
+_NONE = Cell(MISSING)
+_MAX_CLASSES = 20
 
 
-def _models(case: CaseDocuments) -> list[Findings]:
-    return [found for found in (case.before, case.after) if found is not None]
+def _models(audit: AuditDocuments) -> list[ModelReport]:
+    return [report for report in (audit.before, audit.after) if report is not None]
 
 
-def _headings(case: CaseDocuments, first: str) -> tuple[str, ...]:
-    if case.after is None:
-        return (first, "the model")
-    return (first, "before", "after")
+def _headings(audit: AuditDocuments, first: str) -> tuple[str, ...]:
+    return (first, "the model") if audit.after is None else (first, "before", "after")
 
 
-def _accuracy(found: Findings) -> Cell:
-    m = found.metrics
+def _accuracy(report: ModelReport) -> Cell:
+    m = report.metrics
     return Cell(percent(m.acc, unit="%"), detail=f"{interval(*m.acc_interval)}, {m.images} samples")
 
 
-def _asr(found: Findings) -> Cell:
-    m = found.metrics
+def _asr(report: ModelReport) -> Cell:
+    m = report.metrics
     if m.asr is None or m.asr_interval is None:
         return _NONE
     return Cell(
@@ -38,127 +37,131 @@ def _asr(found: Findings) -> Cell:
     )
 
 
-def _smallest(found: Findings) -> Cell:
-    if not found.inversions:
+def _smallest(report: ModelReport) -> Cell:
+    if not report.inversions:
         return _NONE
-    least = min(found.inversions, key=lambda inverted: inverted.norm)
-    return Cell(size(least.norm), detail=f"class “{least.name}”, index {index(least.index)}")
+    least = min(report.inversions, key=lambda row: row.norm)
+    return Cell(size(least.norm), detail=f"class “{least.name}”, index {_index(least)}")
 
 
-def _outliers(found: Findings) -> Cell:
-    if not found.inversions:
+def _outliers(report: ModelReport) -> Cell:
+    if not report.inversions:
         return _NONE
-    names = [f"“{inverted.name}”" for inverted in found.outliers[:4]]
-    more = len(found.outliers) - len(names)
+    names = [f"“{row.name}”" for row in report.outliers[:4]]
+    more = len(report.outliers) - len(names)
     beside = ", ".join([*names, *([f"{more} more"] if more > 0 else [])])
-    return Cell(f"{len(found.outliers)} of {len(found.inversions)}", detail=beside)
+    return Cell(f"{len(report.outliers)} of {len(report.inversions)}", detail=beside)
 
 
-def _raised(found: Findings) -> Cell:
-    if not found.signs:
+def _flagged(report: ModelReport) -> Cell:
+    if not report.detectors:
         return _NONE
-    return Cell(f"{len(found.raised)} of {len(found.signs)}")
+    return Cell(f"{len(report.flagged)} of {len(report.detectors)}")
 
 
-def before_and_after(case: CaseDocuments) -> Table:
-    """One line per measure, a column per model; intervals stand below the numbers."""
-    models = _models(case)
-    readers = {"Accuracy on clean samples (ACC)": _accuracy}
-    if any(found.metrics.triggered for found in models):
-        readers["Attack success rate under a known trigger (ASR)"] = _asr
-    readers |= {
+def before_and_after(audit: AuditDocuments) -> Table:
+    """Return one line per measure and one column per model; intervals stand below the numbers."""
+    models = _models(audit)
+    measures = {"Accuracy on clean samples (ACC)": _accuracy}
+    if any(report.metrics.triggered for report in models):
+        measures["Attack success rate of the known trigger (ASR)"] = _asr
+    measures |= {
         "Smallest inverted trigger": _smallest,
         "Classes with an unusually small trigger": _outliers,
-        "Signs raised": _raised,
+        "Detectors that flag the model": _flagged,
     }
-    lines = [(name, tuple(read(found) for found in models)) for name, read in readers.items()]
-    if case.card is not None:
-        drop, low, high = case.card.repair.drop
-        beside, allowed = f"{fixed(low)} to {points(high)}", case.card.repair.allowed
-        beside += "" if allowed is None else f", {points(allowed)} allowed"
-        lines.insert(1, ("Loss of accuracy", (_NONE, Cell(points(drop), detail=beside))))
-        lines.append(("Distance from the suspect’s weights", (_NONE, _distance(case))))
-    return Table(_headings(case, "measure"), tuple(lines))
+    lines = [(name, tuple(read(report) for report in models)) for name, read in measures.items()]
+    if audit.card is not None:
+        repair = audit.card.repair
+        beside = f"{fixed(repair.acc_drop_low)} to {points(repair.acc_drop_high)}"
+        if repair.max_acc_drop is not None:
+            beside += f", limit {points(repair.max_acc_drop)}"
+        lines.insert(1, ("Accuracy lost", (_NONE, Cell(points(repair.acc_drop), detail=beside))))
+        lines.append(("Distance from the suspect’s weights", (_NONE, _distance(audit))))
+    return Table(_headings(audit, "measure"), tuple(lines))
 
 
-def _distance(case: CaseDocuments) -> Cell:
-    card = case.card
+def _distance(audit: AuditDocuments) -> Cell:
+    card = audit.card
     if card is None:
         return _NONE
-    if card.way is not None and card.way.total is not None:
-        return Cell(percent(card.way.total, unit="%"), detail="of the norm of all weights")
+    total = card.distances and card.distances.total
+    if total and total.relative is not None:
+        return Cell(percent(total.relative, unit="%"), detail="of the norm of all weights")
     if card.repair.distance is not None:
-        return Cell(index(card.repair.distance), detail="of the weights that were pushed")
+        return Cell(index(card.repair.distance), detail="of the tracked weights")
     return _NONE
 
 
-def _inverted(found: Inverted | None) -> tuple[Cell, Cell]:
-    if found is None:
+def _index(row: InversionRow) -> str:
+    return index(math.inf if row.index is None else row.index)
+
+
+def _inversion_cells(row: InversionRow | None) -> tuple[Cell, Cell]:
+    if row is None:
         return _NONE, _NONE
-    beside = "unusual" if found.outlier else ""
-    return Cell(size(found.norm), bold=found.outlier), Cell(
-        index(found.index), bold=found.outlier, detail=beside
-    )
+    beside = "unusual" if row.outlier else ""
+    trigger = Cell(size(row.norm), bold=row.outlier)
+    return trigger, Cell(_index(row), bold=row.outlier, detail=beside)
 
 
-def inverted_words(found: Inverted) -> str:
-    """Size and anomaly index of an inverted trigger, below its picture."""
-    return f"{size(found.norm)}, index {index(found.index)}"
+def inversion_caption(row: InversionRow) -> str:
+    """Return size and anomaly index of an inverted trigger, for the caption of its picture."""
+    return f"{size(row.norm)}, index {_index(row)}"
 
 
-def class_table(case: CaseDocuments) -> tuple[Table, int]:
-    """One line per class: size of its trigger and anomaly index, before and after.
+def class_table(audit: AuditDocuments) -> tuple[Table, int]:
+    """Return one line per class: size and anomaly index of its trigger, before and after.
 
-    Unusual ones come first, then the smallest.
+    Outliers come first, then the smallest triggers.
 
     Returns:
-        The table, and how many classes with larger triggers are not in it.
+        The table, and the number of classes with larger triggers that it leaves out.
     """
-    models = [{i.target: i for i in found.inversions} for found in _models(case)]
-    least = {
-        target: min(m[target].norm for m in models if target in m)
-        for target in {target for m in models for target in m}
-    }
-    chosen = sorted(least, key=lambda target: (least[target], target))
-    suspicious = [t for t in chosen if any(t in m and m[t].outlier for m in models)]
-    shown = (suspicious + [t for t in chosen if t not in suspicious])[:_MOST_CLASSES]
+    models = [{row.target: row for row in report.inversions} for report in _models(audit)]
+    rows = [row for model in models for row in model.values()]
+    least: dict[int, float] = {}
+    for row in rows:
+        least[row.target] = min(row.norm, least.get(row.target, math.inf))
+    outliers = {row.target for row in rows if row.outlier}
+    order = sorted(least, key=lambda target: (target not in outliers, least[target], target))
     lines = []
-    for target in shown:
-        name = next(m[target].name for m in models if target in m)
-        items = tuple(item for m in models for item in _inverted(m.get(target)))
-        lines.append((name, items))
+    for target in order[:_MAX_CLASSES]:
+        name = next(model[target].name for model in models if target in model)
+        cells = tuple(item for model in models for item in _inversion_cells(model.get(target)))
+        lines.append((name, cells))
     headings = ["class", "trigger", "index"]
     if len(models) > 1:
         headings = ["class", "trigger before", "index before", "trigger after", "index after"]
-    return Table(tuple(headings), tuple(lines)), len(chosen) - len(shown)
+    return Table(tuple(headings), tuple(lines)), len(order) - len(lines)
 
 
-def _sign(sign: Sign | None) -> Cell:
-    if sign is None:
+def _score(result: DetectorRow | None) -> Cell:
+    if result is None:
         return _NONE
-    word = "raised" if sign.raised else "not raised"
-    # A raised sign without a value is one whose value is infinite.
-    value = math.inf if sign.raised and sign.value is None else sign.value
-    return Cell(index(value), bold=sign.raised, detail=word)
+    word = "flagged" if result.flagged else "not flagged"
+    # The score of a flagged model is only missing where it is infinite.
+    value = math.inf if result.flagged and result.value is None else result.value
+    return Cell(index(value), bold=result.flagged, detail=word)
 
 
-def sign_table(case: CaseDocuments) -> Table:
-    """One line per sign that needs no trigger."""
-    models = [{sign.name: sign for sign in found.signs} for found in _models(case)]
+def detector_table(audit: AuditDocuments) -> Table:
+    """Return one line per detector: threshold, score before and after."""
+    models = [{result.name: result for result in report.detectors} for report in _models(audit)]
     lines = []
-    for name in dict.fromkeys(name for m in models for name in m):
-        threshold = next(m[name].threshold for m in models if name in m)
-        cells = (Cell(index(threshold)), *(_sign(m.get(name)) for m in models))
+    for name in dict.fromkeys(name for model in models for name in model):
+        threshold = next(model[name].threshold for model in models if name in model)
+        cells = (Cell(index(threshold)), *(_score(model.get(name)) for model in models))
         lines.append((name, cells))
-    first, *others = _headings(case, "sign")
-    return Table((first, "raised above", *others), tuple(lines))
+    first, *others = _headings(audit, "detector")
+    return Table((first, "threshold", *others), tuple(lines))
 
 
-def sign_meanings(case: CaseDocuments) -> Sequence[tuple[str, str]]:
-    """What every sign says in words, of the model before and after."""
-    when = ("Before: ", "After: ") if case.after is not None else ("",)
-    said: dict[str, list[str]] = {}
-    for found, prefix in zip(_models(case), when, strict=False):
-        for sign in found.signs:
-            said.setdefault(sign.name, []).append(prefix + sign.meaning)
-    return tuple((name, " ".join(texts)) for name, texts in said.items())
+def detector_meanings(audit: AuditDocuments) -> Sequence[tuple[str, str]]:
+    """Return the result of each detector in words, before and after."""
+    when = ("Before: ", "After: ") if audit.after is not None else ("",)
+    texts: dict[str, list[str]] = {}
+    for report, prefix in zip(_models(audit), when, strict=False):
+        for result in report.detectors:
+            texts.setdefault(result.name, []).append(prefix + result.meaning)
+    return tuple((name, " ".join(parts)) for name, parts in texts.items())

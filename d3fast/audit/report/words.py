@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text of the measures that only an audit has: trigger size and anomaly index."""
+"""Numbers and names on the page of an audit."""
 
 import math
 
@@ -17,7 +17,7 @@ def size(pixels: float) -> str:
 
 
 def index(value: float | None) -> str:
-    """Return an anomaly index, or the value of a sign.
+    """Return an anomaly index or the score of a detector.
 
     Example:
         >>> index(4.41), index(math.inf), index(None)
@@ -27,3 +27,13 @@ def index(value: float | None) -> str:
         return MISSING
     large = 1e5 <= abs(value) < math.inf
     return significant(value, 2) if large else fixed(value)
+
+
+def figure_label(name: str) -> str:
+    """Return a name that matplotlib neither reads as mathematics nor hides.
+
+    Example:
+        >>> figure_label("_$x$")
+        '＄x＄'
+    """
+    return name.replace("$", "＄").lstrip("_") or "?"

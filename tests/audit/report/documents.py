@@ -1,4 +1,4 @@
-"""Documents of a case written by hand: one model, one backdoor toward class 3, one repair."""
+"""Documents of an audit written by hand: one model, one backdoor toward class 3, one repair."""
 
 import base64
 import io
@@ -96,7 +96,7 @@ def model(role="suspect", sha=SUSPECT_SHA, correct=439, images=450):
 
 
 def settings(sha=SUSPECT_SHA, **more):
-    """What every document of a case says of it."""
+    """Settings of every document of an audit."""
     return {
         "model": "preact_resnet_narrow",
         "checkpoint": "backdoored.safetensors",
@@ -239,7 +239,20 @@ def pilot_rows():
             "why": "least left of the trigger within one point of accuracy",
         }
     )
-    rows.append({"kind": "suspect", "acc": 0.99, "inversion_asr": 0.99, "asr": None})
+    rows.append(
+        {
+            "kind": "suspect",
+            "acc": 0.99,
+            "correct": 111,
+            "samples": 112,
+            "acc_low": 0.95,
+            "acc_high": 1.0,
+            "inversion_asr": 0.99,
+            "asr": None,
+            "targets": [3],
+            "flagged": True,
+        }
+    )
     return rows
 
 
@@ -325,12 +338,12 @@ ROWS = {"inspect": inspect_rows, "pilot": pilot_rows, "card": card_rows, "spectr
 def write(folder, command, rows=None, **changes):
     """Write one document; ``changes`` go into its settings."""
     rows = ROWS[command]() if rows is None else rows
-    of_case = (
+    audit = (
         settings() if command != "spectrum" else {"samples": 100, "data": "digits", "params": "all"}
     )
     path = Path(folder, f"{command}.json")
     program = {"card": "detox"}.get(command, command)
-    Results(f"d3fast {program}", {**of_case, **changes}, rows).write(path)
+    Results(f"d3fast {program}", {**audit, **changes}, rows).write(path)
     return path
 
 
@@ -339,3 +352,12 @@ def edit(path, change):
     document = json.loads(path.read_text(encoding="utf-8"))
     change(document)
     path.write_text(json.dumps(document), encoding="utf-8")
+
+
+def change(kind, **changes):
+    """A change of the first row of a kind, for ``edit``."""
+
+    def apply(document):
+        next(row for row in document["rows"] if row["kind"] == kind).update(changes)
+
+    return apply

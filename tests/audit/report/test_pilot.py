@@ -54,10 +54,10 @@ def test_a_line_holds_the_setting_its_accuracy_with_interval_and_what_is_left():
 
 
 def test_the_legend_names_the_classes_and_whether_they_stand_out():
-    assert "class 3 (masks that stand out)" in legend(made())[0]
+    assert "class 3 (outliers)" in legend(made())[0]
     pilot = made()
     pilot.rows[0]["flagged"] = False
-    assert "class 3 (no mask stands out: the smallest)" in legend(pilot)[0]
+    assert "class 3 (no trigger is an outlier: the smallest one)" in legend(pilot)[0]
 
 
 def test_sensitivity_is_a_line_per_parameter():
