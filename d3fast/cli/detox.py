@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from torch import nn
 
 from d3fast.attacks import load_attack
 from d3fast.audit import inspect_model
@@ -30,6 +31,7 @@ from d3fast.detox import (
 )
 from d3fast.detox.samples import BATCH_SIZE
 from d3fast.io.files import folder, sha256
+from d3fast.results.schema.audit import Role
 from d3fast.results.store import Results
 from d3fast.runtime.checks import check_choice
 from d3fast.training.metrics import Trigger
@@ -237,9 +239,9 @@ def _inspected(
 ) -> list[dict[str, Any]]:
     """What an inspection finds before and after; an inspection of the suspect is not repeated."""
     rows = [dict(row) for row in before]
-    todo = (
-        {"repaired": result.model} if before else {"suspect": case.model, "repaired": result.model}
-    )
+    todo: dict[Role, nn.Module] = {"repaired": result.model}
+    if not before:
+        todo = {"suspect": case.model, **todo}
     for role, one in todo.items():
         found = inspect_model(one, case.data, seed=case.seed, progress=progress)
         suspected = [target for r in rows if r["kind"] == "verdict" for target in r["targets"]]
