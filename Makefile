@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadgroup
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format wheel bench gpu-check readme clean
+.PHONY: help install demo test test-all lint format wheel bench gpu-check readme docs docs-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,5 +67,12 @@ gpu-check: ## on a GPU machine: build, test, sanitize, measure, write the JSON; 
 readme: install ## put the tables of benchmarks/results into README.md
 	$(BIN)/python -m benchmarks.readme
 
+docs: install ## the documentation site in build/docs; a warning or a broken link is an error
+	$(BIN)/pip install --quiet --group docs
+	$(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees -b html docs build/docs
+
+docs-check: docs ## run the code of the pages and examples, compare pages with committed results
+	$(BIN)/python -m pytest -q docs/check
+
 clean: ## remove everything that was built
-	rm -rf build dist *.egg-info d3fast/_C*.so $(VENV)
+	rm -rf build dist docs/api docs/commands.md docs/old-modules.md *.egg-info d3fast/_C*.so $(VENV)

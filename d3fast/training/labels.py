@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Label mappings: which answer an attacker wants for a triggered image of a given class.
 
+The mappings::
+
     all-to-one   every class is to be taken for the target
     all-to-all   class y is to be taken for (y + 1) mod K
     clean-label  as all-to-one at test time; only images of the target are poisoned, and none is
