@@ -6,7 +6,7 @@ A table stands between ``<!-- table: NAME#PART -->`` and ``<!-- end -->``; NAME 
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -48,6 +48,7 @@ PAGES = (
     *(
         ROOT / "docs" / f"{name}.md"
         for name in (
+            "demo",
             "performance",
             "attacks",
             "benchmark",
@@ -61,9 +62,22 @@ PAGES = (
         )
     ),
 )
+
+
+def _columns(table: str, names: Sequence[str]) -> str:
+    """Return a Markdown table cut to its first column and the named ones."""
+    rows = [line.strip("|").split("|") for line in table.strip().splitlines()]
+    heads = [head.strip() for head in rows[0]]
+    kept = (0, *(heads.index(name) for name in names))
+    return "\n".join("|" + "|".join(row[column] for column in kept) + "|" for row in rows)
+
+
 PARTS: Mapping[str, Callable[[Results], str]] = {
     "demo": lambda results: demo_markdown(results.rows),
     "attacks": lambda results: attacks_markdown(results.rows),
+    "main": lambda results: _columns(
+        summary_markdown(results.rows), ("ACC %", "ASR excess", "RA %", "DER %")
+    ),
     "summary": lambda results: summary_markdown(results.rows),
     "grid": lambda results: grid_markdown(results.rows),
     "adaptive": lambda results: adaptive_markdown(results.rows),
