@@ -1,14 +1,9 @@
-"""Whole training steps that ``torch.compile`` makes one graph of; the page about it runs."""
-
-import functools
-import re
-from pathlib import Path
+"""Whole training steps that ``torch.compile`` makes one graph of."""
 
 import pytest
 import torch
 import torch._dynamo
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
 import d3fast
 from d3fast import D3FusedSGD
@@ -152,27 +147,3 @@ def test_a_backward_that_passes_over_the_parameters_moves_nothing(compiled, same
     before = [p.detach().clone() for p in model.parameters()]
     compiled(step)(*batch)
     assert same_bits(before, list(model.parameters()))
-
-
-PAGE = (Path(__file__).parents[2] / "docs/compile.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-
-
-@pytest.mark.parametrize("example", EXAMPLES, ids=["compile", "meta"])
-def test_the_example_runs(example, classifier, monkeypatch):
-    monkeypatch.setattr(torch._dynamo.config, "trace_autograd_ops", False)  # undone at the end
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
-    model, batch = classifier()
-    before = {name: t.clone() for name, t in model.state_dict().items()}
-    given = {
-        "d3fast": d3fast,
-        "torch": torch,
-        "model": model,
-        "make_model": lambda: classifier()[0],
-        "weights": before,
-        "train_loader": DataLoader(TensorDataset(*batch), batch_size=4),
-    }
-    exec(example, given)
-    opt, head = given["opt"], given["model"][6].weight
-    assert torch.equal(opt.state[head]["reference"], before["6.weight"])
-    assert torch.equal(head, before["6.weight"]) == ("meta" in example)

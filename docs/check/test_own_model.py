@@ -1,22 +1,21 @@
-"""The page of one checkpoint's way shows what its committed documents say."""
-
-from pathlib import Path
+# SPDX-License-Identifier: Apache-2.0
+"""The tutorial shows what its committed documents say."""
 
 import pytest
 
 from d3fast.audit.report.card import card_lines
 from d3fast.results.store import read_results
+from docs.check.pages import RESULTS, page
 
-ROOT = Path(__file__).parents[2]
-PAGE = " ".join((ROOT / "docs" / "own-model.md").read_text(encoding="utf-8").split())
+PAGE = " ".join(page("own-model").split())
 
 
 def rows(name):
-    return read_results(ROOT / "benchmarks" / "results" / f"own-model-{name}.json").rows
+    return read_results(RESULTS / f"own-model-{name}.json").rows
 
 
-def only(found, **wanted):
-    (row,) = (row for row in found if wanted.items() <= row.items())
+def only(found, **columns):
+    (row,) = (row for row in found if columns.items() <= row.items())
     return row
 
 
@@ -25,14 +24,14 @@ def test_every_sentence_of_the_card_is_on_the_page():
         assert " ".join(line.split()) in PAGE
 
 
-def test_what_the_known_trigger_says_is_on_the_page():
+def test_the_repair_with_a_known_trigger_is_on_the_page():
     card, checked = rows("card"), rows("card-with-trigger")
     assert card_lines(checked)[1] in PAGE
-    bits = [only(found, kind="repair")["output_sha256"] for found in (card, checked)]
-    assert bits[0] == bits[1]
+    hashes = [only(found, kind="repair")["output_sha256"] for found in (card, checked)]
+    assert hashes[0] == hashes[1]
 
 
-def test_the_verdict_of_the_inspection_and_the_advice_of_the_pilot_are_on_the_page():
+def test_the_verdict_of_the_audit_and_the_advice_of_the_pilot_are_on_the_page():
     assert only(rows("inspect"), kind="verdict")["text"] in PAGE
     advice = only(rows("pilot"), kind="recommendation")
     assert f"Recommended: setting {advice['trial']}." in PAGE
@@ -40,6 +39,6 @@ def test_the_verdict_of_the_inspection_and_the_advice_of_the_pilot_are_on_the_pa
 
 @pytest.mark.parametrize("name", ["pilot", "card", "spectrum"])
 def test_the_documents_are_of_one_checkpoint(name):
-    settings = read_results(ROOT / "benchmarks" / "results" / f"own-model-{name}.json").settings
+    settings = read_results(RESULTS / f"own-model-{name}.json").settings
     suspect = only(rows("inspect"), kind="model")["sha256"]
     assert suspect in str(settings)

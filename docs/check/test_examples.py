@@ -1,19 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The example of docs/text.md runs as it stands, the scripts beside it on a small model."""
+"""The scripts in docs/examples run; the long ones on a small model."""
 
+import os
 import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).parents[2] / "docs"
-PAGE = (DOCS / "text.md").read_text(encoding="utf-8")
-UPPER_BLOCKS = re.search(
-    r'UPPER_BLOCKS = r"(.*)"', (DOCS / "examples/film_reviews.py").read_text(encoding="utf-8")
-)[1]
+from docs.check.pages import EXAMPLES, ROOT, page
+
+LONG = {"film_reviews", "sharded_transformer", "text_classifier"}
 SMALL = """
 import torch
 from transformers import BertConfig, BertForSequenceClassification
@@ -39,64 +37,53 @@ def rare_token():
 """
 
 
-def test_the_example_runs(capsys):
-    pytest.importorskip("transformers", reason="needs the extra d3fast[transformers]")
-    example, recipe = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    given = {}
-    exec(example, given)
-    assert capsys.readouterr().out.startswith("Metrics(")
-    exec(recipe, given)
-    assert given["config"].track == UPPER_BLOCKS
+def run(folder, *command):
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if done.returncode == 1 and done.stderr.startswith("skipped: "):
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-@pytest.mark.slow
-def test_the_scripts_plant_a_backdoor_and_repair_it_sharded(tmp_path):
+@pytest.mark.parametrize(
+    "script",
+    [path for path in sorted(EXAMPLES.glob("*.py")) if path.stem not in LONG],
+    ids=lambda script: script.stem,
+)
+def test_the_script_runs(script, tmp_path):
+    assert f"examples/{script.name}" in page("examples")
+    assert run(tmp_path, str(script))
+
+
+def test_the_long_scripts_plant_a_backdoor_and_repair_it_sharded(tmp_path):
     pytest.importorskip("transformers", reason="needs the extra d3fast[transformers]")
     for name in ("text_classifier.py", "sharded_transformer.py"):
-        assert f"docs/examples/{name}" in PAGE
-        shutil.copy(DOCS / "examples" / name, tmp_path)
+        assert f"docs/examples/{name}" in page("text")
+        shutil.copy(EXAMPLES / name, tmp_path)
     (tmp_path / "film_reviews.py").write_text(SMALL)
-
-    def run(*command):
-        done = subprocess.run(
-            [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
     table = run(
-        "text_classifier.py",
-        "unused",
-        "--train",
-        "64",
-        "--test",
-        "40",
-        "--epochs",
-        "2",
-        "--repair-epochs",
-        "2",
-        "--save",
-        "suspect.safetensors",
+        tmp_path,
+        *("text_classifier.py", "unused", "--train", "64", "--test", "40"),
+        *("--epochs", "2", "--repair-epochs", "2", "--save", "suspect.safetensors"),
     )
     assert [line.split("  ")[0] for line in table.splitlines()[1:]] == [
         "never poisoned",
-        "with a backdoor ".strip(),
+        "with a backdoor",
         "fine-tuning",
         "D3",
     ]
     printed = run(
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "sharded_transformer.py",
-        "suspect.safetensors",
-        "unused",
-        "--epochs",
-        "2",
-        "--test",
-        "40",
+        tmp_path,
+        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+        *("sharded_transformer.py", "suspect.safetensors", "unused"),
+        *("--epochs", "2", "--test", "40"),
     )
     assert re.search(r"distance of the tracked weights: \d+\.\d+", printed)
     assert re.search(r"suspect +ACC .* ASR", printed)
