@@ -26,7 +26,6 @@ from d3fast.benchmark.attack_jobs import PRESETS, AttackJob, CleanJob, Preset, t
 from d3fast.benchmark.implant import Implant, implant
 from d3fast.data import ImageData, Splits
 from d3fast.detox import D3Config, detoxify, repair_samples
-from d3fast.io.files import folder
 from d3fast.models import load_weights
 from d3fast.results.engine import run_jobs
 from d3fast.results.jobs import Row, RunDir, finished_row
@@ -304,7 +303,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    run_dir = RunDir(folder(asked.out))
+    run_dir = RunDir(make_folder(asked.out))
     names = asked.sets.split(",")
     rows = [row for name in names for row in inspected(name, run_dir, asked.workers)]
     table = choices([row for row in rows if row["set"] == "development"])

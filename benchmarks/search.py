@@ -23,7 +23,7 @@ from d3fast.benchmark.plan import Attacks, GridPreset
 from d3fast.benchmark.presets import PRESETS, options_of
 from d3fast.benchmark.repair_jobs import Repair
 from d3fast.detox import D3Config
-from d3fast.io.files import folder
+from d3fast.io.files import make_folder
 from d3fast.results.jobs import Row, RunDir
 from d3fast.results.store import Results
 from d3fast.results.table import Column, mean_table, to_markdown
@@ -224,7 +224,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     preset = search_preset(asked.what)
-    run_dir = RunDir(folder(asked.out))
+    run_dir = RunDir(make_folder(asked.out))
     outcome = run_grid(preset, run_dir, seeds=SEEDS[asked.what], devices=["cpu"] * asked.workers)
     if outcome.missing:
         raise SystemExit(f"{outcome.missing} jobs are missing")

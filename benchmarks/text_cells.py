@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 from d3fast.benchmark.repair_jobs import Options, comparison, make_defense, measured
 from d3fast.data import stratified_split
 from d3fast.detox import save_weights
-from d3fast.io.files import folder as make_folder
+from d3fast.io.files import make_folder
 from d3fast.models import load_weights
 from d3fast.results.jobs import Row, RunDir, finished_row, key_of
 from d3fast.runtime.seeding import generator, global_seed

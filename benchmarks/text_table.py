@@ -22,7 +22,7 @@ from d3fast.benchmark.presets import options_of
 from d3fast.benchmark.repair_jobs import Repair
 from d3fast.benchmark.report.benchmark import summary_markdown
 from d3fast.detox import D3Config
-from d3fast.io.files import folder
+from d3fast.io.files import make_folder
 from d3fast.results.engine import run_jobs
 from d3fast.results.jobs import Job, Row, RunDir
 from d3fast.results.pool import local_engine
@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--workers", type=int, default=environment.cores())
     asked = parser.parse_args()
-    run_dir = RunDir(folder(asked.out), data_dir=asked.snippets)
+    run_dir = RunDir(make_folder(asked.out), data_dir=asked.snippets)
     seeds, triggers = range(asked.seeds), tuple(TRIGGERS)
     show: Callable[[Sequence[Row]], str] = summary_markdown
     setting, training = "minilm", {}

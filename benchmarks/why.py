@@ -20,7 +20,7 @@ from d3fast.benchmark.plan import GridPreset, changed_suspects, chosen_repairs, 
 from d3fast.benchmark.presets import PRESETS
 from d3fast.benchmark.repair_jobs import RepairJob, read_suspect
 from d3fast.data import stratified_split
-from d3fast.io.files import folder
+from d3fast.io.files import make_folder
 from d3fast.results.engine import run_jobs
 from d3fast.results.jobs import Row, RunDir
 from d3fast.results.pool import local_engine
@@ -104,7 +104,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     before, portraits = why_jobs(PRESETS["cpu"], list(range(asked.seeds)))
-    run_dir = RunDir(folder(asked.out))
+    run_dir = RunDir(make_folder(asked.out))
     with local_engine(run_dir, ["cpu"] * asked.workers, progress=True) as engine:
         run_jobs(before, engine, run_dir.folder, title="suspects")
         found = run_jobs(portraits, engine, run_dir.folder, title="portraits")

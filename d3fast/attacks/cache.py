@@ -17,7 +17,7 @@ from torch import Tensor
 from d3fast.attacks.base import Attack, Learned
 from d3fast.attacks.files import FORMAT, option_values, read_attack, save_attack
 from d3fast.data.base import ImageData
-from d3fast.io.files import folder as make_folder
+from d3fast.io.files import make_folder
 
 
 def ensure_learned(

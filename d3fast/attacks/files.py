@@ -10,18 +10,20 @@ attack from what ``read_attack`` returns.
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from d3fast.attacks.base import Attack
+from d3fast.io.entries import OtherEntry, TensorEntry
 from d3fast.io.files import atomic_write
-from d3fast.io.untrusted import error_text, open_regular, printable
+from d3fast.io.safetensors_file import open_safetensors
+from d3fast.io.untrusted import error_text, printable
 
 FORMAT = "d3fast.attack/1"
 _MAX_FILE_BYTES = 2**28
@@ -29,6 +31,16 @@ _MAX_FILE_BYTES = 2**28
 _MAX_OPTION = {"width": 256, "grid": 4096}
 _MAX_NUMBER = 2**63
 _MAX_TENSOR_SIDE = 4096
+_DTYPES = (
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.uint8,
+    torch.bool,
+)
 
 
 def option_values(attack: Any) -> dict[str, Any]:
@@ -61,27 +73,26 @@ def read_attack(path: str | Path) -> tuple[str, Mapping[str, Any], dict[str, Ten
         The attack's name, its options and its tensors.
 
     Raises:
-        ValueError: the file is no saved attack.
+        ValueError: the file is not a saved attack.
         OSError: the file cannot be opened.
     """
-    name = printable(Path(path).name)
-    try:
-        with open_regular(path) as start:
-            if os.fstat(start.fileno()).st_size > _MAX_FILE_BYTES:
-                raise ValueError(f"{name} is longer than {_MAX_FILE_BYTES} bytes, no saved attack")
-        with safe_open(Path(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise ValueError(f"{name} is no saved attack (format {FORMAT})")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{name} is no safetensors file: {error_text(error)}") from None
-    try:
-        options, attack = json.loads(metadata["options"]), metadata["attack"]
-        _check_options(options)
-        _check_tensors(tensors)
-    except (KeyError, ValueError, RecursionError) as error:
-        raise ValueError(f"{name} is a damaged saved attack: {error_text(error)}") from None
+    path = Path(path)
+    name = printable(path.name)
+    if path.is_file() and path.stat().st_size > _MAX_FILE_BYTES:
+        raise ValueError(f"{name} is longer than {_MAX_FILE_BYTES} bytes, not a saved attack")
+    with ExitStack() as stack:
+        try:
+            metadata, entries = stack.enter_context(open_safetensors(path))
+        except ValueError as error:
+            raise ValueError(f"{name} is not a safetensors file: {error_text(error)}") from None
+        if metadata.get("format") != FORMAT:
+            raise ValueError(f"{name} is not a saved attack (format {FORMAT})")
+        try:
+            options, attack = json.loads(metadata["options"]), metadata["attack"]
+            _check_options(options)
+            tensors = {key: _read_tensor(key, entry) for key, entry in entries.items()}
+        except (KeyError, ValueError, RecursionError) as error:
+            raise ValueError(f"{name} is a damaged saved attack: {error_text(error)}") from None
     return attack, options, tensors
 
 
@@ -96,11 +107,17 @@ def _check_options(options: Any) -> None:
             raise ValueError(f"{shown} must be <= {most}, got {printable(repr(value), 40)}")
 
 
-def _check_tensors(tensors: Mapping[str, Tensor]) -> None:
-    """Raise ``ValueError`` on a tensor that is empty, too large or not finite."""
-    for name, value in tensors.items():
-        if not value.numel() or max(value.shape, default=1) > _MAX_TENSOR_SIDE:
-            shape = printable(tuple(value.shape), 80)
-            raise ValueError(f"'{printable(name, 80)}' has shape {shape}, which no trigger has")
-        if not bool(value.isfinite().all()):
-            raise ValueError(f"'{printable(name, 80)}' holds NaN or inf")
+def _read_tensor(name: str, entry: TensorEntry | OtherEntry) -> Tensor:
+    """Read a tensor; raise ``ValueError`` if its dtype, size or values cannot be a trigger's."""
+    shown = f"'{printable(name, 80)}'"
+    if isinstance(entry, OtherEntry):
+        raise ValueError(f"{shown} is {entry.kind}")
+    if entry.dtype not in _DTYPES:
+        raise ValueError(f"{shown} has dtype {entry.dtype}, which no trigger has")
+    if 0 in entry.shape or max(entry.shape, default=1) > _MAX_TENSOR_SIDE:
+        shape = printable(entry.shape, 80)
+        raise ValueError(f"{shown} has shape {shape}, which no trigger has")
+    value = entry.read()
+    if not bool(value.isfinite().all()):
+        raise ValueError(f"{shown} holds NaN or inf")
+    return value

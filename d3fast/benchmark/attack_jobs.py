@@ -18,7 +18,7 @@ from d3fast.attacks.files import option_values
 from d3fast.benchmark.implant import Implant, implant, measure, save_implant
 from d3fast.data import AUGMENTATIONS
 from d3fast.detox import save_weights
-from d3fast.io.files import folder as make_folder
+from d3fast.io.files import make_folder
 from d3fast.models import load_weights
 from d3fast.results.engine import run_jobs
 from d3fast.results.jobs import Row, RunDir, key_of

@@ -20,7 +20,7 @@ from d3fast.benchmark.attack_jobs import AttackJob
 from d3fast.data import Augment, Augmented, ImageData, Splits, stratified_split
 from d3fast.defenses import D3, DEFENSES, Defense, DefenseResult, Pipeline
 from d3fast.detox import D3Config, save_weights
-from d3fast.io.files import folder as make_folder
+from d3fast.io.files import make_folder
 from d3fast.models import load_weights
 from d3fast.results.jobs import Row, RunDir, finished_row, key_of
 from d3fast.runtime.checks import check_choice, check_integer, check_number

@@ -13,7 +13,7 @@ from d3fast.benchmark.implant import Implant, implant, measure
 from d3fast.benchmark.report.attacks import write_card
 from d3fast.cli import options
 from d3fast.data import DATASETS
-from d3fast.io.files import folder
+from d3fast.io.files import make_folder
 from d3fast.runtime.devices import resolve_device
 
 
@@ -59,7 +59,7 @@ def attack(
         size=size,
         training=TrainConfig(epochs=epochs),
     )
-    place, on = folder(out), resolve_device(device)
+    place, on = make_folder(out), resolve_device(device)
     splits = spec.splits(data_dir).to(on)
     alone = replace(spec, attack=None, adaptive=None, target=None)
     clean_twin = implant(alone, splits, None, device=on, progress=progress)[0] if twin else None

@@ -16,7 +16,7 @@ from d3fast.benchmark.report.attacks import write_attacks
 from d3fast.benchmark.report.benchmark import write_benchmark
 from d3fast.cli import options
 from d3fast.data import DATASETS
-from d3fast.io.files import folder
+from d3fast.io.files import make_folder
 from d3fast.results.jobs import RunDir
 from d3fast.runtime import environment
 from d3fast.runtime.checks import check_choice
@@ -110,7 +110,7 @@ def _benchmark(
         return
     chosen = _chosen(preset, attacks, defenses, data, model, ablations, relearning)
     share = _part(part)
-    used, run_dir = _devices(device, workers), RunDir(folder(out), data_dir=data_dir)
+    used, run_dir = _devices(device, workers), RunDir(make_folder(out), data_dir=data_dir)
     count = seeds or chosen.seeds
     outcome = run_grid(
         chosen,
@@ -153,7 +153,7 @@ def _benchmark_attacks(
     chosen = PRESETS[preset]
     if attacks is not None:
         chosen = replace(chosen, attacks=parse_attacks(attacks))
-    used, run_dir = _devices(device, workers), RunDir(folder(out), data_dir=data_dir)
+    used, run_dir = _devices(device, workers), RunDir(make_folder(out), data_dir=data_dir)
     count = seeds or chosen.seeds
     rows = run_attacks(
         chosen,

@@ -12,7 +12,7 @@ from rich.console import Console
 from d3fast.benchmark import demo as demonstration
 from d3fast.benchmark.report.demo import write_report
 from d3fast.cli import options
-from d3fast.io.files import folder
+from d3fast.io.files import make_folder
 
 Data = Enum("Data", {name: name for name in demonstration.SETUPS})  # type: ignore[misc]
 
@@ -29,7 +29,7 @@ def demo(
     progress: options.Progress = True,
 ) -> None:
     """Implant a backdoor, repair the model by D3 and by fine-tuning, print the table."""
-    where = folder(out)
+    where = make_folder(out)
     # Layers this small gain little from a second thread, and on busy cores wait long for it.
     torch.set_num_threads(1)
     setup = demonstration.SETUPS[data.value]

@@ -30,7 +30,7 @@ from d3fast.detox import (
     weights_so_far,
 )
 from d3fast.detox.samples import BATCH_SIZE
-from d3fast.io.files import folder, sha256
+from d3fast.io.files import make_folder, sha256
 from d3fast.results.schema.audit import Role
 from d3fast.results.store import Results
 from d3fast.runtime.checks import check_choice
@@ -169,7 +169,7 @@ def detox(
     samples = repair_samples(
         repair, batch_size=batch_size, augment=usual_augment(repair.shape, flip), seed=seed
     )
-    place = folder(out)
+    place = make_folder(out)
     facts = case.settings()
     keep = Checkpointing(
         _state_of(place, resume),

@@ -11,7 +11,7 @@ from d3fast.audit import DETECTORS, InspectOptions, inspect_model
 from d3fast.audit.report.inspection import print_inspection
 from d3fast.audit.resolve import INSPECTION, Audit, open_audit
 from d3fast.cli import options
-from d3fast.io.files import folder
+from d3fast.io.files import make_folder
 from d3fast.results.store import Results
 
 
@@ -55,7 +55,7 @@ def inspect(
     case = open_audit(model, checkpoint, data, size=size, classes=classes, device=device, seed=seed)
     options.settle_threads(case.model)
     found = inspect_model(case.model, case.data, options=chosen, seed=seed, progress=progress)
-    place = folder(out)
+    place = make_folder(out)
     rows = found.rows(sha256=case.sha256)
     settings = {**case.settings(), "options": asdict(chosen)}
     Results(_command(case, chosen), settings, rows).write(place / INSPECTION)

@@ -14,7 +14,7 @@ from d3fast.audit.report.pilot import CONFIG, print_pilot, write_pilot
 from d3fast.audit.resolve import PILOT, Audit, open_audit
 from d3fast.cli import options
 from d3fast.detox import D3Config
-from d3fast.io.files import folder
+from d3fast.io.files import make_folder
 from d3fast.runtime.processes import parse_devices
 
 
@@ -70,7 +70,7 @@ def pilot(
     case = open_audit(model, checkpoint, data, size=size, classes=classes, device="cpu", seed=seed)
     attack = None if trigger is None else load_attack(trigger)
     repair, held_out = case.parts()
-    place, console = folder(out), Console()
+    place, console = make_folder(out), Console()
     settings = {
         **case.settings(),
         "devices": workers,

@@ -13,7 +13,7 @@ from d3fast.attacks import load_attack
 from d3fast.audit.report.spectrum import write_spectrum
 from d3fast.cli import options
 from d3fast.data import DATASETS, ImageData, clean_samples, load, stratified_split
-from d3fast.io.files import folder, sha256
+from d3fast.io.files import make_folder, sha256
 from d3fast.models import load_weights, make_model
 from d3fast.runtime.devices import resolve_device
 from d3fast.runtime.seeding import generator
@@ -87,7 +87,7 @@ def spectrum(
         steps=steps,
         seed=seed,
     )
-    on, place = resolve_device(device), folder(out)
+    on, place = resolve_device(device), make_folder(out)
     images = _samples(data, seed, samples, data_dir, size)
     models: dict[str, nn.Module] = {}
     for name, path in {SUSPECT: checkpoint, **_named(repaired or [])}.items():

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 60,000 real 32x32 colour images each.
 
-Read where the user has them; nothing is downloaded. Both the binary and the python version work,
-extracted or as the .tar.gz that they come in. A record of the binary version is its label (CIFAR-
-100: coarse, then fine, of which the fine one is taken) and 3,072 bytes: red, green, blue, each row
-by row. The python version is pickled, and read by ``plain_pickle`` without running anything.
+Read from the user's copy; nothing is downloaded. The binary and the Python version work, extracted
+or as the .tar.gz file. A record of the binary version is a label (CIFAR-100: the coarse label, then
+the fine one, which is used) and 3,072 bytes: red, green, blue, each row by row. The Python version
+is a pickle, which ``d3fast.io.plain_pickle`` reads without executing it.
 
 The official test images are the test set; train and clean parts are drawn from the official
 training images by seed.
@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from d3fast.data.base import ImageData, Splits, draw_parts
+from d3fast.data.locations import cache_dir
 from d3fast.io.archives import read_tar_gz
-from d3fast.io.places import cache_dir, check_inside, read_bytes
+from d3fast.io.paths import check_inside
 from d3fast.io.plain_pickle import read_plain_pickle
-from d3fast.io.untrusted import printable
+from d3fast.io.untrusted import printable, read_limited
 
 CIFAR10_CLASSES = (
     "airplane",
@@ -146,14 +147,14 @@ _MAX_ARCHIVE = 2**29
 
 @dataclass(frozen=True)
 class _Version:
-    """How one version of a data set is stored."""
+    """Storage of one version of a data set."""
 
     folder: str
     archive: str
     train: tuple[str, ...]
     test: str
     pickled: bool
-    labels: str | int  # key of the labels, or how many label bytes stand before the pixels
+    labels: str | int  # key of the labels, or number of label bytes before the pixels
 
 
 @dataclass(frozen=True)
@@ -206,14 +207,14 @@ def _from_folder(folder: Path, root: Path, version: _Version) -> dict[str, bytes
         return None
     for part in (folder, *(folder / name for name in names)):
         check_inside(part, root)
-    return {name: read_bytes(folder / name, _MAX_FILE) for name in names}
+    return {name: read_limited(folder / name, _MAX_FILE) for name in names}
 
 
 def _from_archive(
     path: Path, versions: tuple[_Version, ...]
 ) -> tuple[_Version, dict[str, bytes]] | None:
-    wanted = {name for version in versions for name in (*version.train, version.test)}
-    found = read_tar_gz(path, wanted, _MAX_ARCHIVE)
+    names = {name for version in versions for name in (*version.train, version.test)}
+    found = read_tar_gz(path, names, _MAX_ARCHIVE)
     for version in versions:
         if found.keys() >= {*version.train, version.test}:
             return version, found
@@ -223,23 +224,23 @@ def _from_archive(
 def _find(
     collection: _Collection, data_dir: str | Path | None
 ) -> tuple[Path, _Version, dict[str, bytes]]:
-    place = Path(data_dir) if data_dir is not None else cache_dir(collection.name)
-    if place.is_file():
-        found = _from_archive(place, collection.versions)
+    base = Path(data_dir) if data_dir is not None else cache_dir(collection.name)
+    if base.is_file():
+        found = _from_archive(base, collection.versions)
         if found is not None:
-            return place, *found
+            return base, *found
     for version in collection.versions:
-        for folder in (place, place / version.folder):
-            files = _from_folder(folder, place, version)
+        for folder in (base, base / version.folder):
+            files = _from_folder(folder, base, version)
             if files is not None:
                 return folder, version, files
-        archive = place / version.archive
+        archive = base / version.archive
         if archive.is_file():
-            check_inside(archive, place)
+            check_inside(archive, base)
             found = _from_archive(archive, (version,))
             if found is not None:
                 return archive, *found
-    raise ValueError(f"{collection.title} is not in {printable(place)}; {_how_to_get(collection)}")
+    raise ValueError(f"{collection.title} is not in {printable(base)}; {_how_to_get(collection)}")
 
 
 def _how_to_get(collection: _Collection) -> str:
@@ -266,7 +267,7 @@ def _pickled(content: bytes, key: str) -> tuple[Tensor, Tensor]:
     if not isinstance(labels, list) or len(labels) != len(data):
         raise ValueError(f"it must hold {len(data)} {key}")
     if not all(type(label) is int and 0 <= label < 256 for label in labels):
-        raise ValueError(f"its {key} are no class indices")
+        raise ValueError(f"its {key} are not class indices")
     return torch.from_numpy(data.copy(order="C")), torch.tensor(labels)
 
 
@@ -297,14 +298,14 @@ def _decode(
 def _load(
     collection: _Collection, seed: int, train: int | None, clean: int, data_dir: str | Path | None
 ) -> Splits:
-    place, version, files = _find(collection, data_dir)
+    base, version, files = _find(collection, data_dir)
     try:
         data = _decode(files, version.train, version, collection.classes)
         test = _decode(files, (version.test,), version, collection.classes)
     except ValueError as error:
         raise ValueError(
-            f"{collection.title} in {printable(place)}: {error}; to get it "
-            f"afresh, {_how_to_get(collection)}"
+            f"{collection.title} in {printable(base)}: {error}; to get it "
+            f"again, {_how_to_get(collection)}"
         ) from None
     parts = draw_parts(data.labels, seed, f"{collection.name} split", train=train, clean=clean)
     return Splits(data.subset(parts[0]), data.subset(parts[1]), test)
@@ -313,7 +314,7 @@ def _load(
 def cifar10(
     seed: int, *, train: int | None, clean: int, data_dir: str | Path | None = None
 ) -> Splits:
-    """Stratified parts of the 50,000 official training images, and the 10,000 test images.
+    """Load stratified parts of the 50,000 official training images, and the 10,000 test images.
 
     Args:
         seed: decides which training image goes where.
@@ -323,8 +324,8 @@ def cifar10(
             ``${XDG_CACHE_HOME:-~/.cache}/d3fast/cifar10`` if ``None``.
 
     Raises:
-        ValueError: files missing or damaged (where it looked, how to get them); more images
-            asked for than there are.
+        ValueError: missing or damaged files (with the folder and how to get them); more images
+            requested than there are.
         OSError: a file that cannot be opened.
     """
     return _load(_CIFAR10, seed, train, clean, data_dir)
@@ -333,5 +334,5 @@ def cifar10(
 def cifar100(
     seed: int, *, train: int | None, clean: int, data_dir: str | Path | None = None
 ) -> Splits:
-    """As ``cifar10``, with the 100 fine classes; the cache folder's name is ``cifar100``."""
+    """Load CIFAR-100 with its 100 fine classes; arguments and errors are those of ``cifar10``."""
     return _load(_CIFAR100, seed, train, clean, data_dir)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fashion-MNIST (Xiao, Rasul, Vollgraf 2017): 70,000 real 28x28 grey images, ten classes.
 
-Read from its four IDX files, gzipped or not, where the user has them; nothing is downloaded.
+Read from the user's four IDX files, gzipped or not; nothing is downloaded.
 The official test images are the test set; train and clean parts are drawn from the official
 training images by seed.
 """
@@ -9,8 +9,8 @@ training images by seed.
 from pathlib import Path
 
 from d3fast.data.base import ImageData, Splits, draw_parts
+from d3fast.data.locations import cache_dir
 from d3fast.io.idx import read_idx
-from d3fast.io.places import cache_dir
 from d3fast.io.untrusted import printable
 
 CLASSES = (
@@ -40,13 +40,13 @@ def _locate(folder: Path, stem: str) -> Path | None:
 
 
 def find_files(data_dir: str | Path | None = None) -> dict[str, Path]:
-    """The four files by stem.
+    """Return the four files by stem.
 
     Args:
-        data_dir: the one folder to look in; Debian's and the cache folder if ``None``.
+        data_dir: the one folder to search; Debian's and the cache folder if ``None``.
 
     Raises:
-        ValueError: no folder holds all four; says where it looked and how to get them.
+        ValueError: no folder holds all four; the message lists the folders and how to get them.
     """
     stems = [
         f"{part}-{what}-ubyte"
@@ -81,14 +81,14 @@ def _load_part(files: dict[str, Path], part: str) -> ImageData:
     except (ValueError, OSError) as error:
         raise ValueError(
             f"Fashion-MNIST in {printable(images_path.parent)} cannot be used: {error}; to get it "
-            f"afresh, {HOW_TO_GET_IT}"
+            f"again, {HOW_TO_GET_IT}"
         ) from None
 
 
 def fashion_mnist(
     seed: int, *, train: int | None, clean: int, data_dir: str | Path | None = None
 ) -> Splits:
-    """Stratified parts of the official training images, and the official test images.
+    """Load stratified parts of the official training images, and the official test images.
 
     Args:
         seed: decides which training image goes where.
@@ -97,8 +97,8 @@ def fashion_mnist(
         data_dir: folder of the four files; see ``find_files``.
 
     Raises:
-        ValueError: files missing or damaged (where it looked, how to get them); more images
-            asked for than there are.
+        ValueError: missing or damaged files (with the folder and how to get them); more images
+            requested than there are.
     """
     files = find_files(data_dir)
     data, test = _load_part(files, "train"), _load_part(files, "t10k")

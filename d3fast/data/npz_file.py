@@ -6,87 +6,29 @@
     train_images, train_labels, test_images, test_labels      MedMNIST
 
 Images are (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3, uint8 or float in [0, 1];
-labels (N,) or (N, 1), integers from 0 without gaps. An optional ``classes`` holds the names. A
-file may be hostile: what it declares is checked before it is unpacked, and nothing is unpickled.
+labels (N,) or (N, 1), integers from 0 without gaps. An optional array ``classes`` holds the names.
 """
 
-import math
-import warnings
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.lib import format as npy
 from torch import Tensor
 
 from d3fast.data.base import ImageData, Splits, draw_parts
-from d3fast.io.untrusted import error_text, is_displayable, open_regular, printable, zip_members
+from d3fast.io.arrays import NpzFile, open_npz
+from d3fast.io.untrusted import error_text, is_displayable, printable
 
 TEST_SHARE = 0.2
-_MAX_BYTES = 2**32  # of one array, unpacked
 _MAX_CLASSES = 2**16
-_UNSUSPICIOUS = 2**26  # bytes of an array that may be packed as tightly as it likes
-_MAX_RATIO = 200  # deflate reaches 1000, on nothing but zeros
-_PIECE = 2**20
 _KEYS = (
     ("images", "labels", "", ""),
     ("x_train", "y_train", "x_test", "y_test"),
     ("train_images", "train_labels", "test_images", "test_labels"),
 )
-
-
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about headers that Python 2 wrote
-        version = npy.read_magic(file)
-        if version != (1, 0):  # the others are for headers of more than 64 KiB
-            raise ValueError(f"its version {version} is not one of plain arrays")
-        return npy.read_array_header_1_0(file)
-
-
-@dataclass(frozen=True)
-class _Archive:
-    """An open .npz file and its members by name."""
-
-    file: zipfile.ZipFile
-    members: Mapping[str, zipfile.ZipInfo]
-
-
-def _member(archive: _Archive, key: str) -> np.ndarray[Any, Any]:
-    info = archive.members[f"{key}.npy"]
-    if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError("it is encrypted, or packed in a way that numpy does not use")
-    if info.file_size > _MAX_BYTES:
-        raise ValueError(f"it claims {info.file_size} bytes, more than {_MAX_BYTES}")
-    if info.file_size > _UNSUSPICIOUS and info.file_size > _MAX_RATIO * info.compress_size:
-        raise ValueError(f"it unpacks from {info.compress_size} bytes to {info.file_size}")
-    with archive.file.open(info) as file:
-        shape, fortran, dtype = _header(file)
-        if dtype.kind not in "uifU":
-            raise ValueError(f"its type is {dtype}, not numbers or text")
-        if not all(type(n) is int and n > 0 for n in shape) or dtype.itemsize == 0:
-            raise ValueError(f"its shape is {shape}, it holds nothing")
-        expected = math.prod(shape) * dtype.itemsize
-        if expected != info.file_size - file.tell():
-            raise ValueError(
-                f"it must hold {expected} bytes of data for shape {shape}, has "
-                f"{info.file_size - file.tell()}"
-            )
-        content = bytearray(expected)
-        found = 0
-        while found < expected and (piece := file.read(min(_PIECE, expected - found))):
-            content[found : found + len(piece)] = piece
-            found += len(piece)
-        file.read(1)  # to the checksum at the end
-    if found != expected:
-        raise ValueError(f"it is truncated: {expected} bytes expected, {found} found")
-    flat = np.frombuffer(content, dtype=dtype)
-    return flat.reshape(shape, order="F" if fortran else "C")
 
 
 def _images(array: np.ndarray[Any, Any]) -> Tensor:
@@ -125,7 +67,7 @@ def _labels(array: np.ndarray[Any, Any], images: Tensor) -> Tensor:
 
 
 def _names(array: np.ndarray[Any, Any] | None, labels: Tensor) -> tuple[str, ...]:
-    """Names of the classes; their numbers where the file has none."""
+    """Return the names of the classes: their numbers where the file has none."""
     counts = labels.bincount()
     gaps = (counts == 0).nonzero().flatten().tolist()
     if array is None:
@@ -142,56 +84,50 @@ def _names(array: np.ndarray[Any, Any] | None, labels: Tensor) -> tuple[str, ...
     names = tuple(array.tolist())
     for name in names:
         if not is_displayable(name):
-            raise ValueError(f"'{printable(name, 80)}' is no name of one short line")
+            raise ValueError(f"'{printable(name, 80)}' is not a name of one short line")
     return names
 
 
 @contextmanager
 def _naming(key: str, path: Path) -> Iterator[None]:
+    """Put the key and the file in front of an error of the ``with`` block."""
     try:
         yield
-    except Exception as error:  # zipfile and numpy let out whatever bad bytes lead to
+    except ValueError as error:
         raise ValueError(
             f"{key} in {printable(path)} cannot be used: {error_text(error)}"
         ) from None
 
 
-def _part(archive: _Archive, path: Path, images_key: str, labels_key: str) -> tuple[Tensor, Tensor]:
+def _part(file: NpzFile, path: Path, images_key: str, labels_key: str) -> tuple[Tensor, Tensor]:
     with _naming(images_key, path):
-        images = _images(_member(archive, images_key))
+        images = _images(file.read(images_key))
     with _naming(labels_key, path):
-        labels = _labels(_member(archive, labels_key), images)
+        labels = _labels(file.read(labels_key), images)
     return images, labels
 
 
 def _read(path: Path) -> tuple[ImageData, ImageData | None]:
-    """What is in the file: training and test images, or all images and ``None``."""
+    """Return training and test images of a file, or all its images and ``None``."""
     if not path.is_file():
-        raise ValueError(f"{printable(path)} is missing or no regular file")
-    with open_regular(path) as file:
-        try:
-            archive = _Archive(*zip_members(file))
-        except ValueError as error:
-            raise ValueError(
-                f"{printable(path)} is no .npz file, or a damaged one: {error}"
-            ) from None
-        keys = {name.removesuffix(".npy") for name in archive.members if name.endswith(".npy")}
-        used = next((known for known in _KEYS if set(known[:2]) <= keys), None)
+        raise ValueError(f"{printable(path)} is missing or not a regular file")
+    with open_npz(path) as file:
+        used = next((known for known in _KEYS if set(known[:2]) <= file.keys), None)
         if used is None:
             known = " or ".join(f"{pair[0]} and {pair[1]}" for pair in _KEYS)
             raise ValueError(
-                f"{printable(path)} must hold {known}, it holds {printable(sorted(keys), 200)}"
+                f"{printable(path)} must hold {known}, it holds {printable(sorted(file.keys), 200)}"
             )
         images_key, labels_key, test_images_key, test_labels_key = used
-        images, labels = _part(archive, path, images_key, labels_key)
+        images, labels = _part(file, path, images_key, labels_key)
         given = None
         with _naming("classes", path):
-            given = _member(archive, "classes") if "classes" in keys else None
+            given = file.read("classes") if "classes" in file.keys else None
         with _naming(labels_key if given is None else "classes", path):
             names = _names(given, labels)
-        if test_images_key not in keys:
+        if test_images_key not in file.keys:
             return ImageData(images, labels, names), None
-        test_images, test_labels = _part(archive, path, test_images_key, test_labels_key)
+        test_images, test_labels = _part(file, path, test_images_key, test_labels_key)
         with _naming(test_images_key, path):
             if test_images.shape[1:] != images.shape[1:] or test_images.dtype != images.dtype:
                 raise ValueError(
@@ -204,7 +140,7 @@ def _read(path: Path) -> tuple[ImageData, ImageData | None]:
 
 
 def npz(seed: int, *, train: int | None, clean: int, data_dir: str | Path | None = None) -> Splits:
-    """Stratified parts of the arrays in a file.
+    """Load stratified parts of the arrays in a file.
 
     Args:
         seed: decides which image goes where.
@@ -213,9 +149,9 @@ def npz(seed: int, *, train: int | None, clean: int, data_dir: str | Path | None
         data_dir: the file.
 
     Raises:
-        ValueError: no file given, or none there; a damaged file, one that declares more than it
-            holds or more than fits in memory; arrays that are no images or labels; more images
-            asked for than there are.
+        ValueError: ``data_dir`` is ``None``; a damaged file, one that declares more than it holds
+            or more than 4 GiB; arrays that are not images or labels; more images requested than
+            there are.
         OSError: a file that cannot be opened.
     """
     if data_dir is None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A user's own clean samples: every image of a folder or of a .npz file, none put aside.
+"""A user's own clean samples: all images of a folder or of a .npz file, without a test part.
 
-The readers are those of the data sets ``folder`` and ``npz``. What class a label stands for is
-decided by the model: by the order of the folders' names, or by a list of the model's classes.
+The readers are those of the data sets ``folder`` and ``npz``. Labels follow the order of the
+folders' names, or a list of the model's classes.
 """
 
 import hashlib
@@ -15,45 +15,46 @@ from d3fast.data.base import ImageData
 from d3fast.data.folders import folder
 from d3fast.data.npz_file import npz
 from d3fast.io.files import atomic_write
-from d3fast.io.places import read_lines
+from d3fast.io.paths import read_lines
 from d3fast.io.untrusted import printable
 
 _MAX_LIST = 2**22  # bytes of a list of class names
 
 
 def _renamed(data: ImageData, names: Path) -> ImageData:
-    """The same images, their labels positions in a list of names."""
+    """Return the same images with labels that count in a file of class names."""
     classes = tuple(line.strip() for line in read_lines(names, _MAX_LIST))
     if len(set(classes)) < len(classes):
         raise ValueError(f"{printable(names)} names a class twice")
-    unknown = [name for name in data.classes if name not in classes]
+    unknown = sorted(set(data.classes) - set(classes))
     if unknown:
         raise ValueError(
             f"{printable(names)} must name every class of the samples, it lacks "
             f"'{printable(unknown[0], 80)}'"
         )
-    places = torch.tensor([classes.index(name) for name in data.classes])
-    return ImageData(data.images, places[data.labels], classes)
+    positions = {name: position for position, name in enumerate(classes)}
+    labels = torch.tensor([positions[name] for name in data.classes])
+    return ImageData(data.images, labels[data.labels], classes)
 
 
 def clean_samples(
     path: str | Path, *, size: int | None = None, classes: str | Path | None = None
 ) -> ImageData:
-    """All images of a folder with one folder per class, or of a .npz file.
+    """Load all images of a folder with one folder per class, or of a .npz file.
 
     Args:
         path: the folder or the file; see ``d3fast.data.folders`` and ``d3fast.data.npz_file``.
-        size: height and width to stretch a folder's images to; their own if ``None``.
+        size: height and width to resize a folder's images to; their own if ``None``.
         classes: a text file with the names of the model's classes, one per line, in the order of
-            its outputs, for models whose order is another one or which know more classes than
-            there are samples of. Without it, classes are numbered in the order of their names.
+            the model's outputs. It is needed for a model with another order or with more classes
+            than the samples have. Without it, classes are numbered in the order of their names.
 
     Returns:
         The images, (N, C, H, W), on the CPU.
 
     Raises:
-        ValueError: nothing there; what the two readers refuse; a size for a .npz file; a class
-            that the list lacks, or one that it names twice.
+        ValueError: a missing path; samples that the readers refuse; a size for a .npz file; a
+            class that the list lacks or names twice.
         OSError: a file that cannot be opened.
 
     Example:
@@ -85,7 +86,7 @@ def clean_samples(
 
 
 def save_samples(data: ImageData, path: str | Path) -> None:
-    """Write samples as a .npz file that ``clean_samples`` reads, whole or not at all.
+    """Write samples atomically as a .npz file that ``clean_samples`` reads.
 
     Raises:
         ValueError: the folder does not exist.
@@ -96,7 +97,7 @@ def save_samples(data: ImageData, path: str | Path) -> None:
 
 
 def fingerprint(data: ImageData) -> str:
-    """A hash of images and labels: whether two runs had the same samples.
+    """Return the SHA-256 of images and labels, which tells whether two runs used the same samples.
 
     Example:
         >>> data = ImageData(torch.zeros(1, 1, 2, 2), torch.zeros(1, dtype=torch.long), ("a",))

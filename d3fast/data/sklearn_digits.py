@@ -17,8 +17,8 @@ TEST = 360
 
 
 def all_digits() -> ImageData:
-    """All 1,797 images; counts 0..16 are stretched to 0..255."""
-    from sklearn.datasets import load_digits  # slow to import, and needed for this alone
+    """Return all 1,797 images, their counts of 0 to 16 scaled to 0..255."""
+    from sklearn.datasets import load_digits  # slow to import, needed here only
 
     raw = load_digits()
     counts = torch.from_numpy(raw.images).unsqueeze(1)
@@ -29,16 +29,16 @@ def all_digits() -> ImageData:
 def digits(
     seed: int, *, train: int | None, clean: int, data_dir: str | Path | None = None
 ) -> Splits:
-    """Stratified parts: 360 test images, ``clean`` for the defender, ``train`` of the rest.
+    """Load stratified parts: 360 test images, ``clean`` for the defender, ``train`` of the rest.
 
     Args:
         seed: decides which image goes where.
         train: number of training images; all that are left if ``None``.
         clean: number of the defender's images.
-        data_dir: not used, the data is part of scikit-learn.
+        data_dir: unused, the data is part of scikit-learn.
 
     Raises:
-        ValueError: more images asked for than there are.
+        ValueError: more images requested than there are.
     """
     data = all_digits()
     parts = draw_parts(data.labels, seed, "digits split", train=train, clean=clean, test=TEST)

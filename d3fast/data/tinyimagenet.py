@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tiny ImageNet (Stanford CS231n 2015): 110,000 64x64 photographs, 200 classes of ImageNet.
 
-Read from the folder ``tiny-imagenet-200`` where the user has it; nothing is downloaded. Grey
-photographs among them become colour ones. The labels of the official test images were never
-published: the official validation images are the test set here, and train and clean parts are
-drawn from the official training images by seed.
+Read from the user's folder ``tiny-imagenet-200``; nothing is downloaded. Grey photographs are
+converted to colour. The labels of the official test images were never published: the official
+validation images are the test set here, and train and clean parts are drawn from the official
+training images by seed.
 """
 
 import re
 from pathlib import Path
 
 from d3fast.data.base import Splits
-from d3fast.data.pictures import Picture, split_pictures
-from d3fast.io.places import (
-    cache_dir,
+from d3fast.data.image_files import ImageFile, split_images
+from d3fast.data.locations import cache_dir
+from d3fast.io.paths import (
     check_inside,
     check_plain_name,
     checked_file,
@@ -31,15 +31,15 @@ _MAX_CLASSES = 1000
 
 
 def _find(data_dir: str | Path | None) -> Path:
-    place = Path(data_dir) if data_dir is not None else cache_dir("tiny-imagenet")
-    for root in (place, place / FOLDER):
+    base = Path(data_dir) if data_dir is not None else cache_dir("tiny-imagenet")
+    for root in (base, base / FOLDER):
         if (root / "wnids.txt").is_file():
             return root
-    raise ValueError(f"Tiny ImageNet's wnids.txt is not in {printable(place)}; {HOW_TO_GET_IT}")
+    raise ValueError(f"Tiny ImageNet's wnids.txt is not in {printable(base)}; {HOW_TO_GET_IT}")
 
 
 def _wnids(root: Path) -> list[str]:
-    """WordNet's numbers of the classes, in the order of the file."""
+    """Return the WordNet ids of the classes, in the order of the file."""
     path = checked_file(root / "wnids.txt", root)
     wnids = [line.strip() for line in read_lines(path)]
     for wnid in wnids:
@@ -51,7 +51,7 @@ def _wnids(root: Path) -> list[str]:
 
 
 def _names(root: Path, wnids: list[str]) -> tuple[str, ...]:
-    """The first name of every class in words.txt; its number where there is none."""
+    """Return the first name of every class in words.txt, or its id where it has none."""
     path = root / "words.txt"
     check_inside(path, root)
     lines = read_lines(path) if path.exists() else []
@@ -60,24 +60,24 @@ def _names(root: Path, wnids: list[str]) -> tuple[str, ...]:
     return tuple(name or wnid for name, wnid in zip(first, wnids, strict=True))
 
 
-def _train(root: Path, wnids: list[str]) -> list[Picture]:
-    pictures = []
+def _train(root: Path, wnids: list[str]) -> list[ImageFile]:
+    files = []
     train = checked_folder(root / "train", root)
     for label, wnid in enumerate(wnids):
         folder = checked_folder(checked_folder(train / wnid, root) / "images", root)
-        files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-        if not files:
+        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        if not paths:
             raise ValueError(f"{printable(folder)} holds no images")
-        pictures += [Picture(checked_file(path, root), label) for path in files]
-    return pictures
+        files += [ImageFile(checked_file(path, root), label) for path in paths]
+    return files
 
 
-def _validation(root: Path, wnids: list[str]) -> list[Picture]:
+def _validation(root: Path, wnids: list[str]) -> list[ImageFile]:
     folder = checked_folder(root / "val", root)
     images = checked_folder(folder / "images", root)
     table = checked_file(folder / "val_annotations.txt", root)
     labels = {wnid: label for label, wnid in enumerate(wnids)}
-    pictures = []
+    files = []
     for number, line in enumerate(read_lines(table), start=1):
         name, wnid, *_ = [*line.split("\t"), "", ""]
         if wnid not in labels:
@@ -86,10 +86,10 @@ def _validation(root: Path, wnids: list[str]) -> list[Picture]:
                 f"{line!r:.80}"
             )
         path = checked_file(images / check_plain_name(name, table), root)
-        pictures.append(Picture(path, labels[wnid]))
-    if not pictures:
+        files.append(ImageFile(path, labels[wnid]))
+    if not files:
         raise ValueError(f"{printable(table)} lists no images")
-    return pictures
+    return files
 
 
 def tiny_imagenet(
@@ -100,7 +100,7 @@ def tiny_imagenet(
     data_dir: str | Path | None = None,
     size: int | None = None,
 ) -> Splits:
-    """Stratified parts of the official training images, and the official validation images.
+    """Load stratified parts of the training images, and the official validation images.
 
     Only the images that were drawn are read.
 
@@ -110,18 +110,18 @@ def tiny_imagenet(
         clean: number of the defender's images.
         data_dir: the folder ``tiny-imagenet-200``, or the one that holds it;
             ``${XDG_CACHE_HOME:-~/.cache}/d3fast/tiny-imagenet`` if ``None``.
-        size: height and width to stretch the images to; their own 64 if ``None``.
+        size: height and width to resize the images to; their own 64 if ``None``.
 
     Raises:
-        ValueError: files missing or damaged (where it looked, how to get them); more images
-            asked for than there are; a size below 1.
+        ValueError: missing or damaged files (with the folder and how to get them); more images
+            requested than there are; a size below 1.
         OSError: a file that cannot be opened.
     """
     if size is not None:
         check_integer("size", size, 1)
     root = _find(data_dir)
     wnids = _wnids(root)
-    return split_pictures(
+    return split_images(
         _train(root, wnids),
         _validation(root, wnids),
         _names(root, wnids),

@@ -8,6 +8,7 @@ file holds tensors, numbers and texts alone, and is read without unpickling.
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from d3fast.detox.config import D3Config
+from d3fast.io.entries import read_entries
 from d3fast.io.files import atomic_write
-from d3fast.io.stored import Stored
 from d3fast.io.torch_files import read_torch_file
 from d3fast.io.untrusted import error_text, open_regular, printable
 from d3fast.runtime.checks import check_number
@@ -113,12 +114,7 @@ class Journal:
         self.started = self.written = time.perf_counter()
         self.found: Mapping[str, Any] | None = None
         if checkpointing is not None and checkpointing.resume:
-            self.found = read_state(Path(checkpointing.path))
-            if self.found["run"] != self.run:
-                raise ValueError(
-                    f"{checkpointing.path} belongs to another repair: other weights, samples or "
-                    "options"
-                )
+            self.found = read_state(Path(checkpointing.path), self.run)
 
     def restore(self, phase: str, parts: Mapping[str, HasState], progress: Progress) -> None:
         """Take back what was written in this phase, if anything was.
@@ -171,36 +167,43 @@ class Journal:
             torch.save(state, temporary)
 
 
-def _with_tensors(held: Any) -> Any:
-    """The same with every tensor read."""
-    if isinstance(held, Stored):
-        return held.read()
-    if isinstance(held, dict):
-        return {key: _with_tensors(value) for key, value in held.items()}
-    if isinstance(held, list | tuple):
-        return type(held)(_with_tensors(value) for value in held)
-    return held
+def read_state(path: Path, run: str | None = None) -> Mapping[str, Any]:
+    """Read a file that ``Journal`` wrote.
 
+    Format, version and run are compared before any tensor is read.
 
-def read_state(path: Path) -> Mapping[str, Any]:
-    """Read what a ``Journal`` wrote.
+    Args:
+        path: the file.
+        run: the hash of the repair that the file must belong to; of any if ``None``.
 
     Raises:
-        ValueError: no such file, or a damaged one.
+        ValueError: a missing or damaged file, or one of another version or repair.
         OSError: a file that cannot be opened.
     """
     if not path.exists():
         raise ValueError(f"there is nothing to resume: {printable(path)} is missing")
     with open_regular(path) as file:
         try:
-            state = _with_tensors(read_torch_file(file))
-        except Exception as error:  # whatever bad bytes lead to
+            state = read_torch_file(file)
+        except Exception as error:  # parsers raise all kinds of exceptions on bad bytes
             raise ValueError(f"{printable(path)} is damaged: {error_text(error)}") from None
+        _check_state(state, path, run)
+        try:
+            read: Mapping[str, Any] = read_entries(state, os.fstat(file.fileno()).st_size)
+        except Exception as error:
+            raise ValueError(f"{printable(path)} is damaged: {error_text(error)}") from None
+    return read
+
+
+def _check_state(state: Any, path: Path, run: str | None) -> None:
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise ValueError(f"{printable(path)} is no state of a repair")
     if state.get("version") != _VERSION or any(key not in state for key in _KEYS):
         raise ValueError(f"{printable(path)} was written by another version of d3fast")
-    return state
+    if run is not None and state["run"] != run:
+        raise ValueError(
+            f"{printable(path)} belongs to another repair: other weights, samples or options"
+        )
 
 
 def weights_so_far(path: Path, model: nn.Module) -> int:

@@ -7,21 +7,14 @@ constraint = "none"      # TOML has no null
 """
 
 import difflib
-import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from d3fast.detox.config import PRESETS, D3Config
-from d3fast.io.places import read_bytes
+from d3fast.io.toml_file import read_toml
 from d3fast.runtime.checks import check_choice
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-_MAX_FILE = 2**20
 _NULL = "none"
 
 
@@ -62,16 +55,13 @@ def read_config(path: str | Path, preset: str | None = None) -> D3Config:
         (0.05, 'cosine')
     """
     path = Path(path)
-    try:
-        table = tomllib.loads(read_bytes(path, _MAX_FILE).decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is no TOML: {str(error) or 'nested too deeply'}") from None
+    table = read_toml(path)
     own = table.pop("preset", "auto")
     if not isinstance(own, str):
         raise ValueError(f"{path}: preset must be a name, got {own!r:.60}")
     chosen = own if preset is None else preset
-    check_choice("preset", chosen, PRESETS)
     try:
+        check_choice("preset", chosen, PRESETS)
         return replace(PRESETS[chosen](), **_values(table, path))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from None

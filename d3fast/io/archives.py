@@ -9,11 +9,20 @@ from typing import Any
 
 from d3fast.io.untrusted import error_text, open_regular, printable
 
-_PIECE = 2**20
+_CHUNK = 2**20
+_MAX_MEMBERS = 1000
+_MAX_EXTENDED = 2**16  # bytes of an extended header: long names, times, owners
+_EXTENDED = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 
 
-class _Limited:
-    """A file that ends with an error once ``limit`` bytes were read from it."""
+class _LimitedReader:
+    """A stream that raises once more than ``limit`` bytes were read from it."""
 
     def __init__(self, file: gzip.GzipFile, limit: int) -> None:
         self.file = file
@@ -27,28 +36,45 @@ class _Limited:
         return content
 
 
+class _Member(tarfile.TarInfo):
+    """A header block; tarfile reads an extended header into memory whatever its length."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
+        member = super().frombuf(buf, encoding, errors)
+        if member.type in _EXTENDED and member.size > _MAX_EXTENDED:
+            raise ValueError(f"a header has {member.size} bytes, more than {_MAX_EXTENDED}")
+        return member
+
+
 def read_tar_gz(path: Path, names: Collection[str], limit: int) -> dict[str, bytes]:
-    """Read members by the last part of their name.
+    """Read members of a .tar.gz archive by the last component of their names.
 
     Args:
         path: the archive.
-        names: which members; others are passed over.
-        limit: how many bytes the archive may have, unpacked.
+        names: the members to read; others are skipped.
+        limit: limit on the bytes of the archive, unpacked.
 
     Returns:
-        The content of those that are there, by name. The first of several with a name counts.
+        The content of the members found, by name. The first of several with one name counts.
 
     Raises:
-        ValueError: no archive, a damaged or too long one.
+        ValueError: not an archive, or one that is damaged, longer than ``limit``, or holds more
+            than 1,000 members or a header of more than 64 KiB.
         OSError: a file that cannot be opened.
     """
     found: dict[str, bytes] = {}
     with open_regular(path) as raw:
         try:
-            limited: Any = _Limited(gzip.GzipFile(fileobj=raw), limit)
-            # Read as a stream, through the limit: that bounds what headers may ask for too.
-            with tarfile.open(fileobj=limited, mode="r|") as archive:
-                for member in archive:
+            limited: Any = _LimitedReader(gzip.GzipFile(fileobj=raw), limit)
+            # Read as a stream, through the limit: it bounds what headers claim as well.
+            with tarfile.open(fileobj=limited, mode="r|", tarinfo=_Member) as opened:
+                archive: Any = opened  # its attributes below are public, but not typed
+                for count, member in enumerate(archive):
+                    archive.members = []  # tarfile would keep every member,
+                    archive.pax_headers.clear()  # and copy global headers to each
+                    if count >= _MAX_MEMBERS:
+                        raise ValueError(f"it holds more than {_MAX_MEMBERS} members")
                     name = member.name.rpartition("/")[2]
                     if name not in names or name in found or not member.isreg():
                         continue
@@ -57,10 +83,10 @@ def read_tar_gz(path: Path, names: Collection[str], limit: int) -> dict[str, byt
                     file = archive.extractfile(member)
                     assert file is not None  # regular files have content
                     found[name] = file.read()
-            while limited.read(_PIECE):  # to the checksum at the end
+            while limited.read(_CHUNK):  # to the checksum at the end
                 pass
-        except Exception as error:  # tarfile lets out whatever a bad header leads to
+        except Exception as error:  # tarfile raises all kinds of exceptions on a bad header
             raise ValueError(
-                f"{printable(path)} is no .tar.gz archive, or a damaged one: {error_text(error)}"
+                f"{printable(path)} is not a .tar.gz archive, or a damaged one: {error_text(error)}"
             ) from None
     return found

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fill a model with weights from a file that is not trusted.
+"""``load_weights``: fill a model with weights from an untrusted file.
 
-``d3fast.io.weight_files`` lists what the file holds. That is compared with the model, name by
-name, shape by shape, before a tensor is read; so no more is read than the model has room for.
-What was read is looked at before a single weight is overwritten.
+``d3fast.io.weight_files`` lists what the file holds. Names, shapes and dtypes are compared with the
+model before a tensor is read, so no more is read than the model has. All values are checked before
+the first weight is overwritten.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,13 +14,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from d3fast.io.stored import Other, Stored
+from d3fast.io.entries import OtherEntry, TensorEntry
 from d3fast.io.untrusted import error_text, printable
 from d3fast.io.weight_files import open_weights
 
-# What training scripts call the weights within a checkpoint, and what wrappers put before names.
+Entries = dict[str, TensorEntry]
+
+# Keys under which training scripts store the weights, and prefixes that wrappers add to names.
 _NESTED = ("state_dict", "model_state_dict", "model", "net")
 _PREFIXES = ("module.", "_orig_mod.")
+# A training checkpoint holds a few copies of the weights; a sparse file may claim terabytes.
+_MAX_COPIES = 100
+_MAX_REST = 2**28
 
 
 def _quoted(name: object) -> str:
@@ -33,8 +38,8 @@ def _listed(names: Iterable[str], most: int = 3) -> str:
     return ", ".join(map(_quoted, found[:most])) + more
 
 
-def _named_tensors(held: Any, path: Path) -> dict[str, Stored]:
-    """The weights themselves, out of what training scripts put around them."""
+def _named_tensors(held: Any, path: Path) -> Entries:
+    """Return the weights by name, without the dictionaries around them."""
     for _ in _NESTED:  # a file may nest them without end
         if not isinstance(held, Mapping):
             break
@@ -49,7 +54,7 @@ def _named_tensors(held: Any, path: Path) -> dict[str, Stored]:
         if not isinstance(name, str):
             key = printable(name, 40)
             raise ValueError(f"{shown} must hold weights by name, it has the key {key}")
-        if not isinstance(value, Stored):
+        if not isinstance(value, TensorEntry):
             raise ValueError(
                 f"{shown}: {_quoted(name)} must be a dense tensor, it is {_kind(value)}"
             )
@@ -57,13 +62,13 @@ def _named_tensors(held: Any, path: Path) -> dict[str, Stored]:
 
 
 def _kind(value: Any) -> str:
-    if isinstance(value, Other):
+    if isinstance(value, OtherEntry):
         return value.kind
-    return "a Tensor" if isinstance(value, Stored) else f"a {type(value).__name__}"
+    return "a Tensor" if isinstance(value, TensorEntry) else f"a {type(value).__name__}"
 
 
-def _without_prefix(given: dict[str, Stored], own: Mapping[str, Tensor]) -> dict[str, Stored]:
-    """Names without what ``DataParallel`` or ``torch.compile`` put before every one of them."""
+def _without_prefix(given: Entries, own: Mapping[str, Tensor]) -> Entries:
+    """Remove the prefixes that ``DataParallel`` or ``torch.compile`` add to every name."""
 
     def shared(names: Iterable[str]) -> str | None:
         listed = list(names)
@@ -81,25 +86,25 @@ def _same_memory(tensor: Tensor) -> tuple[Any, ...]:
     return (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
 
 
-def _as_stored(tensor: Tensor) -> Stored:
-    return Stored(tuple(tensor.shape), tensor.dtype, lambda: tensor)
+def _as_entry(tensor: Tensor) -> TensorEntry:
+    return TensorEntry(tuple(tensor.shape), tensor.dtype, lambda: tensor)
 
 
-def _complete(given: dict[str, Stored], own: Mapping[str, Tensor]) -> dict[str, Stored]:
-    """Add what a file may leave out: a tied weight's other names, and counts of batch norm."""
+def _complete(given: Entries, own: Mapping[str, Tensor]) -> Entries:
+    """Add what a file may omit: other names of a tied weight, counters of batch norm."""
     by_memory = {_same_memory(own[n]): n for n in own if n in given and own[n].data_ptr()}
     whole = dict(given)
     for name in own.keys() - given.keys():
         twin = by_memory.get(_same_memory(own[name]))
         if twin is not None:
             whole[name] = given[twin]
-        elif name.endswith("num_batches_tracked"):  # not there before torch 0.4.1
-            whole[name] = _as_stored(own[name])
+        elif name.endswith("num_batches_tracked"):  # absent before torch 0.4.1
+            whole[name] = _as_entry(own[name])
     return whole
 
 
 def _fits(given: torch.dtype, own: torch.dtype) -> bool:
-    """Whether every value of one dtype is one of the other, of the same kind of number."""
+    """Return whether ``own`` holds every value of ``given``, a dtype of the same kind."""
     if given == own:
         return True
     kinds = [(d.is_floating_point, d.is_complex, d == torch.bool) for d in (given, own)]
@@ -109,8 +114,8 @@ def _fits(given: torch.dtype, own: torch.dtype) -> bool:
         return False
 
 
-def _check(given: Mapping[str, Stored], own: Mapping[str, Tensor], path: Path) -> None:
-    """Compare what the file lists with the model; nothing is read."""
+def _check(given: Entries, own: Mapping[str, Tensor], path: Path) -> None:
+    """Raise ``ValueError`` unless names, shapes and dtypes fit the model; read nothing."""
     misfit = f"{printable(path)} does not fit the model:"
     lacks, extra = own.keys() - given.keys(), given.keys() - own.keys()
     if lacks or extra:
@@ -128,8 +133,8 @@ def _check(given: Mapping[str, Stored], own: Mapping[str, Tensor], path: Path) -
             raise ValueError(f"{misfit} {name!r} is {stored.dtype}, the model's {target.dtype}")
 
 
-def _read(given: Mapping[str, Stored], own: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Read the values, and refuse those that no model has."""
+def _read(given: Entries, own: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Read the values; raise ``ValueError`` on NaN, inf, or tied weights that differ."""
     twins: dict[tuple[Any, ...], str] = {}
     values: dict[str, Tensor] = {}
     for name, stored in given.items():
@@ -140,8 +145,8 @@ def _read(given: Mapping[str, Stored], own: Mapping[str, Tensor], path: Path) ->
                 f"{printable(path)} is damaged: {name!r} cannot be read: {error_text(error)}"
             ) from None
         if value.shape != stored.shape or value.dtype != stored.dtype:
-            raise ValueError(f"{printable(path)}: {name!r} is not what the file says it is")
-        if not bool(value.isfinite().all()):
+            raise ValueError(f"{printable(path)}: {name!r} differs from its description")
+        if not _is_finite(value):
             raise ValueError(f"{printable(path)}: {name!r} holds NaN or inf")
         target = own[name]
         twin = twins.setdefault(_same_memory(target), name) if target.data_ptr() else name
@@ -153,23 +158,41 @@ def _read(given: Mapping[str, Stored], own: Mapping[str, Tensor], path: Path) ->
     return values
 
 
+def _is_finite(value: Tensor) -> bool:
+    if value.dtype.is_floating_point and value.dtype.itemsize == 1:  # no isfinite for float8
+        value = value.float()
+    return bool(value.isfinite().all())
+
+
+def _check_size(path: Path, own: Mapping[str, Tensor]) -> None:
+    """Raise ``ValueError`` if a file is far larger than any checkpoint of the model."""
+    limit = _MAX_REST + _MAX_COPIES * sum(value.nbytes for value in own.values())
+    size = path.stat().st_size
+    if size > limit:
+        raise ValueError(
+            f"{printable(path)} does not fit the model: it has {size} bytes, more than {limit}"
+        )
+
+
 @torch.no_grad()
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Overwrite a model's weights and buffers by those of a file, all of them or none.
+    """Replace a model's weights and buffers by those of a file, all of them or none.
 
-    A ``.safetensors`` file, or one that ``torch.save`` wrote (``.pt``, ``.pth``, ``.bin``,
-    ``.ckpt``, ``.tar``). The weights may be under ``state_dict``, ``model_state_dict``, ``model``
-    or ``net`` and all have a prefix ``module.`` or ``_orig_mod.``. A narrower dtype of the same
-    kind is widened. No code from the file is run, and no more is read than the model has.
+    The file is a ``.safetensors`` file or one of ``torch.save`` (``.pt``, ``.pth``, ``.bin``,
+    ``.ckpt``, ``.tar``). The weights may be stored under ``state_dict``, ``model_state_dict``,
+    ``model`` or ``net``, and all names may have the prefix ``module.`` or ``_orig_mod.``. A
+    narrower dtype of the same kind is widened. No code of the file is run, and no more is read
+    than the model has.
 
     Args:
-        model: the model; stays where it is, in its dtypes.
+        model: the model; it keeps its device and dtypes.
         path: the file.
 
     Raises:
         ValueError: a damaged file; one that holds anything but tensors; names, shapes or dtypes
-            that do not fit; NaN or inf. The model is then as it was before.
-        OSError: the file is not there or cannot be read.
+            that do not fit; a file of more than 100 times the model's bytes; NaN or inf. The model
+            is unchanged.
+        OSError: the file is missing or cannot be read.
 
     Example:
         >>> import tempfile
@@ -189,6 +212,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         raise ValueError(f"{lazy[0]!r} has no shape yet: run the model on a batch first")
     own = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     with open_weights(path) as held:
+        _check_size(path, own)
         given = _complete(_without_prefix(_named_tensors(held, path), own), own)
         _check(given, own, path)
         values = _read(given, own, path)

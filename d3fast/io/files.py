@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are there whole or not at all, and what names their content."""
+"""Writing files atomically, and hashing them."""
 
 import hashlib
 import os
@@ -10,15 +10,15 @@ from pathlib import Path
 
 from d3fast.io.untrusted import open_regular
 
-_PIECE = 2**20
+_CHUNK = 2**20
 
 
-def folder(path: str | Path) -> Path:
-    """Make a folder, with those above it, unless it is there.
+def make_folder(path: str | Path) -> Path:
+    """Create a folder and its parents unless it exists, and return its path.
 
     Raises:
-        ValueError: something that is no folder is in the way.
-        OSError: the folder cannot be made.
+        ValueError: a file is in the way.
+        OSError: the folder cannot be created.
     """
     path = Path(path)
     try:
@@ -30,15 +30,15 @@ def folder(path: str | Path) -> Path:
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Write to a temporary neighbour inside a ``with`` block; it replaces ``path`` at the end.
+    """Write to a temporary file inside a ``with`` block; it replaces ``path`` at the end.
 
-    If the block raises (Ctrl-C included), ``path`` is as it was before and nothing is left over.
+    If the block raises (Ctrl-C included), ``path`` is unchanged and the temporary file is removed.
 
     Args:
         path: the file to write. Its folder must exist.
 
     Yields:
-        The path to write to.
+        The path of the temporary file, in the folder of ``path``.
 
     Raises:
         ValueError: the folder does not exist, or ``path`` is a folder or a device.
@@ -48,8 +48,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     if not path.parent.is_dir():
         raise ValueError(f"cannot write {path}: there is no folder {path.parent}")
     if path.exists() and not path.is_file():  # /dev/null would become a file, for everyone
-        what = "a folder" if path.is_dir() else "no regular file"
-        raise ValueError(f"cannot write {path}: it is {what}")
+        kind = "a folder" if path.is_dir() else "not a regular file"
+        raise ValueError(f"cannot write {path}: it is {kind}")
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
@@ -64,24 +64,24 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's content, 64 hexadecimal digits; as ``sha256sum`` prints it.
+    """Return the SHA-256 of a file's content as 64 hexadecimal digits, like ``sha256sum``.
 
     Args:
-        path: a regular file of any length; it is read piece by piece.
+        path: a regular file of any length; it is read in chunks of 1 MiB.
 
     Raises:
         ValueError: a pipe, a device or a socket.
-        OSError: a folder, or a file that is not there or cannot be read.
+        OSError: a folder, or a file that is missing or cannot be read.
 
     Example:
-        >>> with tempfile.TemporaryDirectory() as place:
-        ...     file = Path(place, "abc")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder, "abc")
         ...     _ = file.write_bytes(b"abc")
         ...     sha256(file)[:16]
         'ba7816bf8f01cfea'
     """
     digest = hashlib.sha256()
     with open_regular(path) as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
     return digest.hexdigest()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The IDX format of MNIST and its relatives, read with suspicion.
+"""The IDX format of MNIST and its relatives.
 
 Header, big-endian: two zero bytes, a type code (0x08: uint8), the number of dimensions, then one
 32-bit size per dimension; then the data, C order. Files may be gzipped.
@@ -18,7 +18,7 @@ from torch import Tensor
 from d3fast.io.untrusted import error_text, open_regular, printable
 
 _MAX_BYTES = 2**30  # no IDX data set in use comes near; a forged header must not exhaust memory
-_PIECE = 2**20
+_CHUNK = 2**20
 
 
 def read_idx(path: Path) -> Tensor:
@@ -52,7 +52,7 @@ def _read(file: BinaryIO | gzip.GzipFile, name: str) -> Tensor:
     head = file.read(4)
     if len(head) < 4 or head[:3] != b"\x00\x00\x08" or not 1 <= head[3] <= 4:
         raise ValueError(
-            f"{name} is no IDX file of uint8: it starts with {head.hex() or 'nothing'}"
+            f"{name} is not an IDX file of uint8: it starts with {head.hex() or 'nothing'}"
         )
     sizes = file.read(4 * head[3])
     if len(sizes) < 4 * head[3]:
@@ -62,8 +62,8 @@ def _read(file: BinaryIO | gzip.GzipFile, name: str) -> Tensor:
     if expected > _MAX_BYTES:
         raise ValueError(f"{name} claims {expected} bytes of data, more than {_MAX_BYTES}")
     data = bytearray()  # grows with what is there, not with what the header claims
-    while len(data) <= expected and (piece := file.read(min(_PIECE, expected + 1 - len(data)))):
-        data += piece
+    while len(data) <= expected and (chunk := file.read(min(_CHUNK, expected + 1 - len(data)))):
+        data += chunk
     if len(data) != expected:
         found = "more" if len(data) > expected else len(data)
         raise ValueError(

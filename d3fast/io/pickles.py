@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pickles of plain data, read without unpickling.
+"""A reader of pickles that never unpickles.
 
-A pickle is a program for a small stack machine, and some of its instructions call functions that
-it names itself. Here the instructions that build plain data are followed; what a pickle names is
-never looked up or imported, and a call goes to a function of the reader's own, which knows a few
-names by heart and refuses all others. ``torch.save`` and the python version of CIFAR store their
-data so.
+A pickle is a program for a stack machine, and some of its instructions call functions that the
+pickle names. This reader follows the instructions that build plain data. A name is never looked up
+or imported; a call goes to a handler of the caller, which knows a few names and refuses all others.
+Used for files of ``torch.save`` and for the Python version of CIFAR.
 """
 
 import pickletools
@@ -38,7 +37,7 @@ _LONG_NAME = 500
 
 
 class AsksForCode(ValueError):
-    """A pickle that names something other than plain data; ``args[0]`` is the name."""
+    """Raised on a pickle that names something other than plain data; ``args[0]`` is the name."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,9 @@ class Name:
 
 
 class _OtherKey:
-    """Stands for a key that is neither text nor a number.
+    """Placeholder of a key that is neither text nor a number.
 
-    Hash and text of nested tuples, which a pickle may build, take time without bound.
+    Hashing or printing nested tuples, which a pickle may build, takes unbounded time.
     """
 
     def __repr__(self) -> str:
@@ -59,38 +58,38 @@ class _OtherKey:
 
 
 def plain_key(key: Any) -> Any:
-    """A key that is quick to hash and to print."""
+    """Return the key itself if it is text or a number, else a placeholder."""
     return key if key is None or isinstance(key, str | bytes | int | float) else _OtherKey()
 
 
-def _nothing_is_persistent(identity: Any) -> Any:
+def _refuse_persistent(identity: Any) -> Any:
     raise ValueError("it refers to things outside itself")
 
 
 @dataclass(frozen=True)
-class Reader:
-    """What becomes of the instructions that are more than plain data.
+class Handlers:
+    """Handlers of the instructions that are more than plain data.
 
     Attributes:
-        call: gets the name of a function or class and a tuple of arguments.
-        set_state: gets an object and the state it is to be given.
-        find: gets a name when it is met.
-        persistent: gets the identity of something that is stored outside the pickle.
-        text: turns a string of Python 2, decoded as Latin-1, into what it is meant to be.
+        call: receives the name of a function or class and a tuple of arguments.
+        set_state: receives an object and the state to give it.
+        find: receives a name that the pickle refers to.
+        persistent: receives the identifier of an object stored outside the pickle.
+        text: converts a string of Python 2, decoded as Latin-1.
     """
 
     call: Callable[[str, tuple[Any, ...]], Any]
     set_state: Callable[[Any, Any], None]
     find: Callable[[str], Any] = Name
-    persistent: Callable[[Any], Any] = _nothing_is_persistent
+    persistent: Callable[[Any], Any] = _refuse_persistent
     text: Callable[[str], Any] = str
 
 
 class _Machine:
-    """The stack machine, less everything that could do harm."""
+    """The stack machine without the instructions that could do harm."""
 
-    def __init__(self, reader: Reader) -> None:
-        self.reader = reader
+    def __init__(self, handlers: Handlers) -> None:
+        self.handlers = handlers
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
@@ -98,7 +97,7 @@ class _Machine:
         if name in _PUSH:
             self.stack.append(argument)
         elif name in _STRINGS:
-            self.stack.append(self.reader.text(argument))
+            self.stack.append(self.handlers.text(argument))
         elif name in _CONSTANTS:
             self.stack.append(_CONSTANTS[name])
         elif name in _TUPLES:
@@ -145,21 +144,21 @@ class _Machine:
             self.stack.append(self._call(*self._pop(2)))
         elif name == "BUILD":
             (state,) = self._pop(1)
-            self.reader.set_state(self.stack[-1], state)
+            self.handlers.set_state(self.stack[-1], state)
         elif name == "BINPERSID":
-            self.stack.append(self.reader.persistent(self._pop(1)[0]))
+            self.stack.append(self.handlers.persistent(self._pop(1)[0]))
         else:
-            raise ValueError(f"its instruction {name} is not one of plain data")
+            raise ValueError(f"its instruction {name} does not build plain data")
 
     def _find(self, *parts: str) -> Any:
-        if sum(map(len, parts)) > _LONG_NAME:  # each time it is met it would be copied
+        if sum(map(len, parts)) > _LONG_NAME:  # it is copied at each reference
             raise ValueError("it names something by a name that is too long")
-        return self.reader.find(" ".join(parts))
+        return self.handlers.find(" ".join(parts))
 
     def _call(self, function: Any, arguments: Any) -> Any:
         if not isinstance(function, Name) or not isinstance(arguments, tuple):
             raise ValueError("it calls something that is no function")
-        return self.reader.call(function.name, arguments)
+        return self.handlers.call(function.name, arguments)
 
     def _pop(self, count: int) -> list[Any]:
         start = len(self.stack) - count
@@ -181,29 +180,31 @@ class _Machine:
         return self.stack[-1]
 
 
-def read_pickle(content: bytes | BinaryIO, reader: Reader, limit: int = MAX_INSTRUCTIONS) -> Any:
-    """What a pickle holds.
+def read_pickle(
+    content: bytes | BinaryIO, handlers: Handlers, limit: int = MAX_INSTRUCTIONS
+) -> Any:
+    """Return the object that a pickle builds.
 
     Args:
-        content: the pickle; a file is left at what follows it.
-        reader: see there.
-        limit: how many instructions it may have.
+        content: the pickle; a file is left at the byte after it.
+        handlers: see ``Handlers``.
+        limit: limit on the number of instructions.
 
     Returns:
-        Its lists, tuples, dictionaries, numbers and text, and what ``reader`` made of the rest.
-        They may contain themselves.
+        Lists, tuples, dictionaries, numbers and text, and the handlers' results for the rest.
+        Containers may contain themselves.
 
     Raises:
-        AsksForCode: if ``reader`` does, on a name or a call.
-        ValueError: a damaged pickle, an instruction that is not one of plain data, more than
-            ``limit`` of them.
+        AsksForCode: raised by a handler on a name or a call.
+        ValueError: a damaged pickle, an instruction that does not build plain data, more
+            than ``limit`` instructions.
 
     Example:
         >>> import pickle
-        >>> read_pickle(pickle.dumps([1, {"a": (2.5, None)}]), Reader(print, print))
+        >>> read_pickle(pickle.dumps([1, {"a": (2.5, None)}]), Handlers(print, print))
         [1, {'a': (2.5, None)}]
     """
-    machine = _Machine(reader)
+    machine = _Machine(handlers)
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
             if count >= limit:
@@ -212,6 +213,6 @@ def read_pickle(content: bytes | BinaryIO, reader: Reader, limit: int = MAX_INST
         (result,) = machine.stack
     except (AsksForCode, ValueError):
         raise
-    except Exception as error:  # whatever instructions out of place lead to
+    except Exception as error:  # instructions out of place raise all kinds
         raise ValueError(f"it is a damaged pickle: {error_text(error)}") from None
     return result

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``torch.save`` wrote, read without unpickling and without ``torch.load``.
+"""A reader for files of ``torch.save`` that neither unpickles nor calls ``torch.load``.
 
-Both formats hold a pickle that says how tensors lie in storages, and the storages' bytes: a zip
-archive with ``data.pkl`` and ``data/0``, ``data/1`` and so on, none packed; or, before torch
-1.6, pickles one behind the other and the storages after them. The pickle is followed by
-``d3fast.io.pickles``; nothing it names is looked up, imported or called. A tensor's bytes are read
-when somebody who knows how large it may be asks for them, so optimizer state costs nothing.
+Both formats hold a pickle that describes how tensors lie in storages, and the bytes of the
+storages: a zip archive with ``data.pkl``, ``data/0``, ``data/1`` and so on, none compressed; or,
+before torch 1.6, several pickles followed by the storages. ``d3fast.io.pickles`` follows the
+pickle; nothing that it names is looked up, imported or called. The bytes of a tensor are read when
+the caller, who knows how large it may be, asks for them; so optimizer state costs nothing.
 
 ``torch.load(weights_only=True)`` ran code from files up to torch 2.5 (CVE-2025-32434), corrupted
-memory up to 2.9 (CVE-2026-24747), and builds every tensor before one of them can be looked at.
+memory up to 2.9 (CVE-2026-24747), and builds all tensors before the first can be checked.
 """
 
 import io
@@ -22,8 +22,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from d3fast.io.pickles import AsksForCode, Name, Reader, plain_key, read_pickle
-from d3fast.io.stored import Other, Stored
+from d3fast.io.entries import OtherEntry, TensorEntry
+from d3fast.io.pickles import AsksForCode, Handlers, Name, plain_key, read_pickle
 from d3fast.io.untrusted import printable, zip_members
 
 _MAX_PICKLE = 2**26
@@ -59,7 +59,7 @@ _TENSORS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3")
 _PARAMETERS = ("_rebuild_parameter", "_rebuild_parameter_with_state")
 _PLAIN_TYPES = ("torch Tensor", "torch._tensor Tensor", "torch.nn.parameter Parameter")
 _SUBCLASS = ("torch._tensor _rebuild_from_type_v2", "torch._tensor _rebuild_from_type")
-# What else is harmless beside weights, and what it is called where a weight should be.
+# Calls that are harmless beside weights, and the name of their result in errors.
 _OTHERS = {
     "torch._utils _rebuild_sparse_tensor": "a sparse tensor",
     "torch._utils _rebuild_qtensor": "a quantised tensor",
@@ -81,7 +81,7 @@ _OTHERS = {
 
 @dataclass(frozen=True)
 class _Storage:
-    """Bytes in the file that tensors lie in."""
+    """A storage of the file, and where a view of it starts."""
 
     key: str
     dtype: torch.dtype
@@ -108,23 +108,23 @@ def _find(name: str) -> Any:
 
 def _sizes(given: Any) -> tuple[int, ...]:
     if len(given) > 64 or not all(type(n) is int and 0 <= n < 2**63 for n in given):
-        raise ValueError("a tensor has sizes or strides that none can have")
+        raise ValueError("a tensor has impossible sizes or strides")
     return tuple(given)
 
 
 def _key(given: Any) -> str:
-    if not isinstance(given, str | int):  # the text of nested tuples may have no end
-        raise ValueError("a storage has a key that is no text")
+    if not isinstance(given, str | int):  # nested tuples may have an endless text
+        raise ValueError("a storage has a key that is not text")
     return str(given)
 
 
 def _dict(arguments: tuple[Any, ...]) -> dict[Any, Any]:
-    """What ``OrderedDict`` and ``Counter`` make of a dictionary or a list of pairs."""
+    """Build what ``OrderedDict`` and ``Counter`` would: a dictionary."""
     given = arguments[0] if arguments else {}
     if isinstance(given, dict):
         return given
     made = {plain_key(key): value for key, value in given}
-    given.clear()  # or a list that is handed over a million times would be copied as often
+    given.clear()  # a list that is referred to a million times would be copied as often
     return made
 
 
@@ -134,23 +134,25 @@ class _Contents:
 
     Attributes:
         read: reads bytes of a storage, given its key, the first byte and their number.
-        storages: bytes per element of those that the pickle names, by key.
+        storages: bytes per element of the storages that the pickle names, by key.
+        entries: tensors so far; equal views of a storage, such as tied weights, share one.
     """
 
     read: Callable[[str, int, int], bytearray]
     storages: dict[str, int] = field(default_factory=dict)
+    entries: dict[Any, TensorEntry] = field(default_factory=dict)
 
-    def reader(self) -> Reader:
-        return Reader(self.call, _keep, _find, self.persistent, _utf8)
+    def handlers(self) -> Handlers:
+        return Handlers(self.call, _ignore_state, _find, self.persistent, _utf8)
 
     def persistent(self, identity: Any) -> Any:
         kind, storage, key, _, _, *view = identity
         if kind not in ("storage", b"storage") or not isinstance(storage, Name):
-            raise ValueError("it refers to something that is no storage")
+            raise ValueError("it refers to an object that is not a storage")
         name = storage.name.partition(" ")[2]
         if name in _QUANTISED:
             self.storages[_key(key)] = {"QInt32Storage": 4}.get(name, 1)
-            return Other("a quantised storage")
+            return OtherEntry("a quantised storage")
         dtype = _STORAGES[name]
         self.storages[_key(key)] = dtype.itemsize
         (start,) = _sizes((view[0][1],) if view and view[0] is not None else (0,))
@@ -171,25 +173,28 @@ class _Contents:
             plain = isinstance(kind, Name) and kind.name in _PLAIN_TYPES
             if plain and isinstance(function, Name) and isinstance(inner, tuple):
                 return self.call(function.name, inner)
-            return Other("a tensor of another class")
-        return Other(_OTHERS.get(name, f"a {printable(attribute, 40)}"))
+            return OtherEntry("a tensor of another class")
+        return OtherEntry(_OTHERS.get(name, f"a {printable(attribute, 40)}"))
 
     def _tensor(
         self, name: str, storage: Any, offset: Any, size: Any, stride: Any, *rest: Any
-    ) -> Stored | Other:
+    ) -> TensorEntry | OtherEntry:
         if not isinstance(storage, _Storage):
-            return Other("a tensor of an odd storage")
+            return OtherEntry("a tensor of an odd storage")
         dtype = storage.dtype
         if name == "_rebuild_tensor_v3":
             dtype, rest = rest[2], (*rest[:2], *rest[3:])
         if not isinstance(dtype, torch.dtype) or any(rest[2:]):
-            return Other("a negated or conjugated tensor")
+            return OtherEntry("a negated or conjugated tensor")
         shape, strides = _sizes(size), _sizes(stride)
         (start,) = _sizes((offset,))
         if len(shape) != len(strides):
-            raise ValueError("a tensor has sizes or strides that none can have")
+            raise ValueError("a tensor has impossible sizes or strides")
         start += storage.start
-        return Stored(shape, dtype, lambda: self._values(storage.key, start, shape, strides, dtype))
+        view = storage.key, start, shape, strides, dtype
+        if view not in self.entries:
+            self.entries[view] = TensorEntry(shape, dtype, lambda: self._values(*view))
+        return self.entries[view]
 
     def _values(
         self,
@@ -206,17 +211,17 @@ class _Contents:
         if extent > 4 * count + 2**16:  # a view of few numbers must not read gigabytes
             raise ValueError(f"its {count} numbers are spread over {extent}")
         content = self.read(key, start * dtype.itemsize, extent * dtype.itemsize)
-        if dtype == torch.bool:  # other bytes than 0 and 1 are no bools
+        if dtype == torch.bool:  # bytes other than 0 and 1 are not bools
             flat = torch.frombuffer(content, dtype=torch.uint8) != 0
         else:
             flat = torch.frombuffer(content, dtype=dtype)
         return flat.as_strided(shape, strides)
 
 
-def _keep(item: Any, state: Any) -> None:
-    """What a pickle wants to add to an object: attributes of a dictionary or parameter."""
-    if not isinstance(item, dict | Stored | Other):
-        raise ValueError("it sets the state of something that has none")
+def _ignore_state(item: Any, state: Any) -> None:
+    """Ignore the attributes that a pickle sets on a dictionary or a parameter."""
+    if not isinstance(item, dict | TensorEntry | OtherEntry):
+        raise ValueError("it sets the state of an object without state")
 
 
 def _utf8(text: str) -> str:
@@ -232,9 +237,9 @@ def _read_at(file: BinaryIO, position: int, count: int) -> bytearray:
 
 
 def _start(file: BinaryIO, info: zipfile.ZipInfo) -> int:
-    """Where a stored member's bytes begin: after a header of its own."""
+    """Return the position of a stored member's bytes, which follow a header of its own."""
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-        raise ValueError(f"its record '{printable(info.filename, 80)}' is packed or encrypted")
+        raise ValueError(f"its record '{printable(info.filename, 80)}' is compressed or encrypted")
     head = _read_at(file, info.header_offset, 30)
     start = info.header_offset + 30 + sum(struct.unpack("<HH", head[26:30]))
     length = file.seek(0, 2)
@@ -274,64 +279,65 @@ def _from_zip(file: BinaryIO) -> Any:
     if main.file_size > _MAX_PICKLE:
         raise ValueError(f"its record data.pkl claims {main.file_size} bytes")
     content = _read_at(file, _start(file, main), main.file_size)
-    return read_pickle(bytes(content), _Contents(read).reader())
+    return read_pickle(bytes(content), _Contents(read).handlers())
 
 
-def _places(
+def _storage_positions(
     file: BinaryIO, position: int, keys: Any, itemsizes: Mapping[str, int]
 ) -> dict[str, tuple[int, int]]:
-    """Position and length of the storages behind a legacy file's pickles."""
-    places, end = {}, file.seek(0, 2)
+    """Return position and length of the storages behind a legacy file's pickles."""
+    positions, end = {}, file.seek(0, 2)
     for key in map(_key, keys):
         (count,) = struct.unpack("<q", _read_at(file, position, 8))
         length = count * itemsizes[key]
         if count < 0 or position + 8 + length > end:
             raise ValueError(f"a storage claims {length} bytes of {end} in the file")
-        places[key] = (position + 8, length)
+        positions[key] = (position + 8, length)
         position += 8 + length
-    return places
+    return positions
 
 
 def _from_pickles(file: BinaryIO) -> Any:
     head = io.BytesIO(file.read(_MAX_PICKLE))
-    places: dict[str, tuple[int, int]] = {}
+    positions: dict[str, tuple[int, int]] = {}
 
     def read(key: str, first: int, count: int) -> bytearray:
-        position, length = places[key]
+        position, length = positions[key]
         if first + count > length:
             raise ValueError(f"it needs {first + count} bytes of a storage of {length}")
         return _read_at(file, position + first, count)
 
     contents = _Contents(read)
-    reader = contents.reader()
-    if read_pickle(head, reader, _FEW) != _MAGIC:
-        raise ValueError("it is a pickle, and none of torch.save")
-    protocol, system = (read_pickle(head, reader, _FEW) for _ in range(2))
+    handlers = contents.handlers()
+    if read_pickle(head, handlers, _FEW) != _MAGIC:
+        raise ValueError("it is a pickle that torch.save did not write")
+    protocol, system = (read_pickle(head, handlers, _FEW) for _ in range(2))
     if protocol != _PROTOCOL or not isinstance(system, dict) or not system.get("little_endian"):
         raise ValueError("it is of an unknown version of torch.save, or big-endian")
-    held, keys = (read_pickle(head, reader) for _ in range(2))
-    places.update(_places(file, head.tell(), keys, contents.storages))
+    held, keys = (read_pickle(head, handlers) for _ in range(2))
+    positions.update(_storage_positions(file, head.tell(), keys, contents.storages))
     return held
 
 
 def read_torch_file(file: BinaryIO) -> Any:
-    """What was handed to ``torch.save``, its tensors not read yet.
+    """Return the object that was saved, with its tensors not read yet.
 
     Args:
-        file: open as long as tensors are to be read from it.
+        file: must stay open as long as tensors are read from it.
 
     Returns:
-        Dictionaries, lists, numbers and text; ``Stored`` in place of each dense tensor, ``Other``
-        in place of whatever else torch would load from such a file.
+        Dictionaries, lists, numbers and text; a ``TensorEntry`` for each dense tensor, an
+        ``OtherEntry`` for each other object that torch would load from such a file.
 
     Raises:
-        AsksForCode: it names something else than tensors and plain data.
-        ValueError: a damaged file, one that is packed or claims more than there is, TorchScript.
+        AsksForCode: the file names something other than tensors and plain data.
+        ValueError: a damaged file, one that is compressed or claims more than it holds,
+            TorchScript.
     """
     start = file.read(8)
     file.seek(0)
     if start.startswith(b"PK"):
         return _from_zip(file)
     if not start.startswith(b"\x80"):
-        raise ValueError(f"it starts with '{start.hex()}', as nothing does that torch.save wrote")
+        raise ValueError(f"it starts with '{start.hex()}', unlike a file of torch.save")
     return _from_pickles(file)

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from d3fast.io.files import folder as make_folder
+from d3fast.io.files import make_folder
 from d3fast.results.jobs import CachedJob, Job, cache_folder, finished_row, key_of
 from d3fast.runtime.progress import progress_bar
 

@@ -33,9 +33,12 @@ def test_saving_into_a_folder_that_does_not_exist_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("metadata", "error_text"),
     [
-        (None, r"a\.safetensors is no saved attack"),
-        ({**GOOD, "format": "pt"}, "is no saved attack"),
-        ({**GOOD, "format": "d3fast.attack/2"}, r"is no saved attack \(format d3fast\.attack/1\)"),
+        (None, r"a\.safetensors is not a saved attack"),
+        ({**GOOD, "format": "pt"}, "is not a saved attack"),
+        (
+            {**GOOD, "format": "d3fast.attack/2"},
+            r"not a saved attack \(format d3fast\.attack/1\)",
+        ),
         ({**GOOD, "attack": "other"}, r"attack must be one of 'badnets', .*, got 'other'"),
         ({"format": GOOD["format"]}, "is a damaged saved attack: 'options'"),
         ({k: GOOD[k] for k in ("format", "options")}, "is a damaged saved attack: 'attack'"),
@@ -100,7 +103,7 @@ class _Executes:
 def test_a_file_that_is_no_safetensors_is_refused_and_never_executed(tmp_path, content):
     path = tmp_path / "a.safetensors"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.safetensors is no safetensors file"):
+    with pytest.raises(ValueError, match=r"a\.safetensors is not a safetensors file"):
         load_attack(path)
 
 
@@ -109,7 +112,7 @@ def test_a_truncated_file_is_refused(tmp_path, cut):
     path = tmp_path / "a.safetensors"
     save_file({"pattern": torch.zeros(64)}, path, metadata=GOOD)
     path.write_bytes(path.read_bytes()[:-cut])
-    with pytest.raises(ValueError, match="is no safetensors file"):
+    with pytest.raises(ValueError, match="is not a safetensors file"):
         load_attack(path)
 
 

@@ -180,10 +180,10 @@ def test_damaged_binary_files_are_named(tmp_path, damage, error_text):
     [
         ({"labels": [0]}, r"it holds no data of \(N, 3072\) bytes"),
         ({"data": _pixels(0, 2), "labels": [0]}, "it must hold 2 labels"),
-        ({"data": _pixels(0, 1), "labels": [-1]}, "its labels are no class indices"),
+        ({"data": _pixels(0, 1), "labels": [-1]}, "its labels are not class indices"),
         ({"data": _pixels(0, 1), "labels": [10]}, r"its labels must be in 0\.\.9, got 10"),
         ({"data": _pixels(0, 1), "labels": print}, "it holds a function or an object"),
-        ([], "it is no dictionary"),
+        ([], "it is not a dictionary"),
     ],
 )
 def test_damaged_python_files_are_named(tmp_path, batch, error_text):
@@ -237,5 +237,5 @@ def test_any_damage_gives_images_or_one_kind_of_error(suspect, position, byte, c
 def test_an_archive_that_is_none_is_named(tmp_path):
     path = tmp_path / "cifar-10-binary.tar.gz"
     path.write_bytes(gzip.compress(struct.pack("512x")) + b"x")
-    with pytest.raises(ValueError, match=r"cifar-10-binary\.tar\.gz is no \.tar\.gz archive"):
+    with pytest.raises(ValueError, match=r"cifar-10-binary\.tar\.gz is not a \.tar\.gz archive"):
         load("cifar10", 0, clean=1, data_dir=tmp_path)

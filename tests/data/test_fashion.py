@@ -9,7 +9,7 @@ import torch
 from d3fast.data import fashion
 from d3fast.data import fashion_mnist as entry
 from d3fast.data.fashion import CLASSES, DEBIAN, find_files
-from d3fast.io.places import cache_dir
+from d3fast.data.locations import cache_dir
 
 STEMS = (
     "train-images-idx3-ubyte",

@@ -50,7 +50,7 @@ def test_a_test_folder_is_used_as_it_is_and_may_lack_a_class(mine, test):
     assert splits.test.images[:, 0, 0, 0].tolist() == [200, 201]
     assert splits.test.labels.tolist() == [1, 1]
     _fill(root / test / "bird", [1])
-    with pytest.raises(ValueError, match="bird is a class that the training images do not have"):
+    with pytest.raises(ValueError, match="bird is a class without training images"):
         _load(root)
 
 
@@ -87,8 +87,8 @@ def test_grey_images_among_coloured_ones_are_named(mine):
 @pytest.mark.parametrize(
     ("name", "error_text"),
     [
-        ("cat/notes.txt", r"notes\.txt is no image: a class folder holds images alone"),
-        ("stray.png", r"stray\.png is in no class folder"),
+        ("cat/notes.txt", r"notes\.txt is not an image: a class folder may hold images only"),
+        ("stray.png", r"stray\.png is not in a class folder"),
     ],
 )
 def test_files_that_do_not_belong_are_named(mine, name, error_text):
@@ -102,18 +102,18 @@ def test_folders_without_images_are_named(mine):
     with pytest.raises(ValueError, match="empty holds no images"):
         _load(mine)
     (mine / "empty" / "deeper").mkdir()
-    with pytest.raises(ValueError, match="deeper is a folder: a class folder holds images alone"):
+    with pytest.raises(ValueError, match="deeper is a folder: a class folder may hold images only"):
         _load(mine)
     with pytest.raises(ValueError, match="deeper holds no class folders"):
         _load(mine / "empty" / "deeper")
-    with pytest.raises(ValueError, match="nowhere is missing or no folder"):
+    with pytest.raises(ValueError, match="nowhere is missing or not a folder"):
         _load(mine / "nowhere")
 
 
 def test_an_image_that_is_none_is_named(mine):
     for path in (mine / "cat").iterdir():
         path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(ValueError, match=r"cat/00\d\.png (cannot be used|is no image)"):
+    with pytest.raises(ValueError, match=r"cat/00\d\.png (cannot be used|is not an image)"):
         _load(mine)
 
 

@@ -102,7 +102,7 @@ def test_names_of_classes_may_be_given(path):
         ({"images": IMAGES[..., :2]}, "has neither 1 nor 3 channels"),
         ({"images": IMAGES[:, :3]}, "could be either"),
         ({"images": IMAGES[0, 0]}, r"shape \(5, 3\) is not"),
-        ({"images": IMAGES[:0]}, "it holds nothing"),
+        ({"images": IMAGES[:0]}, "it is empty"),
         ({"images": np.array([{}] * 20, dtype=object)}, "its type is object, not numbers or text"),
         ({"labels": LABELS[:19]}, r"labels in .* must be \(20,\) integers, it is \(19,\)"),
         ({"labels": LABELS / 2}, r"must be \(20,\) integers, it is \(20,\) of float64"),
@@ -140,9 +140,9 @@ def test_other_keys_and_other_files_are_refused(path, tmp_path):
     with pytest.raises(ValueError, match=r"must hold images and labels or .*it holds \['data'\]"):
         _load(_save(path, data=IMAGES))
     path.write_bytes(b"no zip file")
-    with pytest.raises(ValueError, match=r"mine\.npz is no \.npz file, or a damaged one"):
+    with pytest.raises(ValueError, match=r"mine\.npz is not a \.npz file"):
         _load(path)
-    with pytest.raises(ValueError, match="is missing or no regular file"):
+    with pytest.raises(ValueError, match="is missing or not a regular file"):
         _load(tmp_path)
 
 
@@ -181,7 +181,7 @@ def test_a_member_that_claims_to_be_huge_takes_no_memory(path):
 
 def test_an_array_longer_than_the_limit_is_refused_before_it_is_unpacked(path, monkeypatch):
     bomb = _bomb(path, (2**24,))
-    monkeypatch.setattr("d3fast.data.npz_file._MAX_BYTES", 2**24)
+    monkeypatch.setattr("d3fast.io.arrays._MAX_BYTES", 2**24)
     _refused_in_little_memory(bomb, r"images in .* it claims 16777344 bytes, more than 16777216")
 
 
@@ -192,7 +192,7 @@ def test_packing_that_numpy_does_not_use_is_refused(path):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-    with pytest.raises(ValueError, match="packed in a way that numpy does not use"):
+    with pytest.raises(ValueError, match="compressed in a way that numpy does not use"):
         _load(path)
 
 

@@ -56,13 +56,13 @@ def test_the_official_validation_images_are_the_test_set(root):
     [
         ("wnids.txt", "../../etc\n", r"wnids\.txt must hold lines like n01443537, got '\.\./"),
         ("wnids.txt", f"{WNIDS[0]}\n{WNIDS[0]}\n", r"wnids\.txt must hold 1 to 1000 different"),
-        ("wnids.txt", "n99999999\n", "n99999999 is missing or no folder"),
+        ("wnids.txt", "n99999999\n", "n99999999 is missing or not a folder"),
         ("val/val_annotations.txt", "val_0.JPEG\n", "line 1 is 'val_0.JPEG'"),
         ("val/val_annotations.txt", "val_0.JPEG\tn99999999\n", "a class of wnids"),
-        ("val/val_annotations.txt", f"../a\t{WNIDS[0]}\n", "which is no plain name"),
+        ("val/val_annotations.txt", f"../a\t{WNIDS[0]}\n", "not a plain name"),
         ("val/val_annotations.txt", f"b.JPEG\t{WNIDS[0]}\n", r"b\.JPEG is missing"),
         ("val/val_annotations.txt", "", "lists no images"),
-        ("val/images/val_0.JPEG", "no image", r"val_0\.JPEG is no image of a known format"),
+        ("val/images/val_0.JPEG", "no image", r"val_0\.JPEG is not an image of a known format"),
     ],
 )
 def test_bad_files_are_named(root, name, content, error_text):

@@ -79,7 +79,7 @@ def test_the_test_labels_are_found_beside_the_folders_too(copy):
         ("a.ppm;1;2;3", "must hold a name and seven numbers per line, line 2 is 'a.ppm;1;2;3'"),
         ("a.ppm;9;9;0;0;x;9;7", "must hold a name and seven numbers per line"),
         ("a.ppm;9;9;0;0;9;9;8", "ClassId must be 7, line 2 has 8"),
-        ("../00008/00000_00000.ppm;9;9;0;0;9;9;7", "which is no plain name"),
+        ("../00008/00000_00000.ppm;9;9;0;0;9;9;7", "not a plain name"),
         ("gone.ppm;9;9;0;0;9;9;7", r"gone\.ppm is missing"),
         ("", "lists no images"),
     ],
@@ -97,5 +97,5 @@ def test_a_missing_class_and_a_box_outside_the_image_are_refused(copy):
     with pytest.raises(ValueError, match=r"00000_00000\.ppm .* is not inside"):
         gtsrb(0, train=None, clean=1, data_dir=copy, crop=True)
     folder.rename(copy / "moved")
-    with pytest.raises(ValueError, match="00040 is missing or no folder"):
+    with pytest.raises(ValueError, match="00040 is missing or not a folder"):
         load("gtsrb", 0, clean=1, data_dir=copy)

@@ -22,14 +22,21 @@ import torch
 
 from d3fast.attacks import load_attack
 from d3fast.data import clean_samples, load
-from d3fast.data.pictures import read_picture
+from d3fast.detox.resume import read_state
+from d3fast.detox.toml_file import read_config
 from d3fast.io.idx import read_idx
+from d3fast.io.images import read_image
 from d3fast.models import load_weights
 from d3fast.results.store import read_results
-from tests.hostile.data import ARRAYS, CIFAR, FOLDERS, IDX, PICTURES
-from tests.hostile.documents import RESULTS, TRIGGERS
+from tests.hostile.arrays import ARRAYS
+from tests.hostile.data_sets import CIFAR, IDX
+from tests.hostile.documents import RESULTS
 from tests.hostile.files import Case
-from tests.hostile.weights import WEIGHTS, net
+from tests.hostile.images import FOLDERS, IMAGES
+from tests.hostile.models import net
+from tests.hostile.settings import CONFIGS, REPAIRS
+from tests.hostile.triggers import TRIGGERS
+from tests.hostile.weights import WEIGHTS
 
 SECONDS = 60  # of a slow, shared machine: after these a loader hangs
 ROOM = 2**30  # bytes of address space that a loader may add
@@ -53,7 +60,9 @@ GROUPS: Mapping[str, tuple[list[Case], Callable[[Path], Any]]] = {
     "weights": (WEIGHTS, _load_weights),
     "triggers": (TRIGGERS, load_attack),
     "results": (RESULTS, read_results),
-    "pictures": (PICTURES, lambda path: read_picture(path, size=8)),
+    "configs": (CONFIGS, read_config),
+    "repairs": (REPAIRS, lambda path: read_state(path, run="")),
+    "images": (IMAGES, lambda path: read_image(path, size=8)),
     "folders": (FOLDERS, clean_samples),
     "arrays": (ARRAYS, clean_samples),
     "idx": (IDX, read_idx),

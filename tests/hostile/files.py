@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 BAD_NAME = "a\nb\x1b[31m\x07"  # a line break, a colour, a bell
 
@@ -81,9 +82,9 @@ def sparse_file(name: str, start: bytes, length: int) -> Callable[[Path], Path]:
 def special(suffix: str) -> list[Case]:
     """What is no file, under a name of the right suffix."""
     return [
-        Case("a folder", subfolder(f"w{suffix}"), r"directory|folder|no regular file|missing"),
-        Case("a pipe", pipe(f"w{suffix}"), "no regular file"),
-        Case("an endless device", link(f"w{suffix}", "/dev/zero"), "no regular file"),
+        Case("a folder", subfolder(f"w{suffix}"), r"directory|folder|regular file|missing"),
+        Case("a pipe", pipe(f"w{suffix}"), "not a regular file"),
+        Case("an endless device", link(f"w{suffix}", "/dev/zero"), "not a regular file"),
         Case("a link to nowhere", link(f"w{suffix}", "nowhere"), "No such file|missing"),
         Case(
             "a link to itself", link(f"w{suffix}", f"w{suffix}"), "symbolic links|missing|regular"
@@ -159,3 +160,13 @@ def safetensors(header: object, data: bytes = b"", length: int | None = None) ->
     """A safetensors file with any header."""
     raw = header if isinstance(header, bytes) else json.dumps(header).encode()
     return (len(raw) if length is None else length).to_bytes(8, "little") + raw + data
+
+
+class Reduced:
+    """Pickled as a call."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call

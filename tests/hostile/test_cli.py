@@ -9,9 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from d3fast.cli import app
-from tests.hostile.data import ARRAYS, FOLDERS
-from tests.hostile.documents import RESULTS, TRIGGERS, results
-from tests.hostile.weights import WEIGHTS, net, state, torch_file
+from tests.hostile.arrays import ARRAYS
+from tests.hostile.documents import RESULTS, results
+from tests.hostile.images import FOLDERS
+from tests.hostile.models import net, state, torch_file
+from tests.hostile.triggers import TRIGGERS
+from tests.hostile.weights import WEIGHTS
 
 COMMANDS = ("inspect", "pilot", "detox", "spectrum")
 MODEL = ("--model", f"{net.__module__}:{net.__name__}", "--no-progress")

@@ -16,8 +16,7 @@ import pytest
 
 from d3fast.io.untrusted import printable
 from tests.hostile.child import GROUPS
-from tests.hostile.files import LOADS
-from tests.hostile.weights import Reduced
+from tests.hostile.files import LOADS, Reduced
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 5

@@ -1,7 +1,7 @@
 """Good files with bytes changed, taken out, put in or swapped: what is read is valid, or one line.
 
-The same examples every time. ``HOSTILE_EXAMPLES=50000 pytest tests/hostile/test_fuzz.py`` looks
-further, with other examples on every run.
+The same 150 examples every time. ``HOSTILE_EXAMPLES`` asks for more, which are slow; from 10,000 on
+they differ on every run.
 """
 
 import gzip
@@ -22,18 +22,21 @@ from safetensors.torch import save
 
 from d3fast.attacks import ATTACKS, load_attack, save_attack
 from d3fast.data import clean_samples
-from d3fast.data.pictures import read_picture
 from d3fast.io.idx import read_idx
+from d3fast.io.images import read_image
 from d3fast.io.plain_pickle import read_plain_pickle
 from d3fast.models import load_weights
 from d3fast.results.store import Results, read_results
-from tests.hostile.data import encoded, npz_file
-from tests.hostile.documents import results, trigger
+from tests.hostile.arrays import npz_file
+from tests.hostile.documents import results
 from tests.hostile.files import forged_zip
-from tests.hostile.weights import net, state, torch_file
+from tests.hostile.images import encoded
+from tests.hostile.models import net, state, torch_file
+from tests.hostile.triggers import trigger
 
 MANY = int(os.environ.get("HOSTILE_EXAMPLES", "0"))
-fuzz = settings(max_examples=MANY or 150, derandomize=not MANY)
+fuzz = settings(max_examples=MANY or 150, derandomize=MANY < 10_000)
+pytestmark = [pytest.mark.slow] if MANY else []
 # Numbers that formats count with, at the edges of what they can hold.
 _EDGES = [struct.pack("<q", n) for n in (0, 1, -1, 2**31, 2**32 - 1, 2**62, 2**63 - 1)]
 _EDGES += [struct.pack(">I", n) for n in (0, 1, 2**31, 2**32 - 1)]
@@ -158,7 +161,7 @@ def test_arrays(folder, content):
 @fuzz
 @given(content=changed([encoded(kind, (16, 16)) for kind in ("PNG", "JPEG", "BMP", "PPM", "WEBP")]))
 def test_pictures(folder, content):
-    image = loads_or_one_line(lambda path: read_picture(path, size=8), folder / "w", content)
+    image = loads_or_one_line(lambda path: read_image(path, size=8), folder / "w", content)
     assert image is None or image.shape in ((1, 8, 8), (3, 8, 8))
 
 

@@ -1,12 +1,9 @@
 """Hostile checkpoints. None does harm: what code there is would make a file called ``mark``."""
 
-import builtins
-import io
 import json
 import os
 import pickle
 import struct
-import tarfile
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
@@ -16,12 +13,11 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import nn
 
 from tests.hostile.files import (
     BAD_NAME,
-    LOADS,
     Case,
+    Reduced,
     content,
     damaged,
     deflated_zeros,
@@ -31,188 +27,16 @@ from tests.hostile.files import (
     sparse_file,
     special,
 )
+from tests.hostile.models import state, torch_file
+from tests.hostile.pickles import PICKLES
 
 _pt = partial(content, "w.pt")
 _safe = partial(content, "w.safetensors")
 
-CODE = "holds more than tensors .*refused"
 MISFIT = "does not fit the model"
 
-
-def net(seed: int = 0) -> nn.Module:
-    """The model that every file is loaded into."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 3))
-
-
-def state(**changes: Any) -> dict[str, Any]:
-    """Weights that fit, some of them replaced."""
-    return {**net(1).state_dict(), **{n.replace("_", ".", 1): v for n, v in changes.items()}}
-
-
-def torch_file(held: Any, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.save(held, buffer, **options)
-    return buffer.getvalue()
-
-
-class Reduced:
-    """Pickled as a call."""
-
-    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
-        self.call = function, arguments
-
-    def __reduce__(self) -> Any:
-        return self.call
-
-
-def _with_code(make: Callable[[str], Any], **options: Any) -> Callable[[Path], Path]:
-    """Weights that fit, and beside them something that would make the file ``mark``."""
-
-    def write(folder: Path) -> Path:
-        held = {"state_dict": state(), "extra": make(str(folder / "mark"))}
-        return _pt(torch_file(held, **options))(folder)
-
-    return write
-
-
-def _raw_pickle(make: Callable[[bytes], bytes]) -> Callable[[Path], Path]:
-    """A zip archive as torch writes it, with a pickle written by hand."""
-
-    def write(folder: Path) -> Path:
-        pickled = make(str(folder / "mark").encode())
-        members = [("w/data.pkl", pickled), ("w/version", b"3\n")]
-        return _pt(forged_zip(members))(folder)
-
-    return write
-
-
-def _tar(folder: Path) -> Path:
-    """The oldest format, which torch once read by the ordinary unpickler whatever it was told."""
-    code = pickle.dumps(Reduced(os.system, f"touch {folder / 'mark'}"), 2)
-    with tarfile.open(folder / "w.tar", "w", format=tarfile.PAX_FORMAT) as archive:
-        for name in ("pickle", "storages", "tensors"):
-            member = tarfile.TarInfo(name)
-            member.size = len(code)
-            archive.addfile(member, io.BytesIO(code))
-    return folder / "w.tar"
-
-
-def _script(folder: Path) -> Path:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.jit.trace(net().eval(), torch.zeros(1, 1, 3, 3)).save(str(folder / "w.pt"))
-    return folder / "w.pt"
-
-
-def _pickle_of(obj: Any) -> bytes:
-    return pickle.dumps(obj, 2)
-
-
-def _touch(mark: bytes) -> bytes:
-    text = b"touch " + mark
-    return b"X" + len(text).to_bytes(4, "little") + text
-
-
-PICKLES = [
-    Case("os.system", _with_code(lambda m: Reduced(os.system, f"touch {m}")), rf"{CODE}.*sandbox"),
-    Case("eval", _with_code(lambda m: Reduced(builtins.eval, f"open({m!r}, 'w')")), CODE),
-    Case(
-        "code of torch that runs commands",
-        _with_code(lambda m: Reduced(torch.utils.collect_env.run, f"touch {m}")),
-        CODE,
-    ),
-    Case(
-        "code in protocol 4",
-        _with_code(lambda m: Reduced(os.system, f"touch {m}"), pickle_protocol=4),
-        CODE,
-    ),
-    Case(
-        "code in the legacy format",
-        _with_code(
-            lambda m: Reduced(os.system, f"touch {m}"), _use_new_zipfile_serialization=False
-        ),
-        CODE,
-    ),
-    Case("code in the tar format", _tar, ""),
-    Case(
-        "a call of what a call returned",
-        _raw_pickle(
-            lambda m: (
-                b"\x80\x02cbuiltins\ngetattr\ncos\n__dict__\nX\x06\0\0\0system\x86R"
-                + _touch(m)
-                + b"\x85R."
-            )
-        ),
-        CODE,
-    ),
-    Case(
-        "a class instead of a function",
-        _raw_pickle(lambda m: b"(" + _touch(m) + b"ios\nsystem\n."),
-        "",
-    ),
-    Case(
-        "an object built from its parts",
-        _raw_pickle(lambda m: b"(cos\nsystem\n" + _touch(m) + b"o."),
-        CODE,
-    ),
-    Case(
-        "a dotted name below torch",
-        _raw_pickle(
-            lambda m: (
-                b"\x80\x04\x8c\x05torch\x8c\x17serialization.os.system\x93" + _touch(m) + b"\x85R."
-            )
-        ),
-        CODE,
-    ),
-    Case("a registered extension", _raw_pickle(lambda m: b"\x82\x01" + _touch(m) + b"\x85R."), ""),
-    Case(
-        "a name with escape codes",
-        _raw_pickle(lambda m: b"c\x1b[2Jos\nsystem\n" + _touch(m) + b"\x85R."),
-        CODE,
-    ),
-    Case("a whole model", _pt(torch_file(net())), rf"{CODE}.*save_file"),
-    Case("numpy objects", _with_code(lambda m: __import__("numpy").float64(1)), CODE),
-    Case("TorchScript", _script, "TorchScript"),
-    Case("a bare pickle", _pt(pickle.dumps({"a": 1})), ""),
-    Case(
-        "a tensor of four terabytes beside the weights",
-        _pt(torch_file({"state_dict": state(), "x": Reduced(torch.Tensor, 2**40)})),
-        LOADS,
-    ),
-    Case(
-        "a buffer of a terabyte beside the weights",
-        _pt(torch_file({"state_dict": state(), "x": Reduced(bytearray, 2**40)})),
-        LOADS,
-    ),
-    Case(
-        "lists 100,000 deep",
-        _raw_pickle(lambda m: b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b"."),
-        "it holds a list",
-    ),
-    Case(
-        "40 million instructions",
-        _raw_pickle(lambda m: b"\x80\x02(" + b"N" * 40_000_000 + b"l."),
-        "",
-    ),
-    Case(
-        "a key that doubles with every level",
-        _raw_pickle(lambda m: b"\x80\x02}NN\x86" + b"q\0h\0\x86" * 64 + b"Ns."),
-        "must hold weights by name",
-    ),
-    Case(
-        "a text that ends after the file", _raw_pickle(lambda m: b"\x80\x02X\xff\xff\xff\xffa."), ""
-    ),
-    Case("an empty stack", _raw_pickle(lambda m: b"\x80\x02R."), ""),
-    Case("a memo that is not there", _raw_pickle(lambda m: b"\x80\x02h\x07."), ""),
-    Case("no end", _raw_pickle(lambda m: b"\x80\x02}"), ""),
-]
-
 _GOOD = torch_file(state())
-_EMPTY = _pickle_of({})
+_EMPTY = pickle.dumps({}, 2)
 
 
 def _view(offset: Any, shape: Any, stride: Any) -> Any:
@@ -249,6 +73,20 @@ def _quantised() -> Any:
         return torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.qint8)
 
 
+def _padded(length: int) -> Callable[[Path], Path]:
+    """A sparse file whose end is a good archive: its directory counts from its own start."""
+
+    def write(folder: Path) -> Path:
+        path = folder / "w.pt"
+        with path.open("wb") as file:
+            file.write(_GOOD[:8])
+            file.seek(length - len(_GOOD))
+            file.write(_GOOD)
+        return path
+
+    return write
+
+
 TORCH = [
     Case(
         "a bomb in a storage",
@@ -271,7 +109,7 @@ TORCH = [
     Case("a storage of a negative length", _storage_claims(-4), ""),
     Case(
         "two pickles of one name",
-        _pt(forged_zip([("w/data.pkl", _EMPTY), ("w/data.pkl", _pickle_of({"a": 1}))])),
+        _pt(forged_zip([("w/data.pkl", _EMPTY), ("w/data.pkl", pickle.dumps({"a": 1}, 2))])),
         "twice|duplicate",
     ),
     Case("two pickles", _pt(forged_zip([("a/data.pkl", _EMPTY), ("b/data.pkl", _EMPTY)])), ""),
@@ -319,6 +157,11 @@ TORCH = [
         "another dtype",
         _pt(torch_file(state(**{"3_bias": torch.zeros(3, dtype=torch.int64)}))),
         MISFIT,
+    ),
+    Case(
+        "a terabyte of holes beside good weights",
+        _padded(2**40),
+        "does not fit the model: it has 1099511627776 bytes",
     ),
     Case("a gigabyte where three numbers belong", sparse_file("w.pt", b"PK\3\4", 2**30), ""),
     *damaged(_GOOD, ".pt"),

@@ -22,7 +22,7 @@ def _tar(members):
     return buffer.getvalue()
 
 
-GOOD = gzip.compress(_tar([("x/one", b"1" * 700), ("x/two", b"2"), ("x/three", b"3")]))
+GOOD = gzip.compress(_tar([("x/one", b"1" * 700), ("x/two", b"2"), ("x/three", b"3")]), mtime=0)
 
 
 def test_the_members_asked_for_are_read_by_the_last_part_of_their_name(tmp_path):
@@ -51,16 +51,37 @@ def test_an_archive_longer_than_the_limit_is_refused_before_it_fills_the_memory(
     path = tmp_path / "bomb.tar.gz"
     header = tarfile.TarInfo("one")
     header.size = 2**32
-    for kind in (tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
+    for kind, message in (
+        (tarfile.REGTYPE, "it is longer than it may be"),
+        (tarfile.XHDTYPE, "4294967296 bytes"),
+        (tarfile.GNUTYPE_LONGNAME, "4294967296 bytes"),
+    ):
         header.type = kind
         path.write_bytes(gzip.compress(header.tobuf() + bytes(2**24)))
         tracemalloc.start()
         try:
-            with pytest.raises(ValueError, match=r"bomb\.tar\.gz .* it is longer than it may be"):
+            with pytest.raises(ValueError, match=rf"bomb\.tar\.gz .* {message}"):
                 read_tar_gz(path, {"one"}, 2**20)
             assert tracemalloc.get_traced_memory()[1] < 2**23
         finally:
             tracemalloc.stop()
+
+
+def test_an_archive_of_many_members_is_refused(tmp_path):
+    path = tmp_path / "many.tar.gz"
+    path.write_bytes(gzip.compress(_tar([(f"{n}", b"") for n in range(1001)])))
+    with pytest.raises(ValueError, match=r"many\.tar\.gz .* more than 1000 members"):
+        read_tar_gz(path, {"one"}, 2**20)
+
+
+def test_a_long_name_in_an_extended_header_is_read(tmp_path):
+    path = tmp_path / "long.tar.gz"
+    for kind in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
+        with tarfile.open(path, "w:gz", format=kind) as archive:
+            member = tarfile.TarInfo("x" * 300 + "/one")
+            member.size = 1
+            archive.addfile(member, io.BytesIO(b"1"))
+        assert read_tar_gz(path, {"one"}, 2**20) == {"one": b"1"}
 
 
 def test_a_sparse_member_is_refused_whatever_length_it_claims(tmp_path):
@@ -75,11 +96,15 @@ def test_a_sparse_member_is_refused_whatever_length_it_claims(tmp_path):
         read_tar_gz(path, {"one"}, 2**20)
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", GOOD[:60], GOOD[:-4], gzip.compress(b"x")])
+@pytest.mark.parametrize(
+    "content", [b"", b"no archive", GOOD[:60], GOOD[:-4], gzip.compress(b"x", mtime=0)]
+)
 def test_what_is_no_archive_or_cut_off_is_refused_by_name(tmp_path, content):
     path = tmp_path / "a.tar.gz"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.tar\.gz is no \.tar\.gz archive, or a damaged one"):
+    with pytest.raises(
+        ValueError, match=r"a\.tar\.gz is not a \.tar\.gz archive, or a damaged one"
+    ):
         read_tar_gz(path, {"one"}, 2**20)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from d3fast.io.files import atomic_write, folder, sha256
+from d3fast.io.files import atomic_write, make_folder, sha256
 
 
 @pytest.fixture
@@ -111,7 +111,10 @@ def test_a_folder_in_the_way_is_refused(tmp_path):
 
 def test_pipes_and_devices_are_never_replaced_by_a_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="it is no regular file"), atomic_write(tmp_path / "pipe"):
+    with (
+        pytest.raises(ValueError, match="it is not a regular file"),
+        atomic_write(tmp_path / "pipe"),
+    ):
         pytest.fail("the block ran")
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
@@ -135,7 +138,7 @@ def test_a_path_may_be_text(tmp_path):
 
 def test_a_folder_is_made_with_those_above_it_or_taken_as_it_is(tmp_path):
     for _ in range(2):
-        assert folder(str(tmp_path / "a" / "b")) == tmp_path / "a" / "b"
+        assert make_folder(str(tmp_path / "a" / "b")) == tmp_path / "a" / "b"
         assert (tmp_path / "a" / "b").is_dir()
 
 
@@ -143,7 +146,7 @@ def test_a_folder_is_made_with_those_above_it_or_taken_as_it_is(tmp_path):
 def test_a_file_in_the_way_of_a_folder_is_named(tmp_path, path):
     (tmp_path / "file").write_text("old")
     with pytest.raises(ValueError, match=f"cannot make folder {tmp_path / path}: a file is in the"):
-        folder(tmp_path / path)
+        make_folder(tmp_path / path)
     assert (tmp_path / "file").read_text() == "old"
 
 
@@ -156,7 +159,7 @@ def test_the_hash_is_that_of_the_whole_content(tmp_path, length):
 
 def test_only_regular_files_have_a_hash(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="pipe is no regular file"):
+    with pytest.raises(ValueError, match="pipe is not a regular file"):
         sha256(tmp_path / "pipe")
     with pytest.raises(IsADirectoryError):
         sha256(tmp_path)

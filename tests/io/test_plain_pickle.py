@@ -54,7 +54,7 @@ def test_a_pickle_that_calls_something_is_refused_and_nothing_is_called(tmp_path
     path = tmp_path / "called"
     for call in (_Evil(os.mkdir, str(path)), _Evil(eval, "__import__('os').getcwd()")):
         content = pickle.dumps({"labels": [call]} if hidden else call, protocol=protocol)
-        with pytest.raises(ValueError, match=r"wants to call|not one of plain data"):
+        with pytest.raises(ValueError, match=r"calls|does not build plain data"):
             read_plain_pickle(content)
     assert not path.exists()
 
@@ -64,12 +64,12 @@ def test_a_pickle_that_calls_something_is_refused_and_nothing_is_called(tmp_path
     [
         (b"", "pickle exhausted"),
         (PYTHON_2[:100], "expected|exhausted|not enough|no newline"),
-        (pickle.dumps([1]), "it is no dictionary"),
+        (pickle.dumps([1]), "it is not a dictionary"),
         (pickle.dumps({"x": print}), "it holds a function or an object: 'builtins print'"),
         (pickle.dumps({"x": ARRAY.astype(np.int64)}, 4), "an array that is not of uint8"),
         (pickle.dumps({"x": np.array([{}], dtype=object)}, 4), "an array that is not of uint8"),
-        (pickle.dumps({(1, 2): 3}), "its keys are no text"),
-        (pickle.dumps({"x": ARRAY[:0]}, 4), "an array of odd shape"),
+        (pickle.dumps({(1, 2): 3}), "its keys are not text"),
+        (pickle.dumps({"x": ARRAY[:0]}, 4), "an array of invalid shape"),
         (b"\x80\x02b.", "stack"),
         (b"\x80\x02}K\x01s.", "damaged pickle"),
         (b"\x80\x02}e.", "damaged pickle"),

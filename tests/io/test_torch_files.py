@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from d3fast.io.entries import OtherEntry, TensorEntry
 from d3fast.io.pickles import AsksForCode
-from d3fast.io.stored import Other, Stored
 from d3fast.io.torch_files import read_torch_file
 
 DTYPES = [
@@ -66,7 +66,7 @@ def test_tensors_of_every_kind(options):
     assert held.keys() == given.keys()
     for name, stored in held.items():
         wanted = given[name].detach()
-        assert isinstance(stored, Stored), name
+        assert isinstance(stored, TensorEntry), name
         assert (stored.shape, stored.dtype) == (wanted.shape, wanted.dtype), name
         got = stored.read()
         assert got.dtype == wanted.dtype, name
@@ -95,7 +95,7 @@ def test_what_else_is_in_checkpoints(options):
     others = {"set": {1, 2}, "bytes": b"x", "device": torch.device("cpu"), "complex": 1j}
     if options.get("pickle_protocol") != 4:  # which has instructions of its own for sets
         held = read_torch_file(_file(others, **options))
-        assert all(isinstance(held[name], Other) for name in ("set", "device", "complex"))
+        assert all(isinstance(held[name], OtherEntry) for name in ("set", "device", "complex"))
 
 
 def test_the_state_of_an_optimizer_and_a_schedule_is_no_obstacle():
@@ -114,7 +114,7 @@ def test_the_state_of_an_optimizer_and_a_schedule_is_no_obstacle():
         )
     )
     assert held["model"]["weight"].read().equal(model.weight)
-    assert isinstance(held["optimizer"]["state"][0]["exp_avg"], Stored)
+    assert isinstance(held["optimizer"]["state"][0]["exp_avg"], TensorEntry)
 
 
 def test_a_tensor_with_attributes_is_that_tensor():
@@ -131,7 +131,7 @@ def test_a_tensor_with_attributes_is_that_tensor():
 def test_lazy_signs_are_no_weights(imaginary):
     z = torch.zeros(3, dtype=torch.complex64)
     held = read_torch_file(_file({"a": z.conj() if imaginary == "conjugated" else z.conj().imag}))
-    assert held["a"] == Other("a negated or conjugated tensor")
+    assert held["a"] == OtherEntry("a negated or conjugated tensor")
 
 
 def test_a_storage_that_nobody_asks_for_is_not_read():
@@ -184,5 +184,5 @@ def test_bools_other_than_0_and_1_are_true():
 
 
 def test_what_protocols_torch_save_does_not_use_is_refused():
-    with pytest.raises(ValueError, match=r"as nothing does that torch\.save wrote"):
+    with pytest.raises(ValueError, match=r"unlike a file of torch\.save"):
         read_torch_file(io.BytesIO(pickle.dumps({}, 0)))

@@ -4,22 +4,12 @@ import os
 
 import pytest
 
-from d3fast.io.places import (
-    cache_dir,
+from d3fast.io.paths import (
     check_plain_name,
     checked_file,
     checked_folder,
-    read_bytes,
     read_lines,
 )
-
-
-def test_the_cache_folder_follows_xdg_cache_home_and_the_home_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_dir("x") == tmp_path / "d3fast" / "x"
-    monkeypatch.setenv("XDG_CACHE_HOME", "")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_dir("x") == tmp_path / ".cache" / "d3fast" / "x"
 
 
 def test_links_that_stay_inside_are_followed_and_links_out_are_refused(tmp_path):
@@ -51,29 +41,22 @@ def test_the_data_folder_itself_may_be_a_link(tmp_path):
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="pipe is no regular file"):
+    with pytest.raises(ValueError, match="pipe is not a regular"):
         checked_file(tmp_path / "pipe", tmp_path)
-    with pytest.raises(ValueError, match="pipe is missing or no regular file"):
-        read_bytes(tmp_path / "pipe", 10)
-
-
-def test_a_file_is_read_up_to_its_limit(tmp_path):
-    (tmp_path / "file").write_bytes(b"12345")
-    assert read_bytes(tmp_path / "file", 5) == b"12345"
-    with pytest.raises(ValueError, match="file is longer than 4 bytes"):
-        read_bytes(tmp_path / "file", 4)
+    with pytest.raises(ValueError, match="pipe"):
+        read_lines(tmp_path / "pipe")
 
 
 def test_lines_come_without_their_ends_and_blank_ones(tmp_path):
     (tmp_path / "file").write_bytes(b"\xef\xbb\xbfone\r\n\n two\nthree")
     assert read_lines(tmp_path / "file") == ["one", " two", "three"]
     (tmp_path / "file").write_bytes(b"caf\xe9")
-    with pytest.raises(ValueError, match="file is no UTF-8 text"):
+    with pytest.raises(ValueError, match="file is not UTF-8"):
         read_lines(tmp_path / "file")
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "a\\b", "/etc/passwd", ".x", "a\0"])
 def test_a_name_from_a_table_must_be_a_plain_one(tmp_path, name):
     assert check_plain_name("00001_00002.ppm", tmp_path) == "00001_00002.ppm"
-    with pytest.raises(ValueError, match="which is no plain name"):
+    with pytest.raises(ValueError, match="not a plain name"):
         check_plain_name(name, tmp_path)

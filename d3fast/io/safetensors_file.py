@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Safetensors files: one check of the header for weights and triggers alike.
+
+Reading the format cannot run code, and its library checks offsets and sizes. The check here keeps
+the header short and unambiguous, and admits the dtypes that torch can compute with.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from d3fast.io.entries import OtherEntry, TensorEntry
+from d3fast.io.untrusted import error_text, open_regular, printable
+
+_MAX_HEADER = 2**23  # bytes: 70,000 tensors
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "C64": torch.complex64,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = dict(pairs)
+    if len(names) < len(pairs):
+        raise ValueError("its header holds a name twice")
+    return names
+
+
+def read_header(file: BinaryIO) -> dict[str, Any]:
+    """Return the header of a safetensors file: a description of each tensor by name.
+
+    Args:
+        file: open at its start.
+
+    Raises:
+        ValueError: a header that is longer than 8 MiB or than the file, is not JSON, or holds a
+            name twice.
+    """
+    length = int.from_bytes(file.read(8), "little")
+    if length > _MAX_HEADER:
+        raise ValueError(f"its header claims {length} bytes, more than {_MAX_HEADER}")
+    raw = file.read(length)
+    if len(raw) < length or not length:
+        raise ValueError(f"its header claims {length} bytes, {len(raw)} are there")
+    try:
+        header = json.loads(raw, object_pairs_hook=_unique)
+    except RecursionError:
+        raise ValueError("its header is nested too deeply") from None
+    if not isinstance(header, dict):
+        raise ValueError("its header is not a JSON object")
+    return header
+
+
+def _entry(name: str, description: Any, opened: Any) -> TensorEntry | OtherEntry:
+    dtype = _DTYPES.get(description["dtype"])
+    if dtype is None:
+        return OtherEntry(f"a tensor of {printable(description['dtype'], 40)}")
+
+    def read() -> Tensor:
+        try:
+            tensor: Tensor = opened.get_tensor(name)
+        except SafetensorError as error:
+            raise ValueError(error_text(error)) from None
+        return tensor
+
+    return TensorEntry(tuple(description["shape"]), dtype, read)
+
+
+@contextmanager
+def open_safetensors(
+    path: Path,
+) -> Iterator[tuple[Mapping[str, str], dict[str, TensorEntry | OtherEntry]]]:
+    """Open a safetensors file and list its content.
+
+    Args:
+        path: the file, whatever its suffix.
+
+    Yields:
+        The metadata and the tensors by name; they can be read inside the ``with`` block.
+
+    Raises:
+        ValueError: a special file, or a damaged one; the message does not name the file.
+        OSError: a folder, or a file that is missing or cannot be read.
+    """
+    with open_regular(path) as file:
+        header = read_header(file)
+    try:
+        opened = safe_open(path, framework="pt")  # checks offsets and sizes
+    except SafetensorError as error:
+        raise ValueError(error_text(error)) from None
+    with opened as tensors:
+        names = [name for name in header if name != "__metadata__"]
+        entries = {name: _entry(name, header[name], tensors) for name in names}
+        yield tensors.metadata() or {}, entries
