@@ -26,6 +26,7 @@ from d3fast.benchmark.attack_jobs import PRESETS, AttackJob, CleanJob, Preset, t
 from d3fast.benchmark.implant import Implant, implant
 from d3fast.data import ImageData, Splits
 from d3fast.detox import D3Config, detoxify, repair_samples
+from d3fast.io.files import make_folder
 from d3fast.models import load_weights
 from d3fast.results.engine import run_jobs
 from d3fast.results.jobs import Row, RunDir, finished_row
