@@ -24,7 +24,7 @@ extensions = [
 exclude_patterns = ["_build", "_ext", "check"]
 nitpick_ignore_regex = [(r"py:.*", r"(?!d3fast\.).*")]
 
-myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
@@ -46,7 +46,8 @@ html_show_sourcelink = False
 html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,
-    "navbar_end": ["theme-switcher"],
+    "navbar_persistent": [],
+    "navbar_end": ["search-button", "theme-switcher"],
     "footer_start": ["copyright"],
     "footer_end": [],
 }
