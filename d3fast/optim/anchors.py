@@ -1,61 +1,100 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reference copies theta_0: where they come from and how they lie in memory."""
+"""Reference copies theta_0: where they come from, and keeping them in the optimizer's state."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from d3fast.optim.backends.dtensor import placed
+from d3fast.optim.backends.native import forget_distance
+from d3fast.optim.layout import on_host
+from d3fast.optim.options import is_tracked
+
+References = Sequence[Tensor] | Mapping[str, Tensor]
+State = MutableMapping[Tensor, dict[str, Any]]
 
 
-def same_layout(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors of one shape lie alike in memory; sizes of 1 have no stride."""
-    return a.stride() == b.stride() or all(
-        n == 1 or x == y for n, x, y in zip(a.shape, a.stride(), b.stride(), strict=True)
+def has_references(params: Iterable[Tensor], state: State) -> bool:
+    """Return whether every floating parameter has a reference."""
+    return all("reference" in state.get(p, ()) for p in params if p.is_floating_point())
+
+
+def require_references(
+    index: int, group: Mapping[str, Any], params: Iterable[Tensor], state: State
+) -> None:
+    """Raise ``ValueError`` where parameters of a tracked group have no reference."""
+    if not has_references(params, state):
+        raise ValueError(
+            f"param group {index} is tracked (distance_weight={group['distance_weight']!r}, "
+            f"constraint={group['constraint']!r}) but was added untracked, without reference=; "
+            "set_reference() takes one now"
+        )
+
+
+def keep_references(group: Mapping[str, Any], state: State, given: References | None) -> None:
+    """Put copies of theta_0 into the state of one group.
+
+    Args:
+        group: the param group.
+        state: the optimizer's state.
+        given: one tensor per parameter, or a mapping from parameter names; the current weights if
+            ``None``.
+
+    Raises:
+        ValueError: a tensor missing, or of another shape than its parameter.
+    """
+    tensors = resolve_references(
+        given, group["params"], group.get("param_names"), group["reference_dtype"]
     )
+    for p, theta_0 in zip(group["params"], tensors, strict=True):
+        if theta_0 is not None:
+            hosted = group["reference_device"] == "cpu"
+            state[p]["reference"] = on_host(theta_0) if hosted else theta_0
+            forget_distance(p, state[p])
 
 
-def is_deferred(tensor: Tensor) -> bool:
-    """Return whether the memory does not hold the values: the negative bit is set, or a ZeroTensor.
+def assign_references(
+    groups: Sequence[Mapping[str, Any]], state: State, given: References | None
+) -> None:
+    """Put copies of theta_0 into the state of several groups.
 
-    Autograd makes both for complex numbers: the gradient of an imaginary part may be a view of
-    the opposite values, and one that is known to be zero may have no memory at all.
+    Args:
+        groups: the param groups.
+        state: the optimizer's state.
+        given: one tensor per parameter of all groups in order, or a mapping from parameter names;
+            the current weights if ``None``.
+
+    Raises:
+        ValueError: a tensor missing, or of another shape than its parameter.
     """
-    return tensor.is_neg() or tensor._is_zerotensor()
+    if given is None or isinstance(given, Mapping):
+        for group in groups:
+            keep_references(group, state, given)
+        return
+    count = sum(len(group["params"]) for group in groups)
+    if len(given) != count:
+        raise ValueError(
+            f"reference must hold {count} tensors, one per tracked parameter, got {len(given)}"
+        )
+    start = 0
+    for group in groups:
+        end = start + len(group["params"])
+        keep_references(group, state, given[start:end])
+        start = end
 
 
-def is_dense(tensor: Tensor) -> bool:
-    """Return whether the values fill one stretch of memory without gaps or overlaps."""
-    if is_deferred(tensor):
-        return False
-    expected = 1
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if size > 1:
-            if stride != expected:
-                return False
-            expected *= size
-    return True
+def assign_initial_references(
+    groups: Sequence[Mapping[str, Any]], state: State, given: References
+) -> None:
+    """Assign the ``reference`` of a constructor to the groups that brought none of their own.
 
-
-def match_layout(tensor: Tensor, param: Tensor) -> Tensor:
-    """Return the values in memory with the strides of ``param`` (same shape).
-
-    They are copied only where the strides differ or the memory does not hold them.
+    Those are the tracked ones. Where none of them is tracked, the references are for groups that
+    a schedule will track later.
     """
-    if same_layout(tensor, param) and not is_deferred(tensor):
-        return tensor
-    return torch.empty_like(param, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
-
-
-def on_host(tensor: Tensor) -> Tensor:
-    """The tensor in memory of the host; one from a GPU in pinned memory, so that copying it back
-    does not make the host wait.
-    """
-    if not tensor.is_cuda:
-        return tensor.cpu()
-    return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor)
+    bare = [group for group in groups if not has_references(group["params"], state)]
+    assign_references([group for group in bare if is_tracked(group)] or bare, state, given)
 
 
 def resolve_references(

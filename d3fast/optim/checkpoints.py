@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from d3fast.optim.anchors import match_layout, on_host
 from d3fast.optim.backends.dtensor import is_dtensor, is_sharded, placed
 from d3fast.optim.buffers import make_buffers, new_momentum
+from d3fast.optim.layout import match_layout, on_host
 from d3fast.optim.options import is_tracked
 
 State = MutableMapping[Tensor, dict[str, Any]]

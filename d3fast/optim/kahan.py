@@ -36,7 +36,7 @@ def compensation_of(p: Tensor, state: dict[str, Any]) -> Tensor | None:
     return remainder
 
 
-def whole_weight(theta: Tensor, compensation: Tensor | None) -> Tensor:
+def kahan_load(theta: Tensor, compensation: Tensor | None) -> Tensor:
     """``theta + c`` in float32 (in theta's own dtype where that is wider).
 
     A remainder that rounding theta cannot have left, because theta was changed since or is
@@ -48,7 +48,7 @@ def whole_weight(theta: Tensor, compensation: Tensor | None) -> Tensor:
 
     Example:
         >>> theta, c = torch.ones(1, dtype=torch.bfloat16), torch.tensor([0.001])
-        >>> whole_weight(theta, c), whole_weight(0 * theta, c)
+        >>> kahan_load(theta, c), kahan_load(0 * theta, c)
         (tensor([1.0010]), tensor([0.]))
     """
     wide = theta.to(torch.promote_types(theta.dtype, torch.float32))
@@ -61,7 +61,7 @@ def whole_weight(theta: Tensor, compensation: Tensor | None) -> Tensor:
     return wide + torch.where((c.abs() <= most) & c.isfinite(), c, torch.zeros_like(c))
 
 
-def keep(weight: Tensor, theta: Tensor, compensation: Tensor | None) -> None:
+def kahan_store(weight: Tensor, theta: Tensor, compensation: Tensor | None) -> None:
     """Round a weight into ``theta``, and what that took off into ``compensation``; in place.
 
     Args:
@@ -71,7 +71,7 @@ def keep(weight: Tensor, theta: Tensor, compensation: Tensor | None) -> None:
 
     Example:
         >>> theta, c = torch.zeros(1, dtype=torch.bfloat16), torch.zeros(1, dtype=torch.bfloat16)
-        >>> keep(torch.tensor([1.001]), theta, c)
+        >>> kahan_store(torch.tensor([1.001]), theta, c)
         >>> theta.item(), round(c.item(), 4)
         (1.0, 0.001)
     """

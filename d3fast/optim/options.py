@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of the options of a ``D3FusedSGD`` param group, when it is added and before each step.
+"""Checks of one param group: options and parameters when it is added, gradients at each step.
 
-A schedule may move any option between steps, so the options are checked again before anything
-moves; the parameters are checked once. Numbers that lie on a device are not read: the host would
-wait for it.
+A schedule may change any option between steps, so the options are checked again before anything
+moves; the parameters are checked once. Numbers on a device are not read: the host would wait for
+it.
 """
 
 import math
@@ -22,7 +22,7 @@ BACKENDS = ("auto", "fused", "reference")
 
 
 def is_tracked(group: Mapping[str, Any]) -> bool:
-    """Whether the group is pushed or projected; the others take the plain SGD step."""
+    """Return whether the group is pushed or projected; the others take the plain step."""
     return group["constraint"] is not None or group["distance_weight"] != 0
 
 
@@ -83,6 +83,21 @@ def check_options(group: Mapping[str, Any]) -> None:
             f"reference_device must be None or 'cpu', got {group['reference_device']!r}"
         )
     resolve_bounds(group)
+
+
+def check_gradient(grad: Tensor, p: Tensor) -> None:
+    """Check the gradient of one parameter.
+
+    Raises:
+        ValueError: a sparse gradient, or one of another shape or on another device.
+    """
+    if grad.layout != torch.strided:
+        raise ValueError(f"the step needs dense gradients, got one of layout {grad.layout}")
+    if grad.shape != p.shape or grad.device != p.device:
+        raise ValueError(
+            f"a gradient has shape {tuple(grad.shape)} on {grad.device}, its parameter "
+            f"{tuple(p.shape)} on {p.device}"
+        )
 
 
 def _check_params(params: list[Tensor]) -> None:

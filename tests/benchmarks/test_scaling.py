@@ -116,7 +116,7 @@ def test_the_message_is_what_a_step_sends(what, monkeypatch):
     for p in model.parameters():
         p.grad = torch.ones_like(p)
     add_up = lambda numbers, mesh, largest=False: sent.append(numbers.nbytes) or numbers  # noqa: E731
-    monkeypatch.setattr("d3fast.optim.backends.dtensor.add_up", add_up)
+    monkeypatch.setattr("d3fast.optim.backends.dtensor.all_reduce", add_up)
     with torch.no_grad():
         sharded.step_tracked([opt.param_groups[0]], opt.state)
     assert sent == [scaling.message_bytes(scaling.tracked_names(listed(model), what))]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from d3fast.optim import D3FusedSGD
-from d3fast.optim.kahan import whole_weight
+from d3fast.optim.kahan import kahan_load
 from tests.csrc.test_cuda_kernels import MOMENTA, SETS, SHAPES, run
 
 HALVES = {"bf16": torch.bfloat16, "f16": torch.float16}
@@ -31,7 +31,7 @@ def stepped(dtype, backend, options, between=None, steps=5):
     """The weights that the last step left, theta + c, in one vector of float64."""
     params, opt = problem(dtype, backend, **options)
     run(params, opt, steps, between)
-    known = [whole_weight(p.detach(), opt.state[p].get("compensation")) for p in params]
+    known = [kahan_load(p.detach(), opt.state[p].get("compensation")) for p in params]
     return torch.cat([x.double().flatten() for x in known])
 
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from d3fast.optim.anchors import is_dense, match_layout, resolve_references, same_layout
+from d3fast.optim.anchors import resolve_references
+from d3fast.optim.layout import is_dense, match_layout, same_layout
 
 
 def empty(shape, stride):

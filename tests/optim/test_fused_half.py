@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from d3fast import D3FusedSGD
-from d3fast.optim.kahan import whole_weight
+from d3fast.optim.kahan import kahan_load
 from tests.optim.backends.test_native import (
     GROUPS,
     LAYOUTS,
@@ -29,7 +29,7 @@ def half(request):
 
 def known(p, opt):
     """The weight that steps are taken from, in float64."""
-    return whole_weight(p.detach(), opt.state[p].get("compensation")).double()
+    return kahan_load(p.detach(), opt.state[p].get("compensation")).double()
 
 
 def spacing(x, dtype):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from d3fast import D3FusedSGD
-from d3fast.optim.kahan import keep, whole_weight
+from d3fast.optim.kahan import kahan_load, kahan_store
 
 OPTIONS = {"lr": 1e-4, "momentum": 0.9}
 
@@ -78,9 +78,9 @@ def test_without_compensation_the_same_steps_would_be_lost(backend):
 def test_weights_and_remainder_make_up_the_float32_weight_to_the_square_of_epsilon(half):
     x = torch.randn(1000, generator=torch.Generator().manual_seed(0))
     theta, c = torch.empty(1000, dtype=half), torch.empty(1000, dtype=half)
-    keep(x, theta, c)
+    kahan_store(x, theta, c)
     assert torch.equal(theta, x.to(half))
-    off = (whole_weight(theta, c) - x).abs()
+    off = (kahan_load(theta, c) - x).abs()
     # A remainder of float16 cannot be finer than its least subnormal number.
     assert (
         off <= torch.finfo(half).eps ** 2 / 4 * x.abs() + (half == torch.float16) * 2**-25
@@ -90,8 +90,8 @@ def test_weights_and_remainder_make_up_the_float32_weight_to_the_square_of_epsil
 def test_a_remainder_of_the_largest_size_is_not_dropped(half):
     theta, c = torch.zeros(1, dtype=half), torch.zeros(1, dtype=half)
     tie = torch.tensor([1 + torch.finfo(half).eps / 2])
-    keep(tie, theta, c)
-    assert whole_weight(theta, c).equal(tie)
+    kahan_store(tie, theta, c)
+    assert kahan_load(theta, c).equal(tie)
 
 
 def test_a_remainder_does_not_outlive_the_weight_it_belongs_to(half, backend):
@@ -113,9 +113,9 @@ def test_a_remainder_does_not_outlive_the_weight_it_belongs_to(half, backend):
 
 def test_an_overflow_is_infinite_and_not_nan(half):
     theta, c = torch.zeros(1, dtype=half), torch.zeros(1, dtype=half)
-    keep(torch.tensor([3.4e38]), theta, c)
+    kahan_store(torch.tensor([3.4e38]), theta, c)
     assert torch.isinf(theta).all()
-    assert torch.isinf(whole_weight(theta, c)).all()
+    assert torch.isinf(kahan_load(theta, c)).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -184,7 +184,7 @@ def test_momentum_in_float32_comes_closer_to_float64_than_in_the_weights_dtype(b
         weights, opt = head(torch.bfloat16, backend=backend, lr=0.05, momentum_dtype=dtype)
         descend(weights, opt, 100)
         assert opt.state[weights]["momentum_buffer"].dtype == (dtype or torch.bfloat16)
-        known = whole_weight(weights.detach(), opt.state[weights]["compensation"])
+        known = kahan_load(weights.detach(), opt.state[weights]["compensation"])
         lost.append(way_lost(known, want, start))
     assert lost[0] < lost[1] / 10
 

@@ -1,53 +1,109 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The step under ``torch.compile``: what dynamo traces, and the operator that the graph calls.
+"""The step under ``torch.compile``: what dynamo traces.
 
-Kernels that are given addresses cannot be traced, so a param group's step is one operator,
-``torch.ops.d3fast.step``, over the lists of its tensors. It names what it writes to, and its
-result depends on its arguments alone: a graph may be functionalized, reordered and run on copies.
-``trace`` collects the arguments. State that a first step makes is made while tracing, for real.
-Numbers that may change between steps travel as 0-dim tensors, because an operator's ``float``
-arguments are compiled in: a schedule costs one recompilation, none where it moves a tensor.
-
-Source: torch.library.custom_op.
+A param group's step is one call of the operator ``torch.ops.d3fast.step`` (``operator.py``) in the
+graph; ``trace`` collects its arguments. The state that a first step needs is made while tracing,
+for real. Numbers that may change between steps travel as 0-dim tensors, because an operator's
+``float`` arguments are compiled in: a schedule costs one recompilation, none where it fills a
+tensor.
 """
 
-import itertools
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, TypeVar
-from weakref import WeakValueDictionary
+from weakref import ref
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
-from d3fast.optim.anchors import same_layout
-from d3fast.optim.backends import cuda, group_plan, native, torch_backend
+from d3fast.optim.anchors import require_references
+from d3fast.optim.backends import native, operator, torch_backend
 from d3fast.optim.backends.choose import choose_backend
+from d3fast.optim.backends.dtensor import check_not_replaced
 from d3fast.optim.buffers import is_first_step
-from d3fast.optim.kahan import HALF_TYPES
 from d3fast.optim.options import check_options, is_tracked
 
 State = MutableMapping[Tensor, dict[str, Any]]
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
-_NUMBERS = ("lr", "momentum", "dampening", "weight_decay", "distance_weight")
 _STATE = ("reference", "momentum_buffer", "distance", "compensation")
-_FIXED = ("nesterov", "maximize", "capturable", "distance_p", "scope", "constraint", "radius_unit")
-
-
-# ---------------------------------------------------------------- what dynamo traces
 
 
 def runs_while_tracing(method: _Method) -> _Method:
-    """Marks a method that dynamo calls, for real, and whose result is a constant of the graph.
+    """Mark a method that dynamo calls for real, and whose result is a constant of the graph.
 
-    It is ``torch.compiler.assume_constant_result``, which would import dynamo: 1.5 s.
+    This is ``torch.compiler.assume_constant_result`` without its import of dynamo, which takes
+    1.5 s.
     """
     method._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return method
 
 
-def groups_of(optimizer: Any) -> list[dict[str, Any]]:
-    """The param groups, past dynamo's own handling of ``Optimizer.param_groups``.
+class GraphStep:
+    """The part of an optimizer's compiled steps that runs outside the graph.
+
+    Args:
+        optimizer: the optimizer; no reference to it is kept.
+
+    Attributes:
+        cache: the plans of the operator.
+        no_gradient: the ``None`` of ``zero_grad``. A literal one is a single object to dynamo,
+            which would take it for a gradient of this optimizer in every function it compiles
+            later.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._optimizer = ref(optimizer)
+        self.cache = operator.PlanCache()
+        self.no_gradient = None
+
+    @runs_while_tracing
+    def prepare(self, index: int, positions: Sequence[int], *_: Any) -> str:
+        """Check the step of a group and make the state that it needs.
+
+        Args:
+            index: number of the group.
+            positions: positions of the parameters that have a gradient.
+            _: options that the result follows from, so that the graph guards them.
+
+        Returns:
+            The backend.
+
+        Raises:
+            ValueError: an option out of its range; a reference that is missing.
+        """
+        optimizer: Any = self._optimizer()
+        optimizer._opt_called = True  # as schedulers of torch want it
+        group, state = optimizer.param_groups[index], optimizer.state
+        params = [group["params"][i] for i in positions]
+        if is_tracked(group):
+            require_references(index, group, params, state)
+        if params:
+            check_options(group)
+        backend = choose_backend(index, group)
+        if backend != "sharded" and not _starts_undampened(group, params, state):
+            _prepare_state(group, params, state, backend)
+        return backend
+
+    @runs_while_tracing
+    def check_gradients_exist(self) -> bool:
+        """Raise ``ValueError`` in a distributed run, whose parameters must have been replaced."""
+        check_not_replaced()
+        return True
+
+
+def _prepare_state(
+    group: Mapping[str, Any], params: Sequence[Tensor], state: State, backend: str
+) -> None:
+    for p in params:
+        if backend == "reference":
+            torch_backend.prepare_state(p, state, group)
+        elif any(native.state_columns(group).values()):
+            native.prepare_state(p, state[p], group)
+
+
+def _groups_of(optimizer: Any) -> list[dict[str, Any]]:
+    """Return the param groups without dynamo's own handling of ``Optimizer.param_groups``.
 
     That one marks parameters as static, and ``loss.backward()`` in the same graph then passes over
     them without a word.
@@ -56,21 +112,24 @@ def groups_of(optimizer: Any) -> list[dict[str, Any]]:
     return groups
 
 
-def zero_grad(optimizer: Any, set_to_none: bool) -> None:
-    """``Optimizer.zero_grad``, which dynamo refuses to trace."""
-    for group in groups_of(optimizer):
+def zero_grad(optimizer: Any, graph_step: GraphStep, set_to_none: bool) -> None:
+    """Reset the gradients: dynamo refuses to trace ``Optimizer.zero_grad``."""
+    for group in _groups_of(optimizer):
         for p in group["params"]:
-            if set_to_none:  # whatever it is: a look at it would be guarded
-                p.grad = optimizer._cache.nothing
+            if set_to_none:  # without a look at the gradient, which dynamo would guard
+                p.grad = graph_step.no_gradient
             elif p.grad is not None:
                 p.grad.zero_()
 
 
-def trace(optimizer: Any, grad_scale: Tensor | None, found_inf: Tensor | None) -> bool:
+def trace(
+    optimizer: Any, graph_step: GraphStep, grad_scale: Tensor | None, found_inf: Tensor | None
+) -> bool:
     """Put the step of every group that has gradients into the graph.
 
     Args:
-        optimizer: the ``D3FusedSGD``.
+        optimizer: the optimizer.
+        graph_step: its part outside the graph.
         grad_scale: 1-element tensor the gradients are divided by, in place.
         found_inf: 1-element tensor; where it is not 0 nothing moves.
 
@@ -78,39 +137,40 @@ def trace(optimizer: Any, grad_scale: Tensor | None, found_inf: Tensor | None) -
         Whether that could be done. DTensors need the host; and the first step of a momentum
         buffer, which alone is not dampened, would be compiled in.
     """
-    groups = groups_of(optimizer)
-    taking_part = [
+    groups = _groups_of(optimizer)
+    positions = [
         tuple([i for i, p in enumerate(group["params"]) if p.grad is not None]) for group in groups
     ]
-    if not any(taking_part):
-        return bool(optimizer._has_no_gradient())
-    # All of them before the first look at the optimizer's state, which dynamo takes once.
+    if not any(positions):
+        return bool(graph_step.check_gradients_exist())
+    # For all groups before the first read of the optimizer's state, which dynamo takes once.
     backends = [
-        _backend(optimizer, index, group, at)
-        for index, (group, at) in enumerate(zip(groups, taking_part, strict=True))
+        _prepare(graph_step, index, group, at)
+        for index, (group, at) in enumerate(zip(groups, positions, strict=True))
     ]
     members = [
-        [group["params"][i] for i in at] for group, at in zip(groups, taking_part, strict=True)
+        [group["params"][i] for i in at] for group, at in zip(groups, positions, strict=True)
     ]
     for backend, group, params in zip(backends, groups, members, strict=True):
         if backend == "sharded" or _starts_undampened(group, params, optimizer.state):
             return False
     for index, (backend, group, params) in enumerate(zip(backends, groups, members, strict=True)):
         if params:
-            _call(optimizer, index, group, params, backend, grad_scale, found_inf)
+            key = (backend, graph_step.cache.key, index)
+            _call(optimizer.state, group, params, key, grad_scale, found_inf)
     return True
 
 
-def _backend(optimizer: Any, index: int, group: Mapping[str, Any], at: Sequence[int]) -> str:
-    # A constant of the graph: whatever it follows from is looked at here, and so guarded.
-    asked = {
+def _prepare(graph_step: GraphStep, index: int, group: Mapping[str, Any], at: Sequence[int]) -> str:
+    # The result is a constant of the graph: all it follows from is read here, and so guarded.
+    is_needed = {
         "momentum": group["momentum"] != 0,
         "dampening": group["dampening"] != 0,
         "tracking": is_tracked(group),
     }
-    parts = tuple([name for name, wanted in asked.items() if wanted])
+    parts = tuple([name for name, needed in is_needed.items() if needed])
     names = ("backend", "distance_p", "momentum_dtype", "reference_dtype", "reference_device")
-    backend: str = optimizer._prepare_graph(index, at, parts, *[group[name] for name in names])
+    backend: str = graph_step.prepare(index, at, parts, *[group[name] for name in names])
     return backend
 
 
@@ -120,15 +180,14 @@ def _starts_undampened(group: Mapping[str, Any], params: Sequence[Tensor], state
 
 
 def _call(
-    optimizer: Any,
-    index: int,
+    state: State,
     group: Mapping[str, Any],
     params: Sequence[Tensor],
-    backend: str,
+    key: tuple[str, int, int],
     grad_scale: Tensor | None,
     found_inf: Tensor | None,
 ) -> None:
-    states = [optimizer.state.get(p, {}) for p in params]
+    states = [state.get(p, {}) for p in params]
     grads = [p.grad for p in params]
     torch.ops.d3fast.step(
         params,
@@ -138,44 +197,13 @@ def _call(
         _numbers(group),
         grad_scale,
         found_inf,
-        *[group[name] for name in _FIXED],
-        backend,
-        optimizer._cache.key,
-        index,
+        *[group[name] for name in operator.FIXED],
+        *key,
     )
 
 
-def prepare(index: int, group: Mapping[str, Any], at: Sequence[int], state: State) -> str:
-    """Make the state that the step of a group needs; runs for real while dynamo traces.
-
-    Args:
-        index: number of the group.
-        group: the param group.
-        at: positions of the parameters that take part.
-        state: the optimizer's state.
-
-    Returns:
-        The backend.
-
-    Raises:
-        ValueError: an option out of its range.
-    """
-    if at:
-        check_options(group)
-    backend = choose_backend(index, group)
-    params = [group["params"][i] for i in at]
-    if backend == "sharded" or _starts_undampened(group, params, state):
-        return backend
-    for p in params:
-        if backend == "reference":
-            torch_backend.prepare_state(p, state, group)
-        elif any(native.state_columns(group).values()):
-            native.prepare_state(p, state[p], group)
-    return backend
-
-
 def _numbers(group: Mapping[str, Any]) -> list[Tensor]:
-    """The numbers that a schedule may move, as 0-dim tensors; the radius, none to two, is last."""
+    """Return the numbers that a schedule may change as 0-dim tensors; last the radii, if any."""
     radius = group["radius"]
     radii = [] if radius is None else radius if isinstance(radius, (tuple, list)) else [radius]
     # The product is what dynamo keeps symbolic; torch.full would be specialized.
@@ -183,219 +211,5 @@ def _numbers(group: Mapping[str, Any]) -> list[Tensor]:
         value
         if isinstance(value, Tensor)
         else torch.ones((), dtype=torch.float64, device="cpu") * value
-        for value in (*[group[name] for name in _NUMBERS], *radii)
+        for value in (*[group[name] for name in operator.NUMBERS], *radii)
     ]
-
-
-# ---------------------------------------------------------------- what the graph calls
-
-
-class Cache:
-    """What the steps of an optimizer in graphs leave for the next: a plan per param group.
-
-    Attributes:
-        key: by which the operator finds it; no result depends on what is found.
-        nothing: the ``None`` of ``zero_grad``. A literal one is a single object to dynamo, which
-            would take it for a gradient of this optimizer in every function it compiles later.
-    """
-
-    _keys = itertools.count()
-
-    def __init__(self) -> None:
-        self.key = next(self._keys)
-        self.plans: dict[int, _Plan] = {}
-        self.nothing = None
-        _CACHES[self.key] = self
-
-
-_CACHES: WeakValueDictionary[int, Cache] = WeakValueDictionary()  # a graph holds numbers only
-Columns = Mapping[str, Sequence[Tensor]]
-
-
-class _Plan:
-    """A launcher and what it was made for.
-
-    Args:
-        columns: ``theta`` and the kernels' other columns of one group.
-        joint: one norm over the group.
-
-    Raises:
-        RuntimeError: a CUDA graph is being captured.
-        ValueError: a tensor that does not lie as its parameter does.
-    """
-
-    def __init__(self, columns: Columns, joint: bool) -> None:
-        theta = columns["theta"]
-        for name, tensors in columns.items():
-            if tensors and len(tensors) != len(theta):
-                raise ValueError(f"{name}: {len(theta)} tensors or none, got {len(tensors)}")
-            if len({t.dtype for t in tensors}) > 1:
-                raise ValueError(f"{name}: tensors of one dtype, got several")
-            for p, tensor in zip(theta, tensors, strict=False):
-                _check_like(name, tensor, p)
-        if theta[0].is_cuda:
-            cuda.refuse_capture(theta[0].device)
-        self._places = _places(columns, joint)
-        self._references = [(t, t._version) for t in columns["reference"]]  # kept alive with it
-        self.launcher = group_plan.make_launcher(columns, joint)
-
-    def knows(self, references: Sequence[Tensor]) -> bool:
-        """Whether the references are the same, and unchanged."""
-        return len(references) == len(self._references) and all(
-            t is own and t._version == version
-            for t, (own, version) in zip(references, self._references, strict=True)
-        )
-
-    def serves(self, columns: Columns, joint: bool) -> bool:
-        """Whether these are the tensors it was made for."""
-        return self.knows(columns["reference"]) and _places(columns, joint) == self._places
-
-
-def _places(columns: Columns, joint: bool) -> list[Any]:
-    tensors = (t for column in columns.values() for t in column)
-    return [joint, *((t.data_ptr(), t.dtype, t.shape, t.stride()) for t in tensors)]
-
-
-def _check_like(name: str, tensor: Tensor, p: Tensor) -> None:
-    if name == "distance":
-        if tensor.dtype != torch.float64 or tensor.shape != () or tensor.device != p.device:
-            raise ValueError(f"distance must be a 0-dim float64 tensor on {p.device}")
-        return
-    if tensor.shape != p.shape or tensor.device != p.device:
-        raise ValueError(
-            f"{name} has shape {tuple(tensor.shape)} on {tensor.device}, its parameter "
-            f"{tuple(p.shape)} on {p.device}"
-        )
-    if not same_layout(tensor, p):
-        raise ValueError(f"{name} has strides {tensor.stride()}, its parameter {p.stride()}")
-
-
-def _options(numbers: Sequence[Tensor], fixed: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a group, from the arguments of the operator."""
-    # On the host there is nothing to wait for.
-    values = [n.item() if n.is_cpu else n for n in numbers]
-    radii = tuple(values[len(_NUMBERS) :])
-    return {
-        **dict(zip(_NUMBERS, values, strict=False)),
-        **fixed,
-        "radius": radii if len(radii) == 2 else next(iter(radii), None),
-        "reference_dtype": None,
-        "reference_device": None,
-        "momentum_dtype": None,
-    }
-
-
-@torch.no_grad()
-def _step(
-    params: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    scaled_grads: Sequence[Tensor],
-    references: Sequence[Tensor],
-    momenta: Sequence[Tensor],
-    distances: Sequence[Tensor],
-    compensations: Sequence[Tensor],
-    numbers: Sequence[Tensor],
-    grad_scale: Tensor | None,
-    found_inf: Tensor | None,
-    *fixed: Any,
-) -> None:
-    """One step of one group; ``fixed`` are the options ``_FIXED``, backend, cache and group."""
-    *options, backend, cache, index = fixed
-    named = dict(zip(_FIXED, options, strict=True))
-    group = _options(numbers, {**named, "params": params, "backend": backend})
-    check_options(group)
-    on_host = backend == "reference" or params[0].is_cpu
-    if found_inf is not None and on_host and bool(found_inf != 0):
-        return
-    grads = grads or scaled_grads
-    for p, grad in zip(params, grads, strict=True):
-        if grad.shape != p.shape or grad.device != p.device:
-            raise ValueError(
-                f"a gradient has shape {tuple(grad.shape)} on {grad.device}, its parameter "
-                f"{tuple(p.shape)} on {p.device}"
-            )
-    if backend == "reference":
-        members = _members(group, grads, references, momenta, compensations)
-        torch_backend.step_group(members, group, grad_scale=grad_scale)
-        return
-    given = {
-        "reference": references,
-        "momentum": momenta,
-        "distance": distances,
-        "compensation": compensations,
-    }
-    wanted = native.state_columns(group)
-    columns = {"theta": params, **{c: given[c] if name else [] for c, name in wanted.items()}}
-    for column in ("reference", "momentum"):
-        if columns[column]:
-            group[f"{column}_dtype"] = columns[column][0].dtype
-    _launch(columns, grads, group, grad_scale, found_inf, _CACHES.get(cache), index)
-
-
-def _launch(
-    columns: Columns,
-    grads: Sequence[Tensor],
-    group: Mapping[str, Any],
-    grad_scale: Tensor | None,
-    found_inf: Tensor | None,
-    cache: Cache | None,
-    index: int,
-) -> None:
-    joint = group["scope"] == "group"
-    plan = cache.plans.get(index) if cache is not None else None
-    # What a graph runs on may be a copy, made anew for each step; the norms are carried with it.
-    verify = plan is None or not plan.knows(columns["reference"])
-    if plan is None or not plan.serves(columns, joint):
-        reason = native.why_not(group)
-        if reason is not None:
-            raise ValueError(f"the kernels cannot take this step: {reason}")
-        plan = _Plan(columns, joint)
-        if cache is not None:
-            cache.plans[index] = plan
-    fitted = [native.fit_gradient(g, p) for g, p in zip(grads, columns["theta"], strict=True)]
-    addresses = [g.data_ptr() for g in fitted]
-    plan.launcher.step(addresses, [], verify, group, None, grad_scale, found_inf)
-    if grad_scale is not None:
-        for theirs, ours in zip(grads, fitted, strict=True):
-            if theirs is not ours and not theirs._is_zerotensor():
-                theirs.copy_(ours)
-
-
-def _members(
-    group: Mapping[str, Any],
-    grads: Sequence[Tensor],
-    references: Sequence[Tensor],
-    momenta: Sequence[Tensor],
-    compensations: Sequence[Tensor],
-) -> list[torch_backend.Member]:
-    tracked, remainders = is_tracked(group), iter(compensations)
-    return [
-        torch_backend.Member(
-            p,
-            grad,
-            momenta[i] if group["momentum"] != 0 else None,
-            False,
-            references[i] if tracked else None,
-            next(remainders) if tracked and p.dtype in HALF_TYPES else None,
-        )
-        for i, (p, grad) in enumerate(zip(group["params"], grads, strict=True))
-    ]
-
-
-# Inductor must not put it into a CUDA graph of its own: numbers that the host reads would stay what
-# they were. An older torch has no such tag.
-_UNSAFE: Any = getattr(torch.Tag, "cudagraph_unsafe", None)
-_TAGS: dict[str, Any] = {} if _UNSAFE is None else {"tags": [_UNSAFE]}
-
-_OPERATOR = torch.library.custom_op(
-    "d3fast::step",
-    _step,
-    mutates_args=("params", "scaled_grads", "momenta", "distances", "compensations"),
-    schema="(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] scaled_grads, Tensor[] references, "
-    "Tensor(c!)[] momenta, Tensor(d!)[] distances, Tensor(e!)[] compensations, Tensor[] numbers, "
-    "Tensor? grad_scale, Tensor? found_inf, bool nesterov, bool maximize, "
-    "bool capturable, float distance_p, str scope, str? constraint, str radius_unit, "
-    "str backend, int cache, int group) -> ()",
-    **_TAGS,
-)
-_OPERATOR.register_fake(lambda *args: None)

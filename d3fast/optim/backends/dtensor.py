@@ -127,7 +127,7 @@ def _distributed(whole: Tensor, param: Any) -> Tensor:
     )
 
 
-def add_up(numbers: Tensor, mesh: Any | None, largest: bool = False) -> Tensor:
+def all_reduce(numbers: Tensor, mesh: Any | None, largest: bool = False) -> Tensor:
     """Add numbers over all ranks of a mesh, in place; the same bits on every rank.
 
     Args:
@@ -146,7 +146,7 @@ def add_up(numbers: Tensor, mesh: Any | None, largest: bool = False) -> Tensor:
     return numbers
 
 
-def add_up_rows(rows: Tensor, tensors: Sequence[Tensor], footer: Tensor) -> Tensor:
+def all_reduce_rows(rows: Tensor, tensors: Sequence[Tensor], footer: Tensor) -> Tensor:
     """Add rows of numbers, one per tensor, over the ranks that hold each tensor's parts.
 
     Args:
@@ -165,7 +165,7 @@ def add_up_rows(rows: Tensor, tensors: Sequence[Tensor], footer: Tensor) -> Tens
     for mesh in meshes:
         at = [i for i, tensor in enumerate(tensors) if mesh_of(tensor) == mesh]
         mine = torch.cat([rows[at], footer[None]])
-        pack = add_up(mine.to(local(tensors[at[0]]).device), mesh).to(rows.device)
+        pack = all_reduce(mine.to(local(tensors[at[0]]).device), mesh).to(rows.device)
         totals[at], below = pack[:-1], torch.maximum(below, pack[-1])
     return torch.cat([totals, below[None]])
 
@@ -177,7 +177,7 @@ def check_equal_draws(drawn: Tensor, param: Tensor) -> None:
         ValueError: on every rank of the mesh.
     """
     sample = drawn.flatten()[:64].to(local(param).device, torch.float64)
-    ends = add_up(torch.stack([sample, -sample]), mesh_of(param), largest=True)
+    ends = all_reduce(torch.stack([sample, -sample]), mesh_of(param), largest=True)
     if not torch.equal(ends[0], -ends[1]):
         raise ValueError(
             "warm_start draws other numbers on each rank: "

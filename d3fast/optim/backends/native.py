@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from d3fast.optim.anchors import is_dense, match_layout
 from d3fast.optim.buffers import is_first_step
 from d3fast.optim.constraints import resolve_bounds
 from d3fast.optim.kahan import HALF_TYPES, compensation_of
+from d3fast.optim.layout import is_dense, match_layout
 from d3fast.optim.options import floating_params, is_tracked
 
 _IMPORT_ERROR: str | None = None

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from d3fast.optim.backends import torch_backend
 from d3fast.optim.backends.dtensor import (
-    add_up,
-    add_up_rows,
+    all_reduce,
+    all_reduce_rows,
     counts_here,
     is_dtensor,
     is_sharded,
@@ -36,7 +36,7 @@ from d3fast.optim.backends.dtensor import (
 )
 from d3fast.optim.buffers import make_buffers
 from d3fast.optim.constraints import Bounds, projection_coefficient, resolve_bounds
-from d3fast.optim.kahan import compensation_of, keep, whole_weight
+from d3fast.optim.kahan import compensation_of, kahan_load, kahan_store
 from d3fast.optim.options import is_tracked
 
 State = MutableMapping[Tensor, dict[str, Any]]
@@ -57,7 +57,7 @@ class _Move:
     sums: Tensor
 
 
-def must_meet(group: Mapping[str, Any]) -> bool:
+def needs_allreduce(group: Mapping[str, Any]) -> bool:
     """Whether a group's step waits for other ranks, and so is taken with or without gradients."""
     return is_sharded(group) and is_tracked(group)
 
@@ -81,7 +81,7 @@ def step_tracked(
     """Take one step of all tracked groups with DTensors, in place, on every rank of their meshes.
 
     Args:
-        groups: those that ``must_meet``; parameters without a gradient take no part.
+        groups: those that ``needs_allreduce``; parameters without a gradient take no part.
         state: the optimizer's state; references and buffers lie as their parameters do.
         grad_scale: 1-element tensor the gradients are divided by, in place (AMP).
 
@@ -100,7 +100,7 @@ def step_tracked(
             if counts_here(p):
                 row[:TAKES_PART] = moves[p].sums
             row[TAKES_PART] = 1
-    sums = add_up_rows(rows, params, torch.zeros_like(rows[0]))
+    sums = all_reduce_rows(rows, params, torch.zeros_like(rows[0]))
     _check_agreement(sums, params)
     numbers = dict(zip(params, sums[:-1], strict=True))
     for group, own in zip(groups, members, strict=True):
@@ -113,12 +113,12 @@ def step_tracked(
 
 def refuse(groups: Sequence[Mapping[str, Any]]) -> None:
     """Tell the other ranks, who wait for the sums of the tracked groups, that none will come."""
-    meeting = [group for group in groups if must_meet(group)]
-    if meeting:
-        params, rows = _rows(meeting)
+    joint = [group for group in groups if needs_allreduce(group)]
+    if joint:
+        params, rows = _rows(joint)
         footer = torch.zeros_like(rows[0])
         footer[REFUSED] = 1
-        add_up_rows(rows, params, footer)
+        all_reduce_rows(rows, params, footer)
 
 
 def _rows(groups: Sequence[Mapping[str, Any]]) -> tuple[list[Tensor], Tensor]:
@@ -176,7 +176,7 @@ def _check_agreement(sums: Tensor, params: Sequence[Tensor]) -> None:
 def _move(m: torch_backend.Member, group: Mapping[str, Any], bounds: Bounds | None) -> _Move:
     assert m.reference is not None
     dtype = torch.promote_types(m.param.dtype, torch.float32)
-    theta, theta_0 = whole_weight(m.param, m.compensation), m.reference.to(dtype)
+    theta, theta_0 = kahan_load(m.param, m.compensation), m.reference.to(dtype)
     p, delta = float(group["distance_p"]), theta - theta_0
     q = group["distance_weight"] * _powers(delta, p)
     grad = m.grad.to(dtype)
@@ -253,7 +253,7 @@ def _finish(unit: Sequence[_Move], sums: Tensor, group: Mapping[str, Any]) -> No
         elif bounds is not None and m.reference is not None:
             theta_0 = m.reference.to(theta.dtype)
             theta = torch.where(c == 1, theta, theta_0 + c * (theta - theta_0))
-        keep(theta, m.param, m.compensation)
+        kahan_store(theta, m.param, m.compensation)
 
 
 def distances(params: Sequence[Tensor], state: State, p: float) -> list[Tensor]:
@@ -266,7 +266,7 @@ def distances(params: Sequence[Tensor], state: State, p: float) -> list[Tensor]:
             dtype = torch.promote_types(theta.dtype, theta_0.dtype)
             delta = local(theta).to(dtype) - theta_0.to(dtype)
             row[0] = power_sum(delta, p)
-    norms = add_up_rows(rows, params, torch.zeros_like(rows[0]))[:-1, 0] ** (1 / p)
+    norms = all_reduce_rows(rows, params, torch.zeros_like(rows[0]))[:-1, 0] ** (1 / p)
     kinds = [torch.promote_types(theta.dtype, torch.float32) for theta in params]
     return [norm.to(kind) for norm, kind in zip(norms, kinds, strict=True)]
 
@@ -279,5 +279,5 @@ def any_rank(found_inf: Tensor, groups: Sequence[Mapping[str, Any]]) -> Tensor:
             meshes.append(mesh_of(p))
     agreed = local(found_inf).detach().clone()
     for mesh in meshes:
-        add_up(agreed, mesh, largest=True)
+        all_reduce(agreed, mesh, largest=True)
     return agreed

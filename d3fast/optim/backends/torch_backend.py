@@ -22,7 +22,7 @@ from torch import Tensor
 
 from d3fast.optim.buffers import is_first_step
 from d3fast.optim.constraints import Bounds, projection_coefficient, resolve_bounds
-from d3fast.optim.kahan import compensation_of, keep, whole_weight
+from d3fast.optim.kahan import compensation_of, kahan_load, kahan_store
 from d3fast.optim.options import is_tracked
 
 State = MutableMapping[Tensor, dict[str, Any]]
@@ -129,7 +129,7 @@ def step_group(
 
 def _step_unit(unit: Sequence[Member], group: Mapping[str, Any]) -> None:
     dtypes = [torch.promote_types(m.param.dtype, torch.float32) for m in unit]
-    thetas = [whole_weight(m.param, m.compensation) for m in unit]
+    thetas = [kahan_load(m.param, m.compensation) for m in unit]
     tracked = is_tracked(group)
     references = [
         m.reference.to(m.param.device, non_blocking=True).to(dt)
@@ -144,7 +144,7 @@ def _step_unit(unit: Sequence[Member], group: Mapping[str, Any]) -> None:
     if bounds is not None:
         updated = _project(updated, references, bounds)
     for m, theta in zip(unit, updated, strict=True):
-        keep(theta, m.param, m.compensation)
+        kahan_store(theta, m.param, m.compensation)
 
 
 def _pushes(

@@ -284,10 +284,10 @@ KEEPING = {
 def test_a_plan_outlives_what_does_not_concern_it(change, far_apart, walk):
     _, opt = far_apart(**OPTIONS)
     walk(opt)
-    plan = opt._plans[0]
+    plan = opt._stepper._plans[0]
     KEEPING[change](opt)
     walk(opt)
-    assert opt._plans[0] is plan
+    assert opt._stepper._plans[0] is plan
 
 
 def test_a_plan_knows_every_option():
@@ -304,7 +304,7 @@ def test_an_optimizer_that_its_own_parameters_refer_to_is_collected():
         p.register_hook(lambda grad: opt and None)
         p.sum().backward()
         opt.step()
-        assert opt._plans
+        assert opt._stepper._plans
         return weakref.ref(opt)
 
     gone = train()

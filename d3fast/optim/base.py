@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``D3Optimizer``: what the D3 optimizers share beside the rule of their step.
+
+The class keeps the contract of ``torch.optim.Optimizer`` (groups, state, hooks, AMP) and adds
+references, warm starts and distances. ``Stepper`` takes the eager steps, ``compiled`` those that
+``torch.compile`` traces.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from d3fast.optim.anchors import (
+    References,
+    assign_initial_references,
+    assign_references,
+    keep_references,
+    require_references,
+)
+from d3fast.optim.backends import compiled, sharded, torch_backend
+from d3fast.optim.backends.choose import choose_backend
+from d3fast.optim.backends.dtensor import check_placements, is_sharded
+from d3fast.optim.backends.native import forget_distance
+from d3fast.optim.checkpoints import (
+    complete_state,
+    initialize_state,
+    restore_state,
+    with_own_options,
+)
+from d3fast.optim.options import check_group, is_tracked
+from d3fast.optim.stepper import Stepper
+from d3fast.optim.warm_start import WARM_STARTS
+from d3fast.runtime.checks import check_choice
+
+
+class D3Optimizer(Optimizer):
+    """Base of the D3 optimizers.
+
+    Args:
+        params: parameters, ``(name, parameter)`` pairs or dicts defining groups.
+        defaults: the options of a group that sets none of its own.
+        reference: theta_0 of the tracked groups that bring none; the current weights if ``None``.
+    """
+
+    _stepper: Stepper
+    _graph_step: compiled.GraphStep
+    _awaits_reference: bool
+
+    def __init__(
+        self, params: Any, defaults: dict[str, Any], reference: References | None = None
+    ) -> None:
+        self._prepare_runtime()
+        self._awaits_reference = reference is not None
+        super().__init__(params, defaults)
+        self._awaits_reference = False
+        if reference is not None:
+            assign_initial_references(self.param_groups, self.state, reference)
+        initialize_state(self.param_groups, self.state)
+
+    def _prepare_runtime(self) -> None:
+        # All that follows from groups and state, and so is neither saved nor copied.
+        self._stepper = Stepper()
+        self._graph_step = compiled.GraphStep(self)
+        self._awaits_reference = False
+        self._step_supports_amp_scaling = True
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._prepare_runtime()
+        super().__setstate__(state)
+        self.defaults.pop("differentiable", None)  # the base class adds it; no step reads it
+        for group in self.param_groups:
+            for name, value in self.defaults.items():
+                group.setdefault(name, value)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a param group, check its options and take its reference copy.
+
+        Args:
+            param_group: ``params`` and any of the options, ``reference`` included.
+
+        Raises:
+            ValueError: an option or parameter that cannot be used.
+        """
+        if isinstance(param_group, dict):
+            param_group = dict(param_group)  # the caller's dict keeps its reference entry
+            given = param_group.pop("reference", None)
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        try:
+            check_group(group)
+            check_placements(group)
+            choose_backend(len(self.param_groups) - 1, group, announce=True)
+            if given is not None or (is_tracked(group) and not self._awaits_reference):
+                keep_references(group, self.state, given)
+        except Exception:
+            self.param_groups.pop()
+            raise
+        initialize_state(self.param_groups, self.state)
+
+    def set_reference(self, reference: References | None = None) -> None:
+        """Replace theta_0 of every tracked group.
+
+        State of tensors that are no parameters of a group any more is dropped: accelerate replaces
+        the parameters that an optimizer was built with by sharded ones.
+
+        Args:
+            reference: one tensor per tracked parameter in group order, or a mapping from
+                parameter names; the current weights if ``None``.
+
+        Raises:
+            ValueError: a missing tensor, or one of another shape.
+        """
+        self._stepper.drop_plans()
+        present = {id(p) for group in self.param_groups for p in group["params"]}
+        for p in [p for p in self.state if id(p) not in present]:
+            del self.state[p]
+        tracked = [group for group in self.param_groups if is_tracked(group)]
+        assign_references(tracked, self.state, reference)
+        initialize_state(self.param_groups, self.state)
+
+    @torch.no_grad()
+    def warm_start(self, mode: str = "random", generator: torch.Generator | None = None) -> None:
+        """Move the tracked weights away from theta_0 before the first step.
+
+        Args:
+            mode: ``"near"`` (theta_0), ``"middle"`` (zeros), ``"far"`` (-theta_0), ``"noise"``
+                (theta_0 + N(0, std(theta_0))) or ``"random"`` (U(-1/2, 1/2) rescaled to
+                ``||theta_0||``).
+            generator: source of randomness; torch's default one if ``None``.
+
+        Raises:
+            ValueError: an unknown mode.
+        """
+        check_choice("mode", mode, WARM_STARTS)
+        for _, _, members in self._tracked():
+            for p in members.values():
+                p.copy_(WARM_STARTS[mode](self.state[p]["reference"], generator))
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Take one step.
+
+        Args:
+            closure: re-evaluates the model and returns the loss.
+
+        Returns:
+            The result of the closure, or ``None``.
+
+        Raises:
+            ValueError: an option scheduled out of its range; a sparse gradient, or one of another
+                shape; a group that became tracked without a reference. Nothing has moved then.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        grad_scale: Tensor | None = getattr(self, "grad_scale", None)
+        found_inf: Tensor | None = getattr(self, "found_inf", None)
+        if not torch.compiler.is_dynamo_compiling():
+            self._step_eagerly(grad_scale, found_inf)
+        elif not compiled.trace(self, self._graph_step, grad_scale, found_inf):
+            eager = torch.compiler.disable(self._step_eagerly)  # type: ignore[no-untyped-call]
+            eager(grad_scale, found_inf)
+        return loss
+
+    # Otherwise schedulers of torch wrap `step` in a function that dynamo refuses to trace.
+    step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
+
+    def _step_eagerly(self, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+        self._opt_called = True  # what that wrapper is there for
+        self._stepper.step(self.param_groups, self.state, grad_scale, found_inf)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Reset the gradients as ``torch.optim.Optimizer.zero_grad`` does; can be compiled."""
+        if torch.compiler.is_dynamo_compiling():
+            compiled.zero_grad(self, self._graph_step, set_to_none)
+        else:
+            super().zero_grad(set_to_none)
+
+    def _tracked(self) -> Iterable[tuple[int, dict[str, Any], dict[str | int, Tensor]]]:
+        """Yield index, group and parameters by name, or by position, of every tracked group."""
+        offset = 0
+        for index, group in enumerate(self.param_groups):
+            count = len(group["params"])
+            keys = group.get("param_names") or range(offset, offset + count)
+            offset += count
+            named = zip(keys, group["params"], strict=True)
+            members = {key: p for key, p in named if p.is_floating_point()}
+            if is_tracked(group) and members:
+                require_references(index, group, members.values(), self.state)
+                yield index, group, members
+
+    @torch.no_grad()
+    def _norms(self, index: int, group: Mapping[str, Any], params: list[Tensor]) -> list[Tensor]:
+        order = group["distance_p"]
+        if is_sharded(group):
+            return sharded.distances(params, self.state, order)
+        cached = [
+            self._stepper.cached_norm(index, p, self.state) if order == 2 else None for p in params
+        ]
+        return [
+            torch_backend.distance(p, self.state[p]["reference"], order, norm)
+            for p, norm in zip(params, cached, strict=True)
+        ]
+
+    def distances(self) -> dict[str | int, Tensor]:
+        """Return the distance of each tracked parameter from its reference.
+
+        Returns:
+            ``||theta - theta_0||_p`` as 0-dim tensors on the parameter's device, by parameter
+            name, or by position over all groups where names are unknown. Nothing waits for the
+            device. Right after a step the norm that the step itself computed is returned; edits
+            through ``.data`` since then are not seen before the next step or
+            ``refresh_distances()``.
+        """
+        found: dict[str | int, Tensor] = {}
+        for index, group, members in self._tracked():
+            norms = self._norms(index, group, list(members.values()))
+            found.update(zip(members, norms, strict=True))
+        return found
+
+    def total_distance(self) -> Tensor:
+        """Return the distance d of the objective: summed over tensors, or one norm per group.
+
+        Returns:
+            0-dim tensor on the device of the first tracked parameter, 0 if nothing is tracked.
+        """
+        total: Tensor | None = None
+        for index, group, members in self._tracked():
+            each = torch.stack(self._norms(index, group, list(members.values())))
+            joint = group["scope"] == "group"
+            d = torch.linalg.vector_norm(each, group["distance_p"]) if joint else each.sum()
+            total = d if total is None else total + d.to(total)
+        return torch.zeros(()) if total is None else total
+
+    def refresh_distances(self) -> None:
+        """Recompute the norms that a fused step caches, after edits that it cannot see."""
+        self._stepper.drop_plans()
+        self._graph_step.cache.plans.clear()
+        for _, _, members in self._tracked():
+            for p in members.values():
+                forget_distance(p, self.state[p])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as ``torch.optim.Optimizer`` does, complete from before the first step.
+
+        ``torch.distributed.checkpoint`` loads a saved state into the tensors of this one: where an
+        optimizer with tracked groups has taken no step yet, its momentum buffers are zeros here.
+        """
+        return complete_state(super().state_dict(), self.param_groups)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state dict; the reference is the saved theta_0, not the current weights.
+
+        A state without references or options of D3, such as one of ``torch.optim.SGD``, leaves
+        the present ones as they are.
+
+        Args:
+            state_dict: the result of ``state_dict()``.
+
+        Raises:
+            ValueError: groups or shapes that do not fit.
+        """
+        present = {p: s["reference"] for p, s in self.state.items() if "reference" in s}
+        saved: dict[str, Any] = {}
+
+        def complete(_: Optimizer, given: dict[str, Any]) -> dict[str, Any]:
+            saved.update(with_own_options(given, self.param_groups, self.defaults))
+            return dict(saved)
+
+        handle = self.register_load_state_dict_pre_hook(complete)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            handle.remove()
+        ids = (i for g in saved["param_groups"] for i in g["params"])
+        params = ((p, g["momentum_dtype"]) for g in self.param_groups for p in g["params"])
+        for i, (p, dtype) in zip(ids, params, strict=True):
+            restore_state(p, self.state, saved["state"].get(i, {}), present.get(p), dtype)
+        initialize_state(self.param_groups, self.state)

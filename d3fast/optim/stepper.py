@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The eager step of all param groups: check every group, then let each group's backend step it.
+
+A group served by the kernels has a ``GroupPlan``, which is kept while its tensors stay where they
+are; the other groups are stepped by the PyTorch or the sharded backend.
+"""
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from d3fast.optim.anchors import require_references
+from d3fast.optim.backends import sharded, torch_backend
+from d3fast.optim.backends.choose import choose_backend
+from d3fast.optim.backends.dtensor import check_not_replaced, is_sharded
+from d3fast.optim.backends.group_plan import GroupPlan
+from d3fast.optim.buffers import drop_unused_buffers, is_first_step
+from d3fast.optim.options import check_gradient, check_options, is_tracked
+
+Group = Mapping[str, Any]
+State = MutableMapping[Tensor, dict[str, Any]]
+
+
+class Stepper:
+    """Take the steps of an optimizer and keep the plans of its groups."""
+
+    def __init__(self) -> None:
+        self._plans: dict[int, GroupPlan] = {}
+
+    def drop_plans(self) -> None:
+        """Let the next step build every plan again, and so verify every cached norm."""
+        self._plans.clear()
+
+    def step(
+        self,
+        groups: Sequence[Group],
+        state: State,
+        grad_scale: Tensor | None,
+        found_inf: Tensor | None,
+    ) -> None:
+        """Take one step of all groups, in place.
+
+        Args:
+            groups: the param groups.
+            state: the optimizer's state.
+            grad_scale: 1-element tensor the gradients are divided by, in place.
+            found_inf: 1-element tensor; where it is not 0 nothing moves.
+
+        Raises:
+            ValueError: an option out of its range; a gradient or a reference that cannot be used.
+                Nothing has moved then.
+        """
+        distributed = [group for group in groups if is_sharded(group)]
+        if distributed and found_inf is not None:
+            found_inf = sharded.any_rank(found_inf, distributed)
+        try:
+            gradients = self._check(groups, state)
+        except ValueError:
+            if not _is_overflow(found_inf):
+                sharded.refuse(distributed)
+            raise
+        joint = [group for group in distributed if sharded.needs_allreduce(group)]
+        if joint and not _is_overflow(found_inf):
+            sharded.step_tracked(joint, state, grad_scale)
+        for index, grads in gradients.items():
+            group = groups[index]
+            if grads is None:
+                self._build_plan_and_step(index, group, state, grad_scale, found_inf)
+            elif group["params"][0].is_cuda or not _is_overflow(found_inf):
+                self._plans[index].step(grads, group, grad_scale, found_inf)
+
+    def _check(self, groups: Sequence[Group], state: State) -> dict[int, list[Tensor] | None]:
+        """Check all groups that have gradients.
+
+        Returns:
+            By group index the gradients for its plan, or ``None`` where a plan is missing or
+            outdated. Groups that are stepped together with other ranks are left out.
+        """
+        gradients: dict[int, list[Tensor] | None] = {}
+        takes_part = False
+        for index, group in enumerate(groups):
+            plan = self._plans.get(index)
+            grads = plan.gradients(group, state) if plan is not None else None
+            if grads is None:
+                params = [p for p in group["params"] if p.grad is not None]
+                needs_allreduce = sharded.needs_allreduce(group)
+                if not params and not needs_allreduce:
+                    continue
+                _check_step(index, group, params, state)
+                self._plans.pop(index, None)
+                takes_part = True
+                if needs_allreduce:
+                    continue
+            gradients[index] = grads
+        if not gradients and not takes_part:
+            check_not_replaced()
+        return gradients
+
+    def _build_plan_and_step(
+        self,
+        index: int,
+        group: Group,
+        state: State,
+        grad_scale: Tensor | None,
+        found_inf: Tensor | None,
+    ) -> None:
+        """Take the step of a group that has no valid plan."""
+        backend = choose_backend(index, group)
+        if _host_needs_overflow(group, backend, state) and _is_overflow(found_inf):
+            return  # before any state is made
+        if backend == "sharded":
+            sharded.step_plain(group, state, grad_scale)
+            return
+        drop_unused_buffers(group, state)
+        if backend == "reference":
+            members = torch_backend.members_of(group, state)
+            torch_backend.step_group(members, group, grad_scale=grad_scale)
+            return
+        plan = self._plans[index] = GroupPlan(group, state)
+        grads = plan.gradients(group, state)
+        if grads is None:  # a kind of gradient that the C++ guard cannot read
+            grads = [p.grad for p in plan.params if p.grad is not None]
+        plan.step(grads, group, grad_scale, found_inf)
+
+    def cached_norm(self, index: int, p: Tensor, state: State) -> Tensor | None:
+        """Return the distance that the last step stored for ``p``, ``None`` where it is outdated.
+
+        Args:
+            index: number of the group.
+            p: a parameter of it.
+            state: the optimizer's state.
+        """
+        plan = self._plans.get(index)
+        return None if plan is None else plan.cached_norm(p, state)
+
+
+def _is_overflow(found_inf: Tensor | None) -> bool:
+    return found_inf is not None and bool(found_inf != 0)
+
+
+def _host_needs_overflow(group: Group, backend: str, state: State) -> bool:
+    """Return whether the host has to read ``found_inf`` before a group's step without a plan.
+
+    The CUDA kernels read it by themselves. The exception is a dampened buffer: its first step is
+    not dampened, so the host has to know whether that step is taken.
+    """
+    params = [p for p in group["params"] if p.grad is not None]
+    if backend != "fused" or params[0].is_cpu:
+        return True
+    return group["dampening"] != 0 and any(is_first_step(p, state) for p in params)
+
+
+def _check_step(index: int, group: Group, params: Sequence[Tensor], state: State) -> None:
+    check_options(group)
+    for p in params:
+        if p.grad is not None:
+            check_gradient(p.grad, p)
+    if is_tracked(group):
+        require_references(index, group, params, state)
