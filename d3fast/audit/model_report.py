@@ -6,11 +6,11 @@ verdict. card.json has them for the suspect and for the repaired model. ``d3fast
 ``d3fast monitor`` read them here; the files may be hostile.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from d3fast._renamed import renamed_names
 from d3fast.results.schema.audit import DetectorRow, InversionRow, ModelRow, Role, VerdictRow
 from d3fast.results.schema.document import Settings
 from d3fast.results.schema.fields import read_only_row, read_record, read_rows
@@ -124,10 +124,4 @@ def class_names(settings: Mapping[str, Any]) -> tuple[str, ...]:
     return read_record(settings, Settings, "settings").classes or ()
 
 
-def __getattr__(name: str) -> Any:
-    """Return ``ModelReport`` and ``parse_model_report`` by their names of release 0.1.0."""
-    renamed = {"Findings": "ModelReport", "findings": "parse_model_report"}
-    if name not in renamed:
-        raise AttributeError(f"module {__name__} has no attribute {name}")
-    warnings.warn(f"{name} is now {renamed[name]}", DeprecationWarning, stacklevel=2)
-    return globals()[renamed[name]]
+__getattr__ = renamed_names(__name__, {"Findings": "ModelReport", "findings": "parse_model_report"})

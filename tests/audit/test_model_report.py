@@ -87,5 +87,5 @@ def test_classes_are_texts():
     ("old", "new"), [("findings", "parse_model_report"), ("Findings", "ModelReport")]
 )
 def test_names_of_release_0_1_warn(old, new):
-    with pytest.warns(DeprecationWarning, match=f"{old} is now {new}"):
+    with pytest.warns(DeprecationWarning, match=f"{old} is now .*{new}"):
         assert getattr(model_report, old) is getattr(model_report, new)

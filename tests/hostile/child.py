@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from d3fast.attacks import load_attack
+from d3fast.audit.report.page import write_audit_page
 from d3fast.data import clean_samples, load
 from d3fast.detox.resume import read_state
 from d3fast.detox.toml_file import read_config
@@ -29,6 +30,7 @@ from d3fast.io.images import read_image
 from d3fast.models import load_weights
 from d3fast.results.store import read_results
 from tests.hostile.arrays import ARRAYS
+from tests.hostile.audits import AUDITS
 from tests.hostile.data_sets import CIFAR, IDX
 from tests.hostile.documents import RESULTS
 from tests.hostile.files import Case
@@ -63,6 +65,7 @@ GROUPS: Mapping[str, tuple[list[Case], Callable[[Path], Any]]] = {
     "configs": (CONFIGS, read_config),
     "repairs": (REPAIRS, lambda path: read_state(path, run="")),
     "images": (IMAGES, lambda path: read_image(path, size=8)),
+    "audits": (AUDITS, lambda path: write_audit_page(path.parent, path.parent / "report.html")),
     "folders": (FOLDERS, clean_samples),
     "arrays": (ARRAYS, clean_samples),
     "idx": (IDX, read_idx),

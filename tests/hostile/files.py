@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-BAD_NAME = "a\nb\x1b[31m\x07"  # a line break, a colour, a bell
+# A line break, a colour, a bell, three bidirectional controls.
+BAD_NAME = "a\nb\x1b[31m\x07\u061c\u200e\u200f"
 
 
 LOADS = "(loads)"

@@ -187,7 +187,7 @@ FOLDERS = [
     Case(
         "an image whose name prints badly",
         _with(lambda r: (r / f"cat/{BAD_NAME}.png").write_bytes(b"")),
-        r"a\\nb\\x1b\[31m\\x07\.png is not an image",
+        r"a\\nb\\x1b\[31m\\x07\\u061c\\u200e\\u200f\.png is not an image",
     ),
     Case(
         "an image whose name is no UTF-8",

@@ -21,13 +21,17 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from d3fast.attacks import ATTACKS, load_attack, save_attack
+from d3fast.audit.report.folder import read_audit
+from d3fast.audit.report.verdict import audit_verdict
 from d3fast.data import clean_samples
 from d3fast.io.idx import read_idx
 from d3fast.io.images import read_image
 from d3fast.io.plain_pickle import read_plain_pickle
 from d3fast.models import load_weights
 from d3fast.results.store import Results, read_results
+from tests.audit.report.documents import ROWS
 from tests.hostile.arrays import npz_file
+from tests.hostile.audits import document
 from tests.hostile.documents import results
 from tests.hostile.files import forged_zip
 from tests.hostile.images import encoded
@@ -190,6 +194,23 @@ def test_results(folder, content):
     document = loads_or_one_line(read_results, folder / "w.json", content)
     if document is not None:  # what was read can be written
         Results(**document.__dict__).write(folder / "again.json")
+
+
+_AUDITS = {
+    name: [document(name), document(name, [row for row in rows() if row["kind"] == "model"])]
+    for name, rows in ROWS.items()
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+@fuzz
+@given(data=st.data())
+def test_audits(folder, name, data):
+    content = data.draw(changed(_AUDITS[name]))
+    (folder / name).mkdir(exist_ok=True)
+    path = folder / name / f"{name}.json"
+    audit = loads_or_one_line(lambda path: read_audit(path.parent), path, content)
+    assert audit is None or audit_verdict(audit).headline.isprintable()
 
 
 def _triggers():

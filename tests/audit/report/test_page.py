@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import time
 
 import pytest
 from markupsafe import Markup
@@ -288,3 +289,14 @@ def test_the_headline_and_the_warnings_are_returned(tmp_path):
     headline, warning = write_audit_page(tmp_path, tmp_path / "report.html")
     assert headline.startswith("Probable backdoor toward class “3”")
     assert "repaired.safetensors is not in the folder" in warning
+
+
+def test_as_many_outliers_as_are_read_make_a_page_in_seconds(tmp_path):
+    (inversion,) = [r for r in model() if r["kind"] == "inversion"][:1]
+    changed = {"outlier": True, "picture": None}
+    rows = [row for row in model() if row["kind"] != "inversion"]
+    rows += [{**inversion, **changed, "target": target} for target in range(25_000)]
+    write(tmp_path, "inspect", rows)
+    start = time.process_time()
+    write_audit_page(tmp_path, tmp_path / "report.html")
+    assert time.process_time() - start < 5
