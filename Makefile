@@ -59,10 +59,10 @@ wheel: install ## sdist and wheel in dist/, the wheel imported from elsewhere
 
 bench: install ## step and repair benchmarks on a quiet machine; JSON in benchmarks/results
 	CUDAARCHS="$(ARCHS)" $(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
-	$(BIN)/python -m pytest benchmarks -q --benchmark-columns=median,iqr,rounds
+	$(BIN)/python -m pytest benchmarks -q
 
 gpu-check: ## on a GPU machine: build, test, sanitize, measure, write the JSON; no network
-	$(PYTHON) -m benchmarks.gpu_check
+	$(PYTHON) -m benchmarks.gpu.check
 
 readme: install ## put the tables of benchmarks/results into README.md
 	$(BIN)/python -m benchmarks.readme

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of the suite, and the JSON that a run leaves behind."""
+"""Options of the speed suite, its result file and its tables.
+
+The tests select what is measured; they do not time themselves. All contenders of a workload are
+timed in one interleaved loop (``speed.timing``), because ratios within a round are stable where
+times are not. Neither pytest-benchmark nor ``torch.utils.benchmark`` can interleave: they time one
+callable after the other.
+"""
 
 import shlex
 import sys
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,9 +17,9 @@ import pytest
 import torch
 
 from benchmarks.machine import cache_bytes, machine_name
-from benchmarks.measure import Measurement, measure, names
-from benchmarks.replay import CLOCK
-from benchmarks.workloads import Workload, workloads
+from benchmarks.speed.measure import Measurement, measure, names
+from benchmarks.speed.report import report
+from benchmarks.speed.workloads import Workload, workloads
 from d3fast.results.store import Results
 from d3fast.runtime import environment
 from d3fast.runtime.devices import resolve_device
@@ -29,15 +34,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--cpu-time",
         action="store_true",
-        help="count CPU time, of one thread, not the wall's: for a machine that is shared",
+        help="measure CPU time of one thread instead of wall-clock time, for a shared machine",
     )
-    group.addoption("--shrink", type=int, default=1, help="divide all sizes, to try the suite out")
-    group.addoption("--machine", help="first part of the result's name, by default cpu-2core, h100")
-    group.addoption("--results", help="where the JSON goes, by default benchmarks/results")
+    group.addoption("--shrink", type=int, default=1, help="divide all sizes, for a smoke run")
+    group.addoption("--machine", help="first part of the result's name; default cpu-2core, h100")
+    group.addoption("--results", help="folder of the result file; default benchmarks/results")
 
 
 class Run:
-    """What one run measures: workloads once each, when the first test asks; rows for the JSON."""
+    """One run of the suite: measures each workload once and collects the rows of the result."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
@@ -48,14 +53,15 @@ class Run:
         if self.cpu_time:
             torch.set_num_threads(1)
         self.rows: list[dict[str, Any]] = []
-        self.settings: dict[str, Any] = {}
         self._measured: dict[str, Measurement] = {}
 
     def workload(self, name: str) -> Workload:
+        """Return a workload by name, with its sizes divided by ``--shrink``."""
         chosen = next(w for w in workloads(self.device.type == "cuda") if w.name == name)
         return chosen.shrunk(self.shrink) if self.shrink > 1 else chosen
 
     def measured(self, name: str) -> Measurement:
+        """Return the measurement of a workload; the first call measures it."""
         if name not in self._measured:
             workload = self.workload(name)
             self._measured[name] = measure(workload, self.device, self.budget, self.cpu_time)
@@ -63,12 +69,27 @@ class Run:
         return self._measured[name]
 
     def path(self) -> Path | None:
-        given = self.config.getoption("results")
-        if given is None and self.shrink > 1:
-            return None  # a smoke run is no result
+        """Return the path of the result file; ``None`` for a smoke run without ``--results``."""
+        folder = self.config.getoption("results")
+        if folder is None and self.shrink > 1:
+            return None
         machine = self.config.getoption("machine") or machine_name(self.device)
         file = f"{machine}-{date.today().isoformat()}.json"
-        return (Path(given) if given else RESULTS) / file
+        return (Path(folder) if folder else RESULTS) / file
+
+    def results(self, finished: bool) -> Results:
+        """Return the rows with the settings of the run."""
+        settings = {
+            "device": self.device.type,
+            "seconds": self.budget,
+            "shrink": self.shrink,
+            "cpu_time": self.cpu_time,
+            "finished": finished,
+            "build": environment.build_info(),
+            "cache_bytes": cache_bytes(self.device),
+        }
+        arguments = [a for a in sys.argv[1:] if not a.startswith(("--results", "/"))]
+        return Results(shlex.join(["python", "-m", "pytest", *arguments]), settings, self.rows)
 
 
 _RUN = pytest.StashKey[Run]()
@@ -81,9 +102,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if {"workload", "contender"} <= set(metafunc.fixturenames):
         gpu = metafunc.config.stash[_RUN].device.type == "cuda"
-        cases = [(w.name, name) for w in workloads(gpu) for name in names(w)]
-        ids = [f"{workload}: {contender}" for workload, contender in cases]
-        metafunc.parametrize(("workload", "contender"), cases, ids=ids)
+        pairs = [(w.name, name) for w in workloads(gpu) for name in names(w)]
+        ids = [f"{workload}: {contender}" for workload, contender in pairs]
+        metafunc.parametrize(("workload", "contender"), pairs, ids=ids)
 
 
 @pytest.fixture(scope="session")
@@ -92,43 +113,19 @@ def run(pytestconfig: pytest.Config) -> Run:
     return pytestconfig.stash[_RUN]
 
 
-@pytest.fixture
-def replay(benchmark: Any) -> Callable[[list[float], str], None]:
-    """Hands samples in seconds to pytest-benchmark, to be shown in one table per group."""
-
-    def hand_over(samples: list[float], group: str) -> None:
-        benchmark.group = group
-        CLOCK.load(samples)
-        benchmark.pedantic(lambda: None, rounds=len(samples))
-
-    return hand_over
-
-
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     run = session.config.stash[_RUN]
     path = run.path()
-    if not run.rows or path is None:
-        return
-    settings = {
-        "device": run.device.type,
-        "seconds": run.budget,
-        "shrink": run.shrink,
-        "cpu_time": run.cpu_time,
-        "finished": exitstatus == 0,
-        "build": environment.build_info(),
-        "cache_bytes": cache_bytes(run.device),
-        **run.settings,
-    }
-    arguments = [a for a in sys.argv[1:] if not a.startswith(("--results", "/"))]
-    command = shlex.join(["python", "-m", "pytest", *arguments])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Results(command, settings, run.rows).write(path)
+    if run.rows and path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        run.results(exitstatus == 0).write(path)
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
     run = config.stash[_RUN]
     if run.rows:
         path = run.path()
+        terminalreporter.write_line(report(run.results(exitstatus == 0)))
         terminalreporter.write_line(
             f"results: {path}" if path else "a run with --shrink writes no results"
         )

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Puts the tables of committed results into the pages: ``python -m benchmarks.readme``.
+"""Writes the tables of committed results into the pages: ``python -m benchmarks.readme [--check]``.
 
 A table stands between ``<!-- table: NAME#PART -->`` and ``<!-- end -->``; NAME is a file of
-``benchmarks/results`` without its ending, PART one of ``PARTS``.
+``benchmarks/results`` without its ending, PART one of ``PARTS``. With ``--check`` nothing is
+written; the exit code is 1 if a page differs.
 """
 
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks.inspect_report import inspect_table, rates_table
-from benchmarks.precision_study import DTYPES, precision_table, worst_table
-from benchmarks.report import (
+from benchmarks.speed.report import (
     bandwidth_table,
     constraint_table,
     cost_table,
@@ -21,15 +21,17 @@ from benchmarks.report import (
     short_table,
     step_table,
 )
-from benchmarks.scaling_report import (
+from benchmarks.studies.inspection_report import inspect_table, rates_table
+from benchmarks.studies.precision import DTYPES, precision_table, worst_table
+from benchmarks.studies.scaling_report import (
     bytes_table,
     check_table,
     memory_table,
     models_table,
     time_table,
 )
-from benchmarks.search import search_markdown
-from benchmarks.spectrum_report import peers_table, way_table, why_table
+from benchmarks.studies.search import search_markdown
+from benchmarks.studies.spectrum_report import peers_table, way_table, why_table
 from d3fast.benchmark.report.attacks import attacks_markdown
 from d3fast.benchmark.report.benchmark import (
     adaptive_markdown,
@@ -113,10 +115,10 @@ _BLOCK = re.compile(r"(<!-- table: ([^# ]+)#(\S+) -->\n)(.*?)(<!-- end -->)", re
 
 
 def filled(text: str, folder: Path = RESULTS) -> str:
-    """A text with every table between markers made anew from the results in a folder.
+    """Return a text with every marked table replaced by that of the results in a folder.
 
     Raises:
-        ValueError: an unknown part, or a file that holds no results.
+        ValueError: an unknown part, or a file without results.
     """
 
     def block(match: re.Match[str]) -> str:
@@ -128,6 +130,19 @@ def filled(text: str, folder: Path = RESULTS) -> str:
     return _BLOCK.sub(block, text)
 
 
-if __name__ == "__main__":
+def main(check: bool) -> int:
+    """Write all pages, or compare them if ``check``; return 1 if a compared page differs."""
+    differs = False
     for page in PAGES:
-        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
+        old = page.read_text(encoding="utf-8")
+        new = filled(old)
+        if check and new != old:
+            print(f"{page.relative_to(ROOT)}: tables differ from benchmarks/results")
+            differs = True
+        elif new != old:
+            page.write_text(new, encoding="utf-8")
+    return int(differs)
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv[1:]))

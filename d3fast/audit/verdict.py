@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The conclusion from all detectors, in plain words, with their measured hit and false-alarm rates.
 
-The rates are those of ``python -m benchmarks.inspect_study``; a test compares them with its file.
+The rates are those of ``python -m benchmarks.studies inspection``; a test compares them with its file.
 """
 
 from collections.abc import Mapping, Sequence

@@ -31,7 +31,7 @@ _ADAPTIVE: Attacks = (
     ("blended", "sam-3"),
     ("badnets", "distance-aware"),
 )
-# What ``python -m benchmarks.search all`` chose for every defence out of its published options and
+# What ``python -m benchmarks.studies search all`` chose for every defence out of its published options and
 # two others, all at fifty epochs; ANP, SAU and the inversion are shorter than published: two cores
 # have to pay for them.
 _EPOCHS: Mapping[str, Any] = {"epochs": 50}

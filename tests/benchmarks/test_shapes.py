@@ -6,7 +6,7 @@ from math import prod
 import pytest
 
 from benchmarks.shapes import resnet18, transformer_1b, vgg19_bn, vit_b16
-from benchmarks.workloads import workloads
+from benchmarks.speed.workloads import workloads
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runner of the studies: ``python -m benchmarks.studies NAME [OPTIONS]``."""
+
+import typer
+
+from benchmarks.studies import (
+    inspection,
+    precision,
+    scaling,
+    search,
+    spectrum_peers,
+    text,
+    why,
+)
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+for module, command in (
+    (search, search.search),
+    (precision, precision.precision),
+    (inspection, inspection.inspection),
+    (text, text.text),
+    (scaling, scaling.scaling),
+    (why, why.why),
+    (spectrum_peers, spectrum_peers.spectrum_peers),
+):
+    summary = (module.__doc__ or "").partition("\n")[0]
+    app.command(command.__name__.replace("_", "-"), help=summary)(command)
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of ``benchmarks.studies.inspection`` for the documentation."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from d3fast.results.format import MISSING, fixed, mean, percent, shortest, value_range
+from d3fast.results.store import Results
+from d3fast.results.table import text_table, to_markdown
+
+Row = Mapping[str, Any]
+ALL = "all"
+
+
+def inspect_table(results: Results, name: str) -> str:
+    """One line per attack and per kind of clean model: on how many each sign was raised.
+
+    Args:
+        results: of the study.
+        name: the set of models.
+    """
+    rows = [row for row in results.rows if row["set"] == name]
+    rates = [row for row in rows if row["kind"] == "rate"]
+    signs = [sign for sign in dict.fromkeys(row["sign"] for row in rates) if sign != ALL]
+    lines = []
+    for attack in dict.fromkeys(row["attack"] for row in rates):
+        own = {row["sign"]: row for row in rates if row["attack"] == attack}
+        whole = own[ALL]
+        models = [r for r in rows if r["kind"] == "inspected" and r["attack"] == attack]
+        lines.append(
+            [
+                attack,
+                str(whole["models"]),
+                percent(mean(row["asr"] for row in models), 0),
+                *(str(own[sign]["found"]) for sign in signs),
+                f"{whole['found']} ({value_range(100 * whole['low'], 100 * whole['high'], 0)} %)",
+                MISSING if whole["named"] is None else str(whole["named"]),
+            ]
+        )
+    return to_markdown(
+        text_table(["", "models", "ASR %", *signs, "any (95 % interval)", "target named"], lines)
+    )
+
+
+def rates_table(results: Results) -> str:
+    """What each rate of false alarms would have given on the development models and on the rest."""
+    rows = [row for row in results.rows if row["kind"] == "choice"]
+    lines = [
+        [
+            shortest(row["rate"]),
+            fixed(row["threshold"]),
+            *(
+                f"{row[f'{kind}_found']} of {row[f'{kind}_models']}"
+                for kind in ("backdoored", "clean")
+            ),
+        ]
+        for row in rows
+    ]
+    return to_markdown(text_table(["rate", "threshold", "backdoored found", "clean raised"], lines))

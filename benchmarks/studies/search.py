@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Search for the options of the benchmark table, on seeds that no table shows.
+
+The search knows the trigger and the ASR; the tables are measured on other seeds. ``VARIANTS`` are
+the settings tried with D3. ``CHOICES`` are the settings of every defence, D3 included: the
+published options and two others, of which the one with the best mean DER is used. ``HARD`` is D3's
+second search, which decided its learning rate.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from benchmarks.studies.harness import save
+from d3fast.attacks import ATTACKS as PLAIN
+from d3fast.benchmark.grid import run_grid
+from d3fast.benchmark.plan import Attacks, GridPreset
+from d3fast.benchmark.presets import PRESETS, options_of
+from d3fast.benchmark.repair_jobs import Repair
+from d3fast.detox import D3Config
+from d3fast.io.files import make_folder
+from d3fast.results.jobs import Row, RunDir
+from d3fast.results.table import Column, mean_table, to_markdown
+from d3fast.runtime import environment
+from d3fast.runtime.checks import check_choice
+
+SEEDS: Mapping[str, Sequence[int]] = {
+    "all": (100,),
+    "d3": (100,),
+    "final": (100,),
+    "hard": (100, 101, 102),
+}
+# "all": an attack that fine-tuning removes and one that it does not; "d3": one of them, and one
+# that distillation from the suspect restores.
+ATTACKS: Mapping[str, Attacks] = {
+    "all": (("badnets", None), ("sig", None)),
+    "d3": (("sig", None), ("wanet", None)),
+    "final": tuple((name, None) for name in PLAIN),
+    # The attacks with the highest ASR after the first default.
+    "hard": (("ssba", None), ("input-aware", None), ("low-frequency", None), ("blended", "sam-3")),
+}
+
+_E: Mapping[str, Any] = {"epochs": 50}
+# D3 as published, at the epochs of the others.
+_AUTHORS = options_of(D3Config.authors(epochs=50))
+_NO_DISTANCE: Mapping[str, Any] = {
+    "distance_weight": 0.0,
+    "constraint": None,
+    "warm_start": "near",
+    "epsilon": 0.0,
+}
+
+
+# Learning rate of the first default.
+_FIRST: Mapping[str, Any] = {"lr": 0.03}
+
+
+def _variant(label: str, augment: bool | None = None, **changes: Any) -> Repair:
+    return Repair("d3", ({**_FIRST, **changes},), label=label, augment=augment)
+
+
+def _variants() -> tuple[Repair, ...]:
+    no_distillation: Mapping[str, Any] = {"distillation": 0.0, "lr": 0.02}
+    return (
+        _variant("first default, lr 0.03"),
+        _variant("authors", **_AUTHORS),
+        _variant("authors, no augmentation", augment=False, **_AUTHORS),
+        _variant("paper", **options_of(D3Config.paper(epochs=50))),
+        Repair(
+            "d3+fine-tuning",
+            ({**_AUTHORS, "clean_weight": 10.0, "epochs": 30}, {"epochs": 20}),
+            label="authors, lambda 10, then 20 epochs of fine-tuning",
+        ),
+        _variant("no distillation, lr 0.02", **no_distillation),
+        _variant(
+            "no distillation, lr 0.02, linear and convolutions",
+            **no_distillation,
+            track="conv+linear",
+            warm_start="near",
+        ),
+        _variant(
+            "no distillation, lr 0.02, dual ascent to 0.5 nats",
+            **no_distillation,
+            epsilon=0.5,
+            dual_step=5.0,
+        ),
+        _variant("no augmentation", augment=False),
+        _variant("no averaging", averaging=0.0),
+        _variant("distillation 0.5", distillation=0.5),
+        _variant("distillation 0.9", distillation=0.9),
+        _variant("lr 0.06", lr=0.06),
+        _variant("lr 0.1", lr=0.1),
+        _variant("warm start near", warm_start="near"),
+        _variant("warm start far", warm_start="far"),
+        _variant("warm start noise", warm_start="noise"),
+        _variant("no constraint", constraint=None),
+        _variant("annulus 0.5 to 1.5", constraint="distance_shell", radius=(0.5, 1.5)),
+        _variant("floor 1, no push", constraint="distance_floor", radius=1.0, distance_weight=0.0),
+        _variant("no distance at all", **_NO_DISTANCE),
+    )
+
+
+def _choices(name: str, published: Mapping[str, Any], *others: Mapping[str, Any]) -> list[Repair]:
+    lines = [Repair(name, (published,), label=f"{name}: published")]
+    for changes in others:
+        text = ", ".join(f"{option} {value}" for option, value in changes.items())
+        lines.append(Repair(name, ({**published, **changes},), label=f"{name}: {text}"))
+    return lines
+
+
+# Shorter than published, to fit on two cores.
+_ANP: Mapping[str, Any] = {"steps": 600}
+_NC: Mapping[str, Any] = {**_E, "inversion": {"steps": 150}}
+_SAU: Mapping[str, Any] = {"epochs": 12}
+
+
+def _all_choices() -> Mapping[str, list[Repair]]:
+    return {
+        "fine-tuning": _choices("fine-tuning", _E, {"lr": 0.03}, {"lr": 0.06}),
+        "ft-sam": _choices("ft-sam", _E, {"lr": 0.03}, {"rho": 1.0}),
+        "fine-pruning": _choices("fine-pruning", _E, {"lr": 0.03}, {"lr": 0.06}),
+        "nad": _choices("nad", _E, {"lr": 0.03}, {"lr": 0.06}),
+        "neural-cleanse": _choices("neural-cleanse", _NC, {"lr": 0.03}, {"threshold": 1.5}),
+        "anp": _choices("anp", _ANP, {"max_acc_drop": 0.05}, {"max_acc_drop": 0.1}),
+        "i-bau": _choices("i-bau", {}, {"rounds": 20}, {"lr": 3e-3, "rounds": 20}),
+        "sau": _choices("sau", _SAU, {"lr": 1e-3}, {"lr": 3e-3}),
+        "fst": _choices("fst", _E, {"lr": 0.03}, {"lr": 0.06}),
+        "d3": [
+            Repair("d3", (_AUTHORS,), label="d3: published"),
+            Repair("d3", ({"lr": 0.03},), label="d3: lr 0.03"),
+            Repair("d3", ({"lr": 0.06},), label="d3: lr 0.06"),
+        ],
+    }
+
+
+# The remaining candidates, measured under every attack.
+FINALISTS = (
+    _variant("first default, lr 0.03"),
+    _variant("warm start near", warm_start="near"),
+    _variant("no distance at all", **_NO_DISTANCE),
+    _variant("lr 0.06", lr=0.06),
+    _variant("lr 0.06, warm start near", lr=0.06, warm_start="near"),
+    _variant("lr 0.06, no distance at all", lr=0.06, **_NO_DISTANCE),
+)
+# The second search, on three seeds, under the attacks where the first default falls short.
+HARD = (
+    Repair("fine-tuning", (_E,)),
+    _variant("lr 0.03, distillation 0.2", lr=0.03, distillation=0.2),
+    _variant("lr 0.06, distillation 0.2", lr=0.06, distillation=0.2),
+    _variant("lr 0.06, distillation 0.1", lr=0.06, distillation=0.1),
+    _variant("lr 0.06, distillation 0", lr=0.06, distillation=0.0),
+    _variant("lr 0.1, distillation 0.2", lr=0.1, distillation=0.2),
+    _variant("lr 0.1, distillation 0.3", lr=0.1, distillation=0.3),
+    _variant("lr 0.06, distillation 0.2, averaging 0.8", lr=0.06, distillation=0.2, averaging=0.8),
+    _variant("lr 0.1, distillation 0.3, averaging 0.8", lr=0.1, distillation=0.3, averaging=0.8),
+    _variant(
+        "lr 0.06, distillation 0.2, weight decay 5e-4", lr=0.06, distillation=0.2, weight_decay=5e-4
+    ),
+)
+VARIANTS = _variants()
+CHOICES = _all_choices()
+
+
+def search_preset(what: str) -> GridPreset:
+    """Return the grid of a search: ``"d3"``, ``"all"``, ``"final"`` or ``"hard"``."""
+    choices = tuple(line for lines in CHOICES.values() for line in lines)
+    lines = {"d3": VARIANTS, "all": choices, "final": FINALISTS, "hard": HARD}[what]
+    cpu = PRESETS["cpu"]
+    suspects = replace(cpu.suspects[0], attacks=ATTACKS[what])
+    return replace(
+        cpu,
+        suspects=(suspects,),
+        repairs=lines,
+        augment=True,
+        against_adaptive=None,
+        ablations=(),
+        relearning=(),
+    )
+
+
+def search_markdown(rows: Sequence[Row]) -> str:
+    """Return one line per setting: means over attacks and seeds, ASR excess of each attack."""
+
+    def name(row: Row) -> str:
+        adaptive = row.get("adaptive")
+        return f"{row['attack']} ({adaptive})" if adaptive else row["attack"]
+
+    measured = [row for row in rows if row["kind"] == "repair" and not row["refused"]]
+    lines: dict[str, list[Row]] = {}
+    for label in dict.fromkeys(row["defense"] for row in measured):
+        own = [row for row in measured if row["defense"] == label]
+        line = {key: fmean(row[key] for row in own) for key in ("acc", "asr_excess", "ra", "der")}
+        for attack in {name(row) for row in own}:
+            line[attack] = fmean(row["asr_excess"] for row in own if name(row) == attack)
+        lines[label] = [line]
+    attacks = dict.fromkeys(map(name, measured))
+    shared = [
+        ("acc", "ACC %"),
+        ("asr_excess", "ASR excess"),
+        *((a, a) for a in attacks),
+        ("ra", "RA %"),
+        ("der", "DER %"),
+    ]
+    return to_markdown(mean_table([Column(key, title, scale=100) for key, title in shared], lines))
+
+
+def best_choices(rows: Sequence[Row]) -> dict[str, Repair]:
+    """Return the choice with the best mean DER of every defence."""
+
+    def rating(choice: Repair) -> float:
+        return fmean(row["der"] for row in rows if row["defense"] == choice.label)
+
+    return {name: max(choices, key=rating) for name, choices in CHOICES.items()}
+
+
+def search(
+    what: Annotated[str, typer.Argument(help=", ".join(ATTACKS))],
+    out: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/search"),
+    workers: Annotated[int, typer.Option(help="Worker processes.")] = environment.cores(),
+) -> None:
+    """Run the jobs that are not finished and write ``search-WHAT-cpu.json``."""
+    check_choice("WHAT", what, ATTACKS)
+    torch.set_num_threads(1)
+    preset = search_preset(what)
+    run_dir = RunDir(make_folder(out))
+    outcome = run_grid(preset, run_dir, seeds=SEEDS[what], devices=["cpu"] * workers)
+    if outcome.missing:
+        raise SystemExit(f"{outcome.missing} jobs are missing")
+    save(f"search-{what}-cpu", f"search {what}", asdict(preset), outcome.rows)

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Backdoors in transformers: ``python -m benchmarks.studies.text search|table|decoder``.
+
+MiniLM fine-tuned on the sentiment of film reviews, a rare-token and a sentence trigger, and what
+each defence leaves of them (``text_cells``). As in the benchmark on images, every defence was
+first tried in three settings on a seed that the table does not show, with its sentence trigger
+known (``search``); ``best_choices`` says which one is in the table. ``decoder`` asks which
+weights of a causal language model to track: its head is tied to the input embeddings.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from benchmarks.studies.harness import RESULTS, Workers, save, start_workers
+from benchmarks.studies.search import search_markdown
+from benchmarks.studies.text_jobs import ARCHIVE, TRIGGERS, TextRepair, TextSuspect
+from d3fast.benchmark.presets import options_of
+from d3fast.benchmark.repair_jobs import Repair
+from d3fast.benchmark.report.benchmark import summary_markdown
+from d3fast.detox import D3Config
+from d3fast.results.jobs import Job, Row
+from d3fast.results.store import read_results
+from d3fast.runtime import environment
+from d3fast.runtime.checks import check_choice
+
+SEARCHED: tuple[str, ...] = ("sentence",)
+SEARCH_SEED, SEEDS = 100, 3
+# Gradients are clipped, as is usual for transformers.
+_SHARED: Mapping[str, Any] = {"epochs": 10, "max_grad_norm": 1.0}
+_AUTHORS = options_of(D3Config.authors(**_SHARED))
+# Every linear layer of the feed-forward blocks, of encoders and decoders alike.
+MLP = r"(intermediate\.dense|(?<!attention\.)output\.dense|mlp\.\w+)\.weight$"
+
+
+def upper(blocks: int, depth: int = 6) -> str:
+    """All linear layers of the last blocks of MiniLM, and what comes behind them."""
+    last = rf"layer\.[{depth - blocks}-{depth - 1}]\.(?!.*LayerNorm)"
+    return rf"({last}.*|pooler\.dense\.|classifier\.)weight$"
+
+
+def _choices(name: str, *settings: Mapping[str, Any]) -> list[Repair]:
+    lines = []
+    for changes in settings:
+        said = ", ".join(f"{option} {value:g}" for option, value in changes.items())
+        lines.append(Repair(name, ({**_SHARED, **changes},), label=f"{name}: {said}"))
+    return lines
+
+
+def _d3(label: str, **changes: Any) -> Repair:
+    return Repair("d3", ({**_AUTHORS, **changes},), label=label)
+
+
+UPPER = "d3 on upper blocks"
+CHOICES: Mapping[str, list[Repair]] = {
+    "fine-tuning": _choices("fine-tuning", {"lr": 0.01}, {"lr": 0.03}, {"lr": 0.1}),
+    "ft-sam": _choices(
+        "ft-sam", {"lr": 0.03, "rho": 2.0}, {"lr": 0.03, "rho": 0.5}, {"lr": 0.1, "rho": 0.5}
+    ),
+    "fst": _choices(
+        "fst", {"lr": 0.03, "alpha": 0.2}, {"lr": 0.1, "alpha": 0.2}, {"lr": 0.03, "alpha": 0.02}
+    ),
+    "d3": [_d3(f"d3: lr {lr:g}", lr=lr) for lr in (0.01, 0.03, 0.1)],
+    # From where they are: a random start would undo the pretraining.
+    "d3 on feed-forward layers": [
+        _d3(
+            f"d3 on feed-forward layers: lr {lr:g}, w {weight:g}",
+            lr=lr,
+            track=MLP,
+            warm_start="near",
+            distance_weight=weight,
+        )
+        for lr, weight in ((0.01, 0.03), (0.03, 0.03), (0.03, 0.1))
+    ],
+    # From random weights: what these blocks have learned is learned anew.
+    UPPER: [
+        _d3(f"d3 on the last blocks: {blocks}", lr=0.03, track=upper(blocks), distance_weight=0.1)
+        for blocks in (1, 2, 3)
+    ],
+}
+MOST_LOST = 0.05
+
+
+# A causal language model of three blocks, its head tied to the embeddings; nothing was chosen.
+_LAST = r"layers\.2\.(?!.*norm).*weight$"
+DECODER = (
+    *_choices("fine-tuning", {"lr": 0.03}),
+    _d3("d3 on the tied head, near", lr=0.03, warm_start="near"),
+    _d3("d3 on the tied head, random", lr=0.03),
+    _d3(
+        "d3 on feed-forward layers, near",
+        lr=0.03,
+        track=MLP,
+        warm_start="near",
+        distance_weight=0.03,
+    ),
+    _d3("d3 on the last block", lr=0.03, track=_LAST, distance_weight=0.1),
+    _d3("d3 on the last block, no push", lr=0.03, track=_LAST, distance_weight=0.0),
+)
+_DECODER_TRAINING: Mapping[str, Any] = {"train": 3000, "epochs": 5, "lr": 1e-3, "batch_size": 64}
+
+
+def run(
+    repairs: Sequence[Repair], poisoned: Sequence[TextSuspect], workers: Workers
+) -> list[dict[str, Any]]:
+    """Return the rows of the clean models, the suspects and every defence on every suspect."""
+    twins = list(dict.fromkeys(suspect.twin() for suspect in poisoned))
+    jobs: list[Job] = [
+        TextRepair(suspect, repair.name, repair.label, repair.all_options(suspect.seed))
+        for suspect in poisoned
+        for repair in repairs
+    ]
+    rows: list[dict[str, Any]] = []
+    for kind, part in (("clean", twins), ("suspect", poisoned), ("repair", jobs)):
+        for job, row in zip(part, workers.run(part, title=f"{kind} models"), strict=True):
+            label = {"clean": "clean twin", "suspect": "none"}.get(kind)
+            name = label or (job.label if isinstance(job, TextRepair) else "")
+            rows.append({"kind": kind, "defense": name, "ablation": None, **row})
+    return rows
+
+
+def best_choices(rows: Sequence[Mapping[str, Any]]) -> list[Repair]:
+    """For every defence the setting with the best DER, under the defence's plain name.
+
+    Of those that lose at most five points of ACC, if any does: on two classes a model that gives
+    one answer to everything has a DER of 84 %.
+    """
+
+    def rating(choice: Repair) -> tuple[bool, float]:
+        own = [row for row in rows if row["defense"] == choice.label and not row["refused"]]
+        return fmean(row["acc_loss"] for row in own) <= MOST_LOST, fmean(row["der"] for row in own)
+
+    best = {name: max(choices, key=rating) for name, choices in CHOICES.items()}
+    return [Repair(repair.name, repair.options, label=name) for name, repair in best.items()]
+
+
+def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[Repair]:
+    """The lines of the table: what the search chose, and what the restart does without a push."""
+    chosen = {repair.label: repair for repair in best_choices(rows)}
+    del chosen["d3 on feed-forward layers"]  # leaves the backdoor where it is; see the search
+    restart = {**chosen[UPPER].options[0], "distance_weight": 0.0}  # the sphere keeps them tracked
+    return [*chosen.values(), Repair("d3", (restart,), label=f"{UPPER}, no push")]
+
+
+def text(
+    what: Annotated[str, typer.Argument(help="search, table, decoder")],
+    snippets: Annotated[Path, typer.Option(help=f"Folder of {ARCHIVE}.")],
+    out: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/text"),
+    seeds: Annotated[int, typer.Option(help="Number of seeds.")] = SEEDS,
+    workers: Annotated[int, typer.Option(help="Worker processes.")] = environment.cores(),
+) -> None:
+    """Run the jobs that are not finished and write ``text-WHAT-cpu.json``."""
+    check_choice("WHAT", what, ("search", "table", "decoder"))
+    chosen, triggers = range(seeds), tuple(TRIGGERS)
+    show: Callable[[Sequence[Row]], str] = summary_markdown
+    setting, training = "minilm", {}
+    if what == "search":
+        lines = [line for choices in CHOICES.values() for line in choices]
+        chosen, triggers, show = range(SEARCH_SEED, SEARCH_SEED + 1), SEARCHED, search_markdown
+    elif what == "table":
+        lines = table_lines(read_results(RESULTS / "text-search-cpu.json").rows)
+    else:
+        lines, setting, training = list(DECODER), "decoder", dict(_DECODER_TRAINING)
+    poisoned = [
+        TextSuspect(setting, seed, trigger, **training) for seed in chosen for trigger in triggers
+    ]
+    with start_workers(out, workers, snippets) as pool:
+        rows = run(lines, poisoned, pool)
+    settings = {"seeds": list(chosen), "triggers": {name: TRIGGERS[name] for name in triggers}}
+    Console().print(show(rows), highlight=False)
+    save(f"text-{what}-cpu", f"text {what} --snippets .", settings, rows)

@@ -1,0 +1,56 @@
+"""Search for the table's options: its settings, seeds, table and choice."""
+
+import pytest
+
+from benchmarks.studies import search
+from d3fast.benchmark.plan import plan
+from d3fast.benchmark.presets import PRESETS
+from d3fast.defenses import DEFENSES
+
+CPU = PRESETS["cpu"]
+_D3 = next(repair for repair in CPU.repairs if repair.label == "d3")
+
+
+def _row(label, attack="sig", **changes):
+    numbers = {"acc": 0.9, "asr_excess": 0.01, "ra": 0.5, "der": 0.97}
+    base = {"kind": "repair", "refused": None, "defense": label, "attack": attack}
+    return {**base, **numbers, **changes}
+
+
+def test_every_defence_has_as_many_choices_as_the_next():
+    assert set(search.CHOICES) == set(DEFENSES)
+    assert {len(choices) for choices in search.CHOICES.values()} == {3}
+
+
+@pytest.mark.parametrize("what", search.ATTACKS)
+def test_it_looks_at_no_seed_of_a_table(what):
+    seeds = set(search.SEEDS[what])
+    whole = plan(search.search_preset(what), list(seeds))
+    assert not seeds & set(range(CPU.seeds))
+    assert {p.job.seed for p in whole.repairs} == seeds
+    assert whole.relearning == ()
+
+
+def test_the_table_of_a_search_has_a_line_per_setting_and_a_column_per_attack():
+    rows = [_row("a"), _row("a", "wanet", asr_excess=0.03), _row("b"), _row("c", refused="no")]
+    lines = search.search_markdown(rows).splitlines()
+    assert lines[0] == "|  | ACC % | ASR excess | sig | wanet | RA % | DER % |"
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["a", "b"]
+    assert lines[2].split("|")[3:6] == [" 2.0 ", " 1.0 ", " 3.0 "]
+
+
+def test_a_line_of_it_is_a_mean_over_seeds_and_an_adaptive_attack_has_a_column_of_its_own():
+    rows = [_row("a", asr_excess=0.01), _row("a", asr_excess=0.05)]
+    rows += [_row("a", adaptive="sam-3", asr_excess=0.5)]
+    lines = search.search_markdown(rows).splitlines()
+    assert "| sig | sig (sam-3) |" in lines[0]
+    assert lines[2].split("|")[4:6] == [" 3.0 ", " 50.0 "]
+
+
+def test_the_choice_with_the_best_mean_der_is_taken():
+    rows = [_row(choice.label) for choices in search.CHOICES.values() for choice in choices]
+    rows += [_row(search.CHOICES["fst"][2].label, "wanet", der=0.99)]
+    rows += [_row(search.CHOICES["nad"][0].label, "wanet", der=0.5)]
+    best = search.best_choices(rows)
+    assert best["fst"] is search.CHOICES["fst"][2]
+    assert best["nad"] is search.CHOICES["nad"][1]
