@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The conclusion from all detectors, in plain words, with their measured hit and false-alarm rates.
 
-The rates are those of ``python -m benchmarks.studies inspection``; a test compares them with its file.
+The rates are those of ``python -m benchmarks.studies inspection``; ``make docs-check`` compares
+them with its result file.
 """
 
 from collections.abc import Mapping, Sequence

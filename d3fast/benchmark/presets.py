@@ -31,9 +31,9 @@ _ADAPTIVE: Attacks = (
     ("blended", "sam-3"),
     ("badnets", "distance-aware"),
 )
-# What ``python -m benchmarks.studies search all`` chose for every defence out of its published options and
-# two others, all at fifty epochs; ANP, SAU and the inversion are shorter than published: two cores
-# have to pay for them.
+# The options that ``python -m benchmarks.studies search all`` chose for every defence out of the
+# published ones and two others, all at fifty epochs. ANP, SAU and the inversion are shorter than
+# published, to fit on two cores.
 _EPOCHS: Mapping[str, Any] = {"epochs": 50}
 _FINE_TUNING: Mapping[str, Any] = {
     "distance_weight": 0.0,
