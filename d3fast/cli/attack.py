@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``d3fast attack``: parses, calls, prints."""
+"""``d3fast attack``: parse options, train a backdoored model, write model, trigger and card."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,24 +28,24 @@ def attack(
         str | None, typer.Option(help=f"Adaptive attacker around it: {', '.join(ADAPTIVE)}.")
     ] = None,
     target: Annotated[
-        int | None, typer.Option(min=0, help="Target class; chosen per data set by default.")
+        int | None, typer.Option(min=0, help="Target class; the default depends on the data set.")
     ] = None,
-    ratio: Annotated[float, typer.Option(help="Share of the training set to poison.")] = 0.1,
+    ratio: Annotated[float, typer.Option(help="Poisoned share of the training set.")] = 0.1,
     seed: options.Seed = 0,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training set.")] = 20,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the training.")] = 20,
     train: Annotated[
-        int | None, typer.Option(min=1, help="Training images; all that are left by default.")
+        int | None, typer.Option(min=1, help="Number of training images; all by default.")
     ] = None,
-    clean: Annotated[int, typer.Option(min=0, help="Images kept aside for a defender.")] = 260,
+    clean: Annotated[int, typer.Option(min=0, help="Images reserved for a defender.")] = 260,
     size: options.Size = None,
     twin: Annotated[
-        bool, typer.Option(help="Train a clean twin too, for the floor of the ASR.")
+        bool, typer.Option(help="Train a clean model too and measure the floor of the ASR.")
     ] = True,
     data_dir: options.DataDir = None,
     device: options.Device = "auto",
     progress: options.Progress = True,
 ) -> None:
-    """Make a backdoored checkpoint with its trigger and a card that says how good it is."""
+    """Train a backdoored checkpoint; write it with its trigger and a card of its accuracy."""
     spec = Implant(
         data=data,
         model=model,
@@ -59,9 +59,9 @@ def attack(
         size=size,
         training=TrainConfig(epochs=epochs),
     )
-    place, on = make_folder(out), resolve_device(device)
-    splits = spec.splits(data_dir).to(on)
+    where, used = make_folder(out), resolve_device(device)
+    splits = spec.splits(data_dir).to(used)
     alone = replace(spec, attack=None, adaptive=None, target=None)
-    clean_twin = implant(alone, splits, None, device=on, progress=progress)[0] if twin else None
-    made = measure(spec, splits, clean_twin, device=on, progress=progress)
-    write_card(*made, spec, place, Console())
+    clean_twin = implant(alone, splits, None, device=used, progress=progress)[0] if twin else None
+    made = measure(spec, splits, clean_twin, device=used, progress=progress)
+    write_card(*made, spec, where, Console())

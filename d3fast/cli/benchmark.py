@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``d3fast benchmark`` and ``d3fast benchmark attacks``: parses, calls, prints."""
+"""``d3fast benchmark`` and ``d3fast benchmark attacks``: parse options, run, write tables."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,13 +21,17 @@ from d3fast.results.jobs import RunDir
 from d3fast.runtime import environment
 from d3fast.runtime.checks import check_choice
 from d3fast.runtime.devices import resolve_device
+from d3fast.runtime.processes import parse_devices
 
 benchmark = typer.Typer(no_args_is_help=True, invoke_without_command=True)
 
 
-def _devices(device: str, workers: int | None) -> list[str]:
-    """Return the device of every worker."""
-    chosen = resolve_device(device)
+def _devices(devices: str, device: str | None, workers: int | None) -> list[str]:
+    """Return the device of every worker; ``--device`` and ``--workers`` are deprecated."""
+    if device is None and workers is None:
+        return parse_devices(devices, environment.cores())
+    typer.echo("warning: --device and --workers are now --devices", err=True)
+    chosen = resolve_device(device or "auto")
     return [str(chosen)] * (workers or (environment.cores() if chosen.type == "cpu" else 1))
 
 
@@ -65,52 +69,54 @@ def _chosen(
 
 
 def _refuse_options(context: typer.Context) -> None:
-    """An option in front of a sub-command would be ignored without a word."""
+    """Refuse options before a sub-command, which would ignore them."""
     for name in context.params:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             option = name.replace("_", "-")
-            raise ValueError(f"--{option} must stand behind {context.invoked_subcommand}")
+            raise ValueError(f"--{option} must come after {context.invoked_subcommand}")
 
 
 @benchmark.callback()
 def _benchmark(
     context: typer.Context,
     preset: Annotated[str, typer.Option(help=f"One of {', '.join(presets.PRESETS)}.")] = "cpu",
-    out: Annotated[Path, typer.Option(help="Folder of the jobs; a second run goes on.")] = Path(
+    out: Annotated[Path, typer.Option(help="Run directory; a second run continues there.")] = Path(
         "runs/benchmark"
     ),
     attacks: options.Attacks = None,
     defenses: Annotated[
-        str | None, typer.Option(help="Some defences only, comma-separated.")
+        str | None, typer.Option(help="Run only these defences, comma-separated.")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Another data set than the preset's.")] = None,
-    model: Annotated[str | None, typer.Option(help="Another model than the preset's.")] = None,
+    data: Annotated[str | None, typer.Option(help="Data set in place of the preset's.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model in place of the preset's.")] = None,
     seeds: options.Seeds = None,
     first_seed: options.FirstSeed = 0,
     ablations: Annotated[bool, typer.Option(help="Run the preset's ablations.")] = True,
     relearning: Annotated[bool, typer.Option(help="Run the relearning test.")] = True,
     part: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Every N-th suspect alone, from the I-th on.")
+        str | None,
+        typer.Option(metavar="I/N", help="Run every N-th suspect, starting with the I-th."),
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(min=0, help="Begin no job after so many minutes.")
+        float | None, typer.Option(min=0, help="Start no job after so many minutes.")
     ] = None,
-    workers: options.Workers = None,
+    devices: options.Devices = "auto",
+    device: options.Deprecated = None,
+    workers: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,
     data_dir: options.DataDir = None,
-    device: options.Device = "auto",
     progress: options.Progress = True,
 ) -> None:
-    """Attacks x defences x seeds beside clean twins: tables and pictures. Resumable.
+    """Run attacks x defences x seeds beside clean models; write tables and figures.
 
-    A second run of the same command goes on where the first one stopped.
+    A second run of the same command continues where the first one stopped.
     """
     if context.invoked_subcommand is not None:
         _refuse_options(context)
         return
     chosen = _chosen(preset, attacks, defenses, data, model, ablations, relearning)
     share = _part(part)
-    used, run_dir = _devices(device, workers), RunDir(make_folder(out), data_dir=data_dir)
+    used, run_dir = _devices(devices, device, workers), RunDir(make_folder(out), data_dir=data_dir)
     count = seeds or chosen.seeds
     outcome = run_grid(
         chosen,
@@ -131,29 +137,30 @@ def _benchmark(
     if outcome.rows:
         write_benchmark(outcome.rows, chosen, command, run_dir.folder, console, outcome.missing)
     else:
-        console.print(f"No job was begun, {outcome.missing} are left.", highlight=False)
+        console.print(f"No job was started; {outcome.missing} are left.", highlight=False)
 
 
 @benchmark.command("attacks")
 def _benchmark_attacks(
     preset: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")] = "cpu",
-    out: Annotated[Path, typer.Option(help="Folder of the jobs; a second run goes on.")] = Path(
+    out: Annotated[Path, typer.Option(help="Run directory; a second run continues there.")] = Path(
         "runs/attacks"
     ),
     attacks: options.Attacks = None,
     seeds: options.Seeds = None,
     first_seed: options.FirstSeed = 0,
-    workers: options.Workers = None,
+    devices: options.Devices = "auto",
+    device: options.Deprecated = None,
+    workers: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,
     data_dir: options.DataDir = None,
-    device: options.Device = "auto",
     progress: options.Progress = True,
 ) -> None:
-    """Train every attack beside its clean twin: ACC, ASR, RA, floor and pictures."""
+    """Train every attack beside its clean model: ACC, ASR, RA, floor and images."""
     check_choice("preset", preset, PRESETS)
     chosen = PRESETS[preset]
     if attacks is not None:
         chosen = replace(chosen, attacks=parse_attacks(attacks))
-    used, run_dir = _devices(device, workers), RunDir(make_folder(out), data_dir=data_dir)
+    used, run_dir = _devices(devices, device, workers), RunDir(make_folder(out), data_dir=data_dir)
     count = seeds or chosen.seeds
     rows = run_attacks(
         chosen,

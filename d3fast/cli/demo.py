@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``d3fast demo``: parses, calls, prints."""
+"""``d3fast demo``: parse options, run the demonstration, print its table, write its files."""
 
 from enum import Enum
 from pathlib import Path
@@ -28,14 +28,14 @@ def demo(
     device: options.Device = "auto",
     progress: options.Progress = True,
 ) -> None:
-    """Implant a backdoor, repair the model by D3 and by fine-tuning, print the table."""
+    """Train a backdoored model, repair it by D3 and by fine-tuning, and compare."""
     where = make_folder(out)
-    # Layers this small gain little from a second thread, and on busy cores wait long for it.
+    # A second thread does not speed up layers this small, and waits long for busy cores.
     torch.set_num_threads(1)
     setup = demonstration.SETUPS[data.value]
-    options = ["--data", data.value, "--seeds", str(seeds), "--first-seed", str(first_seed)]
+    given = ["--data", data.value, "--seeds", str(seeds), "--first-seed", str(first_seed)]
     runs = [
         demonstration.run_seed(setup, seed, data_dir=data_dir, device=device, progress=progress)
         for seed in range(first_seed, first_seed + seeds)
     ]
-    write_report(runs, setup, "d3fast demo " + " ".join(options), where, Console())
+    write_report(runs, setup, "d3fast demo " + " ".join(given), where, Console())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``d3fast detox``: parses, calls, prints."""
+"""``d3fast detox``: parse options, repair a checkpoint, write weights and card.json together."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -15,6 +15,7 @@ from d3fast.audit import inspect_model
 from d3fast.audit.report import card
 from d3fast.audit.report.card import inspected_before
 from d3fast.audit.resolve import CARD, INSPECTION, REPAIRED, Audit, open_audit
+from d3fast.audit.trigger import check_trigger
 from d3fast.cli import options
 from d3fast.data import ImageData
 from d3fast.detox import (
@@ -30,11 +31,11 @@ from d3fast.detox import (
     weights_so_far,
 )
 from d3fast.detox.samples import BATCH_SIZE
-from d3fast.io.files import make_folder, sha256
+from d3fast.io.files import atomic_write, sha256
 from d3fast.results.schema.audit import Role
 from d3fast.results.store import Results
 from d3fast.runtime.checks import check_choice
-from d3fast.training.metrics import Trigger
+from d3fast.training.metrics import Metrics
 
 STATE, PARTIAL = "resume.pt", "partial.safetensors"
 MISSED = 3  # exit code
@@ -55,7 +56,7 @@ def _radius(text: str | None) -> Any:
 
 
 def _config(preset: str | None, file: Path | None, chosen: dict[str, Any]) -> tuple[str, D3Config]:
-    """The configuration: preset, then file, then what was given on the command line."""
+    """Return the name and the configuration: preset, then file, then command line."""
     if preset is not None:
         check_choice("preset", preset, PRESETS)
     name = preset or "auto"
@@ -70,28 +71,28 @@ def _config(preset: str | None, file: Path | None, chosen: dict[str, Any]) -> tu
     return name, replace(config, **given)
 
 
-def _leave_partial(case: Audit, chosen: D3Config, place: Path, console: Console) -> None:
-    """After Ctrl-C: what there is, as a file that can be used."""
-    state = place / STATE
+def _save_partial(audit: Audit, chosen: D3Config, folder: Path, console: Console) -> None:
+    """After Ctrl-C write the weights of the last finished epoch."""
+    state = folder / STATE
     if not state.exists():
-        console.print("No epoch was finished: nothing to keep.", highlight=False)
+        console.print("No epoch was finished; nothing was written.", highlight=False)
         return
-    epochs = weights_so_far(state, case.model)
-    save_weights(case.model, place / PARTIAL, chosen)
+    epochs = weights_so_far(state, audit.model)
+    save_weights(audit.model, folder / PARTIAL, chosen)
     console.print(
-        f"{epochs} epochs were finished. {place / PARTIAL} holds the weights so far; "
-        "the same command with --resume goes on.",
+        f"{epochs} epochs were finished. {folder / PARTIAL} holds the weights so far; "
+        "the same command with --resume continues.",
         highlight=False,
         markup=False,
     )
 
 
-def _state_of(place: Path, resume: bool) -> Path:
-    state = place / STATE
+def _state_file(folder: Path, resume: bool) -> Path:
+    state = folder / STATE
     if state.exists() and not resume:
         raise ValueError(
-            f"{state} is there from a repair that was cut off: --resume goes on with it; remove "
-            "it to begin anew"
+            f"{state} belongs to an interrupted repair: continue it with --resume, or remove the "
+            "file to start again"
         )
     return state
 
@@ -100,60 +101,67 @@ def detox(
     checkpoint: options.Checkpoint,
     data: options.Clean,
     model: options.Model = "preact_resnet_narrow",
-    out: options.Out = options.CASE,
+    out: options.Out = options.AUDIT,
     preset: Annotated[
         str | None, typer.Option(help=f"{', '.join(PRESETS)}; auto by default.")
     ] = None,
     max_acc_drop: Annotated[
         float | None,
-        typer.Option(help="Points of held-out accuracy that may be lost.  [auto: 1]"),
+        typer.Option(help="Allowed loss of held-out accuracy, in points.  [auto: 1]"),
     ] = None,
-    push: Annotated[
-        str | None, typer.Option(help="Weights to push: head, linear, conv+linear, all, a regex.")
+    track: Annotated[
+        str | None,
+        typer.Option(help="Tracked weights: head, linear, conv+linear, all, or a regex."),
     ] = None,
+    push: options.Deprecated = None,
     constraint: Annotated[
         str | None,
         typer.Option(help="norm_sphere, norm_ball, distance_ball, _floor, _shell, or none."),
     ] = None,
     radius: Annotated[
-        str | None, typer.Option(help="Of the constraint, in units of the start's norm: R or R,R.")
+        str | None,
+        typer.Option(help="Radius of the constraint, relative to the initial norm: R or R,R."),
     ] = None,
-    schedule: Annotated[
-        str | None, typer.Option(help="Of the distance weight: constant, linear, cosine, step.")
+    distance_schedule: Annotated[
+        str | None,
+        typer.Option(help="Schedule of the distance weight: constant, linear, cosine, step."),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the samples.")] = None,
+    schedule: options.Deprecated = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Number of epochs.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
-    clean_weight: Annotated[float | None, typer.Option(help="Lambda, its first value.")] = None,
-    epsilon: Annotated[float | None, typer.Option(help="Bound on the clean loss, nats.")] = None,
+    clean_weight: Annotated[float | None, typer.Option(help="Initial value of lambda.")] = None,
+    epsilon: Annotated[float | None, typer.Option(help="Bound on the clean loss, in nats.")] = None,
     distance_weight: Annotated[float | None, typer.Option(help="Weight of the distance.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with any field of D3Config.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples per step.")] = BATCH_SIZE,
-    flip: Annotated[bool, typer.Option(help="Mirrored samples are samples too.")] = False,
-    held_out: Annotated[float, typer.Option(help="Share of the samples to decide on.")] = 0.25,
+    flip: Annotated[bool, typer.Option(help="Augment with mirrored samples.")] = False,
+    held_out: Annotated[float, typer.Option(help="Held-out share of the samples.")] = 0.25,
     trigger: Annotated[
-        Path | None, typer.Option(help="A known trigger: measured with, never repaired with.")
+        Path | None, typer.Option(help="A known trigger: measured, not used in the repair.")
     ] = None,
     inspect: Annotated[bool, typer.Option(help="Inspect the model before and after.")] = True,
-    resume: Annotated[bool, typer.Option(help="Go on with a repair that was cut off.")] = False,
+    resume: Annotated[bool, typer.Option(help="Continue an interrupted repair.")] = False,
     size: options.Size = None,
     classes: options.Classes = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     progress: options.Progress = True,
 ) -> None:
-    """Repair a checkpoint with a few clean samples: weights, and a card that says what was done."""
+    """Repair a checkpoint with a few clean samples; write the weights and a card of the repair."""
     console = Console()
     name, chosen = _config(
         preset,
         config,
         {
             "max_acc_drop": max_acc_drop,
-            "track": push,
+            "track": options.renamed("--push", "--track", push, track),
             "constraint": constraint,
             "radius": _radius(radius),
-            "distance_schedule": schedule,
+            "distance_schedule": options.renamed(
+                "--schedule", "--distance-schedule", schedule, distance_schedule
+            ),
             "epochs": epochs,
             "lr": lr,
             "clean_weight": clean_weight,
@@ -162,26 +170,31 @@ def detox(
             "seed": seed,
         },
     )
-    case = open_audit(model, checkpoint, data, size=size, classes=classes, device=device, seed=seed)
-    options.settle_threads(case.model)
+    audit = open_audit(
+        model, checkpoint, data, size=size, classes=classes, device=device, seed=seed
+    )
+    options.limit_threads(audit.model)
     attack = None if trigger is None else load_attack(trigger)
-    repair, held = case.parts(held_out)
+    parts = repair, held = audit.parts(held_out)
+    if attack is not None:
+        check_trigger(attack, held)
     samples = repair_samples(
         repair, batch_size=batch_size, augment=usual_augment(repair.shape, flip), seed=seed
     )
-    place = make_folder(out)
-    facts = case.settings()
+    folder = options.audit_folder(out)
+    facts = audit.settings()
     keep = Checkpointing(
-        _state_of(place, resume),
+        _state_file(folder, resume),
         resume,
         samples.generators,
         seconds=1.0,
         identity=f"{facts['samples_sha256']} {held_out} {batch_size} {flip}",
     )
-    before = inspected_before(place / INSPECTION, facts) if inspect else []
+    earlier = inspected_before(folder / INSPECTION, facts) if inspect else []
+    before = card.measured(audit.model, held, attack)
     try:
         result = detoxify(
-            case.model,
+            audit.model,
             samples.loader,
             chosen,
             held.batches(BATCH_SIZE),
@@ -189,68 +202,67 @@ def detox(
             checkpointing=keep,
         )
     except KeyboardInterrupt:
-        _leave_partial(case, chosen, place, console)
+        _save_partial(audit, chosen, folder, console)
         raise
-    result.save(place / REPAIRED)
-    rows = _card(case, (repair, held), result, name, place / REPAIRED, attack)
-    if inspect:
-        rows += _inspected(case, result, before, progress)
+    measured = before, card.measured(result.model, held, attack)
+    inspected = _inspect_both(audit, result, earlier, progress) if inspect else []
     used = {"batch_size": batch_size, "held_out": held_out, "seed": seed}
     settings = {
         **facts,
         "config": asdict(chosen),
         "options": {**used, "preset": name, "flip": flip},
     }
-    Results(_command(model, case, used), settings, rows).write(place / CARD)
+    # Both files or none: the weights take their place only after the card.
+    with atomic_write(folder / REPAIRED) as weights:
+        result.save(weights)
+        rows = _card(audit, parts, result, measured, name, sha256(weights)) + inspected
+        Results(_command(model, audit, used), settings, rows).write(folder / CARD)
     for leftover in (STATE, PARTIAL):
-        (place / leftover).unlink(missing_ok=True)
+        (folder / leftover).unlink(missing_ok=True)
     card.print_card(rows, console)
-    console.print(f"Written to {place}: {REPAIRED}, {CARD}.", highlight=False, markup=False)
+    console.print(f"Written to {folder}: {REPAIRED}, {CARD}.", highlight=False, markup=False)
     if not next(row for row in rows if row["kind"] == "repair")["kept"]:
         raise typer.Exit(MISSED)
 
 
 def _card(
-    case: Audit,
+    audit: Audit,
     parts: tuple[ImageData, ImageData],
     result: DetoxResult,
+    measured: tuple[Metrics, Metrics],
     preset: str,
-    output: Path,
-    attack: Trigger | None,
+    sha: str,
 ) -> list[dict[str, Any]]:
-    """All rows but those of the inspection."""
-    repair, held = parts
-    before, after = (card.measured(m, held, attack) for m in (case.model, result.model))
-    written = {"output": output.name, "output_sha256": sha256(output)}
+    """Return all rows of the card but those of the inspection."""
+    before, after = measured
+    drop, written = card.lost_points(before, after), {"output": REPAIRED, "output_sha256": sha}
     rows = [
-        card.model_row("suspect", case.model, before, case.sha256),
-        card.model_row("repaired", result.model, after, written["output_sha256"]),
-        card.repair_row(
-            case, result, preset, card.lost_points(before, after), written, (len(repair), len(held))
-        ),
+        card.model_row("suspect", audit.model, before, audit.sha256),
+        card.model_row("repaired", result.model, after, sha),
+        card.repair_row(audit, result, preset, drop, written, (len(parts[0]), len(parts[1]))),
         *card.epoch_rows(result),
-        card.distance_row(case.model, result.model),
+        card.distance_row(audit.model, result.model),
     ]
     return [row.to_row() for row in rows]
 
 
-def _inspected(
-    case: Audit, result: DetoxResult, before: Sequence[Mapping[str, Any]], progress: bool
+def _inspect_both(
+    audit: Audit, result: DetoxResult, earlier: Sequence[Mapping[str, Any]], progress: bool
 ) -> list[dict[str, Any]]:
-    """What an inspection finds before and after; an inspection of the suspect is not repeated."""
-    rows = [dict(row) for row in before]
-    todo: dict[Role, nn.Module] = {"repaired": result.model}
-    if not before:
-        todo = {"suspect": case.model, **todo}
-    for role, one in todo.items():
-        found = inspect_model(one, case.data, seed=case.seed, progress=progress)
+    """Return the rows of an inspection before and after; ``earlier`` replaces the former."""
+    rows = [dict(row) for row in earlier]
+    models: dict[Role, nn.Module] = {"repaired": result.model}
+    if not earlier:
+        models = {"suspect": audit.model, **models}
+    for role, model in models.items():
+        found = inspect_model(model, audit.data, seed=audit.seed, progress=progress)
         suspected = [target for r in rows if r["kind"] == "verdict" for target in r["targets"]]
         every = found.rows(role, sha256="", pictured=suspected)
         rows += [row for row in every if row["kind"] != "model"]
     return rows
 
 
-def _command(model: str, case: Audit, options_used: dict[str, Any]) -> str:
-    """The command line without the names of the user's folders."""
-    parts = [f"--{key.replace('_', '-')} {value}" for key, value in options_used.items()]
-    return f"d3fast detox --model {model} --checkpoint {case.checkpoint.name} {' '.join(parts)}"
+def _command(model: str, audit: Audit, used: dict[str, Any]) -> str:
+    """Return the command line without the names of the user's folders."""
+    parts = [f"--{key.replace('_', '-')} {value}" for key, value in used.items()]
+    return f"d3fast detox --model {model} --checkpoint {audit.checkpoint.name} {' '.join(parts)}"

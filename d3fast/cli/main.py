@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line ``d3fast``: parses, calls, prints. Nothing is computed here.
+"""The command line ``d3fast``: its commands, and the handling of errors.
 
-Exit codes: 0 done, 1 a defect in d3fast (with a traceback), 2 input that cannot be used (one line),
-3 done, but a goal that was stated is missed. Ctrl-C ends it by SIGINT, 130 to a shell.
+Exit codes: 0 done, 1 a defect in d3fast (with a traceback), 2 invalid input (one line on stderr),
+3 done, but a stated goal was missed. Ctrl-C ends the process by SIGINT: 130 in a shell.
 """
 
 import gc
@@ -28,19 +28,25 @@ from d3fast.cli.spectrum import spectrum
 from d3fast.io.untrusted import printable
 from d3fast.runtime import environment
 
-# Characters of an error: a name in it may be a stranger's.
-_LINE = 2000
+_MAX_ERROR = 2000  # characters: names in an error may come from untrusted files
+_ARGUMENTS = "d3fast.arguments"
 
 
 class _OneLineErrors(TyperGroup):
-    """Turns what is wrong with the input into one line; a defect keeps its traceback."""
+    """Print invalid input as one line; a defect keeps its traceback."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Keep the arguments for ``invoke``, which may refuse them."""
+        ctx.meta[_ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
+            _check_encoding(ctx.meta[_ARGUMENTS])
             return super().invoke(ctx)
         except (ValueError, OSError) as error:
-            typer.echo(f"error: {printable(error, _LINE)}", err=True)
+            typer.echo(f"error: {printable(error, _MAX_ERROR)}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)
@@ -51,11 +57,21 @@ class _OneLineErrors(TyperGroup):
         signal.raise_signal(signal.SIGINT)
 
 
+def _check_encoding(arguments: list[str]) -> None:
+    """Refuse names that could not be written into a results file."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"'{printable(argument)}' is not UTF-8; rename the file") from None
+
+
 app = typer.Typer(
     cls=_OneLineErrors,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Repair neural networks that may carry a backdoor (D3, arXiv 2411.09585).",
 )
 
@@ -91,7 +107,7 @@ app.command("monitor")(monitor)
 def _env(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print what was built and what it runs on."""
+    """Print versions, the built extension and the machine."""
     facts = environment.describe()
     if as_json:
         typer.echo(json.dumps(dict(facts), indent=2))

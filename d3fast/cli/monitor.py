@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``d3fast monitor``: parses, calls, prints."""
+"""``d3fast monitor``: read two result files, compare them, print the changes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,12 +42,12 @@ def _table(changes: Sequence[Change]) -> Table:
 
 
 def monitor(
-    old: Annotated[Path, typer.Argument(help="The earlier inspect.json or card.json.")],
-    new: Annotated[Path, typer.Argument(help="The later one.")],
+    old: Annotated[Path, typer.Argument(help="Earlier inspect.json or card.json.")],
+    new: Annotated[Path, typer.Argument(help="Later inspect.json or card.json.")],
 ) -> None:
-    """Has accuracy, an inverted trigger or a sign moved since the last card?
+    """Compare two inspections or repairs: accuracy, inverted triggers, detectors.
 
-    Of a card the repaired model is taken. Exit code 3 if something moved for the worse.
+    A card.json counts with its repaired model. Exit code 3 if anything became worse.
     """
     (then, old_classes), (now, new_classes) = _read(old), _read(new)
     comparison = compare(then, now, (old_classes, new_classes))

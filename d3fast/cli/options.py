@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options that several commands have, said once."""
+"""Options that several commands share, deprecated names, and the default folder of an audit."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,42 +8,46 @@ import torch
 import typer
 from torch import nn
 
-# Layers of models this small gain nothing from a second thread, and on busy cores wait long for it.
+from d3fast.io.files import make_folder
+
+AUDIT = Path("runs/audit")
+OLD_AUDIT = Path("runs/case")  # the default until release 0.1.0
+# A second thread does not speed up layers this small, and waits long for busy cores.
 _SMALL = 2**20
 
 Checkpoint = Annotated[
-    Path, typer.Option(help="The suspect's weights: .safetensors, or a torch.save file.")
+    Path, typer.Option(help="Weights of the suspect: .safetensors, or a torch.save file.")
 ]
 Model = Annotated[
-    str, typer.Option(help="A model of d3fast (docs/data.md lists them) or package.module:factory.")
+    str, typer.Option(help="Architecture: a name from docs/data.md, or package.module:factory.")
 ]
 Clean = Annotated[
     Path, typer.Option("--data", help="Clean samples: a folder with one folder per class, or .npz.")
 ]
-Size = Annotated[int | None, typer.Option(min=1, help="Side that image files are stretched to.")]
+Size = Annotated[int | None, typer.Option(min=1, help="Resize image files to SIZE x SIZE pixels.")]
 Classes = Annotated[
     Path | None,
-    typer.Option(help="Text file: the model's classes in the order of its outputs, one per line."),
+    typer.Option(help="Text file with the class names in the order of the outputs, one per line."),
 ]
-Out = Annotated[Path, typer.Option(help="Folder of this case, shared by all commands.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+Out = Annotated[Path, typer.Option(help="Audit folder, shared by all commands.")]
+Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Devices = Annotated[
+    str, typer.Option(help="One worker per device: auto, cpu, cpu:4, cuda:0,cuda:1, ...")
+]
 Progress = Annotated[bool, typer.Option(help="Show progress bars.")]
 
 DataDir = Annotated[
-    Path | None, typer.Option(help="Folder or file of the data set, where it has any.")
+    Path | None, typer.Option(help="Folder or file of the data set, if it needs files.")
 ]
 Seeds = Annotated[int | None, typer.Option(min=1, help="Number of seeds.")]
 FirstSeed = Annotated[int, typer.Option(min=0, help="First seed.")]
-Workers = Annotated[
-    int | None, typer.Option(min=1, help="Processes; the number of cores on a CPU, else 1.")
-]
 Attacks = Annotated[
     str | None,
-    typer.Option(help="Some attacks only, comma-separated, each NAME or NAME+ADAPTIVE."),
+    typer.Option(help="Run only these attacks: NAME or NAME+ADAPTIVE, comma-separated."),
 ]
 
-CASE = Path("runs/case")
+Deprecated = Annotated[str | None, typer.Option(hidden=True)]  # an old name of an option
 
 
 def renamed(old: str, new: str, value: Any, current: Any) -> Any:
@@ -52,8 +56,8 @@ def renamed(old: str, new: str, value: Any, current: Any) -> Any:
     Args:
         old: deprecated name.
         new: present name.
-        value: what was given under the deprecated name, or ``None``.
-        current: what was given under the present name.
+        value: given under the deprecated name, or ``None``.
+        current: given under the present name.
     """
     if value is None:
         return current
@@ -61,7 +65,29 @@ def renamed(old: str, new: str, value: Any, current: Any) -> Any:
     return value
 
 
-def settle_threads(model: nn.Module) -> None:
-    """One CPU thread for a small model, all of them for a large one; the same on every run."""
+def audit_folder(out: Path) -> Path:
+    """Make the folder of an audit and return it; mention the default of earlier releases."""
+    if out == AUDIT and not AUDIT.exists() and OLD_AUDIT.is_dir():
+        typer.echo(
+            f"note: {AUDIT} is new; results of earlier releases are in {OLD_AUDIT} "
+            f"(--out {OLD_AUDIT})",
+            err=True,
+        )
+    return make_folder(out)
+
+
+def existing_audit(folder: Path) -> Path:
+    """Return the folder of an audit.
+
+    Raises:
+        ValueError: the default folder is missing, but that of earlier releases exists.
+    """
+    if folder == AUDIT and not AUDIT.exists() and OLD_AUDIT.is_dir():
+        raise ValueError(f"{AUDIT} is missing; {OLD_AUDIT} has results of an earlier release")
+    return folder
+
+
+def limit_threads(model: nn.Module) -> None:
+    """Use one CPU thread for a small model, all for a large one; the same in every run."""
     if sum(param.numel() for param in model.parameters()) < _SMALL:
         torch.set_num_threads(1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``d3fast pilot``: parses, calls, prints."""
+"""``d3fast pilot``: parse options, run the pilot, print it and write pilot.json, pilot.toml."""
 
 import shlex
 from pathlib import Path
@@ -14,20 +14,19 @@ from d3fast.audit.report.pilot import CONFIG, print_pilot, write_pilot
 from d3fast.audit.resolve import PILOT, Audit, open_audit
 from d3fast.cli import options
 from d3fast.detox import D3Config
-from d3fast.io.files import make_folder
 from d3fast.runtime.processes import parse_devices
 
 
-def _command(case: Audit, chosen: PilotOptions, trigger: Path | None) -> str:
+def _command(audit: Audit, chosen: PilotOptions, trigger: Path | None) -> str:
     command = (
-        f"d3fast pilot --model {case.spec} --trials {chosen.trials} --epochs {chosen.epochs} "
-        f"--max-acc-drop {chosen.max_acc_drop:g} --seed {case.seed}"
+        f"d3fast pilot --model {audit.spec} --trials {chosen.trials} --epochs {chosen.epochs} "
+        f"--max-acc-drop {chosen.max_acc_drop:g} --seed {audit.seed}"
     )
     return command + ("" if trigger is None else f" --trigger {trigger.name}")
 
 
 def _next(given: dict[str, Any], out: Path) -> str:
-    """The command line that repairs with what is recommended."""
+    """Return the command line of a repair with the recommended setting."""
     parts = ["d3fast", "detox"]
     for name, value in {**given, "config": out / CONFIG, "out": out}.items():
         if value is not None:
@@ -41,38 +40,34 @@ def pilot(
     model: options.Model = "preact_resnet_narrow",
     trigger: Annotated[
         Path | None,
-        typer.Option(help="A saved trigger, if you have one: measured, and for the advice."),
+        typer.Option(help="A known trigger: measured, and used in the recommendation."),
     ] = None,
-    out: options.Out = options.CASE,
+    out: options.Out = options.AUDIT,
     trials: Annotated[
-        int, typer.Option(min=1, help="Settings to begin with.")
+        int, typer.Option(min=1, help="Number of settings in the first rung.")
     ] = PilotOptions.trials,
     epochs: Annotated[
-        int, typer.Option(min=1, help="Epochs of the last, longest trials.")
+        int, typer.Option(min=1, help="Epochs of a trial in the last rung.")
     ] = PilotOptions.epochs,
     max_acc_drop: Annotated[
-        float, typer.Option(help="Points of held-out accuracy that a repair may cost.")
+        float, typer.Option(help="Allowed loss of held-out accuracy, in points.")
     ] = PilotOptions.max_acc_drop,
     size: options.Size = None,
     classes: options.Classes = None,
-    devices: Annotated[
-        str, typer.Option(help="One worker each: auto, cpu, cpu:2, cuda:0,cuda:1, ...")
-    ] = "auto",
+    devices: options.Devices = "auto",
     seed: options.Seed = 0,
     progress: options.Progress = True,
 ) -> None:
-    """Which repair to choose: short ones over a grid of settings, compared on held-out samples."""
+    """Choose a repair: compare short repairs over a grid of settings on held-out samples."""
     chosen = PilotOptions(trials=trials, epochs=epochs, max_acc_drop=max_acc_drop)
-    base, workers = (
-        D3Config.auto(seed=seed, max_acc_drop=max_acc_drop),
-        parse_devices(devices)[:trials],
-    )
-    case = open_audit(model, checkpoint, data, size=size, classes=classes, device="cpu", seed=seed)
+    base = D3Config.auto(seed=seed, max_acc_drop=max_acc_drop)
+    workers = parse_devices(devices)[:trials]
+    audit = open_audit(model, checkpoint, data, size=size, classes=classes, device="cpu", seed=seed)
     attack = None if trigger is None else load_attack(trigger)
-    repair, held_out = case.parts()
-    place, console = make_folder(out), Console()
+    repair, held_out = audit.parts()
+    folder, console = options.audit_folder(out), Console()
     settings = {
-        **case.settings(),
+        **audit.settings(),
         "devices": workers,
         "trigger": None if trigger is None else trigger.name,
         "repair_samples": len(repair),
@@ -81,12 +76,12 @@ def pilot(
     done: list[Pilot] = []
 
     def keep(so_far: Pilot) -> None:
-        write_pilot(so_far, chosen, settings, _command(case, chosen, trigger), place)
+        write_pilot(so_far, chosen, settings, _command(audit, chosen, trigger), folder)
         done.append(so_far)
 
     try:
         found = run_pilot(
-            case.model,
+            audit.model,
             repair,
             held_out,
             options=chosen,
@@ -99,7 +94,7 @@ def pilot(
     except KeyboardInterrupt:
         if done:
             console.print(
-                f"{done[-1].done} of {len(done[-1].rungs)} rungs are in {place / PILOT}.",
+                f"{folder / PILOT} has {done[-1].done} of {len(done[-1].rungs)} rungs.",
                 highlight=False,
                 markup=False,
             )
@@ -114,6 +109,6 @@ def pilot(
         "seed": seed or None,
     }
     console.print(
-        f"Go on with: {_next(given, place)}", highlight=False, markup=False, soft_wrap=True
+        f"Next step: {_next(given, folder)}", highlight=False, markup=False, soft_wrap=True
     )
-    console.print(f"Written to {place}: {PILOT}, {CONFIG}.", highlight=False, markup=False)
+    console.print(f"Written to {folder}: {PILOT}, {CONFIG}.", highlight=False, markup=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``d3fast spectrum``: parses, calls, prints."""
+"""``d3fast spectrum``: parse options, measure the curvature, write page and spectrum.json."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +11,7 @@ from torch import nn
 
 from d3fast.attacks import load_attack
 from d3fast.audit.report.spectrum import write_spectrum
+from d3fast.audit.trigger import check_trigger
 from d3fast.cli import options
 from d3fast.data import DATASETS, ImageData, clean_samples, load, stratified_split
 from d3fast.io.files import make_folder, sha256
@@ -23,7 +24,7 @@ SUSPECT = "suspect"
 
 
 def _named(files: list[Path]) -> dict[str, Path]:
-    """Repairs by the names of their files."""
+    """Return the repaired files by name."""
     named = {path.name.partition(".")[0]: path for path in files}
     if len(named) < len(files) or SUSPECT in named:
         named = {str(path): path for path in files}
@@ -47,36 +48,36 @@ def _samples(
 def spectrum(
     checkpoint: options.Checkpoint,
     repaired: Annotated[
-        list[Path] | None, typer.Option(help="Weights of a repaired model; may be repeated.")
+        list[Path] | None, typer.Option(help="Weights of a repaired model; repeatable.")
     ] = None,
     trigger: Annotated[
-        Path | None, typer.Option(help="Saved trigger, for the backdoor loss and the ASR.")
+        Path | None, typer.Option(help="A known trigger, for the backdoor loss and the ASR.")
     ] = None,
     model: options.Model = "preact_resnet_narrow",
     data: Annotated[
         str,
-        typer.Option(help=f"One of {', '.join(DATASETS)}; or clean samples, a folder or .npz."),
+        typer.Option(help=f"One of {', '.join(DATASETS)}; or clean samples: a folder or .npz."),
     ] = "digits",
     data_dir: options.DataDir = None,
     size: options.Size = None,
-    samples: Annotated[int, typer.Option(min=1, help="Images to measure on.")] = 200,
+    samples: Annotated[int, typer.Option(min=1, help="Number of images to measure on.")] = 200,
     out: Annotated[Path, typer.Option(help="Folder for page and JSON.")] = Path("runs/spectrum"),
     losses: Annotated[
-        str, typer.Option(help="Of clean, backdoor, difference; without a trigger clean alone.")
+        str, typer.Option(help="Losses: clean, and with a trigger backdoor, difference.")
     ] = "clean,backdoor",
     params: Annotated[
-        str, typer.Option(help="Whose curvature: all, head, linear, conv+linear, a regex.")
+        str, typer.Option(help="Parameters: all, head, linear, conv+linear, or a regex.")
     ] = "all",
     kind: Annotated[str, typer.Option(help="hessian or gauss-newton.")] = "hessian",
     k: Annotated[int, typer.Option(min=1, help="Number of eigenvalues.")] = 5,
-    tol: Annotated[float, typer.Option(help="Relative residual of them that will do.")] = 1e-2,
-    probes: Annotated[int, typer.Option(min=1, help="Random vectors of density and trace.")] = 3,
-    steps: Annotated[int, typer.Option(min=1, help="Lanczos steps from each.")] = 20,
+    tol: Annotated[float, typer.Option(help="Largest relative residual of an eigenvalue.")] = 1e-2,
+    probes: Annotated[int, typer.Option(min=1, help="Random vectors for density and trace.")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="Lanczos steps per random vector.")] = 20,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     progress: options.Progress = True,
 ) -> None:
-    """Curvature of the loss before and after a repair, the way between, distance per layer."""
+    """Measure the curvature of the loss before and after a repair, and the distance per layer."""
     config = CurvatureReportConfig(
         losses=tuple(loss.strip() for loss in losses.split(",")),
         params=params,
@@ -87,19 +88,21 @@ def spectrum(
         steps=steps,
         seed=seed,
     )
-    on, place = resolve_device(device), make_folder(out)
+    used, where = resolve_device(device), make_folder(out)
     images = _samples(data, seed, samples, data_dir, size)
     models: dict[str, nn.Module] = {}
     for name, path in {SUSPECT: checkpoint, **_named(repaired or [])}.items():
         models[name] = make_model(model, len(images.classes), images.shape[0])
         load_weights(models[name], path)
-        models[name].to(on)
-        options.settle_threads(models[name])
+        models[name].to(used)
+        options.limit_threads(models[name])
     attack = None if trigger is None else load_attack(trigger)
+    if attack is not None:
+        check_trigger(attack, images)
     rows = curvature_report(
-        models, images, attack, config=config, device=str(on), progress=progress
+        models, images, attack, config=config, device=str(used), progress=progress
     )
-    named = data if data in DATASETS else Path(data).name  # no folder of the user's
+    named = data if data in DATASETS else Path(data).name  # without the user's folders
     settings = {
         **asdict(config),
         "data": named,
@@ -113,4 +116,4 @@ def spectrum(
         f"d3fast spectrum --data {named} --model {model} --samples {samples} --params {params} "
         f"--kind {kind} --k {k} --tol {tol:g} --probes {probes} --steps {steps} --seed {seed}"
     )
-    write_spectrum(rows, settings, command, place, Console())
+    write_spectrum(rows, settings, command, where, Console())

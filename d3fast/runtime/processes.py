@@ -13,16 +13,16 @@ import torch
 
 from d3fast.runtime import environment
 
-AUTO_CPU_WORKERS = 4  # at most so many for "auto" on a CPU
+AUTO_CPU_WORKERS = 4
 
 
-def parse_devices(text: str) -> list[str]:
+def parse_devices(text: str, cpu_workers: int = AUTO_CPU_WORKERS) -> list[str]:
     """Return the devices of a list such as ``"cuda:0,cuda:1"``: one worker each.
 
     Args:
         text: names separated by commas. A name may be repeated; ``cpu:N`` means N workers on the
-            CPU. ``auto`` means every CUDA device, or without one a worker per CPU core, at most
-            ``AUTO_CPU_WORKERS``.
+            CPU. ``auto`` means every CUDA device, or without one a worker per CPU core.
+        cpu_workers: largest number of CPU workers of ``auto``.
 
     Raises:
         ValueError: a number of CPU workers below 1.
@@ -36,7 +36,7 @@ def parse_devices(text: str) -> list[str]:
         kind, _, count = name.partition(":")
         if name == "auto":
             cards = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-            devices += cards or ["cpu"] * min(environment.cores(), AUTO_CPU_WORKERS)
+            devices += cards or ["cpu"] * min(environment.cores(), cpu_workers)
         elif kind == "cpu" and count.isdecimal():
             if int(count) < 1:
                 raise ValueError(f"devices must have >= 1 worker per name, got {name!r}")

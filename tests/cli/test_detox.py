@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from d3fast import cli
-from d3fast.attacks import BadNets, TrainConfig, train_backdoored
+from d3fast.attacks import SSBA, BadNets, TrainConfig, train_backdoored
 from d3fast.attacks.files import save_attack
 from d3fast.data import load, save_samples
 from d3fast.detox import save_weights
@@ -52,7 +52,7 @@ def call(files, tmp_path, monkeypatch):
                 "--data",
                 str(data),
                 "--out",
-                "case",
+                "audit",
                 "--device",
                 "cpu",
                 *more,
@@ -63,7 +63,7 @@ def call(files, tmp_path, monkeypatch):
 
 
 def card(tmp_path):
-    return json.loads((tmp_path / "case" / "card.json").read_text())
+    return json.loads((tmp_path / "audit" / "card.json").read_text())
 
 
 def rows(tmp_path, kind):
@@ -76,11 +76,11 @@ SHORT = ("--epochs", "3", "--max-acc-drop", "100", "--no-inspect")
 def test_weights_and_card_belong_together(call, files, tmp_path):
     result = call(*SHORT)
     assert result.exit_code == 0, result.output
-    assert {p.name for p in (tmp_path / "case").iterdir()} == {"repaired.safetensors", "card.json"}
+    assert {p.name for p in (tmp_path / "audit").iterdir()} == {"repaired.safetensors", "card.json"}
     (repair,) = rows(tmp_path, "repair")
     for key, path in (
         ("input_sha256", files / "suspect.safetensors"),
-        ("output_sha256", tmp_path / "case" / repair["output"]),
+        ("output_sha256", tmp_path / "audit" / repair["output"]),
     ):
         assert repair[key] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert (repair["repair_samples"], repair["held_out_samples"]) == (75, 25)
@@ -96,7 +96,7 @@ def test_weights_and_card_belong_together(call, files, tmp_path):
 def test_the_repaired_file_fits_the_model_and_is_another_one(call, files, tmp_path):
     call(*SHORT)
     model = make_model(MODEL, 10, 1)
-    load_weights(model, tmp_path / "case" / "repaired.safetensors")
+    load_weights(model, tmp_path / "audit" / "repaired.safetensors")
     before = load_file(files / "suspect.safetensors")["head.weight"]
     assert not torch.equal(model.head.weight, before)
 
@@ -119,12 +119,12 @@ def test_an_inspection_of_the_same_model_is_not_repeated(call, files, tmp_path):
         "--data",
         str(files / "clean.npz"),
         "--out",
-        "case",
+        "audit",
         "--device",
         "cpu",
     )
     assert CliRunner().invoke(cli.app, ["inspect", *more, "--steps", "10"]).exit_code == 0
-    path = tmp_path / "case" / "inspect.json"
+    path = tmp_path / "audit" / "inspect.json"
     document = json.loads(path.read_text())
     (verdict,) = (row for row in document["rows"] if row["kind"] == "verdict")
     verdict["text"] = "what the file says"
@@ -150,7 +150,7 @@ def test_options_go_over_a_file_and_that_over_a_preset(call, tmp_path):
         "d3.toml",
         "--lr",
         "0.03",
-        "--push",
+        "--track",
         "all",
         "--no-inspect",
         "--max-acc-drop",
@@ -180,26 +180,26 @@ def test_a_limit_that_is_missed_is_said_and_is_no_success(call, tmp_path):
     assert result.exit_code == 3, result.output
     assert "Limit of 0 points: MISSED." in result.output
     assert rows(tmp_path, "repair")[0]["kept"] is False
-    assert (tmp_path / "case" / "repaired.safetensors").exists()
+    assert (tmp_path / "audit" / "repaired.safetensors").exists()
 
 
 def test_a_known_trigger_is_measured_with(call, tmp_path):
     save_attack(BadNets(target=0, size=2, margin=0), tmp_path / "t.safetensors", "badnets")
     plain = call(*SHORT)
-    weights = (tmp_path / "case" / "repaired.safetensors").read_bytes()
+    weights = (tmp_path / "audit" / "repaired.safetensors").read_bytes()
     result = call(*SHORT, "--trigger", "t.safetensors")
     assert plain.exit_code == result.exit_code == 0, result.output
     assert all(0 <= row["asr"] <= 1 for row in rows(tmp_path, "model"))
-    assert weights == (tmp_path / "case" / "repaired.safetensors").read_bytes()
+    assert weights == (tmp_path / "audit" / "repaired.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize(
     ("more", "error_text"),
     [
         (("--constraint", "cube"), "constraint must be one of"),
-        (("--push", "nothing at all"), "nothing at all"),
+        (("--track", "nothing at all"), "nothing at all"),
         (("--radius", "far"), "radius must be a number"),
-        (("--schedule", "soon"), "distance_schedule must be one of"),
+        (("--distance-schedule", "soon"), "distance_schedule must be one of"),
         (("--preset", "best"), "preset must be one of"),
         (("--held-out", "1.5"), "cannot be split"),
         (("--max-acc-drop", "-1"), "max_acc_drop"),
@@ -213,7 +213,50 @@ def test_what_cannot_be_used_is_one_line(call, tmp_path, more, error_text):
     assert result.exit_code == 2, result.output
     (line,) = result.stderr.splitlines()
     assert error_text in line
-    assert not list((tmp_path / "case").glob("*")) or "resume" in error_text
+    assert not list((tmp_path / "audit").glob("*")) or "resume" in error_text
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("--push", "--track"), ("--schedule", "--distance-schedule")]
+)
+def test_old_names_of_options_work_and_warn(call, old, new):
+    result = call(old, "nonsense at all")
+    warning, error = result.stderr.splitlines()
+    assert warning == f"warning: {old} is now {new}"
+    assert "nonsense at all" in error
+
+
+@pytest.mark.parametrize(
+    ("attack", "error_text"),
+    [
+        (BadNets(target=0, size=300), "does not fit images of shape (1, 8, 8)"),
+        (BadNets(target=999, size=2), "target must be in 0..9 for these samples, got 999"),
+        (SSBA(target=0), "does not fit images of shape"),
+    ],
+)
+def test_a_trigger_that_does_not_fit_fails_before_the_repair(call, tmp_path, attack, error_text):
+    save_attack(attack, tmp_path / "t.safetensors", type(attack).__name__.lower())
+    result = call(*SHORT, "--trigger", "t.safetensors")
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert error_text in line
+    assert not (tmp_path / "audit").exists()
+
+
+@pytest.mark.parametrize("step", ["inspect_model", "Results.write"])
+def test_an_error_after_the_repair_leaves_neither_weights_nor_card(
+    call, tmp_path, monkeypatch, step
+):
+    def fails(*_, **__):
+        raise ValueError("no space")
+
+    short = ("--epochs", "1", "--max-acc-drop", "100")
+    with monkeypatch.context() as patch:
+        patch.setattr(f"d3fast.cli.detox.{step}", fails)
+        result = call(*short)
+    assert (result.exit_code, result.stderr) == (2, "error: no space\n")
+    assert {path.name for path in (tmp_path / "audit").iterdir()} == {"resume.pt"}
+    assert call(*short, "--no-inspect", "--resume").exit_code == 0
 
 
 def test_a_toml_file_with_an_unknown_option_is_refused(call, tmp_path):
@@ -235,7 +278,7 @@ def start(files, tmp_path, *more):
         "--data",
         files / "clean.npz",
         "--out",
-        "case",
+        "audit",
         "--device",
         "cpu",
         "--epochs",
@@ -249,17 +292,17 @@ def start(files, tmp_path, *more):
 
 
 def test_after_ctrl_c_there_is_a_usable_file_and_resuming_gives_the_same_bits(files, tmp_path):
-    case = tmp_path / "case"
+    folder = tmp_path / "audit"
     with start(files, tmp_path) as process:
-        wait_until(lambda: (case / "resume.pt").exists() or process.poll() is not None, 120)
+        wait_until(lambda: (folder / "resume.pt").exists() or process.poll() is not None, 120)
         output, errors = interrupt(process)
     assert process.returncode == -signal.SIGINT
     assert errors == "interrupted\n"
-    assert "--resume goes on" in output
-    load_weights(make_model(MODEL, 10, 1), case / "partial.safetensors")
-    with safe_open(case / "partial.safetensors", framework="pt") as file:
+    assert "--resume continues" in output
+    load_weights(make_model(MODEL, 10, 1), folder / "partial.safetensors")
+    with safe_open(folder / "partial.safetensors", framework="pt") as file:
         assert json.loads(file.metadata()["d3fast.config"])["epochs"] == 40
-    assert not (case / "repaired.safetensors").exists()
+    assert not (folder / "repaired.safetensors").exists()
 
     with start(files, tmp_path) as again:  # not by accident
         _, errors = again.communicate(timeout=120)
@@ -269,10 +312,10 @@ def test_after_ctrl_c_there_is_a_usable_file_and_resuming_gives_the_same_bits(fi
     with start(files, tmp_path, "--resume") as resumed:
         resumed.communicate(timeout=300)
     assert resumed.returncode == 0
-    assert {p.name for p in case.iterdir()} == {"card.json", "repaired.safetensors"}
-    bits = (case / "repaired.safetensors").read_bytes()
-    (case / "repaired.safetensors").unlink()
+    assert {p.name for p in folder.iterdir()} == {"card.json", "repaired.safetensors"}
+    bits = (folder / "repaired.safetensors").read_bytes()
+    (folder / "repaired.safetensors").unlink()
     with start(files, tmp_path) as whole:
         whole.communicate(timeout=300)
     assert whole.returncode == 0
-    assert bits == (case / "repaired.safetensors").read_bytes()
+    assert bits == (folder / "repaired.safetensors").read_bytes()

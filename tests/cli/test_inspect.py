@@ -39,11 +39,11 @@ def call(tmp_path, monkeypatch):
     return invoke
 
 
-def test_it_writes_what_it_found_into_the_case_folder(call, tmp_path):
+def test_it_writes_what_it_found_into_the_audit_folder(call, tmp_path):
     result = call()
     assert result.exit_code == 0, result.output
-    assert "Written to runs/case/inspect.json" in result.output
-    written = read_results(tmp_path / "runs" / "case" / "inspect.json")
+    assert "Written to runs/audit/inspect.json" in result.output
+    written = read_results(tmp_path / "runs" / "audit" / "inspect.json")
     found = parse_model_report(written.rows, "suspect")
     assert found.model.sha256 == sha256(tmp_path / "suspect.safetensors")
     assert found.verdict.text in " ".join(result.output.split())

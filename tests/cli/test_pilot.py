@@ -25,7 +25,7 @@ SHORT = ["--trials", "2", "--epochs", "2", "--seed", "0", "--devices", "cpu"]
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """A checkpoint of random weights, clean samples, a trigger, and a factory in a module."""
-    place = tmp_path_factory.mktemp("case files")
+    place = tmp_path_factory.mktemp("files")
     draws = np.random.default_rng(0)
     np.savez(
         place / "clean.npz",
@@ -58,7 +58,7 @@ def arguments(files, tmp_path):
         "--data",
         str(files / "clean.npz"),
         "--out",
-        str(tmp_path / "case"),
+        str(tmp_path / "audit"),
     ]
 
 
@@ -69,7 +69,7 @@ def call(*arguments):
 def test_it_writes_rows_and_a_configuration_and_prints_what_comes_next(arguments, tmp_path):
     result = call(*arguments, *SHORT)
     assert result.exit_code == 0, result.output
-    place = tmp_path / "case"
+    place = tmp_path / "audit"
     assert {path.name for path in place.iterdir()} == {"pilot.json", "pilot.toml"}
     document = read_results(place / "pilot.json")
     kinds = [row["kind"] for row in document.rows]
@@ -77,9 +77,9 @@ def test_it_writes_rows_and_a_configuration_and_prints_what_comes_next(arguments
     assert document.settings["finished"]
     assert document.settings["rungs"] == [[2, 1], [1, 2]]
     assert document.settings["config"] == json.loads(json.dumps(asdict(D3Config.auto())))
-    (line,) = [line for line in result.output.splitlines() if line.startswith("Go on with: ")]
+    (line,) = [line for line in result.output.splitlines() if line.startswith("Next step: ")]
     words = shlex.split(line)
-    assert words[3:5] == ["d3fast", "detox"]
+    assert words[2:4] == ["d3fast", "detox"]
     assert words[words.index("--config") + 1] == str(place / "pilot.toml")
     assert words[words.index("--model") + 1] == "preact_resnet_tiny"
     assert "95 %" in result.output
@@ -87,7 +87,7 @@ def test_it_writes_rows_and_a_configuration_and_prints_what_comes_next(arguments
 
 def test_detox_takes_the_configuration_that_was_recommended(arguments, tmp_path):
     call(*arguments, *SHORT, "--max-acc-drop", "2.5")
-    place = tmp_path / "case"
+    place = tmp_path / "audit"
     *_, chosen = read_results(place / "pilot.json").rows
     config = read_config(place / "pilot.toml")
     for name in ("distance_weight", "clean_weight", "epsilon"):
@@ -97,7 +97,7 @@ def test_detox_takes_the_configuration_that_was_recommended(arguments, tmp_path)
 
 def test_no_folder_is_named_in_the_results(arguments, files, tmp_path):
     call(*arguments, *SHORT, "--trigger", str(files / "trigger.safetensors"))
-    text = (tmp_path / "case" / "pilot.json").read_text()
+    text = (tmp_path / "audit" / "pilot.json").read_text()
     assert str(tmp_path) not in text
     assert files.name not in text
     assert json.loads(text)["settings"]["trigger"] == "trigger.safetensors"
@@ -106,7 +106,7 @@ def test_no_folder_is_named_in_the_results(arguments, files, tmp_path):
 def test_a_trigger_has_a_column_of_its_own_and_is_in_the_rows(arguments, files, tmp_path):
     result = call(*arguments, *SHORT, "--trigger", str(files / "trigger.safetensors"))
     assert "trig. %" in result.output
-    suspect, *_ = read_results(tmp_path / "case" / "pilot.json").rows
+    suspect, *_ = read_results(tmp_path / "audit" / "pilot.json").rows
     assert suspect["asr"] is not None
     assert "trig. %" not in call(*arguments, *SHORT).output
 
@@ -129,13 +129,13 @@ def test_input_that_cannot_be_used_is_one_line_and_exit_code_2(arguments, tmp_pa
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
     assert message in result.stderr
-    assert not (tmp_path / "case" / "pilot.json").exists()
+    assert not (tmp_path / "audit" / "pilot.json").exists()
 
 
 def test_a_folder_in_the_way_of_the_output_is_found_before_anything_is_computed(
     arguments, tmp_path
 ):
-    (tmp_path / "case").write_text("")
+    (tmp_path / "audit").write_text("")
     result = call(*arguments, *SHORT)
     assert (result.exit_code, "a file is in the way" in result.stderr) == (2, True)
 
@@ -212,9 +212,9 @@ def interrupt_quietly(process):
 
 @needs_proc
 def test_ctrl_c_ends_the_workers_and_leaves_the_rungs_that_are_complete(started, tmp_path):
-    place = tmp_path / "case"
+    place = tmp_path / "audit"
     wait_until((place / "pilot.toml").exists)
-    assert "1 of 2 rungs are in" in interrupt_quietly(started).replace("\n", " ")
+    assert "has 1 of 2 rungs" in interrupt_quietly(started).replace("\n", " ")
     document = read_results(place / "pilot.json")
     assert (document.settings["finished"], document.settings["rungs_done"]) == (False, 1)
     assert sum(row["kind"] == "trial" for row in document.rows) == 2
@@ -224,7 +224,7 @@ def test_ctrl_c_ends_the_workers_and_leaves_the_rungs_that_are_complete(started,
 @needs_proc
 @pytest.mark.parametrize("seconds", [0.05, 1.0])
 def test_ctrl_c_while_workers_start_is_as_quiet(started, tmp_path, seconds):
-    wait_until((tmp_path / "case").exists)
+    wait_until((tmp_path / "audit").exists)
     time.sleep(seconds)
     interrupt_quietly(started)
-    assert list((tmp_path / "case").iterdir()) == []
+    assert list((tmp_path / "audit").iterdir()) == []

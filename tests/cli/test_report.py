@@ -31,12 +31,22 @@ def test_the_page_goes_where_it_is_told(call, tmp_path):
     assert not (tmp_path / "report.html").exists()
 
 
-def test_the_folder_is_that_of_the_case_by_default(call, tmp_path, monkeypatch):
+def test_the_default_folder_is_runs_audit(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "audit").mkdir(parents=True)
+    write(tmp_path / "runs" / "audit", "pilot")
+    assert call().exit_code == 0
+    assert (tmp_path / "runs" / "audit" / "report.html").is_file()
+
+
+def test_only_the_old_default_folder_is_one_line(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "case").mkdir(parents=True)
-    write(tmp_path / "runs" / "case", "pilot")
-    assert call().exit_code == 0
-    assert (tmp_path / "runs" / "case" / "report.html").is_file()
+    result = call()
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "error: runs/audit is missing; runs/case has results of an earlier release\n"
+    )
 
 
 def test_what_does_not_belong_together_is_said_on_the_terminal_too(call, tmp_path):

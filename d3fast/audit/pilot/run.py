@@ -18,6 +18,7 @@ from d3fast.audit.pilot.trial import (
     TrialJob,
     suspicious,
 )
+from d3fast.audit.trigger import check_trigger
 from d3fast.data import Augment, ImageData
 from d3fast.detox import D3Config
 from d3fast.results.engine import run_jobs
@@ -189,14 +190,5 @@ def _check(repair: ImageData, held_out: ImageData, attack: Trigger | None) -> No
             raise ValueError(f"{name} must hold clean samples, got none")
     if repair.classes != held_out.classes or repair.shape != held_out.shape:
         raise ValueError("repair and held_out must be of the same classes and shape")
-    if attack is None:
-        return
-    try:
-        shape = attack.trigger(held_out.images[:1]).shape[1:]
-    except (RuntimeError, IndexError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"the trigger does not fit images of shape {held_out.shape}: {reason}"
-        ) from None
-    if shape != held_out.shape:
-        raise ValueError(f"the trigger makes {tuple(shape)} of images of shape {held_out.shape}")
+    if attack is not None:
+        check_trigger(attack, held_out)

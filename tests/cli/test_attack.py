@@ -1,0 +1,101 @@
+"""``d3fast attack``."""
+
+import json
+import sys
+
+import pytest
+
+
+def test_attack_writes_model_trigger_and_card(call, tmp_path):
+    out = tmp_path / "made"
+    result = call(
+        "attack",
+        "--attack",
+        "badnets",
+        "--model",
+        "preact_resnet_tiny",
+        "--train",
+        "64",
+        "--epochs",
+        "1",
+        "--seed",
+        "2",
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+    )
+    assert result.exit_code == 0, result.output
+    files = {"backdoored.safetensors", "backdoored.trigger.safetensors", "card.json"}
+    assert {p.name for p in out.iterdir()} == files
+    card = json.loads((out / "card.json").read_text())
+    (row,) = card["rows"]
+    assert {"attack": "badnets", "target": 0, "ratio": 0.1, "seed": 2}.items() <= row.items()
+    assert {"acc", "asr", "ra", "floor"} <= row.keys()
+    assert str(tmp_path) not in json.dumps(card)
+    again = call(*card["command"].split()[1:], "--out", str(tmp_path / "again"), "--device", "cpu")
+    assert again.exit_code == 0, again.output
+    (same,) = json.loads((tmp_path / "again" / "card.json").read_text())["rows"]
+    assert all(same[key] == row[key] for key in row if not key.endswith("seconds"))
+
+
+def test_a_factory_of_ones_own_is_found_in_the_current_folder(call, tmp_path, monkeypatch):
+    (tmp_path / "my_models_here.py").write_text(
+        "from torch import nn\n\n"
+        "def small(num_classes, in_channels):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64 * in_channels, num_classes))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    result = call(
+        "attack",
+        "--attack",
+        "badnets",
+        "--model",
+        "my_models_here:small",
+        "--train",
+        "32",
+        "--epochs",
+        "1",
+        "--no-twin",
+        "--out",
+        "made",
+        "--device",
+        "cpu",
+    )
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "made" / "card.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error_text"),
+    [
+        (("--attack", "bad"), "attack must be one of 'badnets'"),
+        (("--attack", "badnets", "--data", "mnist"), "data must be one of 'digits'"),
+        (("--attack", "badnets", "--model", "resnet"), "resnet"),
+        (("--attack", "badnets", "--model", "no_such_module:make"), "no_such_module"),
+        (("--attack", "badnets", "--target", "10"), "target must be in 0..9, got 10"),
+        (("--attack", "badnets", "--ratio", "1.5"), "ratio must be in 0..1, got 1.5"),
+        (("--attack", "badnets", "--adaptive", "sam"), "adaptive must be one of 'sam-1'"),
+    ],
+)
+def test_attack_says_in_one_line_what_it_cannot_use(call, tmp_path, arguments, error_text):
+    out = tmp_path / "made"
+    result = call(
+        "attack",
+        *arguments,
+        "--train",
+        "32",
+        "--epochs",
+        "1",
+        "--no-twin",
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+    )
+    assert result.exit_code == 2
+    (line,) = result.output.strip().splitlines()
+    assert line.startswith("error: ")
+    assert error_text in line
+    assert not out.exists() or not list(out.iterdir())

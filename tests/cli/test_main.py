@@ -1,0 +1,79 @@
+"""The command line as a whole: help, versions, errors, Ctrl-C."""
+
+import json
+import signal
+import time
+
+import pytest
+import typer
+
+import d3fast
+from d3fast import cli
+from d3fast.runtime import environment
+from tests.processes import interrupt, python, wait_until
+
+COMMANDS = sorted(typer.main.get_command(cli.app).commands)
+
+
+def test_without_arguments_it_explains_itself(call):
+    result = call()
+    assert "demo" in result.output
+    assert "env" in result.output
+
+
+def test_version(call):
+    assert call("--version").output == f"d3fast {d3fast.__version__}\n"
+
+
+def test_env_prints_what_was_built_and_what_it_runs_on(call):
+    result = call("env")
+    assert result.exit_code == 0
+    labels = [line.split("  ")[0] for line in result.output.splitlines()]
+    for label in (
+        "torch",
+        "gpus",
+        "cpu",
+        "extension compiler",
+        "extension simd level",
+        "extension cuda archs",
+    ):
+        assert label in labels
+
+
+def test_env_as_json_is_json(call):
+    assert json.loads(call("env", "--json").output) == dict(environment.describe())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_h(call, command):
+    result = call(command, "-h")
+    assert result.exit_code == 0
+    assert result.output == call(command, "--help").output
+    assert "Usage:" in result.output
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "env"])
+def test_a_name_that_is_not_utf_8_is_refused_before_anything_is_computed(call, command, tmp_path):
+    name = "bad\udcff.pt"  # the byte 0xff in a file name, as Python holds it
+    result = call(command, "--checkpoint", tmp_path / name)
+    assert result.exit_code == 2
+    assert result.stderr == f"error: '{tmp_path}/bad\\udcff.pt' is not UTF-8; rename the file\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_defect_keeps_its_traceback(call, monkeypatch):
+    def broken():
+        raise KeyError("defect")
+
+    monkeypatch.setattr(environment, "describe", broken)
+    assert isinstance(call("env").exception, KeyError)
+
+
+def test_ctrl_c_ends_with_one_line_and_leaves_nothing_half_written(tmp_path):
+    with python("-m", "d3fast", "demo", "--out", tmp_path / "out") as process:
+        wait_until((tmp_path / "out").exists)
+        time.sleep(1.0)
+        _, stderr = interrupt(process)
+    assert process.returncode == -signal.SIGINT
+    assert stderr == "interrupted\n"
+    assert list((tmp_path / "out").iterdir()) == []
