@@ -70,7 +70,7 @@ def _entry(full_name: str, value: object) -> Iterator[str]:
     elif inspect.isroutine(value):
         yield from (f".. autofunction:: {full_name}", "")
     else:
-        kind = type(value).__name__
+        kind = "Mapping" if isinstance(value, Mapping) else type(value).__name__
         module, _, name = full_name.rpartition(".")
         yield from (f".. py:data:: {name}", f"   :module: {module}", f"   :type: {kind}", "")
         if isinstance(value, Mapping | Set | Sequence) and value:
@@ -98,7 +98,7 @@ def package_page(package: ModuleType, homes: Homes) -> Iterator[str]:
     name = package.__name__
     yield from _title(name)
     yield from (f".. automodule:: {name}", "   :no-members:", "")
-    elsewhere = []
+    elsewhere, entries = [], []
     for public in getattr(package, "__all__", ()):
         value = getattr(package, public)
         home = homes[id(value), public]
@@ -107,8 +107,9 @@ def package_page(package: ModuleType, homes: Homes) -> Iterator[str]:
         elif home != name:
             elsewhere.append(f":py:obj:`{home}.{public}`")
         else:
-            yield from _entry(f"{name}.{public}", value)
+            entries += _entry(f"{name}.{public}", value)
     yield from _links("Documented on other pages", elsewhere)
+    yield from entries
     yield from _toctree(children(name) if name != ROOT_PACKAGE else [])
 
 
