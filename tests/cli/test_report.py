@@ -19,7 +19,7 @@ def test_it_writes_the_page_into_the_folder_and_says_the_headline(call, tmp_path
     write(tmp_path, "inspect")
     result = call(tmp_path)
     assert result.exit_code == 0, result.output
-    assert result.output.startswith("Probable backdoor toward class “3”\n")
+    assert result.output.startswith("Possible backdoor toward class “3”\n")
     assert result.output.endswith(f"Written to {tmp_path / 'report.html'}.\n")
     assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 

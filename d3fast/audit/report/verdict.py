@@ -111,7 +111,7 @@ def _backdoor(before: ModelReport | None) -> Finding:
         text = f"The model has a backdoor{_toward(before)}: the known trigger works."
         return Finding(question, "confirmed", BAD, text, evidence)
     if backdoored:
-        text = f"The model probably has a backdoor{_toward(before)}."
+        text = f"The model may have a backdoor{_toward(before)}."
         return Finding(question, "flagged", BAD, text, evidence)
     text = "No detector flags the model. This does not prove that it has no backdoor."
     return Finding(question, "not flagged", OPEN, text, evidence)
@@ -152,8 +152,8 @@ def _failure(before: ModelReport | None, after: ModelReport) -> str:
             "a second backdoor that the first one hid, or a false alarm."
         )
     if _backdoored(before):
-        return f"The repair failed: the repaired model still seems to have a backdoor{toward}."
-    text = f"The repaired model probably has a backdoor{toward}"
+        return f"The repair failed: the repaired model may still have a backdoor{toward}."
+    text = f"The repaired model may have a backdoor{toward}"
     return f"{text}; the suspect was not flagged." if before is not None else f"{text}."
 
 
@@ -179,10 +179,10 @@ def _accuracy(before: ModelReport | None, card: Card | None) -> Finding:
     if not repair.within_limit:
         if low <= limit:
             evidence += " With so few samples the true loss may be within the limit."
-        return Finding(question, "above limit", BAD, text, evidence)
+        return Finding(question, "limit missed", BAD, text, evidence)
     if high > limit:
         evidence += " With so few samples the true loss may be above the limit."
-    return Finding(question, "within limit", GOOD, text, evidence)
+    return Finding(question, "limit kept", GOOD, text, evidence)
 
 
 def _change(drop: float) -> str:
@@ -199,13 +199,13 @@ def _remaining(before: ModelReport | None, after: ModelReport | None) -> Finding
     names += ["the known trigger"] * _trigger_works(now)
     evidence = f"Above its threshold: {joined(names)}." if names else ""
     if backdoored:
-        text = f"A probable backdoor{_toward(now)}."
+        text = f"A possible backdoor{_toward(now)}."
         if after is None:
             text = "The model is unchanged."
         return Finding(question, "flagged", BAD, text, evidence)
     if names:
-        text = "The verdict is negative, but one measurement is above its threshold."
-        return Finding(question, "one outlier", OPEN, text, evidence)
+        text = "The verdict is negative, but not every measurement is below its threshold."
+        return Finding(question, "outlier", OPEN, text, evidence)
     text = "No detector flags the model. Limits: see “What was not checked”."
     return Finding(question, "not flagged", GOOD if after is not None else OPEN, text)
 
@@ -213,7 +213,7 @@ def _remaining(before: ModelReport | None, after: ModelReport | None) -> Finding
 def _headline(before: ModelReport | None, after: ModelReport | None, card: Card | None) -> str:
     was, now = _backdoored(before), _backdoored(after)
     toward = _toward_short(before) if before is not None and was else ""
-    found = "Backdoor confirmed" if _trigger_works(before) else "Probable backdoor"
+    found = "Backdoor confirmed" if _trigger_works(before) else "Possible backdoor"
     if after is None or card is None:
         if before is not None and before.undecidable:
             return "Inspection cannot decide: the model has too few classes"
@@ -234,8 +234,8 @@ def _headline(before: ModelReport | None, after: ModelReport | None, card: Card 
         moved = f"after the repair another one{_toward_short(after)}"
         return f"{start}; {moved if _moved(before, after) else 'the repair failed'}"
     if now:
-        return f"{start}; probable backdoor in the repaired model{_toward_short(after)}"
-    accuracy = f"accuracy {'within' if card.repair.within_limit else 'below'} the limit"
+        return f"{start}; possible backdoor in the repaired model{_toward_short(after)}"
+    accuracy = f"accuracy limit {'kept' if card.repair.within_limit else 'missed'}"
     if card.repair.max_acc_drop is None:
         accuracy = _change(card.repair.acc_drop)
     if was is False:

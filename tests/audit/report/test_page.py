@@ -287,7 +287,7 @@ def test_a_document_that_cannot_be_read_writes_nothing(tmp_path, page):
 def test_the_headline_and_the_warnings_are_returned(tmp_path):
     write(tmp_path, "card")
     headline, warning = write_audit_page(tmp_path, tmp_path / "report.html")
-    assert headline.startswith("Probable backdoor toward class “3”")
+    assert headline.startswith("Possible backdoor toward class “3”")
     assert "repaired.safetensors is not in the folder" in warning
 
 

@@ -77,20 +77,20 @@ def card(**changes):
             ["flagged", "no repair", "measured", "flagged"],
             [BAD, OPEN, OPEN, BAD],
         ),
-        (card(), ["flagged", "repaired", "within limit", "not flagged"], [BAD, GOOD, GOOD, GOOD]),
+        (card(), ["flagged", "repaired", "limit kept", "not flagged"], [BAD, GOOD, GOOD, GOOD]),
         (
             card(after=list(SUSPICIOUS)),
-            ["flagged", "failed", "within limit", "flagged"],
+            ["flagged", "failed", "limit kept", "flagged"],
             [BAD, BAD, GOOD, BAD],
         ),
         (
             card(after=targets(SUSPICIOUS, 5)),
-            ["flagged", "undecided", "within limit", "flagged"],
+            ["flagged", "undecided", "limit kept", "flagged"],
             [BAD, BAD, GOOD, BAD],
         ),
         (
             card(acc_drop=3.0, acc_drop_high=5.0, kept=False),
-            ["flagged", "repaired", "above limit", "not flagged"],
+            ["flagged", "repaired", "limit missed", "not flagged"],
             [BAD, GOOD, BAD, GOOD],
         ),
         (
@@ -105,22 +105,22 @@ def card(**changes):
         ),
         (
             {"card": quiet(card_rows())},
-            ["not flagged", "repaired", "within limit", "not flagged"],
+            ["not flagged", "repaired", "limit kept", "not flagged"],
             [OPEN, GOOD, GOOD, GOOD],
         ),
         (
             {"card": quiet(card_rows(after=list(SUSPICIOUS)))},
-            ["not flagged", "failed", "within limit", "flagged"],
+            ["not flagged", "failed", "limit kept", "flagged"],
             [OPEN, BAD, GOOD, BAD],
         ),
         (
             {"card": without_verdict(card_rows(), "repaired")},
-            ["flagged", "not inspected", "within limit", "unknown"],
+            ["flagged", "not inspected", "limit kept", "unknown"],
             [BAD, OPEN, GOOD, OPEN],
         ),
         (
             {"card": without_verdict(without_verdict(card_rows(), "repaired"), "suspect")},
-            ["not inspected", "not inspected", "within limit", "unknown"],
+            ["not inspected", "not inspected", "limit kept", "unknown"],
             [OPEN, OPEN, GOOD, OPEN],
         ),
         (
@@ -140,7 +140,7 @@ def card(**changes):
         ),
         (
             {"card": triggered(card_rows(), 300, "repaired")},
-            ["flagged", "failed", "within limit", "flagged"],
+            ["flagged", "failed", "limit kept", "flagged"],
             [BAD, BAD, GOOD, BAD],
         ),
     ],
@@ -154,13 +154,13 @@ def test_the_findings_answer_four_questions(judge, documents, words, states):
 @pytest.mark.parametrize(
     ("documents", "headline"),
     [
-        ({"inspect": inspect_rows()}, "Probable backdoor toward class “3”"),
+        ({"inspect": inspect_rows()}, "Possible backdoor toward class “3”"),
         ({"inspect": quiet(inspect_rows())}, "No detector flags the model"),
         ({"inspect": triggered(quiet(inspect_rows()), 390)}, "Backdoor confirmed"),
         ({"pilot": pilot_rows()}, "The model has not been inspected for a backdoor"),
         (
             {"inspect": targets(inspect_rows(), 3, 5, 7)},
-            "Probable backdoor toward classes “3”, “5” and “7”",
+            "Possible backdoor toward classes “3”, “5” and “7”",
         ),
     ],
 )
@@ -171,15 +171,15 @@ def test_the_headline_without_a_repair(judge, documents, headline):
 @pytest.mark.parametrize(
     ("documents", "ending"),
     [
-        (card(), "no detector flags the repaired model, accuracy within the limit"),
+        (card(), "no detector flags the repaired model, accuracy limit kept"),
         (card(after=list(SUSPICIOUS)), "the repair failed"),
         (card(after=targets(SUSPICIOUS, 5)), "another one toward class “5”"),
-        (card(acc_drop=3.0, acc_drop_high=5.0, kept=False), "accuracy below the limit"),
+        (card(acc_drop=3.0, acc_drop_high=5.0, kept=False), "accuracy limit missed"),
         (card(max_acc_drop=None), "0.4\xa0points of accuracy lost"),
         ({"card": without_verdict(card_rows(), "repaired")}, "it was not inspected"),
         (
             {"card": quiet(card_rows(after=list(SUSPICIOUS)))},
-            "probable backdoor in the repaired model toward class “3”",
+            "possible backdoor in the repaired model toward class “3”",
         ),
     ],
 )
@@ -221,7 +221,7 @@ def test_no_sentence_calls_a_model_safe(judge):
 
 def test_a_card_that_says_kept_against_its_own_numbers_is_not_believed(judge):
     found = judge(**card(acc_drop=30.0, acc_drop_high=40.0, kept=True))
-    assert found.findings[2].word == "above limit"
+    assert found.findings[2].word == "limit missed"
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_a_measurement_above_its_threshold_is_named_in_spite_of_the_verdict(judg
     rows = quiet(inspect_rows())
     rows = [{**row, "raised": True} if row.get("name") == "perturbation" else row for row in rows]
     finding = judge(inspect=rows).findings[3]
-    assert finding.word == "one outlier"
+    assert finding.word == "outlier"
     assert "the detector “perturbation”" in finding.evidence
 
 
@@ -266,7 +266,7 @@ def test_a_headline_counts_classes_whose_names_would_fill_it(judge):
         for row in targets(inspect_rows(), 3, 5)
     ]
     found = judge(inspect=rows)
-    assert found.headline == "Probable backdoor toward 2 classes"
+    assert found.headline == "Possible backdoor toward 2 classes"
     assert long in found.findings[0].text
 
 
