@@ -30,6 +30,8 @@ _SHARED = ("shared_library", "worlds")  # session fixtures that take seconds to 
 def pytest_collection_modifyitems(items):
     """Keep the tests of a file, and of an expensive session fixture, in one pytest-xdist worker."""
     for item in items:
+        if "distributed" in item.path.parts:  # process groups
+            item.add_marker(pytest.mark.slow)
         shared = [name for name in _SHARED if name in getattr(item, "fixturenames", ())]
         item.add_marker(pytest.mark.xdist_group(shared[0] if shared else str(item.path)))
 

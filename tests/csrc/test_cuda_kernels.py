@@ -106,6 +106,7 @@ def test_block_order_does_not_change_a_bit(cuda_on_host):
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sphere", "distance_ball"])
 def test_segments_of_many_chunks_hand_on_their_norms(cuda_on_host, monkeypatch, name):
     monkeypatch.setattr(cuda_on_host, "chunk_length", 30)  # some above, some below kFewChunks
@@ -128,6 +129,7 @@ def test_unaligned_storage_gives_the_bits_of_aligned_storage(cuda_on_host):
     assert torch.equal(run(*with_offset(0))[0], run(*with_offset(1))[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["tensor", "group"])
 @pytest.mark.parametrize("lag", [1, 3, 1000])
 @pytest.mark.parametrize("host_threads", [1, 2, 6])
