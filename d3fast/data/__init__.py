@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets in one registry, and a user's own images. Nothing is downloaded.
+"""A registry of data sets, and readers of a user's own images. Nothing is downloaded.
 
 Every entry is a function ``(seed, *, train, clean, data_dir) -> Splits``. To add one, add a file
 with such a function and a row to ``DATASETS``, or to ``RESIZABLE`` if it takes a ``size`` too.
@@ -24,16 +24,16 @@ from d3fast.runtime.checks import check_choice, check_integer
 
 
 class Dataset(Protocol):
-    """What the registry holds."""
+    """A function of the registry."""
 
     def __call__(
         self, seed: int, *, train: int | None, clean: int, data_dir: str | Path | None = None
     ) -> Splits:
-        """Cut the data set into train, clean and test parts."""
+        """Split the data set into train, clean and test parts."""
 
 
 class ResizableDataset(Protocol):
-    """A data set of image files, which can be stretched to any size."""
+    """A data set of image files, which can be resized."""
 
     def __call__(
         self,
@@ -44,7 +44,7 @@ class ResizableDataset(Protocol):
         data_dir: str | Path | None = None,
         size: int = ...,
     ) -> Splits:
-        """Cut the data set into train, clean and test parts of images of ``size`` x ``size``."""
+        """Split the data set into train, clean and test parts of ``size`` x ``size`` images."""
 
 
 RESIZABLE: Mapping[str, ResizableDataset] = MappingProxyType(
@@ -78,14 +78,14 @@ def load(
         seed: decides which image goes where.
         train: number of training images; all that are left if ``None``.
         clean: number of the defender's images.
-        data_dir: where its files are, for data sets that have files; the folder or file itself
-            for ``"folder"`` and ``"npz"``.
-        size: height and width to stretch images to, for those of ``RESIZABLE``; their own if
+        data_dir: folder of the data set's files; the folder or file itself for ``"folder"`` and
+            ``"npz"``.
+        size: height and width to resize images of ``RESIZABLE`` data sets to; their own if
             ``None`` (GTSRB: 32).
 
     Raises:
-        ValueError: an unknown name; files missing or damaged; more images asked for than there
-            are; a size below 1, or one for another data set.
+        ValueError: an unknown name; missing or damaged files; more images requested than there
+            are; a size below 1, or one for a data set that cannot be resized.
         OSError: a file that cannot be opened.
 
     Example:

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random crops, flips and rotations of a batch, on the batch's device.
 
-Every image gets its own draw: first a rotation by an angle from -r to r, then a shift by up to
-``crop`` pixels in each direction (a crop of the size of the image from the image with a border
-around it), then with probability 1/2 a flip from left to right. Draws come from a CPU generator,
-so that they are the same on every device; the work is two gathers and one ``grid_sample``.
+Every image has its own draw: first a rotation by an angle from -r to r, then a shift by up to
+``crop`` pixels in each direction (a random crop of the padded image), then a horizontal flip with
+probability 1/2. Draws come from a CPU generator, so they are equal on every device; the work is two
+gathers and one ``grid_sample``.
 
-``AUGMENTATIONS`` holds what is usual for the data sets of the registry (padding, flips: He et al.
-2016 for CIFAR; no flips where a mirror image means something else, as for digits and road signs).
+``AUGMENTATIONS`` holds the usual choices for the data sets of the registry (padding, flips: He et
+al. 2016 for CIFAR; no flips of digits and road signs, whose mirror image means something else).
 """
 
 import math
@@ -29,11 +29,11 @@ class Augment:
     """Rotate, shift and flip every image of a batch by its own draw.
 
     Args:
-        crop: greatest shift in pixels; 0 for none.
-        flip: flip every second image, on average, from left to right.
-        rotation: greatest angle in degrees; 0 for none.
-        padding: what comes in from outside: ``"zeros"`` (black) or ``"reflect"`` (the image
-            mirrored at its border pixels).
+        crop: maximal shift in pixels; 0 for none.
+        flip: flip images horizontally with probability 1/2.
+        rotation: maximal angle in degrees; 0 for none.
+        padding: values outside the image: ``"zeros"`` (black) or ``"reflect"`` (the image mirrored
+            at its border pixels).
 
     Raises:
         ValueError: a number out of range, an unknown padding.
@@ -57,19 +57,19 @@ class Augment:
         check_choice("padding", self.padding, PADDINGS)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Augmented copies of a batch.
+        """Return augmented copies of a batch.
 
         Args:
             images: (N, C, H, W), float in [0, 1] or uint8.
             generator: a CPU generator.
 
         Returns:
-            Of the same shape, type and device. Without rotation every value is one of the
-            image's own, or 0; the batch itself where nothing is switched on.
+            A batch of the same shape, dtype and device. Without rotation every value is one of the
+            image's own, or 0. If nothing is switched on, it is the batch itself.
 
         Raises:
-            ValueError: no batch of images, or one too small to be mirrored that far; a generator
-                of another device.
+            ValueError: not a batch of images, or images too small for ``"reflect"`` padding; a
+                generator of another device.
         """
         if images.ndim != 4 or not (images.is_floating_point() or images.dtype == torch.uint8):
             raise ValueError(
@@ -101,11 +101,11 @@ class Augment:
 
 @dataclass(frozen=True, eq=False)
 class Augmented:
-    """A loader around another one: its images augmented anew in every pass, its labels as they are.
+    """A loader that augments the images of another loader, with new draws in every pass.
 
     Args:
-        loader: yields (images, labels) as ``Augment`` takes them.
-        augment: what is done to a batch.
+        loader: yields (images, labels); see ``Augment`` for the images.
+        augment: the augmentation of a batch.
         draws: a CPU generator of its own, so that the loader's order does not depend on it.
 
     Example:
@@ -127,13 +127,13 @@ class Augmented:
 def shift_and_flip(
     images: Tensor, down: Tensor, right: Tensor, flipped: Tensor, padding: str = "zeros"
 ) -> Tensor:
-    """Move every image by its own number of pixels, then flip some from left to right.
+    """Shift every image by its own number of pixels, then flip some horizontally.
 
     Args:
         images: (N, C, H, W).
         down: (N,) int64, rows to move by; negative moves up.
         right: (N,) int64, columns to move by; negative moves to the left.
-        flipped: (N,) bool, which to flip.
+        flipped: (N,) bool, images to flip.
         padding: as for ``Augment``.
 
     Returns:
@@ -159,7 +159,7 @@ def shift_and_flip(
 
 
 def _inside(index: Tensor, size: int, padding: str) -> tuple[Tensor, Tensor]:
-    """An index that may be taken, and where it was inside the image to begin with."""
+    """Return valid indices, and a mask of those that were inside the image before."""
     inside = (index >= 0) & (index < size)
     if padding == "reflect":
         return (size - 1) - ((size - 1) - index.abs()).abs(), inside
@@ -167,7 +167,7 @@ def _inside(index: Tensor, size: int, padding: str) -> tuple[Tensor, Tensor]:
 
 
 def rotate(images: Tensor, degrees: Tensor, padding: str = "zeros") -> Tensor:
-    """Turn every image by its own angle around its middle, counter-clockwise, bilinearly.
+    """Rotate every image around its centre by its own angle, counter-clockwise, bilinearly.
 
     Args:
         images: (N, C, H, W), float in [0, 1] or uint8.

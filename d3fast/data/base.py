@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image data that fits in memory: one tensor of images, one of labels, and batches of them.
+"""Image data in memory: a tensor of images, a tensor of labels, and batches of them.
 
-Images are kept as uint8 (N, C, H, W), a quarter of what floats would take, on whatever device
-they are moved to, once. ``Batches`` indexes them there and hands out floats in [0, 1]; there are
-no worker processes and no copies from host to device while training.
+Images are uint8 (N, C, H, W), a quarter of the size of floats, and are moved to a device once.
+``Batches`` indexes them there and yields floats in [0, 1]; training needs no worker processes and
+no copies from host to device.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,25 +18,25 @@ from d3fast.runtime.seeding import generator as seeded
 
 
 def as_float(images: Tensor) -> Tensor:
-    """Images as floats in [0, 1]; uint8 is divided by 255, floats are passed through."""
+    """Return images as floats in [0, 1]; uint8 is divided by 255, floats are unchanged."""
     return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
 def on_floats(images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Apply a change made for (N, C, H, W) floats to images (..., C, H, W) of any type.
+    """Apply a function of (N, C, H, W) floats to images (..., C, H, W) of any dtype.
 
     Args:
         images: floats in [0, 1], or uint8.
-        change: (N, C, H, W) float32 or float64 to the same; cut to [0, 1] afterwards.
+        change: (N, C, H, W) float32 or float64 to the same; its result is clamped to [0, 1].
 
     Returns:
-        New images of the type and shape given; uint8 is rounded to the nearest level.
+        New images of the given dtype and shape; uint8 is rounded to the nearest level.
 
     Example:
         >>> on_floats(torch.tensor([[[0, 10]]], dtype=torch.uint8), lambda x: 2 * x)
         tensor([[[ 0, 20]]], dtype=torch.uint8)
     """
-    # Counted, not -1: an empty batch or image leaves nothing to infer it from.
+    # Not -1, which an empty batch or image leaves undetermined.
     work = as_float(images).reshape(images.shape[:-3].numel(), *images.shape[-3:])
     changed = change(work if work.dtype == torch.float64 else work.float())
     changed = changed.clamp(0, 1).reshape(images.shape)
@@ -55,8 +55,8 @@ class ImageData:
         classes: names of the classes; their number is the number of classes.
 
     Raises:
-        ValueError: shapes, types or labels that do not fit together; a name with control
-            characters, or of more than 200.
+        ValueError: shapes, dtypes or labels that do not fit together; a name with control
+            characters or of more than 200 characters.
 
     Example:
         >>> data = ImageData(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.arange(4) % 2,
@@ -102,27 +102,27 @@ class ImageData:
         return channels, height, width
 
     def to(self, device: str | torch.device) -> "ImageData":
-        """The same data on another device."""
+        """Return the same data on another device."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
     def subset(self, indices: Tensor) -> "ImageData":
-        """The images at the given indices, in that order."""
+        """Return the images at the given indices, in that order."""
         where = indices.to(self.images.device)
         return replace(self, images=self.images[where], labels=self.labels[where])
 
     def batches(self, batch_size: int, shuffle: torch.Generator | None = None) -> "Batches":
-        """A loader; see ``Batches``."""
+        """Return a loader; see ``Batches``."""
         return Batches(self, batch_size, shuffle)
 
 
 class Batches:
-    """Iterates over (images in [0, 1], labels) as often as wanted, on the data's device.
+    """A loader of (images in [0, 1], labels) on the data's device.
 
     Args:
         data: the images.
-        batch_size: at most so many images per batch. The images are spread evenly over as few
-            batches as that allows: a last batch of a few images would upset batch norm.
-        shuffle: a CPU generator that orders every pass anew; in order if ``None``.
+        batch_size: maximal number of images per batch. The images are spread evenly over as few
+            batches as possible: a small last batch would disturb batch norm.
+        shuffle: a CPU generator that permutes every pass; in order if ``None``.
 
     Raises:
         ValueError: a batch size below 1.
@@ -159,21 +159,21 @@ class Batches:
 def stratified_split(
     labels: Tensor, sizes: Sequence[int], generator: torch.Generator
 ) -> list[Tensor]:
-    """Disjoint random parts of exact sizes that keep the shares of the classes.
+    """Draw disjoint random parts of exact sizes that keep the proportions of the classes.
 
-    Within each part the count of every class is within one of its exact share of what the
-    parts before it left over.
+    In each part the count of every class differs by less than one from its exact share of the
+    samples that earlier parts left over.
 
     Args:
         labels: (N,) class indices.
-        sizes: size of each part; what they leave over is not returned.
+        sizes: size of each part; their sum may be less than N.
         generator: a CPU generator.
 
     Returns:
         One tensor of indices per part, in random order.
 
     Raises:
-        ValueError: a negative size, or sizes that add up to more than there are labels.
+        ValueError: a negative size, or a sum of sizes above N.
 
     Example:
         >>> labels = torch.tensor([0] * 8 + [1] * 4)
@@ -188,7 +188,7 @@ def stratified_split(
     left = mixed[labels[mixed].argsort(stable=True)]  # class by class, random within a class
     parts = []
     for size in sizes:
-        # Equally spaced places in a list sorted by class: every class gets its share.
+        # Equally spaced positions in a list sorted by class: every class gets its share.
         taken = torch.arange(size) * len(left) // max(size, 1)
         keep = torch.ones(len(left), dtype=torch.bool)
         keep[taken] = False
@@ -200,9 +200,9 @@ def stratified_split(
 def draw_parts(
     labels: Tensor, seed: int, stream: str, *, train: int | None, clean: int, test: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Stratified train, clean and test parts by seed.
+    """Draw stratified train, clean and test parts by seed.
 
-    The test part is drawn first, so that it does not depend on the sizes of the others.
+    The test part is drawn first, so it does not depend on the sizes of the others.
 
     Args:
         labels: (N,) class indices.
@@ -216,7 +216,7 @@ def draw_parts(
         Indices of the train, the clean and the test part.
 
     Raises:
-        ValueError: negative numbers, or more images asked for than there are.
+        ValueError: negative numbers, or more images requested than there are.
 
     Example:
         >>> parts = draw_parts(torch.arange(10) % 2, 0, "split", train=None, clean=2, test=4)
@@ -231,12 +231,12 @@ def draw_parts(
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set cut up the way a repair is tested.
+    """The parts of a data set.
 
     Attributes:
-        train: what the (possibly malicious) trainer has.
-        clean: the defender's few samples, in neither of the other two.
-        test: what everything is evaluated on; no defence sees it.
+        train: images of the (possibly malicious) trainer.
+        clean: the defender's few samples, disjoint from the other two.
+        test: images for evaluation; no defence sees them.
     """
 
     train: ImageData
@@ -244,5 +244,5 @@ class Splits:
     test: ImageData
 
     def to(self, device: str | torch.device) -> "Splits":
-        """All three parts on another device."""
+        """Return all three parts on another device."""
         return Splits(self.train.to(device), self.clean.to(device), self.test.to(device))

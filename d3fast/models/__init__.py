@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models: those with a name, those of a user's own, and the weights for either.
+"""Models by name or by factory, and their weights.
 
-``make_model`` builds one from a name of ``MODELS`` or from ``package.module:factory``;
-``load_weights`` fills it from a file that is not trusted.
+``make_model`` builds a model from a name of ``MODELS`` or from ``package.module:factory``;
+``load_weights`` fills it from an untrusted file.
 """
 
 from d3fast.io.checkpoints import load_weights

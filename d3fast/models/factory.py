@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model from what a user wrote: a name of the registry, or ``package.module:factory``.
+"""``make_model``: build a model from a name of the registry or ``package.module:factory``.
 
-Importing the module and calling the factory run the user's own code; a suspect's weights are a
-different matter, see ``d3fast.io.checkpoints``.
+Importing the module and calling the factory run the user's own code. Weights of a suspect are
+untrusted: see ``d3fast.io.checkpoints``.
 """
 
 import importlib
@@ -24,13 +24,13 @@ def _first_line(error: BaseException) -> str:
 
 
 def _is_missing(module: str, error: ImportError) -> bool:
-    """Whether the module itself is not there, or a package on the way to it."""
+    """Return whether the module itself, or a package that contains it, is missing."""
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     return missing is not None and (module == missing or module.startswith(f"{missing}."))
 
 
 def _imported(spec: str) -> Any:
-    """The object that ``package.module:name`` names."""
+    """Import the object that ``package.module:name`` names."""
     module, _, name = spec.partition(":")
     try:
         found: Any = importlib.import_module(module)
@@ -52,11 +52,11 @@ def _imported(spec: str) -> Any:
 def _arguments(
     spec: str, factory: Callable[..., Any], num_classes: int, in_channels: int
 ) -> tuple[tuple[int, ...], dict[str, int]]:
-    """What the factory is called with."""
+    """Return the arguments to call the factory with."""
     given = {"num_classes": num_classes, "in_channels": in_channels}
     try:
         parameters = inspect.signature(factory).parameters.values()
-    except (TypeError, ValueError):  # written in C: cannot be asked
+    except (TypeError, ValueError):  # written in C: no signature
         return (num_classes, in_channels), {}
     by_name = {
         p.name: given[p.name]
@@ -82,23 +82,23 @@ def _arguments(
 
 
 def make_model(spec: str, num_classes: int, in_channels: int) -> nn.Module:
-    """Build a model from its name.
+    """Build a model from a name or a factory.
 
     Args:
-        spec: a name of ``MODELS``, or ``"package.module:factory"``. The module is looked up like
-            any import, along ``sys.path``. The factory, any callable, gets those of
-            ``num_classes`` and ``in_channels`` that it has parameters for (``num_classes`` also
-            through ``**kwargs``, as torchvision's take it); two parameters of other names that it
-            cannot do without get them in this order; one that needs nothing gets nothing.
+        spec: a name of ``MODELS``, or ``"package.module:factory"``. The module is imported along
+            ``sys.path``. The factory, any callable, receives those of ``num_classes`` and
+            ``in_channels`` that it has parameters for (``num_classes`` also through ``**kwargs``,
+            as in torchvision). Two required parameters of other names receive both in this order;
+            a factory without required parameters is called without arguments.
         num_classes: number of classes.
         in_channels: channels of the images.
 
     Returns:
-        The model as the factory left it.
+        The model as the factory returned it.
 
     Raises:
-        ValueError: an unknown name; a module that is not there or raises; an attribute that is
-            not there; a factory that needs other arguments, raises, or returns no module.
+        ValueError: an unknown name; a module or attribute that is missing or raises; a factory
+            that needs other arguments, raises, or does not return a module.
 
     Example:
         >>> type(make_model("vit_tiny", 10, 1)).__name__
@@ -122,7 +122,9 @@ def make_model(spec: str, num_classes: int, in_channels: int) -> nn.Module:
         )
     factory = _imported(spec)
     if not callable(factory):
-        raise ValueError(f"model {spec!r}: it is no factory but a {type(factory).__name__}")
+        raise ValueError(
+            f"model {spec!r}: a factory must be callable, got a {type(factory).__name__}"
+        )
     args, kwargs = _arguments(spec, factory, num_classes, in_channels)
     try:
         model = factory(*args, **kwargs)

@@ -23,8 +23,8 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
 class PreActBlock(nn.Module):
     """Two 3x3 convolutions, each after batch norm and ReLU, around a shortcut.
 
-    The shortcut is the identity where shapes allow, otherwise a 1x1 convolution of the
-    activated input.
+    The shortcut is the identity if shapes allow, otherwise a 1x1 convolution of the activated
+    input.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -37,11 +37,11 @@ class PreActBlock(nn.Module):
         self.shortcut = None if same else _conv(inputs, outputs, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) to (N, outputs, ceil(H / stride), ceil(W / stride))."""
+        """Map (N, inputs, H, W) to (N, outputs, ceil(H / stride), ceil(W / stride))."""
         active = functional.relu(self.norm1(x))
-        kept = x if self.shortcut is None else self.shortcut(active)
+        skip = x if self.shortcut is None else self.shortcut(active)
         inner: Tensor = self.conv2(functional.relu(self.norm2(self.conv1(active))))
-        return inner + kept
+        return inner + skip
 
 
 class PreActResNet(nn.Module):
@@ -52,7 +52,7 @@ class PreActResNet(nn.Module):
         in_channels: channels of the images.
         width: channels of the first stage; doubles with every stage.
         blocks: blocks per stage.
-        stem_stride: 2 halves the resolution at once, for images of 28 pixels and more on a CPU.
+        stem_stride: 2 halves the resolution in the stem: faster on a CPU from 28 pixels on.
 
     Shapes: images (N, in_channels, H, W) in [0, 1], float; scores (N, num_classes).
 
@@ -99,26 +99,26 @@ class PreActResNet(nn.Module):
         self.head = nn.Linear(inputs, num_classes)
 
     def features(self, images: Tensor) -> Tensor:
-        """What the head sees: (N, C, H, W) to (N, head.in_features)."""
+        """Return the input of the head: (N, C, H, W) -> (N, head.in_features)."""
         active = functional.relu(self.norm(self.blocks(self.stem(images))))
         return torch.flatten(functional.adaptive_avg_pool2d(active, 1), 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class scores (N, num_classes) of images (N, C, H, W)."""
+        """Return class scores (N, num_classes) of images (N, C, H, W)."""
         scores: Tensor = self.head(self.features(images))
         return scores
 
 
 def preact_resnet18(num_classes: int, in_channels: int) -> PreActResNet:
-    """PreAct-ResNet18: width 64, four stages of two blocks, 11 million parameters."""
+    """Build PreAct-ResNet18: width 64, four stages of two blocks, 11 million parameters."""
     return PreActResNet(num_classes, in_channels, width=64, blocks=(2, 2, 2, 2))
 
 
 def preact_resnet_narrow(num_classes: int, in_channels: int) -> PreActResNet:
-    """Width 32, three stages of one block, 0.3 million parameters: made for CPUs."""
+    """Build a model of width 32, three stages of one block, 0.3 million parameters, for CPUs."""
     return PreActResNet(num_classes, in_channels, width=32, blocks=(1, 1, 1))
 
 
 def preact_resnet_tiny(num_classes: int, in_channels: int) -> PreActResNet:
-    """Width 16, three stages of one block, 78 thousand parameters: 28 pixels on a CPU."""
+    """Build a model of width 16, three stages of one block, 78 thousand parameters, for CPUs."""
     return PreActResNet(num_classes, in_channels, width=16, blocks=(1, 1, 1), stem_stride=2)

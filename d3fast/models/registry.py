@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The models that have a name.
+"""Models by name.
 
-Every entry is a function ``(num_classes, in_channels) -> nn.Module`` whose result takes images in
-[0, 1], has its classification head at ``model.head`` and gives at ``model.features(images)`` what
-the head sees. To add one, add a file with such a function and a row to ``MODELS``.
+Every entry is a function ``(num_classes, in_channels) -> nn.Module``. Its model takes images in
+[0, 1], has its classification head at ``model.head``, and ``model.features(images)`` returns the
+input of the head. To add one, add a file with such a function and a row to ``MODELS``.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VGG with batch norm (Simonyan and Zisserman, ICLR 2015), in the form made for small images.
+"""VGG with batch norm (Simonyan and Zisserman, ICLR 2015), in its form for small images.
 
     stage(x) = maxpool(relu(bn(conv(... relu(bn(conv(x)))))))
 
-Every stage ends in a pool that halves the resolution, rounding up: a map of one pixel stays as it
-is, so that images of any size pass. One linear layer scores what global average pooling leaves;
-the three wide ones of the paper are for images of 224 pixels.
+Every stage ends in a pool that halves the resolution, rounded up, so images of any size work.
+Global average pooling and one linear layer replace the three wide layers of the paper, which are
+for images of 224 pixels. The state dict therefore differs from torchvision's, where convolutions
+have biases and the classifier has three layers.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ _VGG19 = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
 class VGG(nn.Module):
     """Stages of 3x3 convolutions with batch norm, global average pooling and one linear head.
 
-    Convolutions have no bias, which batch norm would take out again, and start from He's normal
+    Convolutions have no bias, which batch norm would cancel, and start from He's normal
     distribution (fan out).
 
     Args:
@@ -66,15 +67,15 @@ class VGG(nn.Module):
         self.head = nn.Linear(inputs, num_classes)
 
     def features(self, images: Tensor) -> Tensor:
-        """What the head sees: (N, C, H, W) to (N, head.in_features)."""
+        """Return the input of the head: (N, C, H, W) -> (N, head.in_features)."""
         return torch.flatten(functional.adaptive_avg_pool2d(self.layers(images), 1), 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class scores (N, num_classes) of images (N, C, H, W)."""
+        """Return class scores (N, num_classes) of images (N, C, H, W)."""
         scores: Tensor = self.head(self.features(images))
         return scores
 
 
 def vgg19_bn(num_classes: int, in_channels: int) -> VGG:
-    """VGG19-BN for small images: sixteen convolutions and a head, 20 million parameters."""
+    """Build VGG19-BN for small images: sixteen convolutions and a head, 20 million parameters."""
     return VGG(num_classes, in_channels, _VGG19)

@@ -5,9 +5,10 @@
     block(t) = t' + mlp(norm(t'))  with  t' = t + attention(norm(t))
     scores = head(norm(first token))
 
-The learned position embeddings belong to the grid of ``image_size``. On images of another size
-they are interpolated linearly in both directions, as in the paper; sides must be multiples of the
-patch.
+The position embeddings are learned for the grid of ``image_size``. For images of another size they
+are interpolated linearly in both directions, as in the paper; sides must be multiples of the patch.
+Encoder blocks are torch's ``TransformerEncoderLayer``; names in the state dict are not
+torchvision's.
 """
 
 import torch
@@ -23,9 +24,9 @@ class VisionTransformer(nn.Module):
     Args:
         num_classes: number of classes.
         in_channels: channels of the images.
-        image_size: side in pixels for which positions are learned; a multiple of ``patch``.
+        image_size: side in pixels that positions are learned for; a multiple of ``patch``.
         patch: side of a patch in pixels.
-        width: of a token; a multiple of ``heads``.
+        width: size of a token; a multiple of ``heads``.
         depth: number of blocks.
         heads: attention heads.
         mlp_width: hidden width of a block's two-layer GELU network; ``4 * width`` if ``None``.
@@ -33,11 +34,11 @@ class VisionTransformer(nn.Module):
     Shapes: images (N, in_channels, H, W) in [0, 1], float, H and W multiples of ``patch``;
     scores (N, num_classes).
 
-    Derivatives of gradients need ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`` around the
-    forward pass: torch's fast attention has none.
+    Second derivatives need ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`` around the forward
+    pass: torch's fast attention has none.
 
     Raises:
-        ValueError: a size below 1, or one that is no multiple of what it must be.
+        ValueError: a size below 1; an ``image_size`` or ``width`` that is not such a multiple.
 
     Example:
         >>> model = VisionTransformer(10, 1, image_size=28, patch=7, width=16, depth=1, heads=2)
@@ -104,22 +105,22 @@ class VisionTransformer(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        # Images in [0, 1] are about 1/2 in size. Patches and positions start at size 1 each, so
-        # that attention tells places apart at once: plain SGD is slow to learn it from less.
+        # Pixels are about 1/2. Patches and positions start at size 1 each, so that attention can
+        # distinguish positions at once: plain SGD is slow to learn it from smaller values.
         nn.init.normal_(self.class_token, std=0.02)
         nn.init.normal_(self.positions, std=1.0)
         nn.init.normal_(self.patches.weight, std=2 * self.patches.weight[0].numel() ** -0.5)
         nn.init.zeros_(self.patches.bias)  # type: ignore[arg-type]
-        for module in self.modules():  # those of attention itself start from torch's own Xavier
+        for module in self.modules():  # attention starts from torch's own Xavier
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
 
     def _positions(self, rows: int, columns: int) -> Tensor:
-        """Position embeddings (1, 1 + rows * columns, width)."""
+        """Return position embeddings (1, 1 + rows * columns, width)."""
         if rows == columns == self.grid:
             return self.positions
-        # By two small matrices: the backward pass of torch's interpolation adds in no fixed order.
+        # Two small matrices: the backward pass of torch's interpolation is not deterministic.
         identity = torch.eye(self.grid, device=self.positions.device)
         down, across = (
             functional.interpolate(identity[None], size=size, mode="linear")[0].to(self.positions)
@@ -130,10 +131,10 @@ class VisionTransformer(nn.Module):
         return torch.cat([self.positions[:, :1], moved[None]], dim=1)
 
     def features(self, images: Tensor) -> Tensor:
-        """What the head sees, the class token: (N, C, H, W) to (N, head.in_features).
+        """Return the class token, the input of the head: (N, C, H, W) -> (N, head.in_features).
 
         Raises:
-            ValueError: H or W is no multiple of the patch.
+            ValueError: H or W is not a multiple of the patch.
         """
         height, width = images.shape[-2:]
         if height % self.patch or width % self.patch or not height * width:
@@ -146,22 +147,22 @@ class VisionTransformer(nn.Module):
             [self.class_token.expand(len(images), -1, -1), patches.flatten(2).mT], dim=1
         )
         tokens = tokens + self._positions(*patches.shape[-2:])
-        seen: Tensor = self.norm(self.blocks(tokens)[:, 0])
-        return seen
+        token: Tensor = self.norm(self.blocks(tokens)[:, 0])
+        return token
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class scores (N, num_classes) of images (N, C, H, W)."""
+        """Return class scores (N, num_classes) of images (N, C, H, W)."""
         scores: Tensor = self.head(self.features(images))
         return scores
 
 
 def vit_b_16(num_classes: int, in_channels: int) -> VisionTransformer:
-    """ViT-B/16: patches of 16, width 768, twelve blocks, 86 million parameters; 224 pixels."""
+    """Build ViT-B/16: patch 16, width 768, twelve blocks, 86 million parameters, 224 pixels."""
     return VisionTransformer(num_classes, in_channels, 224, 16, width=768, depth=12, heads=12)
 
 
 def vit_tiny(num_classes: int, in_channels: int) -> VisionTransformer:
-    """Patches of 4, width 64, four blocks, 0.1 million parameters: 28 pixels on a CPU."""
+    """Build a small model: patch 4, width 64, four blocks, 0.1 million parameters."""
     return VisionTransformer(
         num_classes, in_channels, 28, 4, width=64, depth=4, heads=4, mlp_width=128
     )

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every wing needs of the machine: devices, seeds, progress bars, argument checks."""
+"""Services for every wing: devices, seeds, progress bars, argument checks, worker processes."""

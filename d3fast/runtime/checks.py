@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of options, with one wording: the option's name, what it must be, what it is."""
+"""Checks of options; every error names the option, its bound and the value."""
 
 import math
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ def check_integer(name: str, value: Any, minimum: int) -> None:
 
 def check_number(name: str, value: Any, minimum: float = 0.0) -> None:
     """Raise ``ValueError`` unless the value is a finite number of at least ``minimum``."""
-    # float first: the abstract class is slow to ask, and a step asks for every group.
+    # float first: isinstance of an abstract class is slow, and a step checks every group.
     if type(value) is not float and (isinstance(value, bool) or not isinstance(value, Real)):
         raise ValueError(f"{name} must be a number, got {value!r}")
     if not minimum <= float(value) < math.inf or value == -math.inf:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one place where devices are chosen, and where the clock waits for them."""
+"""The one place where devices are chosen and synchronized."""
 
 import torch
 from torch import nn
@@ -8,18 +8,18 @@ from torch import nn
 def resolve_device(
     device: str | torch.device | None = None, model: nn.Module | None = None
 ) -> torch.device:
-    """Turn what a caller said about the device into a usable ``torch.device``.
+    """Return the ``torch.device`` that a ``device`` argument stands for.
 
     Args:
-        device: a device or its name; ``None`` means where the model is; ``"auto"`` means the
-            GPU if there is one and the CPU otherwise.
-        model: asked for its device when ``device`` is ``None``.
+        device: a device or its name; ``None`` stands for the device of the model, ``"auto"`` for
+            the GPU if there is one and the CPU otherwise.
+        model: the model whose device counts when ``device`` is ``None``.
 
     Returns:
         The device. A model without parameters, or no model, means the CPU.
 
     Raises:
-        ValueError: an unknown name, or a device this machine or this torch does not have.
+        ValueError: an unknown name, or a device that this machine or torch does not have.
 
     Example:
         >>> resolve_device("cpu")
@@ -38,7 +38,7 @@ def resolve_device(
         chosen: torch.device | None = torch.device(device)
     except RuntimeError:
         chosen = None
-    # What the others lack: float64, or a clock to wait for.
+    # Other types lack float64 or synchronization.
     if chosen is None or chosen.type not in ("cpu", "cuda"):
         raise ValueError(
             f"device must be 'auto', 'cpu', 'cuda', 'cuda:0', ..., got {str(device)!r}"
@@ -52,6 +52,6 @@ def resolve_device(
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has finished what it was given; call before reading a clock."""
+    """Wait until the device has finished all queued work; call before reading a clock."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

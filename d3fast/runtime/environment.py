@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What d3fast runs on: versions, the built extension, the machine.
+"""Versions, the built extension and the machine, for ``d3fast env`` and every result file.
 
-``d3fast env`` prints it and every result file carries it. Host names, user names and paths are
-left out on purpose: results are meant to be passed on.
+Host names, user names and paths are left out on purpose: results are meant to be shared.
 """
 
 import importlib
@@ -17,7 +16,7 @@ import torch
 
 
 def versions() -> dict[str, str]:
-    """Versions of d3fast, Python and torch."""
+    """Return the versions of d3fast, Python and torch."""
     try:
         own = metadata.version("d3fast")
     except metadata.PackageNotFoundError:
@@ -26,7 +25,7 @@ def versions() -> dict[str, str]:
 
 
 def cpu_model() -> str:
-    """The CPU's name as the system gives it."""
+    """Return the model name of the CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -36,14 +35,14 @@ def cpu_model() -> str:
 
 
 def cores() -> int:
-    """Number of logical CPU cores this process may use."""
+    """Return the number of logical CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def gpus() -> list[str]:
-    """Names of the CUDA devices that torch sees, with their compute capability."""
+    """Return the names of the CUDA devices with compute capability and memory."""
     properties = [
         torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())
     ]
@@ -51,7 +50,7 @@ def gpus() -> list[str]:
 
 
 def machine() -> dict[str, Any]:
-    """The machine, without anything that names it."""
+    """Describe the machine without identifying it."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": cpu_model(),
@@ -62,7 +61,7 @@ def machine() -> dict[str, Any]:
 
 
 def build_info() -> dict[str, Any] | None:
-    """What the compiled extension says about itself, or ``None`` if there is no extension."""
+    """Return the build options of the compiled extension, or ``None`` without an extension."""
     try:
         extension = importlib.import_module("d3fast._C")
     except ImportError:
@@ -71,12 +70,12 @@ def build_info() -> dict[str, Any] | None:
 
 
 def commit() -> str | None:
-    """The git commit of a source checkout, with ``+`` appended if files differ from it.
+    """Return the git commit of a source checkout, with ``+`` appended if files differ from it.
 
-    ``None`` where the package does not run from its own checkout or git is missing.
+    The result is ``None`` if the package does not run from its own checkout or git is missing.
     """
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():  # installed somewhere inside another project's checkout
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():  # perhaps installed inside another project's checkout
         return None
 
     # Inside a git hook these variables point git at another repository.
@@ -108,7 +107,7 @@ def _shown(value: Any) -> str:
 
 
 def describe() -> list[tuple[str, str]]:
-    """Label and value of everything ``d3fast env`` prints."""
+    """Return the labels and values that ``d3fast env`` prints."""
     facts: dict[str, Any] = dict(versions())
     built = build_info()
     if built is None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one progress bar: rich, on standard error, gone when the work is done.
+"""The one progress bar: rich, on standard error, removed at the end.
 
-Where standard error is no terminal nothing is printed.
+Nothing is printed if standard error is not a terminal.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,19 +21,19 @@ def progress_bar(
     done: int = 0,
     above: "Callable[[], RenderableType] | None" = None,
 ) -> Iterator[Callable[[str], None]]:
-    """Show a bar inside a ``with`` block, with the time that remains.
+    """Show a progress bar with the remaining time inside a ``with`` block.
 
     Args:
-        description: what is being done.
+        description: label of the bar.
         total: number of steps.
         enabled: ``False`` shows nothing.
-        done: steps that were taken before; the time that remains is not estimated by them.
-        above: asked anew at every refresh for what stands above the bar.
+        done: steps of an earlier run, which do not count in the estimate of the remaining time.
+        above: returns the text above the bar; called at every refresh.
 
     Yields:
-        A function that moves the bar by one step and, given a text, renames it.
+        A function that advances the bar by one step and, given a text, changes its label.
     """
-    # Imported where it is shown: the optimizer alone needs no terminal.
+    # Imported here: the optimizer alone needs no terminal.
     from rich.console import Console, Group
     from rich.live import Live
     from rich.progress import (
@@ -51,7 +51,7 @@ def progress_bar(
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    # Steps may take minutes: rich forgets after 30 seconds, and then knows no speed.
+    # Steps may take minutes; rich forgets steps after 30 seconds by default.
     bar = Progress(*columns, console=console, speed_estimate_period=24 * 3600)
     task = bar.add_task(description, total=total, completed=done)
 

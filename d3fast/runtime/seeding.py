@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one place where seeds are set.
 
-Everything random in d3fast draws from a ``torch.Generator`` that is handed to it. One integer
-seed per run is split into independent streams by name ("split", "poison", "shuffle", ...), so
-that adding a draw in one place does not shift the numbers in another. Layers of
-``torch.nn`` draw their first weights and dropout's masks from torch's global generator;
-``global_seed`` seeds it for the length of a block and puts its state back afterwards.
+Random code in d3fast takes a ``torch.Generator`` as an argument. One integer seed per run is split
+into independent streams by name ("split", "poison", "shuffle", ...), so that an additional draw in
+one place does not shift the numbers in another. Layers of ``torch.nn`` draw initial weights and
+dropout masks from torch's global generator; ``global_seed`` seeds it inside a block and restores
+its state afterwards.
 """
 
 import hashlib
@@ -20,21 +20,21 @@ from d3fast.runtime.checks import check_integer
 def _stream_seed(seed: int, stream: str) -> int:
     check_integer("seed", seed, 0)
     digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1  # torch takes 63 bits everywhere
+    return int.from_bytes(digest[:8], "little") >> 1  # every torch generator takes 63 bits
 
 
 def generator(seed: int, stream: str) -> torch.Generator:
-    """A CPU generator for one named stream of a run.
+    """Return a new CPU generator for one named stream of a run.
 
     Args:
         seed: the seed of the run, >= 0.
-        stream: what the numbers are for.
+        stream: name of the stream.
 
     Returns:
-        A fresh generator; the same arguments give the same numbers on every machine.
+        A generator; equal arguments give equal numbers on every machine.
 
     Raises:
-        ValueError: the seed is no integer or negative.
+        ValueError: a seed that is negative or not an integer.
 
     Example:
         >>> a = torch.rand(2, generator=generator(0, "poison"))
@@ -52,7 +52,7 @@ def global_seed(
 ) -> Iterator[None]:
     """Seed torch's global generators inside a ``with`` block, and restore them afterwards.
 
-    Layers draw their first weights from them, dropout its masks, a ``DataLoader`` its order.
+    Initial weights of layers, dropout masks and the order of a ``DataLoader`` come from them.
 
     Args:
         seed: the seed of the run, >= 0.
@@ -63,7 +63,7 @@ def global_seed(
         Nothing; build the model inside the block.
 
     Raises:
-        ValueError: the seed is no integer or negative.
+        ValueError: a seed that is negative or not an integer.
 
     Example:
         >>> with global_seed(0):

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Label mappings: which answer an attacker wants for a triggered image of a given class.
+"""Label mappings: the attacker's label for a triggered image of a given class.
 
 The mappings::
 
-    all-to-one   every class is to be taken for the target
-    all-to-all   class y is to be taken for (y + 1) mod K
+    all-to-one   every class is mapped to the target
+    all-to-all   class y is mapped to (y + 1) mod K
     clean-label  as all-to-one at test time; only images of the target are poisoned, and none is
                  relabelled (Turner, Tsipras, Madry 2019; SIG: Barni, Kallas, Tondi 2019)
 
-Attacks poison by them, and ``evaluate`` counts by them.
+Attacks relabel by them, and ``evaluate`` counts by them.
 """
 
 from torch import Tensor
@@ -19,16 +19,16 @@ MAPPINGS = ("all-to-one", "all-to-all", "clean-label")
 
 
 def target_labels(labels: Tensor, target: int, classes: int, mapping: str = "all-to-one") -> Tensor:
-    """The labels an attacker wants for triggered images.
+    """Return the attacker's labels for triggered images.
 
     Args:
         labels: (N,) true labels.
-        target: the target class; not looked at by ``"all-to-all"``.
+        target: the target class; unused by ``"all-to-all"``.
         classes: number of classes K.
         mapping: one of ``MAPPINGS``.
 
     Returns:
-        (N,), like ``labels``. Where it equals the label, there is nothing to attack.
+        (N,), like ``labels``. An image whose label is unchanged cannot be attacked.
 
     Raises:
         ValueError: an unknown mapping.

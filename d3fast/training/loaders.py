@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a loader must yield and a model must answer, checked once per batch.
+"""Checks of a loader's batches and a model's output, once per batch.
 
-Training and evaluation take every batch through here, so a loader of another kind (dicts, one-hot
-labels) or a model of another kind (tuples, score maps) gets one clear error instead of numbers
-that broadcasting made up. Only shapes and types are looked at: nothing waits for the device.
+Training and evaluation pass every batch through these functions: a loader of dicts or one-hot
+labels, or a model that returns tuples or score maps, raises one clear error instead of broadcasting
+to wrong numbers. Only shapes and types are checked: nothing waits for the device.
 """
 
 from typing import Any
@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 
 def unpack(batch: Any, name: str, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Inputs (N, ...) and int64 labels (N,) of one batch, on the device.
+    """Return inputs (N, ...) and int64 labels (N,) of one batch on the device.
 
     Args:
-        batch: what the loader yielded.
-        name: what error messages call the loader.
-        device: where the tensors are moved to.
+        batch: a batch of the loader.
+        name: the loader's name in error messages.
+        device: device of the result.
 
     Raises:
-        ValueError: something else than (inputs, labels), or labels that are no class indices.
+        ValueError: a batch other than (inputs, labels), or labels that are not class indices.
     """
     pair = isinstance(batch, (tuple, list)) and len(batch) == 2
     if not pair or not all(isinstance(part, Tensor) for part in batch):
@@ -36,16 +36,16 @@ def unpack(batch: Any, name: str, device: torch.device) -> tuple[Tensor, Tensor]
 
 
 def class_scores(model: nn.Module, inputs: Tensor) -> Tensor:
-    """The model's scores (N, classes) of inputs (N, ...).
+    """Return the model's scores (N, classes) of inputs (N, ...).
 
     Raises:
-        ValueError: the model answers with something else.
+        ValueError: an output that is not such a tensor.
     """
     scores = model(inputs)
     if not isinstance(scores, Tensor):
         raise ValueError(
             f"the model must give (N, classes) scores, got {type(scores).__name__}; wrap it in a "
-            "module that returns the scores alone"
+            "module that returns only the scores"
         )
     if scores.ndim != 2 or len(scores) != len(inputs):
         raise ValueError(
@@ -55,7 +55,7 @@ def class_scores(model: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def yields_nothing(name: str) -> ValueError:
-    """The error for a loader without a single sample, which may be one that has been used up."""
+    """Return the error for a loader without samples, perhaps an exhausted iterator."""
     return ValueError(
         f"{name} yields nothing; a generator or iterator yields its batches only once, "
         "pass a list or a DataLoader"

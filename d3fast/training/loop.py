@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one training loop: attacks, plain fine-tuning and D3 all run their epochs through it.
+"""The one training loop, ``fit``: attacks, fine-tuning and D3 run their epochs through it.
 
-A step queues work and never waits for the device. What an epoch's batches had to say (loss, hits,
-NaNs, label range) is gathered there and read once when the epoch ends; bad data is then reported
-with the number of the batch it came in.
+A step queues work and never waits for the device. Statistics of the batches (loss, correct
+answers, NaNs, label range) stay on the device and are read once at the end of an epoch; bad data
+is then reported with the number of its batch.
 """
 
 import math
@@ -25,15 +25,15 @@ from d3fast.training.metrics import evaluate
 
 @dataclass(frozen=True)
 class Epoch:
-    """What happened in one epoch.
+    """The record of one epoch.
 
     Attributes:
-        epoch: counted from 1.
-        loss: mean training loss of the epoch's samples, as they came.
-        accuracy: share of them that was answered correctly, before the step each took part in.
+        epoch: number of the epoch, from 1.
+        loss: mean training loss of the epoch's samples, each before its own step.
+        accuracy: accuracy on the same samples, each before its own step.
         lr: learning rate of the first param group during the epoch.
-        distance: distance of the tracked weights from their start after the epoch; ``None``
-            where nothing is tracked.
+        distance: distance of the tracked weights from their reference after the epoch; ``None``
+            if nothing is tracked.
         val_accuracy: accuracy on held-out clean data after the epoch; ``None`` without such data.
     """
 
@@ -45,18 +45,18 @@ class Epoch:
     val_accuracy: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Return the record as a dictionary for JSON."""
         return asdict(self)
 
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-# (model, images, labels, loss) to (logits, labels, value): leaves the gradients of one step in
-# ``.grad``, which is empty before. The labels are those that the logits were held against.
+# (model, images, labels, loss) -> (logits, labels, value): leaves the gradients of one step in
+# ``.grad``, which is empty before. The labels returned are those that ``value`` was computed with.
 Gradients = Callable[[nn.Module, Tensor, Tensor, Loss], tuple[Tensor, Tensor, Tensor]]
 
 PRECISIONS = ("fp32", "bf16")
 
-# What one batch reports, as one float64 vector on the device.
+# Statistics of one batch: a float64 vector on the device.
 _FIELDS = ("samples", "loss_sum", "hits", "bad_inputs", "label_min", "label_max", "bad_loss")
 
 
@@ -96,7 +96,7 @@ def check_weights(model: nn.Module, when: str = "") -> None:
 
     Args:
         model: any module.
-        when: what the message ends with.
+        when: end of the error message.
     """
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
@@ -105,12 +105,12 @@ def check_weights(model: nn.Module, when: str = "") -> None:
 
 @torch.no_grad()
 def mean_loss(model: nn.Module, loader: Iterable[Any], device: torch.device) -> float:
-    """Mean cross-entropy of a model, in the mode it is in, over the samples of a loader.
+    """Return the mean cross-entropy of a model, in its present mode, over a loader's samples.
 
     Args:
-        model: gives (N, classes) scores; on ``device`` already.
+        model: returns (N, classes) scores; on ``device`` already.
         loader: yields (inputs, labels).
-        device: where batches are moved to.
+        device: device that batches are moved to.
 
     Raises:
         ValueError: the loader yields nothing.
@@ -127,7 +127,7 @@ def mean_loss(model: nn.Module, loader: Iterable[Any], device: torch.device) -> 
 
 
 class _Autocast(nn.Module):
-    """A model whose forward pass runs under bf16 autocast and answers in float32."""
+    """A model whose forward pass runs under bf16 autocast and returns float32."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -142,9 +142,9 @@ class _Autocast(nn.Module):
 def plain_gradients(
     model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of the loss itself, a ``Gradients``."""
+    """Compute the gradients of the loss; the default ``Gradients``."""
     logits = class_scores(model, inputs)
-    # A label out of range would end a CUDA process; it is clamped here and reported later.
+    # A label out of range would abort a CUDA process: clamp it here, report it later.
     value = loss(logits, labels.clamp(0, logits.shape[1] - 1))
     value.backward()  # type: ignore[no-untyped-call]
     return logits, labels, value
@@ -167,12 +167,12 @@ def _train_epoch(
         if len(labels) == 0:
             continue
         optimizer.zero_grad(set_to_none=True)
-        logits, held_against, value = gradients(model, inputs, labels, loss)
+        logits, used_labels, value = gradients(model, inputs, labels, loss)
         classes = logits.shape[1]
         if max_grad_norm is not None:
             clip_grad_norm_(params, max_grad_norm)
         optimizer.step()
-        reports.append(_report(inputs, held_against, logits, value))
+        reports.append(_report(inputs, used_labels, logits, value))
     if not reports:
         raise yields_nothing(name)
     return torch.stack(reports).cpu(), classes
@@ -200,38 +200,37 @@ def fit(
     done: Sequence[Epoch] = (),
     stop: Callable[[Sequence[Epoch]], bool] | None = None,
 ) -> tuple[Epoch, ...]:
-    """Train a model in place, batch norm in train mode, and leave it in eval mode.
+    """Train a model in place, with batch norm in train mode, and leave it in eval mode.
 
     Args:
-        model: gives (N, classes) scores; on ``device`` already.
-        loader: yields (inputs, labels), afresh in every epoch.
-        loss: (logits, labels) to a 0-dim tensor.
+        model: returns (N, classes) scores; on ``device`` already.
+        loader: yields (inputs, labels) in every epoch.
+        loss: (logits, labels) -> 0-dim tensor.
         optimizer: over the model's parameters.
-        epochs: number of passes over the loader, those already ``done`` included.
-        device: where batches are moved to.
+        epochs: number of passes over the loader, including those already ``done``.
+        device: device that batches are moved to.
         scheduler: stepped after every epoch.
-        val_loader: held-out clean data, looked at after every epoch for the record.
-        distance: asked after every epoch for the distance travelled.
+        val_loader: held-out clean data, evaluated after every epoch for the record.
+        distance: returns the distance from the reference; called after every epoch.
         on_epoch: called after every epoch with its record and the model in eval mode.
-        name: what error messages call the loader.
-        title: what the progress bar says.
+        name: the loader's name in error messages.
+        title: label of the progress bar.
         progress: show a progress bar.
         precision: ``"fp32"``: in the model's own dtype; ``"bf16"``: forward pass under autocast,
-            weights, loss and step as they are.
-        gradients: how the gradients of a batch are computed, for those who want more than the
-            loss's own; see ``Gradients``.
-        max_grad_norm: Euclidean norm that all gradients together are scaled down to where they
-            are larger; an optimizer's own push is no gradient.
-        done: records of epochs before this call, in a run that goes on.
-        stop: asked before every epoch, with the records so far, whether to leave it at that.
+            with weights, loss and step unchanged.
+        gradients: computes the gradients of a batch; see ``Gradients``.
+        max_grad_norm: limit on the Euclidean norm of all gradients together, without an
+            optimizer's own push.
+        done: records of the epochs before this call, when a run is resumed.
+        stop: called before every epoch with the records so far; ``True`` ends the training.
 
     Returns:
         One record per epoch, those ``done`` first.
 
     Raises:
-        ValueError: the loader yields nothing or something else than (inputs, labels); NaN or
-            inf in the data or the loss; labels out of range. Data errors are raised when the
-            epoch ends, so that no step waits for the device.
+        ValueError: a loader that yields nothing, or batches other than (inputs, labels); NaN or
+            inf in the data or the loss; labels out of range. Data errors are raised at the end of
+            the epoch, so that no step waits for the device.
     """
     history = list(done)
     cast = _Autocast(model) if precision == "bf16" else model
@@ -262,7 +261,7 @@ def fit(
             if on_epoch is not None:
                 on_epoch(record, model)
             advance("")
-    # Losses are taken before their step: what the very last step did shows in the weights alone.
+    # Each loss precedes its step, so damage by the last step shows in the weights only.
     check_weights(model, "after training; lower lr")
     optimizer.zero_grad(set_to_none=True)
     return tuple(history)

@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""The clean loss: cross-entropy that stops pulling once it is small enough.
+r"""The clean loss: a hinge on the cross-entropy of clean samples.
 
     lambda * mean_i max(0, CE_i - epsilon)     reduction="per_sample" (the authors' code)
     lambda * max(0, mean_i CE_i - epsilon)     reduction="batch_mean" (the paper, eq. 5)
 
-Below epsilon its gradient is zero, and the distance alone moves the weights. The distance is no
+Below epsilon its gradient is zero, and only the distance moves the weights. The distance is not
 part of this loss: ``D3FusedSGD`` adds its gradient inside the step.
 
-In a language model every token that is predicted is a sample: ``next_tokens`` says which answer
-is held against which token.
-
-``CleanLoss.soft`` is the same hinge with the answers of another model in place of the labels, and
+In a language model every predicted token is a sample: ``next_tokens`` pairs logits and tokens.
+``CleanLoss.soft`` is the same hinge with the output of another model in place of the labels;
 ``distilled`` mixes both.
 """
 
@@ -24,13 +22,13 @@ from d3fast.runtime.checks import check_choice, check_number
 from d3fast.training.loaders import class_scores
 
 REDUCTIONS = ("per_sample", "batch_mean")
-IGNORED = -100  # the label that torch's and transformers' losses leave out
+IGNORED = -100  # the label that losses of torch and transformers ignore
 
 
 def check_clean_loss(
     epsilon: float, weight: float, reduction: str, weight_name: str = "weight"
 ) -> None:
-    """Check the options of ``CleanLoss``; raises ``ValueError`` naming option and value."""
+    """Raise ``ValueError`` on an invalid option of ``CleanLoss``."""
     for name, value in (("epsilon", epsilon), (weight_name, weight)):
         check_number(name, value)
     check_choice("reduction", reduction, REDUCTIONS)
@@ -40,14 +38,14 @@ class CleanLoss(nn.Module):
     """Weighted hinge on the cross-entropy of clean samples.
 
     Args:
-        epsilon: the bound below which the clean loss costs nothing, in nats.
+        epsilon: the bound in nats below which the loss is 0.
         weight: lambda.
         reduction: ``"per_sample"`` (each sample has its own hinge, then the mean) or
             ``"batch_mean"`` (one hinge on the mean).
 
     Shapes: logits (N, C) floating, target (N,) class indices; the result is 0-dim. Samples with
-    the target -100 (``IGNORED``) count for nothing; without any other the loss is 0. Half-type
-    logits are taken in float32.
+    the target -100 (``IGNORED``) are ignored; if all are, the loss is 0. Half-precision logits are
+    converted to float32.
 
     Raises:
         ValueError: an option out of range.
@@ -73,21 +71,21 @@ class CleanLoss(nn.Module):
         self.reduction = reduction
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The weighted hinge of a batch; logits (N, C), target (N,), result 0-dim."""
+        """Return the weighted hinge of a batch; logits (N, C), target (N,), result 0-dim."""
         each = functional.cross_entropy(
             _wide(logits), target, reduction="none", ignore_index=IGNORED
         )
         return self._hinge(each, (target != IGNORED).sum() if target.shape == each.shape else None)
 
     def soft(self, logits: Tensor, answers: Tensor) -> Tensor:
-        """The same with another model's answers in place of the labels: KL(answers || logits).
+        """Return the weighted hinge of KL(answers || logits), for distillation.
 
         Args:
-            logits: (N, C), the model's.
-            answers: (N, C) logits of the other model, which gets no gradient.
+            logits: (N, C), of the model in training.
+            answers: (N, C) logits of the teacher, which gets no gradient.
 
         Returns:
-            A 0-dim tensor; 0 where the two agree to within epsilon nats.
+            A 0-dim tensor; 0 if the two agree to within epsilon nats.
 
         Example:
             >>> logits = torch.tensor([[4.0, 0.0], [0.0, 0.0]])
@@ -100,14 +98,14 @@ class CleanLoss(nn.Module):
         return self._hinge(each)
 
     def _hinge(self, each: Tensor, count: Tensor | None = None) -> Tensor:
-        """Of (N,) losses, those left out being 0; ``count`` says how many are not."""
+        """Reduce (N,) losses; ignored ones are 0, ``count`` is the number of the others."""
         number = each.numel() if count is None else count.clamp(min=1)
         if self.reduction == "batch_mean":
             return self.weight * torch.relu(each.sum() / number - self.epsilon)
         return self.weight * (torch.relu(each - self.epsilon).sum() / number)
 
     def extra_repr(self) -> str:
-        """The options, as ``repr`` shows them."""
+        """Return the options for ``repr``."""
         return f"epsilon={self.epsilon}, weight={self.weight}, reduction={self.reduction!r}"
 
 
@@ -116,16 +114,16 @@ def _wide(logits: Tensor) -> Tensor:
 
 
 def next_tokens(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """What a causal language model says of every token, and that token: for ``CleanLoss``.
+    """Pair the logits of a causal language model with the tokens they predict, for ``CleanLoss``.
 
-    The answer at position t is held against the label at t + 1, as the models of transformers do
-    with ``labels=input_ids``. Every token is a sample of ``CleanLoss``: with ``"per_sample"`` each
-    has its own hinge, then the mean over the tokens that are not ``IGNORED``. A hinge per sequence
-    would let many learned tokens pay for one that was lost.
+    Logits at position t are paired with the label at t + 1, as models of transformers do with
+    ``labels=input_ids``. Every token is a sample of ``CleanLoss``: with ``"per_sample"`` each has
+    its own hinge, then the mean over the tokens that are not ``IGNORED``. With a hinge per
+    sequence, many learned tokens could compensate for one that was lost.
 
     Args:
         logits: (B, T, C), of a causal language model.
-        labels: (B, T) token indices; -100 for tokens that count for nothing (padding, prompts).
+        labels: (B, T) token indices; -100 for tokens to ignore (padding, prompts).
 
     Returns:
         (B * (T - 1), C) logits and (B * (T - 1),) labels.
@@ -150,11 +148,12 @@ def next_tokens(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def distilled(teacher: nn.Module, share: float) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    """Gradients of ``(1 - share) * loss + share * loss.soft``, for ``d3fast.training.loop.fit``.
+    """Return the gradients of ``(1 - share) * loss + share * loss.soft``, for ``fit``.
 
     Args:
-        teacher: whose answers to the same inputs are held against; in eval mode, never trained.
-        share: of the loss, in [0, 1], that is held against them instead of the labels.
+        teacher: the model whose output replaces the labels in ``loss.soft``; in eval mode, never
+            trained.
+        share: weight of ``loss.soft``, in [0, 1].
 
     Returns:
         A ``Gradients`` for a ``CleanLoss``.
@@ -166,7 +165,7 @@ def distilled(teacher: nn.Module, share: float) -> Callable[..., tuple[Tensor, T
         logits = class_scores(model, inputs)
         with torch.no_grad():
             answers = class_scores(teacher, inputs)
-        # A label out of range is clamped here and reported when the epoch ends.
+        # A label out of range is clamped here and reported at the end of the epoch.
         hard = loss(logits, labels.clamp(0, logits.shape[1] - 1))
         value = (1 - share) * hard + share * loss.soft(logits, answers)
         value.backward()

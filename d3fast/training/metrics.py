@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model still can do and what its backdoor still can do: ACC, ASR, RA, DER.
+"""Accuracy and backdoor metrics: ACC, ASR, RA, DER.
 
 ACC is measured on all clean images; ASR and RA on triggered images whose true label is not the
-target, both from one forward pass. A number without the same number of a never-poisoned model
-beside it says little: see the clean-model floor in the documentation.
+target, both from one forward pass. Compare each number with that of a never-poisoned model: see
+the clean-model floor in the documentation.
 """
 
 import math
@@ -18,8 +18,7 @@ from d3fast.runtime.devices import resolve_device
 from d3fast.training.labels import target_labels
 from d3fast.training.loaders import class_scores, unpack, yields_nothing
 
-# A never-poisoned model that answers more triggered images with the target, in percent, makes the
-# ASR meaningless.
+# Percent: if a never-poisoned model has a higher ASR under a trigger, the ASR is meaningless.
 MAX_FLOOR = 20.0
 
 _Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
@@ -27,14 +26,14 @@ _Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
 @runtime_checkable
 class Trigger(Protocol):
-    """All that ``evaluate`` needs to know of an attack; a ``mapping`` is looked at if there."""
+    """The part of an attack that ``evaluate`` uses, besides an optional ``mapping``."""
 
     @property
     def target(self) -> int:
-        """The class that triggered images are meant to be taken for."""
+        """The target class of triggered images."""
 
     def trigger(self, images: Tensor) -> Tensor:
-        """Triggered copies of a batch of images."""
+        """Return triggered copies of a batch of images."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def _as_trigger(
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """Wilson 95 % interval of a proportion (Wilson 1927; without continuity correction).
+    """Return the Wilson 95 % interval of a proportion (Wilson 1927; no continuity correction).
 
     Args:
         successes: number of successes, 0 <= successes <= trials.
@@ -70,7 +69,7 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
         Lower and upper bound, within [0, 1].
 
     Raises:
-        ValueError: counts that cannot be.
+        ValueError: impossible counts.
 
     Example:
         >>> low, high = wilson(0, 100)
@@ -90,12 +89,12 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 def difference_interval(
     successes_a: int, trials_a: int, successes_b: int, trials_b: int
 ) -> tuple[float, float]:
-    r"""95 % interval of a difference of two independent proportions, p_a - p_b.
+    r"""Return the 95 % interval of a difference of two independent proportions, p_a - p_b.
 
     d - sqrt((p_a - l_a)^2 + (u_b - p_b)^2)   to   d + sqrt((u_a - p_a)^2 + (p_b - l_b)^2)
 
-    d is p_a - p_b, l and u the ends of the Wilson intervals. For two models on the *same* samples
-    it is wider than need be: their answers are not independent.
+    Here d is p_a - p_b, and l and u are the ends of the Wilson intervals. For two models on the
+    *same* samples the interval is conservative: their answers are not independent.
 
     Args:
         successes_a: number of successes of the first, 0 <= successes_a <= trials_a.
@@ -107,7 +106,7 @@ def difference_interval(
         Lower and upper bound, within [-1, 1].
 
     Raises:
-        ValueError: counts that cannot be.
+        ValueError: impossible counts.
 
     Source:
         Newcombe, Statistics in Medicine 17 (1998), 873-890, method 10.
@@ -133,8 +132,8 @@ class Metrics:
         images: clean images.
         hits: triggered images of other classes answered with the target.
         robust: the same images answered correctly.
-        triggered: how many of them there are. 0 without an attack; ``asr`` and ``ra`` are
-            ``None`` then.
+        triggered: number of these images. Without an attack it is 0, and ``asr`` and ``ra`` are
+            ``None``.
 
     Example:
         >>> m = Metrics(correct=95, images=100, hits=9, robust=80, triggered=90)
@@ -179,23 +178,23 @@ class Metrics:
         return wilson(self.robust, self.triggered) if self.triggered else None
 
     def as_dict(self) -> dict[str, Any]:
-        """Rates, intervals and counts, ready for JSON."""
+        """Return rates, intervals and counts as a dictionary for JSON."""
         names = ("acc", "asr", "ra", "acc_interval", "asr_interval", "ra_interval")
         counts = ("correct", "images", "hits", "robust", "triggered")
         return {name: getattr(self, name) for name in names + counts}
 
 
 def der(before: Metrics, after: Metrics) -> float:
-    """Defence effectiveness rating, in [0, 1]; 0.5 means that nothing was gained.
+    """Return the defence effectiveness rating, in [0, 1]; 0.5 means no gain.
 
-    ``[max(0, ASR drop) - max(0, ACC drop) + 1] / 2`` with drops as before - after.
+    ``[max(0, ASR drop) - max(0, ACC drop) + 1] / 2``, where a drop is before - after.
 
     Args:
         before: metrics of the suspect model.
         after: metrics of the repaired model.
 
     Raises:
-        ValueError: a side that was evaluated without an attack.
+        ValueError: metrics without an attack.
 
     Example:
         >>> before = Metrics(correct=98, images=100, hits=90, robust=0, triggered=90)
@@ -210,10 +209,10 @@ def der(before: Metrics, after: Metrics) -> float:
 
 
 def floor_violation(floor: Metrics, target: int) -> str | None:
-    """Why a trigger measures nothing, or ``None`` if its clean-model floor is low enough.
+    """Return an error text if a trigger's clean-model floor is too high, else ``None``.
 
     Args:
-        floor: a never-poisoned model under the trigger.
+        floor: metrics of a never-poisoned model under the trigger.
         target: the target class.
 
     Example:
@@ -241,25 +240,25 @@ def evaluate(
     target: int | None = None,
     name: str = "clean_loader",
 ) -> Metrics:
-    """Measure ACC, ASR and RA of a model in eval mode; modes are put back afterwards.
+    """Measure ACC, ASR and RA of a model in eval mode; its modes are restored afterwards.
 
     Args:
-        model: gives (N, classes) scores; stays where it is unless ``device`` says otherwise.
+        model: returns (N, classes) scores; it is moved if ``device`` is given.
         clean_loader: yields (images, labels) of clean test images with their true labels.
         attack: any object with ``trigger(images)`` and ``target``, or a function from images to
-            triggered images, or ``None`` for ACC alone. An object's ``mapping`` says which answer
-            is a hit (see ``d3fast.training.labels``); ``"all-to-one"`` where it has none.
-        device: where to compute; where the model is if ``None``.
+            triggered images, or ``None`` for ACC only. An object's ``mapping`` decides which
+            answer is a hit (see ``d3fast.training.labels``); the default is ``"all-to-one"``.
+        device: device to compute on; that of the model if ``None``.
         target: the target class of a function.
-        name: what error messages call the loader.
+        name: the loader's name in error messages.
 
     Returns:
         The counts. Nothing waits for the device before the last batch is queued.
 
     Raises:
-        ValueError: no images; batches that are no (images, labels); labels or target outside the
+        ValueError: no images; batches that are not (images, labels); labels or target outside the
             classes; NaN scores; no image of another class than the target; a function without
-            a target, or an attack with another one.
+            ``target``, or an attack with a different one.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
@@ -268,18 +267,18 @@ def evaluate(
         8
     """
     where = resolve_device(device, model)
-    asked = _as_trigger(attack, target)
+    trigger = _as_trigger(attack, target)
     model.to(where)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        counts = [_count_batch(model, batch, asked, where, name) for batch in clean_loader]
+        counts = [_count_batch(model, batch, trigger, where, name) for batch in clean_loader]
     finally:
         for module, training in modes:
             module.training = training
     if not counts:
         raise yields_nothing(name)
-    return _read_counts(torch.stack(counts), asked, name)
+    return _read_counts(torch.stack(counts), trigger, name)
 
 
 def _count_batch(
@@ -295,8 +294,8 @@ def _count_batch(
     bad_labels = (labels < 0) | (labels >= classes)
     hits = robust = others = torch.zeros_like(ones)
     if attack is not None:
-        # Images of the target class run along and are masked out: cheaper than waiting for the
-        # device to learn how many there are.
+        # Images of the target class are computed and masked out: selecting them would wait for
+        # the device.
         attacked = class_scores(model, attack.trigger(images))
         bad_scores = bad_scores | attacked.isnan().any(dim=1)
         answer = attacked.argmax(dim=1)

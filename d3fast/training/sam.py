@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sharpness-aware gradients: train towards flat minima.
+"""Sharpness-aware minimisation: gradients at the worst point of a neighbourhood.
 
     SAM    e = rho g / ||g||                                    (Foret et al., ICLR 2021)
     ASAM   e = rho T^2 g / ||T g||,  T = |theta| + eta          (Kwon et al., ICML 2021)
 
-and the step is taken with the gradient at theta + e. Norms run over all parameters. Attackers use
-it to hide a backdoor in a flat region, fine-tuning defences to leave a sharp one.
+The step uses the gradient at theta + e. Norms are over all parameters. Attackers use it to hide a
+backdoor in a flat region, fine-tuning defences to leave a sharp one.
 """
 
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from d3fast.runtime.checks import check_number
 from d3fast.training.loop import Gradients, Loss, plain_gradients
 
-# Keeps weights at zero movable; the value of the paper, section 5.
+# Lets weights of zero be perturbed; value of the ASAM paper, section 5.
 ETA = 0.01
 
 
 @contextmanager
 def _frozen_batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Batch norm normalises by the batch as before, but does not remember it."""
+    """Keep batch norm from updating its running statistics; it still uses those of the batch."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     tracked = [m.track_running_stats for m in norms]
     for norm in norms:
@@ -52,19 +52,19 @@ def _perturbation(params: list[Tensor], rho: float, adaptive: bool) -> list[Tens
 def sharpness_aware(
     rho: float, *, adaptive: bool = True, base: Gradients = plain_gradients
 ) -> Gradients:
-    """Gradients at the worst point within ``rho``, for ``fit``.
+    """Return the gradients at the worst point within ``rho``, for ``fit``.
 
     Args:
         rho: radius of the perturbation, in units of the (scaled) norm above.
-        adaptive: scale it by the weights (ASAM) or not (SAM).
-        base: the gradients it is built on, asked twice per step.
+        adaptive: scale the perturbation by the weights (ASAM) or not (SAM).
+        base: computes the gradients at a point; called twice per step.
 
     Returns:
-        A ``Gradients``. Batch norm learns its running statistics from the unperturbed pass alone;
-        logits, labels and loss are of that pass too. Weights come back bit by bit.
+        A ``Gradients``. Running statistics of batch norm, logits, labels and loss come from the
+        unperturbed pass. Weights are restored bit by bit.
 
     Raises:
-        ValueError: a rho that is negative or no number.
+        ValueError: a ``rho`` that is negative or not a number.
 
     Example:
         >>> model = nn.Linear(1, 2, bias=False)

@@ -107,7 +107,7 @@ def test_an_unknown_name_lists_the_choices(name):
         ),
         ("users_package.nets:Missing", "users_package.nets has no 'Missing'"),
         ("users_package.nets:Net.Missing", "users_package.nets has no 'Net.Missing'"),
-        ("users_package.nets:NOT_CALLABLE", "it is no factory but a int"),
+        ("users_package.nets:NOT_CALLABLE", "must be callable, got a int"),
         (
             "users_package.nets:one_of_another_name",
             "the factory must need (num_classes, in_channels) or nothing, it needs (classes)",

@@ -132,7 +132,9 @@ def checkout(tmp_path, monkeypatch):
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     git("init", "--quiet")
-    monkeypatch.setattr(environment, "__file__", str(tmp_path / "d3fast" / "environment.py"))
+    monkeypatch.setattr(
+        environment, "__file__", str(tmp_path / "d3fast" / "runtime" / "environment.py")
+    )
     return git
 
 
@@ -157,6 +159,11 @@ def test_a_git_hook_of_another_repository_does_not_mislead_it(checkout, tmp_path
     assert environment.commit() == head
 
 
+def test_it_lies_as_deep_in_the_checkout_as_the_module_of_these_tests():
+    root = Path(environment.__file__).resolve().parents[2]
+    assert (root / "d3fast" / "runtime" / "environment.py").is_file()
+
+
 def test_a_checkout_without_commits_has_none(checkout):
     assert environment.commit() is None
 
@@ -168,7 +175,7 @@ def test_without_git_there_is_no_commit(checkout, monkeypatch):
 
 def test_a_package_inside_somebody_elses_checkout_has_no_commit(checkout, tmp_path, monkeypatch):
     checkout("commit", "--quiet", "--allow-empty", "-m", "one")
-    inside = tmp_path / "venv" / "site-packages" / "d3fast" / "environment.py"
+    inside = tmp_path / "venv" / "site-packages" / "d3fast" / "runtime" / "environment.py"
     inside.parent.mkdir(parents=True)
     monkeypatch.setattr(environment, "__file__", str(inside))
     assert environment.commit() is None
