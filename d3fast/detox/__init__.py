@@ -3,10 +3,10 @@ r"""Repair a model: D3 (Wei, Liu, Zha, ICCV 2025, arXiv 2411.09585) as one funct
 
     min over theta, theta_s in S of   -w * d(theta_s, theta_0) + lambda * hinge(L_clean - epsilon)
 
-The tracked weights theta_s (the head's, by default) are put elsewhere by a warm start and then
-pushed away from where they were, while the hinge on a few clean samples keeps the model useful.
-``D3Config`` holds every choice, ``detoxify`` runs it, ``DetoxResult`` holds what came out, and
-``Checkpointing`` says where a repair writes how far it is.
+A warm start moves the tracked weights theta_s (the head's, by default); then the optimizer pushes
+them away from theta_0, while the hinge on a few clean samples keeps the model useful. ``D3Config``
+holds every option, ``detoxify`` runs the repair and returns a ``DetoxResult``, ``Checkpointing``
+lets an interrupted repair resume.
 """
 
 from d3fast.detox.config import PRESETS, D3Config

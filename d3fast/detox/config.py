@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every choice of a D3 repair in one place, and the sets of choices that have a name."""
+"""The options of a D3 repair, and its presets."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -18,55 +18,56 @@ SCHEDULES = ("cosine", "constant")
 
 @dataclass(frozen=True)
 class D3Config:
-    """Every choice of a D3 repair, checked once.
+    """The options of a D3 repair, checked once.
 
-    The defaults are those that the benchmark's search found (docs/research.md): a step six
-    times the published one, held by the suspect's own answers and calmed by averaging. They want
-    clean samples that are augmented; ``paper`` and ``authors`` are as published.
+    The defaults are the result of the benchmark's search (docs/research.md): six times the
+    published learning rate, with distillation from the suspect and weight averaging. They assume
+    augmented clean samples; ``paper`` and ``authors`` are as published.
 
     Attributes:
         clean_weight: lambda, weight of the hinge.
         epsilon: bound on the clean cross-entropy, in nats.
         reduction: of the hinge: ``"per_sample"`` or ``"batch_mean"``; see ``CleanLoss``.
         distance_weight: w, weight of the distance.
-        distance_p: which norm the distance is.
+        distance_p: p of the norm.
         scope: ``"tensor"`` or ``"group"``; see ``D3FusedSGD``, also for the next three.
-        constraint: the set that the tracked weights stay in.
-        radius: its radius.
+        constraint: the set that the tracked weights are projected onto.
+        radius: radius of the constraint.
         radius_unit: ``"relative"`` to the norm of theta_0, or ``"absolute"``.
         normalize: divide the whole loss by (lambda + 1) where lambda > 1, as the authors do.
-        track: which weights are pushed; see ``param_groups``.
-        warm_start: where they are put first: ``"near"``, ``"middle"``, ``"far"``, ``"noise"``
-            or ``"random"``.
+        track: the weights that are tracked; see ``param_groups``.
+        warm_start: initial position of the tracked weights: ``"near"``, ``"middle"``, ``"far"``,
+            ``"noise"`` or ``"random"``.
         epochs: passes over the clean samples.
         lr: learning rate.
         momentum: momentum.
         weight_decay: L2 penalty.
         max_grad_norm: norm that the gradients of the clean loss are clipped to, as is usual for
-            transformers; ``None`` leaves them as they are. The push is no part of them.
+            transformers; ``None`` does not clip. The push is not clipped.
         schedule: of the learning rate: ``"cosine"`` to 0 over the epochs, or ``"constant"``.
-        averaging: share of the epochs, from the last one back, whose weights and batch-norm
-            statistics are averaged in the end (Izmailov et al., UAI 2018), and projected onto the
-            constraint; 0 keeps the last. The history and ``on_epoch`` show them as they were.
-        distillation: share of the clean loss that is held against the suspect's own answers to
-            the clean samples instead of their labels; see ``distilled``.
+        averaging: share of the epochs, counted from the end, whose weights and batch-norm
+            statistics are averaged (Izmailov et al., UAI 2018) and projected onto the constraint;
+            0 keeps the last epoch's. The history and ``on_epoch`` see the weights before averaging.
+        distillation: share of the clean loss whose targets are the suspect's outputs on the clean
+            samples instead of the labels; see ``distilled``.
         dual_step: step eta of dual ascent, lambda <- max(0, lambda + eta (L - bound)) after
             every epoch, L the cross-entropy on held-out clean samples; 0 keeps lambda.
-        margin: bound of dual ascent: the suspect's own L plus so many nats; epsilon if ``None``.
-        distance_schedule: how the distance weight comes to its value: ``"constant"``: at once, or
-            over the first half of the epochs as one of ``d3fast.optim.schedules``.
-        patience: stop when for so many epochs neither the accuracy on held-out samples nor the
-            distance has grown, but not before half of the epochs; 0 runs them all.
-        max_acc_drop: how many points of accuracy on held-out samples a repair may cost; ``None``
-            sets no limit.
-        recovery: epochs of fine-tuning that follow where it costs more: no push, the tracked
-            weights kept at least nine tenths as far as they went, half of the loss held against
-            the suspect's own answers to the clean samples; 0 leaves it out.
-        seed: draws the warm start, dropout's masks, and the order of a loader that shuffles by
-            torch's global generator.
-        backend: of the optimizer.
+        margin: nats added to the suspect's L to give the bound of dual ascent; ``None`` takes
+            epsilon as the bound.
+        distance_schedule: ``"constant"``, or a shape of ``d3fast.optim.schedules`` by which the
+            distance weight rises from 0 over the first half of the epochs.
+        patience: stop after this many epochs without a growth of held-out accuracy or distance,
+            but not before half of the epochs; 0 runs them all.
+        max_acc_drop: points of held-out accuracy that a repair may cost; ``None`` sets no limit.
+        recovery: epochs of fine-tuning after a repair that costs more: no push, the tracked
+            weights stay at least 0.9 times as far from theta_0, at least half of the loss is
+            distillation from the suspect; 0 leaves it out.
+        seed: seed of the warm start, of dropout, and of a loader that shuffles by torch's global
+            generator.
+        backend: backend of the optimizer.
         precision: ``"fp32"``, or ``"bf16"`` for a forward pass under autocast; see ``fit``.
-        channels_last: keep convolution weights channels last meanwhile, faster on most devices.
+        channels_last: keep convolution weights channels last during the repair, which is faster
+            on most devices.
 
     Raises:
         ValueError: an option out of range, named with its value.
@@ -136,41 +137,41 @@ class D3Config:
 
     @classmethod
     def auto(cls, **changes: Any) -> "D3Config":
-        """The defaults, steered by held-out clean samples.
+        """Return the defaults with decisions on held-out clean samples.
 
-        Lambda by dual ascent, an early end, and a recovery where more than a point of accuracy
+        Lambda by dual ascent, early stopping, and a recovery where more than one point of accuracy
         would be lost.
 
         Args:
-            changes: fields to set otherwise.
+            changes: fields with other values.
         """
         steered = cls(dual_step=1.0, margin=0.3, patience=10, max_acc_drop=1.0, recovery=30)
         return replace(steered, **changes)
 
     @property
     def needs_held_out(self) -> bool:
-        """Whether something is decided on held-out clean samples."""
+        """Return whether the repair decides anything on held-out clean samples."""
         return bool(self.dual_step or self.patience) or self.max_acc_drop is not None
 
     @classmethod
     def paper(cls, **changes: Any) -> "D3Config":
-        """The paper: hinge on the batch mean, norm ball, lambda 10, random warm start.
+        """Return the paper's options: hinge on the batch mean, norm ball, lambda 10, random start.
 
         Args:
-            changes: fields to set otherwise.
+            changes: fields with other values.
         """
         published: dict[str, Any] = {"reduction": "batch_mean", "constraint": "norm_ball"}
         return replace(cls.authors(), **{"clean_weight": 10.0, **published, **changes})
 
     @classmethod
     def authors(cls, **changes: Any) -> "D3Config":
-        """The authors' code: hinge per sample, norm sphere, lambda 0.5, random warm start.
+        """Return the options of the authors' code: hinge per sample, norm sphere, lambda 0.5.
 
-        SGD with lr 0.01 and momentum 0.9, cosine over 100 epochs, no weight decay. They use
-        batches of 256 and 5 % of the training data, which is the loader's business.
+        SGD with lr 0.01 and momentum 0.9, cosine over 100 epochs, no weight decay, random warm
+        start. Their batches of 256 and 5 % of the training data are up to the loader.
 
         Args:
-            changes: fields to set otherwise.
+            changes: fields with other values.
         """
         published = cls(
             clean_weight=0.5,
@@ -191,10 +192,10 @@ class D3Config:
         return replace(published, **changes)
 
     def weights(self, clean_weight: float | None = None) -> tuple[float, float]:
-        """What hinge and distance are multiplied with, (lambda, w), or that over (lambda + 1).
+        """Return the weights of hinge and distance: (lambda, w), or both over (lambda + 1).
 
         Args:
-            clean_weight: another lambda than the configured one.
+            clean_weight: lambda; the configured one if ``None``.
         """
         chosen = self.clean_weight if clean_weight is None else clean_weight
         scale = 1 / (chosen + 1) if self.normalize and chosen > 1 else 1.0

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What moves along with a repair's weights: their average, lambda, and the two schedules.
+"""Parts of a repair with a state: the average of the weights, lambda, the learning rate schedule.
 
-Each has a ``state_dict`` and takes it back, so that a repair that was cut off can go on.
+Each has a ``state_dict`` and a ``load_state_dict``, so that an interrupted repair can resume.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from d3fast.detox.config import D3Config
 from d3fast.optim import D3FusedSGD, param_groups
 from d3fast.optim.schedules import DistanceSchedule
 from d3fast.training.loop import Epoch
-from d3fast.training.loss import CleanLoss
+from d3fast.training.loss import CleanLoss, dual_ascent
 
-# Growth of the distance, in units of itself, that does not count.
-_STILL = 1e-3
+# Relative growth of the distance that does not count as growth.
+_MIN_GROWTH = 1e-3
 
 
 def make_optimizer(model: nn.Module, config: D3Config) -> D3FusedSGD:
-    """The optimizer of a push, for a model on its device."""
+    """Return the optimizer of the push phase, for a model on its device."""
     return D3FusedSGD(
         param_groups(model, track=config.track),
         lr=config.lr,
@@ -40,24 +40,29 @@ def make_optimizer(model: nn.Module, config: D3Config) -> D3FusedSGD:
 
 
 def lr_schedule(optimizer: D3FusedSGD, schedule: str, epochs: int) -> LRScheduler | None:
-    """The learning rate's schedule, stepped after every epoch; ``None`` keeps it."""
+    """Return the learning rate schedule, stepped once per epoch; ``None`` for a constant rate."""
     return None if schedule == "constant" else CosineAnnealingLR(optimizer, T_max=epochs)
 
 
 def first_averaged(config: D3Config) -> int:
-    """The first epoch whose weights are averaged; one past the last if none are."""
+    """Return the first epoch whose weights are averaged; one past the last if none are."""
     return config.epochs + 1 - round(config.averaging * config.epochs)
 
 
 class Average:
-    """The mean of a model's weights and buffers from one epoch on."""
+    """Mean of a model's weights and buffers from one epoch on.
+
+    Args:
+        model: the model.
+        first: the first epoch that counts, from 1.
+    """
 
     def __init__(self, model: nn.Module, first: int) -> None:
         self.model, self.first = model, first
         self.mean: AveragedModel | None = None
 
     def add(self, epoch: int) -> None:
-        """Take the model as it is after an epoch into the mean."""
+        """Add the model's present weights and buffers to the mean."""
         if epoch < self.first:
             return
         if self.mean is None:
@@ -65,11 +70,11 @@ class Average:
         self.mean.update_parameters(self.model)
 
     def write(self, optimizer: D3FusedSGD) -> None:
-        """Put the mean, projected onto the constraint, into the model, if there is one."""
+        """Project the mean, if there is one, onto the constraint and copy it into the model."""
         if self.mean is None:
             return
         self.model.load_state_dict(self.mean.module.state_dict())
-        for group in optimizer.param_groups:  # a step of no length is the projection alone
+        for group in optimizer.param_groups:  # a step with lr 0 is the projection alone
             group["lr"] = 0.0
             for param in group["params"]:
                 param.grad = torch.zeros_like(param)
@@ -77,25 +82,25 @@ class Average:
         optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """The mean, or nothing yet."""
+        """Return the state of the mean, empty before the first epoch that counts."""
         return {} if self.mean is None else self.mean.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take a mean back."""
+        """Restore a mean."""
         if state:
             self.mean = AveragedModel(self.model, use_buffers=True)
             self.mean.load_state_dict(state)
 
 
 class Multiplier:
-    """lambda as a Lagrange multiplier: it grows while the clean loss is above its bound.
+    """Lambda by dual ascent, together with the distance weight that is normalized with it.
 
     Args:
-        config: the choices.
-        loss: the hinge that lambda weighs.
-        optimizer: whose distance weight goes with it.
-        bound: of the held-out loss.
-        ramp: what drives the distance weight, if anything does.
+        config: the options of the repair.
+        loss: the hinge, whose weight is lambda.
+        optimizer: the optimizer, whose distance weight is normalized.
+        bound: bound of the held-out loss, in nats.
+        ramp: the schedule of the distance weight, if there is one.
     """
 
     def __init__(
@@ -110,8 +115,8 @@ class Multiplier:
         self.bound, self.value = bound, config.clean_weight
 
     def update(self, held_out_loss: float) -> None:
-        """One step of dual ascent."""
-        self.value = max(0.0, self.value + self.config.dual_step * (held_out_loss - self.bound))
+        """Take one step of dual ascent."""
+        self.value = dual_ascent(self.value, held_out_loss, self.bound, self.config.dual_step)
         self._apply()
 
     def _apply(self) -> None:
@@ -120,25 +125,25 @@ class Multiplier:
             self.ramp.retarget(weight)
             return
         for group in self.optimizer.param_groups:
-            if group["distance_weight"]:  # groups that are not tracked have none
+            if group["distance_weight"]:  # untracked groups keep 0
                 group["distance_weight"] = weight
 
     def state_dict(self) -> dict[str, Any]:
-        """Lambda."""
+        """Return lambda."""
         return {"value": self.value}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take lambda back."""
+        """Restore lambda."""
         self.value = float(state["value"])
         self.loss.weight = self.config.weights(self.value)[0]
 
 
 def has_settled(history: Sequence[Epoch], config: D3Config) -> bool:
-    """Whether held-out accuracy and distance have stopped growing; see ``D3Config.patience``.
+    """Return whether held-out accuracy and distance have stopped growing.
 
     Args:
-        history: so far.
-        config: the choices.
+        history: one record per finished epoch.
+        config: the options of the repair; see ``D3Config.patience``.
 
     Example:
         >>> still = [Epoch(i, 0.1, 1.0, 0.1, distance=1.0, val_accuracy=0.9) for i in range(1, 9)]
@@ -154,4 +159,4 @@ def has_settled(history: Sequence[Epoch], config: D3Config) -> bool:
     before, recent = history[:-wait], history[-wait:]
     accuracy = [max(epoch.val_accuracy or 0.0 for epoch in part) for part in (before, recent)]
     distance = [max(epoch.distance or 0.0 for epoch in part) for part in (before, recent)]
-    return accuracy[1] <= accuracy[0] and distance[1] <= (1 + _STILL) * distance[0]
+    return accuracy[1] <= accuracy[0] and distance[1] <= (1 + _MIN_GROWTH) * distance[0]

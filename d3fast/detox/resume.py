@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A repair that was cut off goes on, and comes out with the same bits.
+"""Checkpoints of a repair: an interrupted one resumes and ends with the same bits.
 
-After every epoch all that the repair's course depends on is written to one file, whole or not at
-all: weights, optimizer, schedules, lambda, the average, the random generators, the history. The
-file holds tensors, numbers and texts alone, and is read without unpickling.
+After every epoch the state of the repair is written to one file by an atomic write: weights,
+optimizer, schedules, lambda, the average, the random generators, the history. The file holds only
+tensors, numbers and texts, and is read without unpickling.
 """
 
 import hashlib
@@ -31,26 +31,26 @@ _KEYS = ("run", "phase", "parts", "history", "clean_weights", "random", "generat
 
 
 class HasState(Protocol):
-    """What can be written down and taken back: modules, optimizers, schedules."""
+    """An object whose state can be saved and restored: module, optimizer, schedule."""
 
     def state_dict(self) -> Any:
-        """Tensors, numbers and texts."""
+        """Return the state as tensors, numbers and texts."""
 
     def load_state_dict(self, state: Any) -> Any:
-        """Take them back."""
+        """Restore the state."""
 
 
 @dataclass(frozen=True)
 class Checkpointing:
-    """Where a repair writes how far it is, and whether it goes on from there.
+    """Where and how often a repair saves its state, and whether it resumes.
 
     Attributes:
         path: the file.
-        resume: go on from it; otherwise it is overwritten.
-        generators: the loader's own generators, whose state belongs to the run. Torch's global
-            ones are always kept.
-        seconds: write no oftener than that; 0 after every epoch.
-        identity: what else has to be the same, such as a hash of the samples.
+        resume: resume from the file; otherwise it is overwritten.
+        generators: the loader's own generators, whose state is saved. Torch's global generators
+            are always saved.
+        seconds: least time between two writes; 0 writes after every epoch.
+        identity: text that must be the same when the repair resumes, such as a hash of the samples.
 
     Raises:
         ValueError: negative seconds.
@@ -68,12 +68,12 @@ class Checkpointing:
 
 @dataclass
 class Progress:
-    """How far a repair is.
+    """Progress of a repair.
 
     Attributes:
         history: one record per finished epoch.
-        clean_weights: lambda after each of them.
-        seconds: spent on them.
+        clean_weights: lambda after each epoch of the push phase.
+        seconds: time spent on the finished epochs.
     """
 
     history: tuple[Epoch, ...] = ()
@@ -81,8 +81,8 @@ class Progress:
     seconds: float = 0.0
 
 
-def _run(model: nn.Module, config: D3Config, identity: str) -> str:
-    """A hash of what a repair is made from: the suspect, the configuration, the samples."""
+def _fingerprint(model: nn.Module, config: D3Config, identity: str) -> str:
+    """Return a hash of the suspect's weights, the configuration and the identity."""
     digest = hashlib.sha256(json.dumps([asdict(config), identity], sort_keys=True).encode())
     for name, value in model.state_dict().items():
         if isinstance(value, Tensor):
@@ -93,13 +93,16 @@ def _run(model: nn.Module, config: D3Config, identity: str) -> str:
 
 
 class Journal:
-    """Writes a repair's state, and reads it back.
+    """Writer and reader of a repair's state.
 
     Args:
-        checkpointing: where; ``None`` writes nothing.
+        checkpointing: the file and its options; ``None`` writes nothing.
         model: the suspect.
-        config: the choices.
-        device: whose global generator is kept beside the CPU's.
+        config: the options of the repair.
+        device: the device whose global generator is saved beside the CPU's.
+
+    Raises:
+        ValueError: a state to resume that is missing, damaged or of another repair.
     """
 
     def __init__(
@@ -110,17 +113,19 @@ class Journal:
         device: torch.device,
     ) -> None:
         self.at, self.device = checkpointing, device
-        self.run = "" if checkpointing is None else _run(model, config, checkpointing.identity)
+        self.run = (
+            "" if checkpointing is None else _fingerprint(model, config, checkpointing.identity)
+        )
         self.started = self.written = time.perf_counter()
         self.found: Mapping[str, Any] | None = None
         if checkpointing is not None and checkpointing.resume:
             self.found = read_state(Path(checkpointing.path), self.run)
 
     def restore(self, phase: str, parts: Mapping[str, HasState], progress: Progress) -> None:
-        """Take back what was written in this phase, if anything was.
+        """Restore the state that was saved in this phase, if there is one.
 
         Raises:
-            ValueError: a file that does not fit.
+            ValueError: a state that does not fit.
         """
         found, at = self.found, self.at
         if found is None or at is None or found["phase"] != phase:
@@ -143,7 +148,7 @@ class Journal:
             ) from None
 
     def write(self, phase: str, parts: Mapping[str, HasState], progress: Progress) -> None:
-        """Write everything, unless that was done a moment ago."""
+        """Write the state, unless the last write was less than ``seconds`` ago."""
         now, at = time.perf_counter(), self.at
         if at is None or (now - self.written < at.seconds and len(progress.history) > 1):
             return
@@ -168,7 +173,7 @@ class Journal:
 
 
 def read_state(path: Path, run: str | None = None) -> Mapping[str, Any]:
-    """Read a file that ``Journal`` wrote.
+    """Read the file of a ``Journal``.
 
     Format, version and run are compared before any tensor is read.
 
@@ -207,16 +212,17 @@ def _check_state(state: Any, path: Path, run: str | None) -> None:
 
 
 def weights_so_far(path: Path, model: nn.Module) -> int:
-    """Fill a model with what a repair that was cut off had come to.
+    """Load the weights of an interrupted repair into a model.
 
-    That is the average of its last epochs if it had begun, else its last whole epoch.
+    They are the average of its last epochs where averaging had begun, else those of its last
+    finished epoch.
 
     Args:
         path: the file.
-        model: of the repaired kind.
+        model: a model of the repaired architecture.
 
     Returns:
-        The number of epochs that were finished.
+        The number of finished epochs.
 
     Raises:
         ValueError: a file that is missing, damaged or of another model.

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""``detoxify``: a D3 repair from a suspect to a repaired copy.
+r"""``detoxify``: the D3 repair of a suspect model.
 
-Up to two phases. The push moves the tracked weights away from theta_0 under the hinge. Where a
-limit of lost accuracy is set and held-out samples say that it was passed, a recovery follows:
-fine-tuning without a push, half of it on the suspect's own answers, that keeps every tracked weight
-nearly as far as it went.
+A repair has one or two phases. The push phase moves the tracked weights away from theta_0 under the
+hinge. Where held-out accuracy falls below a configured limit, a recovery phase follows: fine-tuning
+without a push, with distillation from the suspect, that keeps every tracked weight at nearly its
+distance.
 """
 
 import copy
@@ -38,24 +38,24 @@ from d3fast.training.loss import CleanLoss, distilled
 from d3fast.training.metrics import evaluate
 
 OnEpoch = Callable[[Epoch, nn.Module], None]
-# Of a recovery: the share of the way that is not gone back, and that of the loss that is held
-# against the suspect's own answers. Far from where the backdoor was, they teach little else.
-_KEPT, _TAUGHT = 0.9, 0.5
+# In a recovery: least distance in units of the distance before it, and least share of distillation
+# in the loss. Far from theta_0 the suspect's outputs on clean samples do not teach the backdoor.
+_KEPT_DISTANCE, _DISTILLATION = 0.9, 0.5
 
 
 @dataclass(frozen=True)
 class DetoxResult:
-    """What a repair gives back.
+    """Result of a repair.
 
     Attributes:
         model: the repaired copy, in eval mode.
         history: one record per epoch.
-        config: how it was made.
-        seconds: wall-clock time of the repair, over all its parts if it was resumed.
-        clean_weights: lambda after every epoch of the push.
-        pushed: number of epochs with a push; the rest of the history is recovery.
-        acc_drop: points of accuracy on held-out samples that it cost; ``None`` without a limit.
-        ended: why the push ended: ``"epochs"`` or ``"settled"``.
+        config: the options of the repair.
+        seconds: wall-clock time of the repair, over all its runs if it was resumed.
+        clean_weights: lambda after every epoch of the push phase.
+        pushed: number of epochs of the push phase; the rest of the history is recovery.
+        acc_drop: points of held-out accuracy that the repair cost; ``None`` without a limit.
+        ended: why the push phase ended: ``"epochs"`` or ``"settled"``.
     """
 
     model: nn.Module
@@ -88,15 +88,15 @@ def detoxify(
     """Repair a copy of a suspect model with D3.
 
     Args:
-        model: the suspect; gives (N, classes) scores. It is not changed.
-        clean_loader: yields (inputs, labels) of clean samples, afresh in every epoch.
-        config: how; ``D3Config()`` if ``None``.
-        val_loader: held-out clean samples, for the record, and for whatever the configuration
-            decides on them.
-        device: where to compute; where the model is if ``None``.
+        model: the suspect; returns (N, classes) logits. It is not changed.
+        clean_loader: yields (inputs, labels) of clean samples; iterated once per epoch.
+        config: the options; ``D3Config()`` if ``None``.
+        val_loader: held-out clean samples, for the history and for the decisions that the
+            configuration makes on them.
+        device: device of the repair; that of the model if ``None``.
         progress: show a progress bar.
         on_epoch: called after every epoch with its record and the model in eval mode.
-        checkpointing: write the state after every epoch, and go on from one.
+        checkpointing: save the state after every epoch, and resume from it.
 
     Returns:
         The repaired copy (on ``device``), its history, the configuration and the seconds.
@@ -142,7 +142,7 @@ def detoxify(
 
 @dataclass
 class _Repair:
-    """One repair under way."""
+    """State of one running repair."""
 
     suspect: nn.Module
     model: nn.Module
@@ -156,13 +156,13 @@ class _Repair:
     progress: Progress = field(default_factory=Progress)
 
     def run(self) -> DetoxResult:
-        """Both phases."""
+        """Run both phases."""
         started, config = time.perf_counter(), self.config
         found = self.journal.found
         gradients = plain_gradients
         if config.distillation:
             gradients = distilled(self.suspect, config.distillation)
-        # For dropout, and loaders that shuffle.
+        # For dropout, and for loaders that shuffle by the global generator.
         with global_seed(config.seed, "training", self.device):
             if found is None or found["phase"] == "push":
                 self._push(gradients)
@@ -232,7 +232,7 @@ class _Repair:
         average.write(optimizer)
 
     def _bound(self) -> float:
-        """The bound of dual ascent."""
+        """Return the bound of dual ascent, in nats."""
         if self.config.margin is None or self.val_loader is None:
             return self.config.epsilon
         return mean_loss(self.suspect, self.val_loader, self.device) + self.config.margin
@@ -250,7 +250,7 @@ class _Repair:
         schedule: str,
         stop: Callable[..., bool] | None = None,
     ) -> None:
-        """Run the epochs of one phase; what it left off in is restored before."""
+        """Run the epochs of one phase, from a saved state where there is one."""
         scheduler = lr_schedule(optimizer, schedule, epochs)
         if scheduler is not None:
             parts["lr"] = scheduler
@@ -286,7 +286,7 @@ class _Repair:
         self.model.eval()  # also where no epoch was left to run
 
     def _lost(self, model: nn.Module) -> float:
-        """Points of accuracy on held-out samples that a model is below the suspect."""
+        """Return how many points of held-out accuracy a model is below the suspect."""
         assert self.val_loader is not None
         accuracies = [
             evaluate(one, self.val_loader, None, self.device, name="val_loader").acc
@@ -295,7 +295,7 @@ class _Repair:
         return 100 * (accuracies[0] - accuracies[1])
 
     def _recover(self) -> float | None:
-        """Recover where the limit was passed; the points that are lost in the end."""
+        """Run a recovery where the limit was passed; return the points lost at the end."""
         limit = self.config.max_acc_drop
         if limit is None:
             return None
@@ -308,13 +308,13 @@ class _Repair:
         parts: dict[str, HasState] = {"model": self.model, "optimizer": optimizer, "pushed": pushed}
         # A hinge at 0 is the cross-entropy itself.
         loss = CleanLoss(epsilon=0.0, weight=1.0)
-        taught = distilled(self.suspect, max(_TAUGHT, self.config.distillation))
+        gradients = distilled(self.suspect, max(_DISTILLATION, self.config.distillation))
         self._fit(
             "recovery",
             parts,
             optimizer,
             loss,
-            taught,
+            gradients,
             lambda *_: None,
             epochs=self.config.recovery,
             schedule="cosine",
@@ -326,7 +326,7 @@ class _Repair:
         return before
 
     def _floored_optimizer(self) -> D3FusedSGD:
-        """No push; every tracked tensor stays at least nearly as far away as it is."""
+        """Return an optimizer without a push that keeps every tracked tensor nearly as far away."""
         tracked, *others = param_groups(self.model, track=self.config.track)
         start = dict(self.suspect.named_parameters())
         floors = []
@@ -340,7 +340,7 @@ class _Repair:
                     "param_names": [name],
                     "reference": [start[name]],
                     "constraint": "distance_floor",
-                    "radius": _KEPT * float(far),
+                    "radius": _KEPT_DISTANCE * float(far),
                     "radius_unit": "absolute",
                 }
             )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clean samples as a repair wants them: shuffled, augmented, and able to be resumed."""
+"""Clean samples for a repair: shuffled, augmented, and resumable."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ _SHIFT = 8
 
 
 def usual_augment(shape: tuple[int, int, int], flip: bool = False) -> Augment:
-    """What is done to images of which nothing is known: shifts, which mean nothing in any class.
+    """Return the augmentation for images of an unknown kind: shifts, which change no class.
 
     Args:
         shape: (C, H, W) of an image.
@@ -29,11 +29,11 @@ def usual_augment(shape: tuple[int, int, int], flip: bool = False) -> Augment:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """A loader for ``detoxify``, and its random generators for ``Checkpointing``.
+    """Loader for ``detoxify`` and its random generators for ``Checkpointing``.
 
     Attributes:
         loader: yields (images, labels), in another order and augmented anew in every pass.
-        generators: what it draws from.
+        generators: the loader's generators.
     """
 
     loader: Augmented
@@ -47,13 +47,13 @@ def repair_samples(
     augment: Augment | None = None,
     seed: int = 0,
 ) -> Samples:
-    """A loader over clean samples.
+    """Return a loader over clean samples, with its generators.
 
     Args:
         data: the samples, on the device of the repair.
-        batch_size: at most so many images per batch.
-        augment: what is done to a batch; ``usual_augment`` if ``None``.
-        seed: of order and augmentation.
+        batch_size: largest number of images in a batch.
+        augment: augmentation of a batch; ``usual_augment`` if ``None``.
+        seed: seed of order and augmentation.
 
     Raises:
         ValueError: a batch size below 1.

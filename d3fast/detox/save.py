@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights as a file of their own: safetensors, the same bytes for the same weights."""
+"""Repaired weights as a safetensors file: the same weights give the same bytes."""
 
 import json
 from dataclasses import asdict
@@ -13,7 +13,7 @@ from d3fast.io.files import atomic_write
 
 
 def save_weights(model: nn.Module, path: str | Path, config: D3Config | None = None) -> None:
-    """Write a model's weights as safetensors, whole or not at all.
+    """Write a model's weights as safetensors, by an atomic write.
 
     The same weights and configuration give the same bytes. Tensors that share memory (a tied
     head) are written once. Load the file with
@@ -22,7 +22,7 @@ def save_weights(model: nn.Module, path: str | Path, config: D3Config | None = N
     Args:
         model: the model.
         path: the file to write.
-        config: how it was repaired, for the file's header.
+        config: the options of the repair, for the file's header.
 
     Raises:
         ValueError: the folder does not exist.
@@ -36,7 +36,7 @@ def save_weights(model: nn.Module, path: str | Path, config: D3Config | None = N
 
 
 def _order_header(path: Path) -> None:
-    """Put a file's metadata in order, in place: safetensors writes it in a random one."""
+    """Sort a file's metadata in place: safetensors writes it in a random order."""
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the callbacks of all trainers do, without a trainer: one ``Repair`` per training.
+"""The part of all callbacks that depends on no trainer: one ``Repair`` per training.
 
 The trainer takes the steps with a ``D3FusedSGD`` and a ``CleanLoss``. ``Repair`` does the rest of
-D3 (arXiv 2411.09585) between them: the warm start, a distance schedule, dual ascent of lambda on
-held-out clean data, the accuracy budget, and what a checkpoint has to keep of these. A callback
-is a thin layer that calls it from its trainer's hooks.
+D3 (arXiv 2411.09585) between the steps: the warm start, a distance schedule, dual ascent of lambda
+on held-out clean data, the accuracy limit, and their state in checkpoints. A callback is a thin
+layer that calls it from its trainer's hooks.
 """
 
 import math
@@ -19,26 +19,26 @@ from d3fast.optim import WARM_STARTS, D3FusedSGD
 from d3fast.optim.schedules import DistanceSchedule, Value
 from d3fast.runtime.checks import check_choice, check_integer, check_number
 from d3fast.runtime.seeding import generator
-from d3fast.training.loss import CleanLoss
+from d3fast.training.loss import CleanLoss, dual_ascent
 
 
 @dataclass(frozen=True)
 class RepairOptions:
-    """What a callback does beside the trainer's own steps.
+    """Options of a callback.
 
     Attributes:
-        warm_start: where the tracked weights are put before the first step: ``"near"``,
-            ``"middle"``, ``"far"``, ``"noise"`` or ``"random"``.
-        seed: draws the warm start, as ``D3Config.seed`` does.
+        warm_start: initial position of the tracked weights: ``"near"``, ``"middle"``, ``"far"``,
+            ``"noise"`` or ``"random"``.
+        seed: seed of the warm start, as in ``D3Config``.
         schedule: makes a ``DistanceSchedule`` that is stepped once per epoch, for example
-            ``functools.partial(DistanceSchedule, start=0.0, steps=10)``; none if ``None``.
+            ``functools.partial(DistanceSchedule, start=0.0, steps=10)``; no schedule if ``None``.
         dual_step: step eta of dual ascent, lambda <- max(0, lambda + eta (L - epsilon)) after
-            every validation, L the cross-entropy there; 0 keeps lambda. The distance weight
-            stays as it is: nothing is divided by (lambda + 1).
-        max_acc_drop: stop when validation accuracy, once it has been within so many points of
-            the suspect's own, falls out again; never if ``None``.
-        suspect_acc: the suspect's own validation accuracy in [0, 1]; measured before the warm
-            start if ``None``.
+            every validation, L the validation cross-entropy; 0 keeps lambda. The distance weight
+            is not normalized by (lambda + 1).
+        max_acc_drop: stop when validation accuracy, after it has been within this many points of
+            the suspect's, leaves that range; never stop if ``None``.
+        suspect_acc: validation accuracy of the suspect in [0, 1]; measured before the warm start
+            if ``None``.
         val_loss: name of the validation metric that is the mean cross-entropy, in nats.
         val_acc: name of the validation metric that is the accuracy, in [0, 1].
 
@@ -66,12 +66,12 @@ class RepairOptions:
 
     @property
     def validates(self) -> bool:
-        """Whether validation data are needed."""
+        """Return whether validation data are needed."""
         return self.dual_step > 0 or self.max_acc_drop is not None
 
 
 def find_optimizer(given: Any) -> D3FusedSGD:
-    """The one ``D3FusedSGD`` that a trainer steps, taken out of the trainer's wrapper.
+    """Return the one ``D3FusedSGD`` that a trainer steps, without the trainer's wrapper.
 
     Args:
         given: an optimizer or a list of them.
@@ -97,13 +97,13 @@ def _unwrapped(optimizer: Any) -> Any:
 
 
 class Repair:
-    """The state of one repair between a trainer's steps.
+    """State of one repair between a trainer's steps.
 
     A trainer's hooks call, in this order: ``measure_suspect`` (where ``needs_suspect``),
-    ``begin``, then ``begin_epoch`` and ``validated`` as often as it likes.
+    ``begin``, then ``begin_epoch`` and ``validated`` any number of times.
 
     Args:
-        options: what to do.
+        options: the options of the repair.
     """
 
     def __init__(self, options: RepairOptions) -> None:
@@ -117,24 +117,24 @@ class Repair:
 
     @property
     def needs_suspect(self) -> bool:
-        """Whether the suspect's accuracy is still to be measured, before the warm start."""
+        """Return whether the suspect's accuracy has to be measured before the warm start."""
         return self.options.max_acc_drop is not None and self.suspect_acc is None
 
     def measure_suspect(self, metrics: Mapping[str, Any]) -> None:
-        """Take the suspect's own accuracy from the metrics of a validation before training."""
+        """Store the suspect's accuracy from the metrics of a validation before training."""
         name = self.options.val_acc
         self.suspect_acc = _check_share(name, _metric(metrics, name))
 
     def begin(self, optimizers: Any, loss: CleanLoss | None) -> None:
-        """Start, or go on from a loaded state; does nothing while the optimizer is the same.
+        """Start, or resume from a loaded state; do nothing while the optimizer is the same.
 
         Args:
-            optimizers: the trainer's.
-            loss: whose weight is lambda; needed for dual ascent alone.
+            optimizers: the trainer's optimizers.
+            loss: the loss whose weight is lambda; only dual ascent needs it.
 
         Raises:
             ValueError: an optimizer that is no ``D3FusedSGD``; dual ascent without a
-                ``CleanLoss``; an accuracy budget without the suspect's accuracy.
+                ``CleanLoss``; an accuracy limit without the suspect's accuracy.
         """
         optimizer = find_optimizer(optimizers)
         saved, self._loaded = self._loaded, None
@@ -167,27 +167,32 @@ class Repair:
             self.schedule.load_state_dict(saved["schedule"])
 
     def begin_epoch(self, epochs_done: int) -> None:
-        """Bring the schedule to where it is after so many epochs.
+        """Step the schedule until it has made ``epochs_done`` steps.
 
-        Not at the end of an epoch: a checkpoint may lie between its last step and its end, and
-        trainers do not come back to that end.
+        The start of an epoch is the place for it: a checkpoint may be taken between the last step
+        of an epoch and its end, and a resumed trainer does not run that end again.
         """
         while self.schedule is not None and self.schedule.last_epoch < epochs_done:
             self.schedule.step()
 
     def validated(self, metrics: Mapping[str, Any]) -> bool:
-        """Take one step of dual ascent, and say whether the accuracy has left its budget.
+        """Take one step of dual ascent and check the accuracy limit.
 
         Args:
             metrics: names and values of a validation, as the trainer keeps them.
 
+        Returns:
+            Whether the accuracy has left its range, so that training has to stop.
+
         Raises:
-            ValueError: a metric that is missing, NaN or no share of 1.
+            ValueError: a metric that is missing or NaN; an accuracy outside [0, 1].
         """
         options = self.options
         if options.dual_step and self.loss is not None:
-            excess = _metric(metrics, options.val_loss) - self.loss.epsilon
-            self.loss.weight = max(0.0, self.loss.weight + options.dual_step * excess)
+            loss = _metric(metrics, options.val_loss)
+            self.loss.weight = dual_ascent(
+                self.loss.weight, loss, self.loss.epsilon, options.dual_step
+            )
         if options.max_acc_drop is None or self.suspect_acc is None:
             return False
         acc = _check_share(options.val_acc, _metric(metrics, options.val_acc))
@@ -196,7 +201,7 @@ class Repair:
         return left
 
     def readings(self) -> dict[str, Tensor | float]:
-        """What to log after an epoch: distances (0-dim tensors, unread), lambda, the schedule."""
+        """Return what to log after an epoch: distances (0-dim tensors), lambda, the schedule."""
         if self.optimizer is None:
             return {}
         found: dict[str, Tensor | float] = {"d3/distance": self.optimizer.total_distance()}
@@ -209,7 +214,7 @@ class Repair:
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint has to keep, as plain numbers (JSON keeps it exactly)."""
+        """Return the state as plain numbers, which JSON represents exactly."""
         return {
             "suspect_acc": self.suspect_acc,
             "within": self.within,
@@ -218,7 +223,7 @@ class Repair:
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Keep a state for the coming ``begin``, which then goes on instead of starting anew.
+        """Store a state for the next ``begin``, which then resumes instead of starting.
 
         Raises:
             ValueError: a state without one of its entries, or with a value out of range.
@@ -237,7 +242,7 @@ class Repair:
 
 
 def _named(what: str, values: Sequence[Value]) -> dict[str, float]:
-    """A schedule's values by name; the second group's is ``what_1``, a pair is two entries."""
+    """Return a schedule's values by name: ``what_1`` for the second group, two per pair."""
     named = {}
     for index, value in enumerate(values):
         name = f"{what}_{index}" if index else what

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""D3 in a ``lightning`` trainer: ``D3Callback``. What it does stands in ``common.py``.
+"""D3 in a ``lightning`` trainer: ``D3Callback``, a thin layer over ``common.Repair``.
 
 The module's own ``configure_optimizers`` returns a ``D3FusedSGD`` and its ``training_step`` uses a
 ``CleanLoss``; see docs/integrations.md.
@@ -24,17 +24,17 @@ except ModuleNotFoundError as error:
 
 
 class D3Callback(Callback):
-    """Repairs the module that a ``Trainer`` fits.
+    """Callback that repairs the module of a ``Trainer``.
 
-    Before the first step the tracked weights get their warm start; a resumed training goes on
-    where it was. The distances are logged after every epoch as ``d3/distance`` and
-    ``d3/distance/<parameter>``. With ``max_acc_drop`` the sanity check goes over the whole
-    validation set, which gives the suspect's own accuracy.
+    The warm start is taken before the first step; a resumed training takes none. The distances are
+    logged after every epoch as ``d3/distance`` and ``d3/distance/<parameter>``. With
+    ``max_acc_drop`` the sanity check runs over the whole validation set and gives the suspect's
+    accuracy.
 
     Args:
         loss: the ``CleanLoss`` whose weight is lambda; the module's only one if ``None``.
-        options: of ``RepairOptions``. ``val_loss`` and ``val_acc`` name what ``validation_step``
-            logs; with several processes log them with ``sync_dist=True``.
+        options: options of ``RepairOptions``. ``val_loss`` and ``val_acc`` are names that
+            ``validation_step`` logs; with several processes log them with ``sync_dist=True``.
 
     Raises:
         ValueError: an option out of range; when the fit starts, an optimizer that is no
@@ -47,22 +47,22 @@ class D3Callback(Callback):
         self._given = loss
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Have the suspect validated whole before the first step, where that is needed."""
+        """Validate the suspect on all batches before the first step where that is needed."""
         if stage == "fit" and self.repair.needs_suspect:
             trainer.num_sanity_val_steps = float("inf")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse what cannot work, before anything is computed."""
+        """Raise for settings that cannot work, before anything is computed."""
         find_optimizer(trainer.optimizers)
         if self.repair.options.validates and not trainer.enable_validation:
             raise ValueError("dual_step and max_acc_drop need validation data, fit has none")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the warm start, or go on."""
+        """Take the warm start, or resume."""
         self.repair.begin(trainer.optimizers, self._given or _only_loss(pl_module))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Move the schedule."""
+        """Step the schedule."""
         self.repair.begin_epoch(trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -70,7 +70,7 @@ class D3Callback(Callback):
         pl_module.log_dict(self.repair.readings(), on_step=False, on_epoch=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure the suspect, or take a step of dual ascent and mind the accuracy."""
+        """Measure the suspect, or take a step of dual ascent and check the accuracy limit."""
         if trainer.state.fn != TrainerFn.FITTING:
             return
         if trainer.sanity_checking:
@@ -80,11 +80,11 @@ class D3Callback(Callback):
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
-        """For the trainer's checkpoints."""
+        """Return the state for the trainer's checkpoints."""
         return self.repair.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From a trainer's checkpoint."""
+        """Restore the state from a trainer's checkpoint."""
         self.repair.load_state_dict(state_dict)
 
 

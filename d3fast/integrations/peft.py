@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""How far LoRA adapters have moved the weights that they make: ``MergedDistance``, a loss term.
+r"""``MergedDistance``: the distance of weights with LoRA adapters from the suspect's, a loss term.
 
-A layer with LoRA adapters computes with W_0 + sum_a s_a B_a A_a. What D3 pushes away from the
-suspect is that weight, not B and A: factors may be far from where they were and their product at
-its place. With the suspect's own adapters B', A' (zeros in B' where there were none yet)
+A layer with LoRA adapters computes with W_0 + sum_a s_a B_a A_a. D3 pushes that weight away from
+the suspect's, not B and A: the factors may have moved far while their product has not. With the
+suspect's own adapters B', A' (zeros in B' where there were none yet)
 
     delta = sum_a s_a B_a A_a - s'_a B'_a A'_a  =  L R,    D = ||delta||_F,
     L = [s_a B_a - s'_a B'_a, s'_a B'_a],    R = [A_a; A_a - A'_a],   for all a
     D^2 = sum of (L^T L) * (R R^T), element by element
 
-so that no m x n matrix is formed: O((m + n) r^2) for rank r, and until the backward pass
-2 (m + n) r numbers per layer are held. Written in differences, D is exactly 0 at the start and
-loses no digits near it. Sums are in float64 whatever the adapters are in.
+so that no m x n matrix is formed: O((m + n) r^2) operations for rank r, and 2 (m + n) r numbers per
+layer in memory until the backward pass. The differences make D exactly 0 at the start and keep its
+digits near 0. Sums are in float64 for adapters of any dtype.
 
 Method: arXiv 2411.09585; the factors: Hu et al., "LoRA", arXiv 2106.09685.
 """
@@ -36,20 +36,20 @@ except ModuleNotFoundError as error:
 
 @dataclass(frozen=True)
 class _Adapter:
-    """An adapter of one layer, now or when the repair began: s, B (m, r) and A (r, n)."""
+    """Adapter of one layer, now or when the repair began: s, B (m, r) and A (r, n)."""
 
     scaling: float
     left: Tensor
     right: Tensor
 
     def wide(self, device: torch.device) -> "_Adapter":
-        """The same in float64, in the graph."""
+        """Return the adapter in float64, in the autograd graph."""
         left, right = (x.to(device, torch.float64) for x in (self.left, self.right))
         return _Adapter(self.scaling, left, right)
 
 
 def _stored(layer: Any, adapter: str) -> tuple[Tensor, Tensor]:
-    """B (m, r) and A (r, n) of an adapter; a convolution's kernels count as columns."""
+    """Return B (m, r) and A (r, n) of an adapter; a convolution's kernel is flattened."""
     if adapter in layer.lora_A:
         return layer.lora_B[adapter].weight.flatten(1), layer.lora_A[adapter].weight.flatten(1)
     return layer.lora_embedding_B[adapter], layer.lora_embedding_A[adapter]
@@ -60,7 +60,7 @@ def _present(layer: Any, adapter: str) -> _Adapter:
 
 
 def _adapters(layer: Any) -> list[str]:
-    """Names of the active adapters that the layer has."""
+    """Return the names of the active adapters that the layer has."""
     return [adapter for adapter in layer.active_adapters if adapter in layer.r]
 
 
@@ -89,18 +89,18 @@ def _lora_layers(model: nn.Module) -> dict[str, Any]:
 
 
 def _squared(left: Tensor, right: Tensor) -> Tensor:
-    """||L R||_F^2 from the Gram matrices; L (m, k) and R (k, n) in float64."""
+    """Return ||L R||_F^2 from the Gram matrices of L (m, k) and R (k, n) in float64."""
     return ((left.T @ left) * (right @ right.T)).sum()
 
 
 def _root(squared: Tensor) -> Tensor:
-    """sqrt, its derivative 0 where it has none; rounding may leave a square below 0."""
+    """Return the square root, with derivative 0 at 0; rounding may give a square below 0."""
     positive = squared > 0
     return torch.where(positive, torch.where(positive, squared, 1.0).sqrt(), 0.0)
 
 
 def _distance(layer: Any, start: Mapping[str, _Adapter]) -> Tensor:
-    """D of one layer, differentiable in the active adapters' factors; float64."""
+    """Return D of one layer in float64, differentiable in the active adapters' factors."""
     device = _stored(layer, next(iter(layer.r)))[0].device
     now = {a: _present(layer, a).wide(device) for a in _adapters(layer)}
     then = {a: adapter.wide(device) for a, adapter in start.items()}
@@ -111,7 +111,7 @@ def _distance(layer: Any, start: Mapping[str, _Adapter]) -> Tensor:
             change = new.scaling * (new.left - old.left)
             lefts += [change + (new.scaling - old.scaling) * old.left, old.scaling * old.left]
             rights += [new.right, new.right - old.right]
-        else:  # made or switched off since
+        else:  # added or switched off since
             only, sign = (now[name], 1) if name in now else (then[name], -1)
             lefts.append(sign * only.scaling * only.left)
             rights.append(only.right)
@@ -122,7 +122,7 @@ def _distance(layer: Any, start: Mapping[str, _Adapter]) -> Tensor:
 
 @torch.no_grad()
 def _norm_at_start(layer: Any, start: Mapping[str, _Adapter]) -> Tensor:
-    """||W_0 + sum s' B' A'||_F, from W_0 as it lies and r x n products; float64."""
+    """Return ||W_0 + sum s' B' A'||_F in float64, without an m x n temporary."""
     weight = dequantize_module_weight(layer.get_base_layer()).detach()
     norm = torch.linalg.vector_norm(weight.float()).double()
     if not start:
@@ -142,22 +142,22 @@ def _copied(adapter: _Adapter) -> _Adapter:
 
 
 class MergedDistance:
-    """-w * sum of min(D, radius * ||W_start||) over the layers with LoRA adapters, a loss term.
+    """Loss term: -w * sum of min(D, radius * ||W_start||) over the layers with LoRA adapters.
 
-    Built when the repair begins: the adapters as they are then make the suspect's weight, W_start.
-    Add it to a ``CleanLoss`` and train the adapters with any optimizer that does not push itself:
+    Build it when the repair begins: the adapters at that time give the suspect's weight, W_start.
+    Add it to a ``CleanLoss`` and train the adapters with an optimizer that has no push of its own:
     ``torch.optim.SGD``, or a ``D3FusedSGD`` whose groups with adapters have ``distance_weight=0,
-    constraint=None``. Layers that are trained whole (``modules_to_save``) are none of its
-    business: ``d3fast.param_groups(model)`` tracks the head among them.
+    constraint=None``. Layers that are trained in full (``modules_to_save``) are not part of the
+    term; ``d3fast.param_groups(model)`` tracks the head among them.
 
-    Its gradient is 0 at the start, where it has none: see ``warm_start``.
+    The gradient of the term is set to 0 at the start, where it is undefined: see ``warm_start``.
 
     Args:
-        model: with at least one active LoRA adapter, unmerged.
+        model: model with at least one active LoRA adapter, unmerged.
         weight: w.
-        radius: of the ball, in units of ||W_start||, in which a layer is pushed; ``None`` for no
-            bound. The push on B grows with A and that on A with B, so without a bound the weights
-            leave ever faster once the clean loss lets them.
+        radius: radius of the ball within which a layer is pushed, in units of ||W_start||; ``None``
+            for no bound. The push on B grows with A and the push on A with B, so without a bound
+            the distance accelerates once the clean loss allows it.
 
     Attributes:
         weight: w; may change between steps.
@@ -199,7 +199,7 @@ class MergedDistance:
         self._norms: dict[str, Tensor] = {}
 
     def _norm(self, name: str) -> Tensor:
-        """||W_start|| of a layer, computed once."""
+        """Return ||W_start|| of a layer, computed once."""
         if name not in self._norms:
             _check(name, self._layers[name])
             self._norms[name] = _norm_at_start(self._layers[name], self._starts[name])
@@ -215,7 +215,7 @@ class MergedDistance:
         return total.to(torch.promote_types(stored.dtype, torch.float32))
 
     def __call__(self) -> Tensor:
-        """The loss term, 0-dim, float32 (float64 for adapters in float64)."""
+        """Return the loss term, 0-dim, float32 (float64 for adapters in float64)."""
         each = self._each()
         if self.radius is not None:
             each = {
@@ -226,34 +226,35 @@ class MergedDistance:
 
     @torch.no_grad()
     def distances(self) -> dict[str, Tensor]:
-        """D by layer name: 0-dim tensors in float64, on the layer's device, unread."""
+        """Return D by layer name: 0-dim float64 tensors on the layer's device."""
         return self._each()
 
     @torch.no_grad()
     def total_distance(self) -> Tensor:
-        """The sum over the layers, 0-dim, in the dtype of the loss term."""
+        """Return the sum of D over the layers, 0-dim, in the dtype of the loss term."""
         return self._sum(list(self._each().values()))
 
     @torch.no_grad()
     def warm_start(self, share: float, generator: torch.Generator | None = None) -> None:
-        """Move every layer a share of ||W_start|| away from where it is, before the first step.
+        """Move every layer by a share of ||W_start||, before the first step.
 
-        At the start the distance has no gradient: where the clean loss is below its bound nothing
-        would ever move. What is added is normal noise in B (in A where A is 0).
+        At the start the distance has no gradient: where the clean loss is below its bound no
+        weight would ever move. Normal noise is added to B (to A where A is 0).
 
         Args:
-            share: how far, >= 0; of a layer at its start it is D / ||W_start|| afterwards.
+            share: length of the move in units of ||W_start||, >= 0; for a layer at its start,
+                D / ||W_start|| afterwards.
             generator: source of randomness; torch's default one if ``None``.
 
         Raises:
             ValueError: ``share`` out of range; no trainable adapter.
         """
         check_number("share", share)
-        moved = [self._push_off(name, share, generator) for name in self._layers]
+        moved = [self._add_noise(name, share, generator) for name in self._layers]
         if not any(moved):
             raise ValueError("no active LoRA adapter is trainable: load it with is_trainable=True")
 
-    def _push_off(self, name: str, share: float, generator: torch.Generator | None) -> bool:
+    def _add_noise(self, name: str, share: float, generator: torch.Generator | None) -> bool:
         layer, noise, lefts, rights = self._layers[name], [], [], []
         for adapter in _adapters(layer):
             at = _present(layer, adapter)
@@ -275,7 +276,7 @@ class MergedDistance:
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        """The adapters at the start, as tensors and numbers."""
+        """Return the adapters at the start, as tensors and numbers."""
         return {
             name: {
                 adapter: {"scaling": s.scaling, "B": s.left.clone(), "A": s.right.clone()}
@@ -285,10 +286,10 @@ class MergedDistance:
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Measure from another start: needed where the adapters given were trained already.
+        """Restore the start of a saved repair: the present adapters are trained already.
 
         Args:
-            state_dict: what ``state_dict()`` returned, of a model with the same layers.
+            state_dict: the result of ``state_dict()`` for a model with the same layers.
 
         Raises:
             ValueError: other layers, or factors of other shapes.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""D3 in a ``transformers`` trainer: ``D3Callback``. What it does stands in ``common.py``.
+"""D3 in a ``transformers`` trainer: ``D3Callback``, a thin layer over ``common.Repair``.
 
 The ``Trainer`` is given a ``D3FusedSGD`` and ``compute_loss_func=loss_func(CleanLoss())``; see
 docs/integrations.md.
@@ -32,29 +32,29 @@ except ModuleNotFoundError as error:
         "d3fast.integrations.transformers needs transformers: pip install 'd3fast[transformers]'"
     ) from None
 
-_KEY = "d3fast"  # under TrainerState.stateful_callbacks, which checkpoints keep
+_KEY = "d3fast"  # in TrainerState.stateful_callbacks, which checkpoints save
 
 
 def loss_func(
     loss: CleanLoss, shift: bool | None = None, plus: Callable[[], Tensor] | None = None
 ) -> Callable[..., Tensor]:
-    """A ``CleanLoss`` as ``Trainer(compute_loss_func=...)`` wants it.
+    """Return a ``CleanLoss`` in the form of ``Trainer(compute_loss_func=...)``.
 
     Labels (N,) are classes of logits (N, C). Labels (B, T) are classes of tokens, of logits
-    (B, T, C): every token is a sample, and -100 is left out. Over accumulated batches the losses
+    (B, T, C): every token is a sample, and -100 is ignored. Over accumulated batches the losses
     are averaged over all samples.
 
     Args:
-        loss: on the ``logits`` that the model answers with.
-        shift: whether the answer at a token is held against the next one
-            (``d3fast.training.loss.next_tokens``); by default where the model answers with one of
+        loss: loss of the model's ``logits``.
+        shift: compare the logits of a token with the next token
+            (``d3fast.training.loss.next_tokens``); by default, where the model returns one of
             transformers' outputs of causal language models.
-        plus: a term to add, once per step however many batches are accumulated:
+        plus: a term that is added once per step, for any number of accumulated batches:
             ``d3fast.integrations.peft.MergedDistance``.
 
     Raises:
         ValueError: (when called) labels that are missing or no class indices; token labels
-            for a model that answers with a tuple or a plain dict, without ``shift``.
+            for a model that returns a tuple or a plain dict, without ``shift``.
     """
 
     def compute(
@@ -80,9 +80,8 @@ def loss_func(
 def _is_causal(outputs: Any) -> bool:
     if not isinstance(outputs, ModelOutput):
         raise ValueError(
-            f"a model with logits per token answers with {type(outputs).__name__}; "
-            "loss_func(shift=True) holds an answer against the next token, shift=False against "
-            "its own"
+            f"a model with logits per token returns {type(outputs).__name__}; "
+            "loss_func(shift=True) compares them with the next token, shift=False with the same"
         )
     return "CausalLM" in type(outputs).__name__
 
@@ -92,17 +91,17 @@ def _tokens(logits: Tensor, labels: Tensor, shift: bool) -> tuple[Tensor, Tensor
 
 
 def clean_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """``Trainer(compute_metrics=...)``: ``accuracy`` in [0, 1], ``cross_entropy`` in nats.
+    """Return ``accuracy`` in [0, 1] and ``cross_entropy`` in nats, for ``compute_metrics=``.
 
-    Of logits (N, C) and labels (N,), or (B, T, C) and (B, T), whose labels of -100 are left out.
+    Logits are (N, C) and labels (N,), or (B, T, C) and (B, T); labels of -100 are ignored.
     """
     return _metrics(prediction, shift=False)
 
 
 def next_token_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """``clean_metrics`` for causal language models, of next tokens; logits (B, T, C).
+    """Return ``clean_metrics`` of the next tokens, for causal language models; logits (B, T, C).
 
-    The ``Trainer`` holds all logits of the evaluation in memory meanwhile.
+    The ``Trainer`` holds all logits of the evaluation in memory.
     """
     return _metrics(prediction, shift=True)
 
@@ -120,19 +119,19 @@ def _metrics(prediction: EvalPrediction, shift: bool) -> dict[str, float]:
 
 
 class D3Callback(TrainerCallback):
-    """Repairs the model that a ``Trainer`` trains: ``trainer.add_callback(D3Callback(trainer))``.
+    """Callback that repairs the model of a ``Trainer``.
 
-    Before the first step the tracked weights get their warm start; a resumed training goes on
-    where it was, from the trainer's own ``trainer_state.json``, whatever
-    ``restore_callback_states_from_checkpoint`` says. The distances are logged after every epoch
-    as ``d3/distance`` and ``d3/distance/<parameter>``. With ``max_acc_drop`` the suspect is
-    evaluated before the first step, which gives its own accuracy.
+    Add it by ``trainer.add_callback(D3Callback(trainer))``. The warm start is taken before the
+    first step; a resumed training takes none and restores its state from the trainer's
+    ``trainer_state.json``, whatever ``restore_callback_states_from_checkpoint`` is. The distances
+    are logged after every epoch as ``d3/distance`` and ``d3/distance/<parameter>``. With
+    ``max_acc_drop`` the suspect is evaluated before the first step, which gives its accuracy.
 
     Args:
         trainer: the trainer, for its log.
         loss: the ``CleanLoss`` whose weight is lambda; needed for dual ascent.
-        options: of ``RepairOptions``; ``val_loss`` and ``val_acc`` are by default what
-            ``clean_metrics`` and ``next_token_metrics`` give.
+        options: options of ``RepairOptions``; ``val_loss`` and ``val_acc`` are by default the names
+            that ``clean_metrics`` and ``next_token_metrics`` return.
 
     Raises:
         ValueError: an option out of range; when training starts, an optimizer that is no
@@ -145,12 +144,12 @@ class D3Callback(TrainerCallback):
         self.trainer = trainer
         self._loss = loss
         self._training = False
-        self._owes_save = False
+        self._delayed_save = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Refuse what cannot work, and take up a checkpoint's state."""
+        """Raise for settings that cannot work, and load a checkpoint's state."""
         find_optimizer(kwargs["optimizer"])
         if self.repair.options.validates and args.eval_strategy == "no":
             raise ValueError("dual_step and max_acc_drop need eval_strategy='epoch' or 'steps'")
@@ -162,47 +161,47 @@ class D3Callback(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take the warm start or go on, and move the schedule."""
+        """Take the warm start or resume, and step the schedule."""
         self.repair.begin(kwargs["optimizer"], self._loss)
         self._training = True
         self.repair.begin_epoch(int(state.epoch or 0))
-        self._keep(state)
+        self._save(state)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Put a checkpoint that is due at an epoch's last step off until the epoch is validated.
+        """Delay a checkpoint that is due at an epoch's last step until the epoch is validated.
 
-        A training resumed from it starts the next epoch and never makes up for the validation.
+        A training resumed from it starts with the next epoch and does not repeat the validation.
         """
         if control.should_save and state.epoch == int(state.epoch or 0):
-            control.should_save, self._owes_save = False, True
+            control.should_save, self._delayed_save = False, True
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Log the distances."""
         self.trainer.log({name: float(value) for name, value in self.repair.readings().items()})
-        if self._owes_save:
-            control.should_save, self._owes_save = True, False
+        if self._delayed_save:
+            control.should_save, self._delayed_save = True, False
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Measure the suspect, or take a step of dual ascent and mind the accuracy."""
+        """Measure the suspect, or take a step of dual ascent and check the accuracy limit."""
         metrics = kwargs["metrics"]
         if self._training:
             if self.repair.validated(metrics):
                 control.should_training_stop = True
-            self._keep(state)
+            self._save(state)
         elif self.repair.needs_suspect:
             self.repair.measure_suspect(metrics)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Leave later evaluations alone."""
+        """Ignore later evaluations."""
         self._training = False
 
-    def _keep(self, state: TrainerState) -> None:
+    def _save(self, state: TrainerState) -> None:
         state.stateful_callbacks[_KEY] = self.repair.state_dict()

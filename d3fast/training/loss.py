@@ -109,6 +109,22 @@ class CleanLoss(nn.Module):
         return f"epsilon={self.epsilon}, weight={self.weight}, reduction={self.reduction!r}"
 
 
+def dual_ascent(weight: float, loss: float, bound: float, step: float) -> float:
+    """Return the multiplier after a step of dual ascent: ``max(0, weight + step (loss - bound))``.
+
+    Args:
+        weight: lambda, >= 0.
+        loss: cross-entropy on held-out clean samples, in nats.
+        bound: bound of the loss, in nats.
+        step: step size eta, >= 0.
+
+    Example:
+        >>> dual_ascent(4.0, loss=1.0, bound=0.5, step=2.0)
+        5.0
+    """
+    return max(0.0, weight + step * (loss - bound))
+
+
 def _wide(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
