@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The optimizer and what decides which weights it tracks."""
+"""The D3 optimizer, its constraints and warm starts, and the choice of tracked weights."""
 
 from d3fast.optim.constraints import CONSTRAINTS
 from d3fast.optim.d3_sgd import D3FusedSGD

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The constraint sets of the D3 step: where the weights may be after a step.
+"""The constraint sets of the D3 step, onto which the weights are projected.
 
-Every set is a shell ``lower <= ||x|| <= upper`` around one of two centres, and the
-projection rescales ``x`` radially (DESIGN: "One optimizer step, exactly"). ``x`` is the
-weight itself for the norm sets and the displacement from the reference for the distance
-sets; norms are Euclidean whatever ``distance_p`` is. To add a set, add a row to
-``CONSTRAINTS``: both backends read only its centre and its two bounds.
+Every set is a shell ``lower <= ||x|| <= upper`` around one of two centres, and the projection
+rescales ``x`` radially. ``x`` is the weight for the norm sets and the displacement from the
+reference for the distance sets; norms are Euclidean for every ``distance_p``. To add a set, add a
+row to ``CONSTRAINTS``: all backends read only its centre and its two bounds.
 """
 
 import math
@@ -43,7 +42,7 @@ class Constraint:
 
     @property
     def takes_pair(self) -> bool:
-        """Whether the radius is a pair ``(lower, upper)``."""
+        """Return whether the radius is a pair ``(lower, upper)``."""
         return self.bounded_below and self.bounded_above and self.default_radius is None
 
 
@@ -63,10 +62,10 @@ CONSTRAINTS: Mapping[str, Constraint] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Bounds:
-    """The shell of one step.
+    """Bounds of the shell in one step.
 
     Args:
-        center: what the norm is taken from.
+        center: centre of the shell.
         lower: smallest admissible norm, number or 0-dim tensor.
         upper: largest admissible norm, likewise.
         relative: bounds are in units of ``||reference||``, else absolute.
@@ -78,7 +77,7 @@ class Bounds:
     relative: bool
 
     def scaled(self, reference_norm: Tensor) -> tuple[Tensor, Tensor]:
-        """Both bounds in absolute units, as 0-dim tensors like ``reference_norm`` (0-dim)."""
+        """Return both bounds in absolute units as 0-dim tensors, like ``reference_norm``."""
         unit = reference_norm if self.relative else torch.ones_like(reference_norm)
         unbounded = isinstance(self.upper, float) and math.isinf(self.upper)
         # inf * 0 would be NaN for an all-zero reference.
@@ -99,7 +98,7 @@ def _check_radius(name: str, value: Any) -> None:
 
 
 def resolve_bounds(group: Mapping[str, Any]) -> Bounds | None:
-    """The shell a param group asks for now, or ``None`` where it is unconstrained.
+    """Return the present bounds of a param group, or ``None`` where it is unconstrained.
 
     Args:
         group: a param group with the options ``constraint``, ``radius``, ``radius_unit``.
@@ -146,7 +145,7 @@ def resolve_bounds(group: Mapping[str, Any]) -> Bounds | None:
 
 
 def projection_coefficient(norm: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    """The factor ``c`` that brings a vector of this norm into the shell: ``clamp(norm)/norm``.
+    """Return the factor that brings a vector of this norm into the shell: ``clamp(norm)/norm``.
 
     1 inside the shell and where the norm is 0 (no direction to move along).
 

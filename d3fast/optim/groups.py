@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which weights are tracked: param groups for ``D3FusedSGD`` from a model.
+"""Param groups for ``D3FusedSGD`` from a model: tracked weights and the others.
 
 ``param_groups`` splits a model's parameters into a tracked group (pushed and projected) and a
 plain one (ordinary SGD). By default the head's weights are tracked (arXiv 2411.09585, section 4);
@@ -28,17 +28,17 @@ _LAYERS: Mapping[str, tuple[type[nn.Module], ...]] = {
 
 
 def _kinds(track: str) -> tuple[type[nn.Module], ...]:
-    """The layers that a name stands for, with the linear layer of GPT-2, which is torch's own not.
+    """Return the layer types of a name, with the linear layer of GPT-2.
 
-    ``transformers.pytorch_utils.Conv1D`` is x W + b with W transposed. A model that has one has
-    imported that module; d3fast does not.
+    That layer is ``transformers.pytorch_utils.Conv1D``: x W + b with W transposed. A model that has
+    one has imported the module; d3fast does not import it.
     """
     theirs = getattr(sys.modules.get("transformers.pytorch_utils"), "Conv1D", None)
     return _LAYERS[track] if theirs is None else (*_LAYERS[track], theirs)
 
 
 def _is_weight(name: str) -> bool:
-    # What a weight is made of counts as the weight: weight norm's two tensors, a pruned one's.
+    # The tensors of a reparametrized weight count as the weight: weight norm, pruning.
     return name.startswith(("weight_", "parametrizations.weight.")) or name == "weight"
 
 
@@ -66,7 +66,7 @@ def _rule(model: nn.Module, track: Track) -> Callable[[str, nn.Module, Tensor], 
 
 
 def _names(model: nn.Module) -> dict[int, list[str]]:
-    """All names of every parameter, by identity; a tied one has several."""
+    """Return all names of every parameter, by identity; a tied one has several."""
     names: dict[int, list[str]] = {}
     for name, param in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(param), []).append(name)
@@ -76,7 +76,7 @@ def _names(model: nn.Module) -> dict[int, list[str]]:
 def _warn_of_tied_embeddings(
     tracked: Iterable[Sequence[str]], owners: Mapping[str, nn.Module]
 ) -> None:
-    """Say that input embeddings are tracked where they are the weight of a layer too."""
+    """Warn where tracked weights are input embeddings too."""
     for tied in tracked:
         embeddings = [n for n in tied if isinstance(owners[n.rpartition(".")[0]], nn.Embedding)]
         layers = [n for n in tied if n not in embeddings]
@@ -94,7 +94,7 @@ def _warn_of_tied_embeddings(
 
 
 def _warn_of_factors(tracked: Iterable[str]) -> None:
-    """Say that the factors of a LoRA adapter are tracked as if they were weights."""
+    """Warn where factors of a LoRA adapter are tracked as if they were weights."""
     factors = [name for name in tracked if _FACTOR.search(name)]
     if factors:
         warnings.warn(
@@ -108,17 +108,17 @@ def _warn_of_factors(tracked: Iterable[str]) -> None:
 def param_groups(model: nn.Module, track: Track = "head") -> list[dict[str, Any]]:
     """Split a model's trainable parameters into a tracked group and a plain one.
 
-    A parameter that is tied goes by its first name, and is tracked, once, if any of its names is
+    A tied parameter is listed once, under its first name, and is tracked if any of its names is
     selected.
 
     Args:
         model: any module. Parameters with ``requires_grad=False`` are left out.
-        track: what to push and project: ``"head"`` (the head's weights), ``"linear"`` (weights
-            of all linear layers, GPT-2's ``Conv1D`` included), ``"conv+linear"`` (those of
-            convolutions too), ``"all"`` (every parameter), a regular expression searched for in
-            parameter names, or a callable ``(name, module, param) -> bool``, ``module`` being
-            the parameter's owner. The weights of a parametrized layer (weight norm) are the
-            tensors they are made of.
+        track: the weights to push and project: ``"head"`` (the head's weights), ``"linear"``
+            (weights of all linear layers, GPT-2's ``Conv1D`` included), ``"conv+linear"``
+            (weights of convolutions too), ``"all"`` (every parameter), a regular expression
+            searched for in parameter names, or a callable ``(name, module, param) -> bool``,
+            ``module`` being the owner of the parameter. The weights of a parametrized layer
+            (weight norm) are the tensors they are computed from.
 
     Returns:
         One or two dicts with ``params`` and ``param_names``. The plain one carries

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which layer is the classification head, the one whose weights D3 tracks by default.
+"""The classification head of a model, whose weights D3 tracks by default.
 
-``find_head`` sees a model's modules and their names, never a forward pass: it takes the model's
-own word, then the names that classifiers use, then the order in which layers were made. What it
-chose and why goes to the log ``d3fast`` at level INFO; a second layer that may be a head just as
-well is a ``UserWarning``, because a backdoor could stay in it.
+``find_head`` reads a model's modules and their names and runs no forward pass. It uses the layer
+that the model declares, then conventional names of classifiers, then the order of the layers. The
+choice and its reason are logged by the logger ``d3fast`` at level INFO; a second candidate gives a
+``UserWarning``, because a backdoor could stay in it.
 """
 
 import logging
@@ -16,7 +16,7 @@ from torch import nn
 Named = tuple[str, nn.Module]
 
 _METHODS = ("get_classifier", "get_output_embeddings")  # of timm; of transformers' language models
-# What torchvision, timm and transformers call the last layer, or the block that it ends.
+# Names of the last layer, or of its block, in torchvision, timm and transformers.
 _NAMES = (
     "head",
     "heads",
@@ -28,12 +28,12 @@ _NAMES = (
     "logits",
     "logits_proj",
 )
-# Words that speak for a head ("cls_head") and beginnings of words that speak against one:
-# auxiliary and distillation outputs, projections, what comes before the classifier.
+# Words of a head's name ("cls_head"), and beginnings of words of other layers' names: auxiliary
+# and distillation outputs, projections, layers before the classifier.
 _FOR = re.compile(r"(^|_)(heads?|classifiers?|classification|cls|clf|scores?|logits)(_|$)")
 _AGAINST = re.compile(r"(^|_)(aux|dist|proj|embed|pre(_|$))")
 _REASONS = (
-    "the last layer, for want of a better one",
+    "the last layer, no better candidate",
     "the last layer",
     "the last layer under a name that says so",
     "the last layer under a conventional name",
@@ -51,7 +51,7 @@ def _scores_classes(module: nn.Module) -> bool:
 
 
 def _idle(module: nn.Module, name: str) -> set[str]:
-    """Names of the copies of a layer that peft keeps beside the one in use (modules_to_save)."""
+    """Return the names of layer copies that peft keeps out of use (modules_to_save)."""
     found = set()
     for at, m in module.named_modules(prefix=name):
         copies = getattr(m, "modules_to_save", None)
@@ -64,9 +64,9 @@ def _idle(module: nn.Module, name: str) -> set[str]:
 
 
 def _layers(module: nn.Module, name: str) -> list[Named]:
-    """Layers that could score classes, by qualified name.
+    """Return the layers that could score classes, by qualified name.
 
-    Not those inside a parametrization, LoRA's factors of a layer, or copies out of use.
+    Layers inside a parametrization, LoRA's factors and copies out of use are left out.
     """
     idle = _idle(module, name)
     return [
@@ -83,7 +83,7 @@ def _classes(layer: nn.Module) -> object:
 
 
 def _declared(module: nn.Module, name: str, method: str) -> list[Named]:
-    """What the model names itself: a layer, the last one of a block, or several of either."""
+    """Return the heads that the model declares: a layer, or the last one of a block, each."""
     own = getattr(module, method, None)
     given = own() if callable(own) else None
     names = {id(m): at for at, m in module.named_modules(prefix=name)}
@@ -95,7 +95,7 @@ def _declared(module: nn.Module, name: str, method: str) -> list[Named]:
 
 
 def _wrapped(module: nn.Module) -> Named | None:
-    """The only child with parameters, if the module is no more than a wrapper around it."""
+    """Return the only child with parameters if the module is a wrapper around it."""
     children = [c for c in module.named_children() if next(c[1].parameters(), None) is not None]
     if len(children) != 1 or _scores_classes(module):
         return None
@@ -108,7 +108,7 @@ def _join(*names: str) -> str:
 
 
 def _last_layers(module: nn.Module, name: str) -> list[tuple[str, Named]]:
-    """(child's name, its last layer) for every child, and for every entry of a list of modules."""
+    """Return (name, last layer) of every child, and of every entry of a list of modules."""
     found = []
     for child, m in module.named_children():
         for entry, part in m.named_children() if isinstance(m, _LISTS) else [("", m)]:
@@ -118,12 +118,12 @@ def _last_layers(module: nn.Module, name: str) -> list[tuple[str, Named]]:
 
 
 def _plain_words(child: str) -> str:
-    """A name in lower case, words apart: aux_logits for AuxLogits."""
+    """Return a name in lower case with separate words: aux_logits for AuxLogits."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", child).lower()
 
 
 def _rank(child: str) -> int:
-    """How much a child's name speaks for a head; index of ``_REASONS``."""
+    """Return how likely a child is a head by its name, as an index of ``_REASONS``."""
     words = _plain_words(child)
     if child in _NAMES:
         return 3
@@ -133,7 +133,7 @@ def _rank(child: str) -> int:
 
 
 def _heads(module: nn.Module, name: str) -> tuple[list[Named], str]:
-    """The head, after it others that may be heads too, and the reason."""
+    """Return the head, followed by other candidates, and the reason."""
     for method in _METHODS:
         declared = _declared(module, name, method)
         if declared:
@@ -158,15 +158,15 @@ def _heads(module: nn.Module, name: str) -> tuple[list[Named], str]:
 
 
 def find_head(model: nn.Module) -> tuple[str, nn.Module]:
-    """The classification head: the linear layer or 1x1 convolution that scores the classes.
+    """Return the classification head: the linear layer or 1x1 convolution that scores the classes.
 
-    A module that only wraps another (``DataParallel``, a normalisation in front) is looked
-    through. What decides, in this order: what the model itself names (``get_classifier``, as timm
-    models have; ``get_output_embeddings``, as language models of transformers have); the last
-    such layer under a child with a conventional name (``head``, ``fc``, ``classifier``, ...),
-    then under one whose name says so (``cls_head``); the last such layer of the model. Auxiliary,
-    distillation and projection layers come last, going by their names. The choice and its reason
-    are logged by ``logging.getLogger("d3fast")`` at level INFO.
+    A wrapper module (``DataParallel``, a normalisation in front) is skipped. The order of
+    preference: the layer that the model declares (``get_classifier`` of timm models,
+    ``get_output_embeddings`` of language models of transformers); the last such layer under a
+    child with a conventional name (``head``, ``fc``, ``classifier``, ...), then under a child whose
+    name contains one (``cls_head``); the last such layer of the model. Layers with names of
+    auxiliary, distillation and projection outputs come last. The choice and its reason are logged
+    by ``logging.getLogger("d3fast")`` at level INFO.
 
     Args:
         model: any module.

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights of a half type as the sum of two tensors, so that small updates are not lost.
+"""Kahan compensation: weights of a half type that do not lose small updates.
 
-A step is computed in float32. Rounded to bfloat16, whatever changes a weight by less than 1/512 of
-it is gone, at every step anew. Kahan's remedy keeps what the rounding took off in a second tensor
-of the same dtype and adds it back before the next step:
+A step is computed in float32. Rounding to bfloat16 loses every update below 1/512 of a weight.
+Kahan's method keeps the rounding error in a second tensor of the same dtype and adds it to the
+weight before the next step:
 
     x = theta + c                 the weight that steps are taken from, in float32
     theta <- round(x),  c <- round(x - theta)
@@ -23,7 +23,7 @@ HALF_TYPES = (torch.bfloat16, torch.float16)
 
 
 def compensation_of(p: Tensor, state: dict[str, Any]) -> Tensor | None:
-    """``state["compensation"]`` of a parameter of a half type, made where missing.
+    """Return ``state["compensation"]`` of a parameter of a half type, made where missing.
 
     Returns:
         A tensor like ``p``, or ``None`` for wider types, which need none.
@@ -37,14 +37,14 @@ def compensation_of(p: Tensor, state: dict[str, Any]) -> Tensor | None:
 
 
 def kahan_load(theta: Tensor, compensation: Tensor | None) -> Tensor:
-    """``theta + c`` in float32 (in theta's own dtype where that is wider).
+    """Return ``theta + c`` in float32 (in theta's own dtype where that is wider).
 
-    A remainder that rounding theta cannot have left, because theta was changed since or is
+    A compensation that cannot be the rounding error of theta, because theta was changed or is
     infinite, counts as 0.
 
     Args:
         theta: weights, any shape, any floating dtype.
-        compensation: c, shape of ``theta``; ``None`` where none is kept.
+        compensation: c, shape of ``theta``; ``None`` for no compensation.
 
     Example:
         >>> theta, c = torch.ones(1, dtype=torch.bfloat16), torch.tensor([0.001])
@@ -62,12 +62,12 @@ def kahan_load(theta: Tensor, compensation: Tensor | None) -> Tensor:
 
 
 def kahan_store(weight: Tensor, theta: Tensor, compensation: Tensor | None) -> None:
-    """Round a weight into ``theta``, and what that took off into ``compensation``; in place.
+    """Store a weight in ``theta`` and its rounding error in ``compensation``, in place.
 
     Args:
         weight: x, shape of ``theta``, float32 or wider.
         theta: receives the weights.
-        compensation: receives the remainder; ``None`` where none is kept.
+        compensation: receives the rounding error; ``None`` for no compensation.
 
     Example:
         >>> theta, c = torch.zeros(1, dtype=torch.bfloat16), torch.zeros(1, dtype=torch.bfloat16)

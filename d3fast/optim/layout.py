@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the values of a tensor lie in memory: the kernels read and write addresses."""
+"""Memory layout of tensors: the kernels read and write addresses."""
 
 import torch
 from torch import Tensor

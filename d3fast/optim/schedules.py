@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Distance schedules: ``distance_weight`` or ``radius`` from one value to another, step by step.
+"""Distance schedules: ``distance_weight`` or ``radius`` from one value to another.
 
-What an LR scheduler of torch is to ``lr``, ``DistanceSchedule`` is to the two options of a
-``D3FusedSGD`` that say how far the tracked weights are sent. A shape is a pure function from
-steps done to a share in [0, 1]; to add one, add a function and a row to ``SHAPES``.
+``DistanceSchedule`` works like an LR scheduler of torch, for the two options of a ``D3FusedSGD``
+that determine the distance of the tracked weights. A shape is a function from the number of steps
+taken to a share in [0, 1]; to add one, add a function and a row to ``SHAPES``.
 """
 
 import math
@@ -25,17 +25,17 @@ OPTIONS = ("distance_weight", "radius")
 
 
 def linear(done: int, steps: int, stages: int = 1) -> float:
-    """Share after ``done`` of ``steps`` steps: ``done / steps``."""
+    """Return the share after ``done`` steps: ``done / steps``."""
     return done / steps
 
 
 def cosine(done: int, steps: int, stages: int = 1) -> float:
-    """Share after ``done`` of ``steps`` steps: ``(1 - cos(pi * done / steps)) / 2``."""
+    """Return the share after ``done`` steps: ``(1 - cos(pi * done / steps)) / 2``."""
     return (1 - math.cos(math.pi * done / steps)) / 2
 
 
 def step(done: int, steps: int, stages: int = 1) -> float:
-    """Share after ``done`` of ``steps`` steps: ``floor(stages * done / steps) / stages``."""
+    """Return the share after ``done`` steps: ``floor(stages * done / steps) / stages``."""
     return stages * done // steps / stages  # in integers: 0.29 * 100 is below 29
 
 
@@ -43,7 +43,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType({f.__name__: f for f in (linear, 
 
 
 def between(start: Value, end: Value, share: float) -> Value:
-    """``start + share * (end - start)``, exact at both ends; each part of a pair by itself."""
+    """Return ``start + share * (end - start)``, exact at both ends, for each part of a pair."""
     if isinstance(start, tuple) and isinstance(end, tuple):
         lower, upper = (_mix(a, b, share) for a, b in zip(start, end, strict=True))
         return lower, max(lower, upper)  # rounding may cross ends that are equal
@@ -59,17 +59,17 @@ def _mix(start: float, end: float, share: float) -> float:
 
 
 class DistanceSchedule:
-    """Moves ``distance_weight`` or ``radius`` of the tracked groups from ``start`` to ``end``.
+    """Schedule of ``distance_weight`` or ``radius`` of the tracked groups, ``start`` to ``end``.
 
     After k calls of ``step()``: ``start + share(k) * (end - start)``, ``end`` from k = ``steps``
     on; ``share`` is ``k/steps`` (linear), ``(1 - cos(pi k/steps))/2`` (cosine) or
     ``floor(stages k/steps)/stages`` (step). The value for k = 0 is set at construction. A group is
-    driven if it is tracked or has a reference; one that is added later joins with the next
-    ``step()``. Untracked groups are left alone. An option that is a tensor is filled in place, so
+    scheduled if it is tracked or has a reference; one that is added later joins with the next
+    ``step()``. Other groups are left alone. An option that is a tensor is filled in place, so
     that a captured CUDA graph reads the new value; no step waits for the device.
 
-    Without a constraint a weight of 0 makes a group an untracked one meanwhile: take the warm
-    start before the schedule is built.
+    Without a constraint, a group is untracked while its weight is 0: take the warm start before
+    the schedule is built.
 
     Args:
         optimizer: the optimizer.
@@ -77,10 +77,10 @@ class DistanceSchedule:
         shape: ``"linear"``, ``"cosine"`` or ``"step"``.
         start: first value, >= 0; a pair ``(lower, upper)`` for the radius of a shell.
         end: last value, likewise; what each group has now if ``None``.
-        steps: number of ``step()`` calls that lead from start to end, >= 1: epochs or batches.
-        stages: number of equal leaps that ``"step"`` takes, >= 1.
-        groups: indices of the param groups to drive; all tracked ones if ``None``.
-        last_epoch: number of the last step already taken, to go on without a saved state; -1
+        steps: number of ``step()`` calls from start to end, >= 1: epochs or batches.
+        stages: number of equal increments of ``"step"``, >= 1.
+        groups: indices of the param groups to schedule; all tracked ones if ``None``.
+        last_epoch: number of the last step already taken, to resume without a saved state; -1
             for none. Needs ``end``.
 
     Attributes:
@@ -88,7 +88,7 @@ class DistanceSchedule:
 
     Raises:
         ValueError: another optimizer; unknown names; a value that is negative or of the wrong
-            form; steps < 1; a constraint that takes no radius; nothing to drive.
+            form; steps < 1; a constraint that takes no radius; no group to schedule.
 
     Example:
         >>> import torch, d3fast
@@ -145,14 +145,14 @@ class DistanceSchedule:
         self._ends, self.last_epoch = ends, last_epoch
 
     def _join(self) -> None:
-        """Take in the groups that were added since the last look."""
+        """Add the end values of groups that were added since the last call."""
         ends = list(self._ends)
         for index in range(len(ends), len(self.optimizer.param_groups)):
             ends.append(self._end_of(index))
         self._ends = ends
 
     def _end_of(self, index: int) -> Value | None:
-        """Where a group is led, ``None`` for one that is left alone."""
+        """Return the end value of a group, ``None`` for one that is left alone."""
         group = self.optimizer.param_groups[index]
         asked = self.groups is not None and index in self.groups
         if not asked and (self.groups is not None or not self._follows(group)):
@@ -174,10 +174,10 @@ class DistanceSchedule:
         return is_tracked(group) or (bool(states) and all("reference" in s for s in states))
 
     def step(self) -> None:
-        """Go one step on and write the value into the groups.
+        """Take one step and write the value into the groups.
 
         Raises:
-            ValueError: a tracked group was added that the schedule does not fit. Nothing has
+            ValueError: the schedule does not fit a tracked group that was added. Nothing has
                 changed then.
         """
         self._join()
@@ -195,14 +195,14 @@ class DistanceSchedule:
         return [None if end is None else between(self.start, end, share) for end in self._ends]
 
     def get_last_value(self) -> list[Value]:
-        """The values as they are now, one per driven group in group order; no tensor is read."""
+        """Return the present values, one per scheduled group in group order; reads no tensor."""
         return [value for value in self._values() if value is not None]
 
     def retarget(self, end: Value) -> None:
-        """Lead every driven group to another end; the value of the present step follows at once.
+        """Change the end of every scheduled group, and with it the present value.
 
         Args:
-            end: the new last value, of the form of the old one.
+            end: the new last value, in the form of the old one.
 
         Raises:
             ValueError: a value that is negative or of the wrong form.
@@ -215,7 +215,7 @@ class DistanceSchedule:
         self._write()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the optimizer, as numbers, strings and lists (JSON keeps it exactly)."""
+        """Return the state as numbers, strings and lists, which JSON represents exactly."""
         return {
             "what": self.what,
             "shape": self.shape,
@@ -229,12 +229,12 @@ class DistanceSchedule:
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on where another schedule was; its value is written into the groups.
+        """Restore the state of another schedule and write its value into the groups.
 
-        The optimizer's own state may be loaded before or after.
+        The optimizer's state may be loaded before or after.
 
         Args:
-            state_dict: what ``state_dict()`` returned, of a schedule of the same option.
+            state_dict: the result of ``state_dict()`` of a schedule of the same option.
 
         Raises:
             ValueError: a state of another option, for other groups, or with values out of range.
@@ -275,7 +275,7 @@ def _indices(optimizer: D3FusedSGD, groups: Sequence[int] | None) -> list[int] |
 
 
 def _checked(name: str, value: Any) -> Value:
-    """A number >= 0 as a float, or a pair of them."""
+    """Return a number >= 0 as a float, or a pair of them."""
     if not isinstance(value, (tuple, list)):
         check_number(name, value)
         return float(value)
@@ -290,7 +290,7 @@ def _checked(name: str, value: Any) -> Value:
 
 
 def _present(group: Mapping[str, Any], what: str, index: int) -> Any:
-    """The value a group has now, as numbers; a tensor is read, this one time."""
+    """Return the present value of a group as numbers; a tensor is read."""
     value = group[what]
     if value is None:  # a radius by default, which is relative whatever the unit is
         default = CONSTRAINTS[group["constraint"]].default_radius
@@ -306,7 +306,7 @@ def _present(group: Mapping[str, Any], what: str, index: int) -> Any:
 
 
 def _written(old: Any, new: Value) -> Any:
-    """The new value: tensors filled in place, everything else replaced."""
+    """Return the new value; a tensor is filled in place."""
     if isinstance(new, tuple):
         olds = old if isinstance(old, (tuple, list)) else (None, None)
         return tuple(_written(a, b) for a, b in zip(olds, new, strict=True))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Warm starts: where the tracked weights are put before the first step (DESIGN §2).
+"""Warm starts: initial positions of the tracked weights before the first step.
 
 Each is a function ``(reference, generator) -> tensor`` of the reference's shape, dtype and
 device; the optimizer copies the result into the parameter. To add one, add a function and a
@@ -22,36 +22,36 @@ def _drawn_like(reference: Tensor, generator: torch.Generator | None, kind: str)
     dtype = torch.promote_types(reference.dtype, torch.float32)
     drawn = draw(reference.shape, generator=generator, device=device, dtype=dtype)
     if is_dtensor(reference):
-        # Every rank draws the whole tensor and keeps its part: no sharding changes a number.
+        # Every rank draws the full tensor and keeps its part: sharding changes no number.
         check_equal_draws(drawn, reference)
         return placed(drawn, reference, "warm start")
     return drawn.to(reference.device)
 
 
 def near(reference: Tensor, generator: torch.Generator | None) -> Tensor:
-    """theta_0 itself."""
+    """Return theta_0."""
     return reference
 
 
 def middle(reference: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Zeros: halfway between theta_0 and its mirror image."""
+    """Return zeros, halfway between theta_0 and -theta_0."""
     return torch.zeros_like(reference)
 
 
 def far(reference: Tensor, generator: torch.Generator | None) -> Tensor:
-    """-theta_0: the farthest point of the sphere through theta_0."""
+    """Return -theta_0, the farthest point of the sphere through theta_0."""
     return -reference
 
 
 def noise(reference: Tensor, generator: torch.Generator | None) -> Tensor:
-    """theta_0 + N(0, std(theta_0)), the standard deviation taken over the tensor."""
+    """Return theta_0 + N(0, std(theta_0)), with the standard deviation over the tensor."""
     drawn = _drawn_like(reference, generator, "normal")
     spread = reference.to(drawn.dtype).std(correction=0) if reference.numel() else 0.0
     return reference + spread * drawn
 
 
 def random(reference: Tensor, generator: torch.Generator | None) -> Tensor:
-    """U(-1/2, 1/2), rescaled to the norm of theta_0."""
+    """Return U(-1/2, 1/2), rescaled to the norm of theta_0."""
     drawn = _drawn_like(reference, generator, "uniform") - 0.5
     norm = torch.linalg.vector_norm(drawn)
     target = torch.linalg.vector_norm(reference.to(drawn.dtype))

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a step is computed: plain PyTorch, the C++/CUDA kernels, torch.compile, shards."""
+"""Implementations of the step: plain PyTorch, C++/CUDA kernels, torch.compile, shards."""

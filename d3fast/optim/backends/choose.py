@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which backend takes the steps of a param group, and the warnings that users get about it."""
+"""Choice of the backend of a param group, with a warning where no kernel serves it."""
 
 import sys
 import warnings
@@ -11,7 +11,7 @@ from d3fast.optim.backends.dtensor import is_sharded
 
 
 def _level_of_caller() -> int:
-    """The ``stacklevel`` with which this function's caller warns about the user's own line."""
+    """Return the ``stacklevel`` with which the caller warns about the user's own line."""
     level, frame = 1, sys._getframe(1)
     while frame.f_globals["__name__"].startswith(("d3fast.", "torch.")) and frame.f_back:
         level, frame = level + 1, frame.f_back
@@ -19,7 +19,7 @@ def _level_of_caller() -> int:
 
 
 def choose_backend(index: int, group: Mapping[str, Any], announce: bool = False) -> str:
-    """``"fused"``, ``"reference"``, or ``"sharded"`` for a group with DTensors.
+    """Return ``"fused"``, ``"reference"``, or ``"sharded"`` for a group with DTensors.
 
     Args:
         index: number of the group, for messages.

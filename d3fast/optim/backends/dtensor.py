@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DTensors: which part of a tensor lies here, and how ranks add up what they know of it.
+"""DTensors: local parts, and sums over the ranks of a device mesh.
 
 FSDP2 and tensor parallelism keep a parameter as a ``DTensor``: every rank of a device mesh holds
 a local part, and one placement per mesh dimension says whether the ranks along it hold different
-parts (``Shard``) or the same (``Replicate``). The optimizer keeps what belongs to a parameter
-(reference, momentum) as a DTensor with the same placements, so that
-``torch.distributed.checkpoint`` saves it and loads it at another world size.
+parts (``Shard``) or the same (``Replicate``). The optimizer keeps the reference and the momentum of
+a parameter as DTensors with the same placements, so that ``torch.distributed.checkpoint`` saves
+them and loads them at another world size.
 """
 
 import sys
@@ -17,19 +17,19 @@ from torch import Tensor
 
 
 def is_dtensor(tensor: Any) -> bool:
-    """Whether a tensor is a DTensor; importing them takes a second that most runs can save."""
+    """Return whether a tensor is a DTensor, without the import of DTensor, which takes 1 s."""
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)
 
 
 def is_sharded(group: Mapping[str, Any]) -> bool:
-    """Whether any parameter of a group is a DTensor."""
+    """Return whether any parameter of a group is a DTensor."""
     module = sys.modules.get("torch.distributed.tensor")  # once: every step asks every group
     return module is not None and any(isinstance(p, module.DTensor) for p in group["params"])
 
 
 def local(tensor: Any) -> Tensor:
-    """The part that lies on this rank, sharing memory; a plain tensor lies here whole."""
+    """Return the local part of a DTensor, sharing its memory, or a plain tensor itself."""
     if not is_dtensor(tensor):
         return tensor
     with torch.no_grad():
@@ -38,12 +38,12 @@ def local(tensor: Any) -> Tensor:
 
 
 def mesh_of(tensor: Any) -> Any | None:
-    """The device mesh of a DTensor, ``None`` for a plain tensor."""
+    """Return the device mesh of a DTensor, ``None`` for a plain tensor."""
     return tensor.device_mesh if is_dtensor(tensor) else None
 
 
 def counts_here(tensor: Any) -> bool:
-    """Whether this rank's part enters a sum over the mesh: of equal parts one does."""
+    """Return whether this rank's part enters a sum over the mesh: replicas count once."""
     if not is_dtensor(tensor):
         return True
     at = tensor.device_mesh.get_coordinate()
@@ -55,7 +55,7 @@ def counts_here(tensor: Any) -> bool:
 
 
 def check_placements(group: Mapping[str, Any]) -> None:
-    """Refuse parameters whose norms cannot be added up over the ranks.
+    """Check that norms of the parameters can be summed over the ranks.
 
     Raises:
         ValueError: a parameter with a ``Partial`` placement; ``scope="group"`` over parameters
@@ -77,7 +77,9 @@ def check_placements(group: Mapping[str, Any]) -> None:
 
 
 def check_not_replaced() -> None:
-    """Called where no parameter at all has a gradient: in a distributed run they were replaced.
+    """Check that a step without gradients is not due to parameters that were replaced.
+
+    ``fully_shard`` and ``parallelize_module`` replace the parameters of a model.
 
     Raises:
         ValueError: this process is one of a distributed run.
@@ -90,12 +92,12 @@ def check_not_replaced() -> None:
 
 
 def placed(tensor: Tensor, param: Tensor, what: str) -> Tensor:
-    """A tensor of the parameter's shape, put where the parameter is.
+    """Return a tensor with the mesh and placements of a parameter of the same shape.
 
     Args:
-        tensor: the whole tensor, the same on every rank, or a DTensor.
-        param: the parameter; where it is plain, so must ``tensor`` be.
-        what: what the tensor is, for the error.
+        tensor: the full tensor, the same on every rank, or a DTensor.
+        param: the parameter; where it is a plain tensor, ``tensor`` must be one.
+        what: name of the tensor in the error.
 
     Raises:
         ValueError: a DTensor for a plain parameter, or one on another mesh.
@@ -121,19 +123,19 @@ def placed(tensor: Tensor, param: Tensor, what: str) -> Tensor:
 def _distributed(whole: Tensor, param: Any) -> Tensor:
     from torch.distributed.tensor import distribute_tensor
 
-    # Every rank has the whole tensor: it keeps its part and sends nothing.
+    # Every rank has the full tensor and keeps its part: nothing is sent.
     return distribute_tensor(
         whole.to(local(param).device), param.device_mesh, param.placements, src_data_rank=None
     )
 
 
 def all_reduce(numbers: Tensor, mesh: Any | None, largest: bool = False) -> Tensor:
-    """Add numbers over all ranks of a mesh, in place; the same bits on every rank.
+    """Sum numbers over all ranks of a mesh, in place; every rank gets the same bits.
 
     Args:
         numbers: any shape, on the mesh's device.
-        mesh: the device mesh; ``None`` leaves the numbers as they are.
-        largest: take the largest instead of the sum.
+        mesh: the device mesh; ``None`` leaves the numbers unchanged.
+        largest: take the maximum instead of the sum.
     """
     if mesh is None or mesh.get_coordinate() is None:
         return numbers
@@ -147,15 +149,15 @@ def all_reduce(numbers: Tensor, mesh: Any | None, largest: bool = False) -> Tens
 
 
 def all_reduce_rows(rows: Tensor, tensors: Sequence[Tensor], footer: Tensor) -> Tensor:
-    """Add rows of numbers, one per tensor, over the ranks that hold each tensor's parts.
+    """Sum rows of numbers, one per tensor, over the ranks that hold the tensor's parts.
 
     Args:
         rows: (tensors, columns), this rank's share.
         tensors: parameters; those on one mesh share one all-reduce.
-        footer: (columns), added over every mesh beside the rows.
+        footer: (columns), summed over every mesh beside the rows.
 
     Returns:
-        The sums, and below them the largest footer that any mesh added up to.
+        (tensors + 1, columns): the sums, and in the last row the largest of the meshes' footers.
     """
     meshes: list[Any] = []
     for tensor in tensors:
@@ -171,7 +173,7 @@ def all_reduce_rows(rows: Tensor, tensors: Sequence[Tensor], footer: Tensor) -> 
 
 
 def check_equal_draws(drawn: Tensor, param: Tensor) -> None:
-    """Refuse random numbers that differ from rank to rank: their parts would not fit together.
+    """Check that every rank has drawn the same random numbers.
 
     Raises:
         ValueError: on every rank of the mesh.

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The D3 step for DTensor parameters, with one all-reduce (DESIGN: "One optimizer step, exactly").
+"""The D3 step for DTensor parameters, with one all-reduce.
 
-The norms of a step are those of whole tensors, the arithmetic is that of the local parts. The
-push u is q/D^(p-1) with q = w sign(delta)|delta|^(p-1), so the point before the projection is
-linear in the one number s = D^(1-p) that a rank does not know:
+The norms of a step are those of full tensors, while each rank updates its local parts. The push u
+is q/D^(p-1) with q = w sign(delta)|delta|^(p-1), so the point before the projection is linear in
+s = D^(1-p), the one number that needs the other ranks:
 
     theta' = a + s b,    a: the SGD step without the push,    b = lr k q
 
 (k: 1 without momentum, 1 - dampening with it, 1 + momentum with Nesterov's). The norm that
-the projection needs is then a polynomial in s, and the sums of all tensors travel together:
+the projection needs is then a polynomial in s, and one all-reduce carries the sums of all tensors:
 
     sum |delta|^p,   sum x^2, sum x b, sum b^2   (x = a or a - theta_0),   sum theta_0^2
 
-Nothing is carried from step to step, so no edit of the weights can make a norm stale. Four float32
-temporaries as large as the tracked local parts live during the step (docs/scaling.md).
+No norm is cached, so no edit of the weights can make one stale. A step allocates four float32
+temporaries as large as the tracked local parts (docs/scaling.md).
 """
 
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
@@ -41,14 +41,14 @@ from d3fast.optim.options import is_tracked
 
 State = MutableMapping[Tensor, dict[str, Any]]
 
-# Columns of the sums; TAKES_PART counts ranks that have a gradient, REFUSED those with an error.
+# Columns of the sums; TAKES_PART counts ranks with a gradient, REFUSED ranks with an error.
 POWER, XX, XB, BB, REFERENCE, TAKES_PART = range(6)
 REFUSED = 0
 
 
 @dataclass
 class _Move:
-    """A tracked member's step as far as this rank can take it: ``theta' = a + s b``."""
+    """Step of one tracked parameter up to the unknown s: ``theta' = a + s b``."""
 
     member: torch_backend.Member
     a: Tensor
@@ -58,7 +58,7 @@ class _Move:
 
 
 def needs_allreduce(group: Mapping[str, Any]) -> bool:
-    """Whether a group's step waits for other ranks, and so is taken with or without gradients."""
+    """Return whether a group's step needs an all-reduce, and so is taken without gradients too."""
     return is_sharded(group) and is_tracked(group)
 
 
@@ -81,7 +81,7 @@ def step_tracked(
     """Take one step of all tracked groups with DTensors, in place, on every rank of their meshes.
 
     Args:
-        groups: those that ``needs_allreduce``; parameters without a gradient take no part.
+        groups: groups that need an all-reduce; parameters without a gradient take no part.
         state: the optimizer's state; references and buffers lie as their parameters do.
         grad_scale: 1-element tensor the gradients are divided by, in place (AMP).
 
@@ -104,15 +104,16 @@ def step_tracked(
     _check_agreement(sums, params)
     numbers = dict(zip(params, sums[:-1], strict=True))
     for group, own in zip(groups, members, strict=True):
-        for unit in [list(own)] if group["scope"] == "group" else [[p] for p in own]:
-            if unit:
-                whole = torch.stack([numbers[p] for p in unit]).sum(0).to(moves[unit[0]].a.device)
-                _finish([moves[p] for p in unit], whole, group)
+        for norm_group in [list(own)] if group["scope"] == "group" else [[p] for p in own]:
+            if norm_group:
+                device = moves[norm_group[0]].a.device
+                totals = torch.stack([numbers[p] for p in norm_group]).sum(0).to(device)
+                _finish([moves[p] for p in norm_group], totals, group)
         _count_step(group, own, state)
 
 
 def refuse(groups: Sequence[Mapping[str, Any]]) -> None:
-    """Tell the other ranks, who wait for the sums of the tracked groups, that none will come."""
+    """Tell the other ranks, which wait in the all-reduce of the tracked groups, to raise."""
     joint = [group for group in groups if needs_allreduce(group)]
     if joint:
         params, rows = _rows(joint)
@@ -122,7 +123,7 @@ def refuse(groups: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _rows(groups: Sequence[Mapping[str, Any]]) -> tuple[list[Tensor], Tensor]:
-    """All parameters, and a row of zeros for each."""
+    """Return all parameters, and a row of zeros for each."""
     params = [p for group in groups for p in group["params"]]
     device = local(params[0]).device
     return params, torch.zeros(len(params), TAKES_PART + 1, dtype=torch.float64, device=device)
@@ -209,7 +210,7 @@ def _powers(delta: Tensor, p: float) -> Tensor:
 def _sums(
     delta: Tensor, x: Tensor, b: Tensor, theta_0: Tensor, p: float, projected: bool
 ) -> Tensor:
-    """The columns up to ``REFERENCE`` for one local part; those of a projection only if wanted."""
+    """Return the columns up to ``REFERENCE`` of one local part; 0 for unneeded projection sums."""
     sums = torch.zeros(TAKES_PART, dtype=torch.float64, device=delta.device)
     # Piece by piece: float64 copies of whole tensors would be memory and traffic.
     size = 1 << 16 if delta.is_cpu else 1 << 24
@@ -226,13 +227,13 @@ def _sums(
 
 
 def power_sum(delta: Tensor, p: float) -> Tensor:
-    """The sum of ``|delta|^p`` in float64, 0-dim."""
+    """Return the sum of ``|delta|^p`` in float64, 0-dim."""
     wide = delta.double().abs()
     return wide.sum() if p == 1 else (wide**p).sum()
 
 
-def _finish(unit: Sequence[_Move], sums: Tensor, group: Mapping[str, Any]) -> None:
-    """Write what norms over the whole unit make of its local moves."""
+def _finish(norm_group: Sequence[_Move], sums: Tensor, group: Mapping[str, Any]) -> None:
+    """Finish the steps of a norm group with its sums over all ranks."""
     bounds = resolve_bounds(group)
     p = float(group["distance_p"])
     distance = sums[POWER] ** (1 / p)
@@ -242,7 +243,7 @@ def _finish(unit: Sequence[_Move], sums: Tensor, group: Mapping[str, Any]) -> No
         square = sums[XX] + 2 * s * sums[XB] + s * s * sums[BB]
         lower, upper = bounds.scaled(sums[REFERENCE].sqrt())
         c = projection_coefficient(square.clamp(min=0).sqrt(), lower, upper)
-    for move in unit:
+    for move in norm_group:
         m = move.member
         theta = move.a + (s * move.b).to(move.a.dtype)
         if m.momentum_buffer is not None and move.velocity is not None:
@@ -257,7 +258,7 @@ def _finish(unit: Sequence[_Move], sums: Tensor, group: Mapping[str, Any]) -> No
 
 
 def distances(params: Sequence[Tensor], state: State, p: float) -> list[Tensor]:
-    """``||theta - theta_0||_p`` of whole tensors, 0-dim; one all-reduce, so every rank calls it."""
+    """Return ``||theta - theta_0||_p`` of full tensors, 0-dim; every rank has to call it."""
     device = local(params[0]).device
     rows = torch.zeros(len(params), 1, dtype=torch.float64, device=device)
     for row, theta in zip(rows, params, strict=True):
@@ -272,7 +273,7 @@ def distances(params: Sequence[Tensor], state: State, p: float) -> list[Tensor]:
 
 
 def any_rank(found_inf: Tensor, groups: Sequence[Mapping[str, Any]]) -> Tensor:
-    """``found_inf`` as the ranks agree on it: one rank's overflow holds up the step of all."""
+    """Return the maximum of ``found_inf`` over the ranks: one overflow skips all steps."""
     meshes: list[Any] = []
     for p in (p for group in groups for p in group["params"]):
         if mesh_of(p) is not None and mesh_of(p) not in meshes:

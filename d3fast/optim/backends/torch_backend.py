@@ -8,8 +8,8 @@ One step of one param group, as in DESIGN ("One optimizer step, exactly"):
     v <- momentum * v + (1 - dampening) * d          (v <- d on the first step)
     theta <- Pi(theta - lr * (d + momentum * v  if nesterov else  v))
 
-It runs on any device and in any floating dtype (half types compute in float32, and what storing
-them takes off is kept: ``low_precision``), written for reading rather than for speed.
+It runs on any device and in any floating dtype, and is written for reading rather than for speed.
+Half types compute in float32 and keep their rounding error (``kahan``).
 Source: Wei, Liu, Zha, arXiv 2411.09585.
 """
 
@@ -30,7 +30,7 @@ State = MutableMapping[Tensor, dict[str, Any]]
 
 @dataclass
 class Member:
-    """One parameter taking part in a step, with its state.
+    """One parameter with a gradient, and its state.
 
     Args:
         param: the weights theta, any shape.
@@ -38,7 +38,7 @@ class Member:
         momentum_buffer: v, or ``None`` where momentum is 0.
         first: the buffer holds no earlier step.
         reference: theta_0, or ``None`` where the group is not tracked.
-        compensation: what storing ``param`` in a half type took off, or ``None``.
+        compensation: rounding error of ``param`` in a half type, or ``None``.
     """
 
     param: Tensor
@@ -83,23 +83,23 @@ def members_of(group: Mapping[str, Any], state: State) -> list[Member]:
 
 
 def joint_norm(tensors: Sequence[Tensor], p: float) -> Tensor:
-    """The p-norm of several tensors taken as one vector (0-dim)."""
+    """Return the p-norm of several tensors taken as one vector (0-dim)."""
     norms = torch.stack([torch.linalg.vector_norm(t, p) for t in tensors])
     return torch.linalg.vector_norm(norms, p)
 
 
-def distance(theta: Tensor, theta_0: Tensor, p: float, carried: Tensor | None = None) -> Tensor:
-    """``||theta - theta_0||_p``, 0-dim; a norm that a step carried spares the sweep."""
+def distance(theta: Tensor, theta_0: Tensor, p: float, cached: Tensor | None = None) -> Tensor:
+    """Return ``||theta - theta_0||_p``, 0-dim: a cached norm where there is one."""
     kind = torch.promote_types(theta.dtype, torch.float32)
-    if carried is not None:
-        return carried.to(kind)
+    if cached is not None:
+        return cached.to(kind)
     theta_0 = theta_0.to(theta.device, non_blocking=True)
     delta = theta.detach() - theta_0.to(torch.promote_types(theta.dtype, theta_0.dtype))
     return torch.linalg.vector_norm(delta, p, dtype=torch.float64).to(kind)
 
 
 def distance_gradient(delta: Tensor, distance: Tensor, p: float) -> Tensor:
-    """dD/dtheta for D = ||delta||_p: ``sign(delta) * (|delta|/D)^(p-1)``, 0 where D = 0."""
+    """Return dD/dtheta for D = ||delta||_p: ``sign(delta) * (|delta|/D)^(p-1)``, 0 where D = 0."""
     ratio = delta.abs() / torch.where(distance > 0, distance, torch.ones_like(distance))
     return torch.where(distance > 0, delta.sign() * ratio ** (p - 1), torch.zeros_like(delta))
 
@@ -122,28 +122,29 @@ def step_group(
     if grad_scale is not None:
         for m in members:
             m.grad.div_(grad_scale)
-    units = [list(members)] if group["scope"] == "group" else [[m] for m in members]
-    for unit in units:
-        _step_unit(unit, group)
+    joint = group["scope"] == "group"
+    for norm_group in [list(members)] if joint else [[m] for m in members]:
+        _step_norm_group(norm_group, group)
 
 
-def _step_unit(unit: Sequence[Member], group: Mapping[str, Any]) -> None:
-    dtypes = [torch.promote_types(m.param.dtype, torch.float32) for m in unit]
-    thetas = [kahan_load(m.param, m.compensation) for m in unit]
+def _step_norm_group(norm_group: Sequence[Member], group: Mapping[str, Any]) -> None:
+    dtypes = [torch.promote_types(m.param.dtype, torch.float32) for m in norm_group]
+    thetas = [kahan_load(m.param, m.compensation) for m in norm_group]
     tracked = is_tracked(group)
     references = [
         m.reference.to(m.param.device, non_blocking=True).to(dt)
-        for m, dt in zip(unit, dtypes, strict=True)
+        for m, dt in zip(norm_group, dtypes, strict=True)
         if tracked and m.reference is not None
     ]
-    pushes = _pushes(thetas, references, group) if tracked else [None] * len(unit)
+    pushes = _pushes(thetas, references, group) if tracked else [None] * len(norm_group)
     updated = [
-        _sgd(m, theta, push, group) for m, theta, push in zip(unit, thetas, pushes, strict=True)
+        _sgd(m, theta, push, group)
+        for m, theta, push in zip(norm_group, thetas, pushes, strict=True)
     ]
     bounds = resolve_bounds(group)
     if bounds is not None:
         updated = _project(updated, references, bounds)
-    for m, theta in zip(unit, updated, strict=True):
+    for m, theta in zip(norm_group, updated, strict=True):
         kahan_store(theta, m.param, m.compensation)
 
 

@@ -1,0 +1,37 @@
+"""``from d3fast import D3FusedSGD`` imports torch and the optimizer, and nothing that they lack."""
+
+import subprocess
+import sys
+
+import pytest
+
+UNNEEDED = (
+    *("matplotlib", "typer", "rich", "sklearn", "scipy", "msgspec", "jinja2", "PIL"),
+    *("torch._dynamo", "torch.distributed.tensor", "torch._inductor"),
+    *("transformers", "lightning", "peft"),
+    *(f"d3fast.{wing}" for wing in ("attacks", "audit", "benchmark", "cli", "data", "defenses")),
+    *(f"d3fast.{wing}" for wing in ("detox", "integrations", "io", "models", "results")),
+    *(f"d3fast.{wing}" for wing in ("spectrum", "text", "training")),
+)
+
+
+@pytest.fixture(scope="module")
+def imported():
+    """The modules that the import loads beyond torch's own, one name per line."""
+    code = (
+        "import sys, torch; before = set(sys.modules)\n"
+        "from d3fast import D3FusedSGD\n"
+        "print(*set(sys.modules) - before, sep='\\n')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("module", UNNEEDED)
+def test_the_optimizer_does_not_import(module, imported):
+    assert module not in imported
+
+
+def test_the_optimizer_imports_its_own_wing_and_the_runtime_alone(imported):
+    wings = {name.split(".")[1] for name in imported if name.startswith("d3fast.")}
+    assert wings == {"_C", "_renamed", "optim", "runtime"}
