@@ -1,64 +1,8 @@
-"""Reference copies: how they lie in memory, and what counts as lying alike."""
+"""Reference copies of theta_0, from the weights, a list or a mapping."""
 
-import pytest
 import torch
 
 from d3fast.optim.anchors import resolve_references
-from d3fast.optim.layout import is_dense, match_layout, same_layout
-
-
-def empty(shape, stride):
-    return torch.empty_strided(shape, stride)
-
-
-@pytest.mark.parametrize(
-    ("shape", "stride", "dense"),
-    [
-        ((), (), True),
-        ((0,), (1,), True),
-        ((0, 3), (3, 1), True),
-        ((5,), (1,), True),
-        ((5,), (2,), False),
-        ((5,), (0,), False),
-        ((3, 4), (4, 1), True),
-        ((3, 4), (1, 3), True),
-        ((3, 4), (5, 1), False),
-        ((3, 4), (1, 1), False),
-        ((2, 3, 4, 5), (60, 1, 15, 3), True),  # channels_last
-        ((3, 1, 2), (2, 99, 1), True),  # sizes of 1 have no stride
-        ((1, 1), (7, 7), True),
-    ],
-)
-def test_is_dense(shape, stride, dense):
-    assert is_dense(empty(shape, stride)) == dense
-
-
-@pytest.mark.parametrize(
-    ("shape", "first", "second", "same"),
-    [
-        ((3, 4), (4, 1), (4, 1), True),
-        ((3, 4), (4, 1), (1, 3), False),
-        ((3, 1), (1, 1), (1, 9), True),
-        ((1, 4), (4, 1), (1, 1), True),
-        ((), (), (), True),
-    ],
-)
-def test_same_layout(shape, first, second, same):
-    assert same_layout(empty(shape, first), empty(shape, second)) == same
-
-
-def test_match_layout_copies_only_where_it_must():
-    values = torch.arange(12.0).view(3, 4)
-    assert match_layout(values, torch.empty(3, 4)) is values
-    param = torch.empty(4, 3).T
-    laid = match_layout(values, param)
-    assert laid.stride() == param.stride()
-    assert torch.equal(laid, values)
-
-
-def test_match_layout_keeps_the_dtype_of_the_values():
-    laid = match_layout(torch.ones(3, 4, dtype=torch.float64), torch.empty(4, 3).T)
-    assert laid.dtype == torch.float64
 
 
 def test_copies_lie_like_their_parameters_and_record_no_gradient():

@@ -110,27 +110,3 @@ def test_a_plain_optimizer_has_no_state_before_its_first_step():
     )
     assert opt.state_dict()["state"] == {}
     assert opt.state == {}
-
-
-def test_a_plain_step_without_momentum_leaves_no_state(backend):
-    p = nn.Parameter(torch.ones(3))
-    opt = D3FusedSGD([p], distance_weight=0, constraint=None, backend=backend)
-    for _ in range(2):
-        p.grad = torch.ones(3)
-        opt.step()
-    assert p not in opt.state
-
-
-def test_a_momentum_buffer_of_none_starts_anew(backend):
-    p, q = (nn.Parameter(torch.ones(3)) for _ in range(2))
-    opt = D3FusedSGD([p], lr=0.1, momentum=0.9, dampening=0.5, backend=backend)
-    new = D3FusedSGD([q], lr=0.1, momentum=0.9, dampening=0.5, backend=backend)
-    p.grad = torch.tensor([1.0, 2.0, 3.0])
-    opt.step()
-    opt.state[p]["momentum_buffer"] = None
-    with torch.no_grad():
-        p.fill_(1.0)
-    for one, its in ((opt, p), (new, q)):
-        its.grad = torch.tensor([1.0, -2.0, 3.0])
-        one.step()
-    torch.testing.assert_close(p, q)

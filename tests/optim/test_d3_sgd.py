@@ -209,14 +209,6 @@ def test_hooks_run_before_and_after_a_step(backend, set_gradients):
     assert seen == ["before", "after"]
 
 
-def test_a_step_without_any_gradient_moves_nothing_and_is_silent(backend):
-    (p, q), opt = small(backend)
-    before = p.detach().clone(), q.detach().clone()
-    opt.step()
-    assert torch.equal(p, before[0])
-    assert torch.equal(q, before[1])
-
-
 def test_zero_grad_forgets_the_gradients(backend, set_gradients):
     params, opt = small(backend)
     set_gradients(params, 0)

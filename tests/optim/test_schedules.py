@@ -282,22 +282,22 @@ def test_another_end_holds_at_once_and_is_saved():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"what": "lr"}, "what must be one of 'distance_weight', 'radius', got 'lr'"),
-        ({"shape": "sine"}, "shape must be one of 'linear', 'cosine', 'step', got 'sine'"),
-        ({"steps": 0}, "steps must be an integer >= 1, got 0"),
-        ({"steps": 2.0}, r"steps must be an integer >= 1, got 2\.0"),
-        ({"stages": 0}, "stages must be an integer >= 1, got 0"),
-        ({"start": -0.5}, r"start must be finite and >= 0, got -0\.5"),
-        ({"end": -1.0}, r"end must be finite and >= 0, got -1\.0"),
-        ({"end": math.nan}, "end must be finite"),
-        ({"start": "0"}, "start must be a number, got '0'"),
-        ({"start": (0.5, 0.1)}, r"start must be \(lower, upper\) with lower <= upper"),
-        ({"start": (0.5, 0.1, 0.2)}, r"start must be a number or a pair"),
-        ({"start": (0.1, 0.5)}, "start must be a number for distance_weight of param group 0"),
-        ({"what": "radius", "end": (0.1, 0.5)}, "end must be a number for radius of param group 0"),
-        ({"groups": [1]}, "groups must be below 1, the number of param groups, got 1"),
+        ({"what": "lr"}, "what .*'lr'"),
+        ({"shape": "sine"}, "shape .*'sine'"),
+        ({"steps": 0}, "steps .*0"),
+        ({"steps": 2.0}, r"steps .*2\.0"),
+        ({"stages": 0}, "stages .*0"),
+        ({"start": -0.5}, r"start .*-0\.5"),
+        ({"end": -1.0}, r"end .*-1\.0"),
+        ({"end": math.nan}, "end .*nan"),
+        ({"start": "0"}, "start .*'0'"),
+        ({"start": (0.5, 0.1)}, r"start .*\(0\.5, 0\.1\)"),
+        ({"start": (0.5, 0.1, 0.2)}, r"start .*\(0\.5, 0\.1, 0\.2\)"),
+        ({"start": (0.1, 0.5)}, r"start .*distance_weight of param group 0.*\(0\.1, 0\.5\)"),
+        ({"what": "radius", "end": (0.1, 0.5)}, r"end .*radius of param group 0.*\(0\.1, 0\.5\)"),
+        ({"groups": [1]}, "groups .*1"),
         ({"groups": []}, "no tracked param group"),
-        ({"last_epoch": 3, "end": None}, "end must be given where last_epoch=3"),
+        ({"last_epoch": 3, "end": None}, "end .*last_epoch=3"),
     ],
 )
 def test_what_cannot_be_scheduled_is_refused_in_one_line(options, message):
@@ -310,25 +310,25 @@ def test_what_cannot_be_scheduled_is_refused_in_one_line(options, message):
 
 
 def test_a_constraint_that_takes_no_radius_is_refused():
-    with pytest.raises(ValueError, match="param group 0 has constraint=None, which takes no rad"):
+    with pytest.raises(ValueError, match=r"param group 0 .*constraint=None"):
         DistanceSchedule(over(constraint=None), "radius", start=0.0, end=1.0, steps=4)
 
 
 def test_a_shell_needs_a_pair():
     opt = over(constraint="distance_shell", radius=(0.5, 0.9))
-    with pytest.raises(ValueError, match=r"start must be a pair \(lower, upper\) for radius"):
+    with pytest.raises(ValueError, match=r"start .*radius"):
         DistanceSchedule(opt, "radius", start=0.1, steps=4)
 
 
 def test_a_relative_default_is_no_absolute_end():
     opt = over(radius_unit="absolute")
-    with pytest.raises(ValueError, match="end must be given: param group 0 has radius=None"):
+    with pytest.raises(ValueError, match=r"end .*param group 0 .*radius=None"):
         DistanceSchedule(opt, "radius", start=0.1, steps=4)
 
 
 def test_an_optimizer_that_is_no_d3_is_refused():
     opt = torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=0.1)
-    with pytest.raises(ValueError, match="optimizer must be a D3FusedSGD, got SGD"):
+    with pytest.raises(ValueError, match=r"optimizer .*SGD"):
         DistanceSchedule(opt, start=0.0, steps=4)
 
 

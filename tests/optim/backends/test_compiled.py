@@ -178,7 +178,7 @@ def test_an_option_scheduled_out_of_its_range_is_refused_as_in_an_eager_step(
         step()
     before = params[0].detach().clone()
     opt.param_groups[0]["radius"] = -1.0
-    with pytest.raises(ValueError, match=r"radius must be a finite number >= 0, got -1.0"):
+    with pytest.raises(ValueError, match=r"radius .*-1.0"):
         step()
     assert torch.equal(params[0], before)
     assert graphs() == 2

@@ -1,0 +1,58 @@
+"""Loaders of clean samples for a repair."""
+
+import pytest
+import torch
+
+from d3fast.data import Augment, ImageData
+from d3fast.detox import repair_samples, usual_augment
+
+
+@pytest.fixture
+def data():
+    images = torch.rand(10, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    return ImageData(images, torch.arange(10), tuple("abcdefghij"))
+
+
+def labels(samples):
+    return torch.cat([batch for _, batch in samples.loader]).tolist()
+
+
+def test_every_pass_has_every_sample_in_another_order(data):
+    samples = repair_samples(data, batch_size=4)
+    first, second = labels(samples), labels(samples)
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+
+
+def test_the_same_seed_gives_the_same_batches(data):
+    passes = [list(repair_samples(data, batch_size=4, seed=3).loader) for _ in range(2)]
+    for (x, a), (y, b) in zip(*passes, strict=True):
+        assert torch.equal(x, y)
+        assert torch.equal(a, b)
+
+
+def test_the_generators_resume_a_pass(data):
+    samples = repair_samples(data, batch_size=4)
+    saved = [generator.get_state() for generator in samples.generators]
+    want = list(samples.loader)
+    for generator, state in zip(samples.generators, saved, strict=True):
+        generator.set_state(state)
+    for (x, _), (y, _) in zip(samples.loader, want, strict=True):
+        assert torch.equal(x, y)
+
+
+def test_without_augmentation_the_images_are_those_of_the_data(data):
+    samples = repair_samples(data, batch_size=10, augment=Augment(crop=0, flip=False))
+    images, order = next(iter(samples.loader))
+    assert torch.equal(images, data.images[order])
+
+
+def test_a_batch_size_below_one_is_refused_with_its_value(data):
+    with pytest.raises(ValueError, match=r"batch_size .* 0"):
+        repair_samples(data, batch_size=0)
+
+
+@pytest.mark.parametrize(("side", "crop"), [(28, 3), (32, 4), (64, 8)])
+def test_the_usual_shift_is_an_eighth_of_a_side(side, crop):
+    assert usual_augment((1, side, side)) == Augment(crop=crop, flip=False)
+    assert usual_augment((1, side, side), flip=True).flip
