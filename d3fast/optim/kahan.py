@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from d3fast._renamed import renamed_names
+
 HALF_TYPES = (torch.bfloat16, torch.float16)
 
 
@@ -78,3 +80,6 @@ def kahan_store(weight: Tensor, theta: Tensor, compensation: Tensor | None) -> N
     theta.copy_(weight)
     if compensation is not None:
         compensation.copy_(weight - theta.to(weight.dtype))
+
+
+__getattr__ = renamed_names(__name__, {"whole_weight": "kahan_load", "keep": "kahan_store"})
