@@ -12,10 +12,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-from d3fast import D3Config
 from d3fast.attacks import TrainConfig
-from d3fast.benchmark import demo
-from d3fast.defenses import FineTuning
+from d3fast.benchmark.presets import DEMO_PRESETS
 
 # The same examples on every run and every machine; slow, shared cores are no failure.
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
@@ -46,19 +44,22 @@ def one_thread():
 
 
 @pytest.fixture(scope="session")
-def small_setup():
-    """The demonstration on digits, made short."""
-    return replace(
-        demo.SETUPS["digits"],
+def demo_preset():
+    """The demo on digits, made short."""
+    preset = DEMO_PRESETS["digits"]
+    base = replace(
+        preset.suspects[0].base,
         model="preact_resnet_tiny",
         train=300,
         clean=100,
-        batch_size=50,
         training=TrainConfig(epochs=2),
-        d3=D3Config(epochs=2),
-        fine_tuning=FineTuning(epochs=2),
-        curve_images=50,
     )
+    defenses = [
+        replace(defense, options=({**defense.options[0], "epochs": 2},))
+        for defense in preset.defenses
+    ]
+    suspects = (replace(preset.suspects[0], base=base),)
+    return replace(preset, suspects=suspects, defenses=tuple(defenses), clean=100, batch_size=50)
 
 
 @pytest.fixture(scope="session")

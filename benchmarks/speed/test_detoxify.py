@@ -16,13 +16,14 @@ import torch
 from torch import nn
 
 from benchmarks.speed.authors_loop import repair
-from d3fast.attacks import train_backdoored
-from d3fast.benchmark.demo import SETUPS, Setup
-from d3fast.data import Splits, load
-from d3fast.detox import detoxify
-from d3fast.models import MODELS
+from d3fast.attacks import Attack
+from d3fast.benchmark.implant import AttackSpec, train_model
+from d3fast.benchmark.presets import DEMO_PRESETS
+from d3fast.data import Splits
+from d3fast.defenses import D3
+from d3fast.detox import D3Config, detoxify
 from d3fast.runtime.devices import synchronize
-from d3fast.runtime.seeding import generator, global_seed
+from d3fast.runtime.seeding import generator
 from d3fast.training.metrics import evaluate
 
 ROUNDS, SEED = 3, 0
@@ -36,20 +37,23 @@ OURS, FAST, THEIRS = "d3fast", "d3fast, bf16 and channels last", "published way"
 class Scenario:
     """Suspect with its data and the options of its repair."""
 
-    setup: Setup
+    spec: AttackSpec
+    attack: Attack
+    d3: D3Config
+    batch_size: int
     splits: Splits
     suspect: nn.Module
     device: torch.device
 
     def ours(self, **options):
         """Repair with ``detoxify``; return seconds of training and evaluation, and the model."""
-        config = replace(self.setup.d3, **options)
-        samples = self.splits.clean.batches(self.setup.batch_size, generator(SEED, "repair order"))
+        config = replace(self.d3, **options)
+        samples = self.splits.clean.batches(self.batch_size, generator(SEED, "repair order"))
         started = time.perf_counter()
         result = detoxify(self.suspect, samples, config, device=self.device, progress=False)
         synchronize(self.device)
         trained = time.perf_counter()
-        evaluate(result.model, self.splits.test.batches(1000), self.setup.attack)
+        evaluate(result.model, self.splits.test.batches(1000), self.attack)
         done = time.perf_counter()
         return trained - started, done - trained, result.model
 
@@ -59,14 +63,14 @@ class Scenario:
 
     def theirs(self):
         """Repair with the published loop."""
-        clean, batch_size = self.splits.clean, self.setup.batch_size
+        clean, batch_size = self.splits.clean, self.batch_size
         batches = len(clean.batches(batch_size))
         outcome = repair(
             self.suspect,
             clean,
             self.splits.test,
-            self.setup.attack,
-            self.setup.d3,
+            self.attack,
+            self.d3,
             batch_size=-(-len(clean) // batches),
             device=self.device,
         )
@@ -74,37 +78,27 @@ class Scenario:
 
 
 def make_scenario(name, run):
-    chosen = SETUPS[name]
-    epochs = max(1, EPOCHS[name] // run.shrink)
-    training = replace(chosen.training, epochs=max(1, TRAINING_EPOCHS[name] // run.shrink))
-    d3 = replace(chosen.d3, epochs=epochs, seed=SEED)
-    setup = replace(chosen, d3=d3, training=training)
+    chosen = DEMO_PRESETS[name]
+    spec = chosen.suspects[0].spec(SEED, "badnets", None)
+    training = replace(spec.training, epochs=max(1, TRAINING_EPOCHS[name] // run.shrink))
+    spec = replace(spec, training=training)
+    d3 = next(d for line in chosen.defenses if isinstance(d := line.build(SEED), D3)).config
+    d3 = replace(d3, epochs=max(1, EPOCHS[name] // run.shrink))
     try:
-        splits = load(name, SEED, train=setup.train, clean=setup.clean).to(run.device)
+        splits = spec.splits().to(run.device)
     except ValueError as missing:
         pytest.skip(str(missing))
     shown = min(len(splits.test), TEST_PER_CLEAN * len(splits.clean))
     splits = replace(splits, test=splits.test.subset(torch.arange(shown)))
-    with global_seed(SEED):
-        suspect = MODELS[setup.model](len(splits.train.classes), splits.train.shape[0])
-    train_backdoored(
-        suspect,
-        splits.train,
-        setup.attack,
-        ratio=setup.ratio,
-        seed=SEED,
-        config=training,
-        device=run.device,
-        progress=False,
-    )
-    return Scenario(setup, splits, suspect, run.device)
+    attack = spec.make_attack()
+    suspect, _ = train_model(spec, splits, attack, device=run.device, progress=False)
+    return Scenario(spec, attack, d3, chosen.batch_size, splits, suspect, run.device)
 
 
 def interleaved(scenario):
     """Return seconds of training and evaluation per round, and the models, by repairer."""
     repairers = {OURS: scenario.ours, FAST: scenario.fast, THEIRS: scenario.theirs}
-    short = replace(scenario.setup, d3=replace(scenario.setup.d3, epochs=1))
-    brief = replace(scenario, setup=short)
+    brief = replace(scenario, d3=replace(scenario.d3, epochs=1))
     for warm in (brief.ours, brief.fast, brief.theirs):
         warm()
     seconds: dict[str, list[float]] = {name: [] for name in repairers}
@@ -118,15 +112,15 @@ def interleaved(scenario):
 
 def rows(name, scenario, seconds, models):
     totals = {who: [sum(parts) for parts in rounds] for who, rounds in seconds.items()}
-    before = evaluate(scenario.suspect, scenario.splits.test.batches(1000), scenario.setup.attack)
+    before = evaluate(scenario.suspect, scenario.splits.test.batches(1000), scenario.attack)
     for who, rounds in seconds.items():
-        measured = evaluate(models[who], scenario.splits.test.batches(1000), scenario.setup.attack)
+        measured = evaluate(models[who], scenario.splits.test.batches(1000), scenario.attack)
         ratios = [t / o for t, o in zip(totals[who], totals[OURS], strict=True)]
         yield {
             "kind": "detoxify",
             "data": name,
-            "model": scenario.setup.model,
-            "epochs": scenario.setup.d3.epochs,
+            "model": scenario.spec.model,
+            "epochs": scenario.d3.epochs,
             "clean_samples": len(scenario.splits.clean),
             "test_images": len(scenario.splits.test),
             "contender": who,

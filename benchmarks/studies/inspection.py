@@ -22,8 +22,14 @@ from d3fast.attacks import load_attack
 from d3fast.audit import InspectOptions, inspect_model
 from d3fast.audit.detectors.scores import threshold
 from d3fast.audit.resolve import Audit
-from d3fast.benchmark.attack_jobs import PRESETS, AttackJob, CleanJob, Preset, twin_of
-from d3fast.benchmark.implant import Implant, implant
+from d3fast.benchmark.attack_jobs import (
+    ATTACK_PRESETS,
+    AttackJob,
+    AttackPreset,
+    CleanJob,
+    clean_job_of,
+)
+from d3fast.benchmark.implant import AttackSpec, train_model
 from d3fast.data import ImageData, Splits
 from d3fast.detox import D3Config, detoxify, repair_samples
 from d3fast.models import load_weights
@@ -40,7 +46,7 @@ OPTIONS = InspectOptions(rate=0.025)
 
 
 @dataclass(frozen=True)
-class Plan:
+class StudyPlan:
     """Which models of a data set are inspected.
 
     Attributes:
@@ -53,7 +59,7 @@ class Plan:
         repaired: seeds of the backdoored models that are inspected once more after a repair.
     """
 
-    preset: Preset
+    preset: AttackPreset
     attacks: tuple[str, ...]
     backdoored: tuple[int, ...]
     clean: tuple[int, ...]
@@ -62,11 +68,11 @@ class Plan:
     repaired: tuple[int, ...] = ()
 
 
-_ALL = tuple(name for name, _ in PRESETS["digits"].attacks)
+_ALL = tuple(name for name, _ in ATTACK_PRESETS["digits"].attacks)
 PLANS = {
-    "development": Plan(PRESETS["digits"], _ALL, DEVELOPMENT[:3], DEVELOPMENT),
-    "digits": Plan(
-        PRESETS["digits"],
+    "development": StudyPlan(ATTACK_PRESETS["digits"], _ALL, DEVELOPMENT[:3], DEVELOPMENT),
+    "digits": StudyPlan(
+        ATTACK_PRESETS["digits"],
         _ALL,
         tuple(range(5)),
         tuple(range(20)),
@@ -74,8 +80,8 @@ PLANS = {
         tuple(range(5)),
         tuple(range(3)),
     ),
-    "fashion-mnist": Plan(
-        PRESETS["cpu"], ("badnets", "blended", "sig", "wanet"), (0, 1, 2), (0, 1, 2)
+    "fashion-mnist": StudyPlan(
+        ATTACK_PRESETS["cpu"], ("badnets", "blended", "sig", "wanet"), (0, 1, 2), (0, 1, 2)
     ),
 }
 
@@ -92,7 +98,7 @@ class InspectJob:
     """
 
     source: AttackJob | CleanJob | None
-    spec: Implant
+    spec: AttackSpec
     options: InspectOptions
     repaired: bool = False
     kind: ClassVar[str] = "InspectCell"
@@ -114,11 +120,11 @@ class InspectJob:
             row = finished_row(self.source, run_dir.folder)
             assert row is not None
             named = {key: row.get(key) for key in ("attack", "target", "acc", "asr", "refused")}
-            if self.spec.attack is not None and self.spec.ratio != Implant.ratio:
+            if self.spec.attack is not None and self.spec.ratio != AttackSpec.ratio:
                 named["attack"] += f", {100 * self.spec.ratio:g} % poisoned"
             if named["refused"]:
                 return {**named, "seed": self.spec.seed}
-            model = self.spec.fresh_model(splits)
+            model = self.spec.initial_model(splits)
             load_weights(model, _weights(self.source, run_dir.folder))
             if self.repaired:
                 trigger = load_attack(f"{_stem(self.source, run_dir.folder)}.trigger.safetensors")
@@ -171,19 +177,19 @@ def _capped(value: float | None) -> float:
     return min(value, 1e6)
 
 
-def _uneven(spec: Implant, splits: Splits, progress: bool) -> tuple[nn.Module, float]:
+def _uneven(spec: AttackSpec, splits: Splits, progress: bool) -> tuple[nn.Module, float]:
     """A clean model; half of the images of all classes but one are left out."""
     labels = splits.train.labels
     kept = (labels == spec.seed % 10) | (torch.arange(len(labels)) % 2 == 0)
     train: ImageData = splits.train.subset(kept.nonzero()[:, 0])
-    model, _ = implant(spec, replace(splits, train=train), None, progress=progress)
+    model, _ = train_model(spec, replace(splits, train=train), None, progress=progress)
     return model, evaluate(model, splits.test.batches(1000), None).acc
 
 
-def jobs_of(plan: Plan) -> tuple[list[CleanJob], list[AttackJob], list[InspectJob]]:
+def jobs_of(plan: StudyPlan) -> tuple[list[CleanJob], list[AttackJob], list[InspectJob]]:
     """Clean twins, backdoored models, and the inspections of both."""
     twins = [
-        twin_of(plan.preset.spec(seed, None, None))
+        clean_job_of(plan.preset.spec(seed, None, None))
         for seed in dict.fromkeys((*plan.clean, *plan.backdoored))
     ]
     attacks = [

@@ -19,9 +19,9 @@ import typer
 from benchmarks.studies.harness import save
 from d3fast.attacks import ATTACKS as PLAIN
 from d3fast.benchmark.grid import run_grid
-from d3fast.benchmark.plan import Attacks, GridPreset
-from d3fast.benchmark.presets import PRESETS, options_of
-from d3fast.benchmark.repair_jobs import Repair
+from d3fast.benchmark.plan import Attacks, BenchmarkPreset
+from d3fast.benchmark.presets import BENCHMARK_PRESETS, options_of
+from d3fast.benchmark.repair_jobs import DefenseSpec
 from d3fast.detox import D3Config
 from d3fast.io.files import make_folder
 from d3fast.results.jobs import Row, RunDir
@@ -60,18 +60,18 @@ _NO_DISTANCE: Mapping[str, Any] = {
 _FIRST: Mapping[str, Any] = {"lr": 0.03}
 
 
-def _variant(label: str, augment: bool | None = None, **changes: Any) -> Repair:
-    return Repair("d3", ({**_FIRST, **changes},), label=label, augment=augment)
+def _variant(label: str, augment: bool | None = None, **changes: Any) -> DefenseSpec:
+    return DefenseSpec("d3", ({**_FIRST, **changes},), label=label, augment=augment)
 
 
-def _variants() -> tuple[Repair, ...]:
+def _variants() -> tuple[DefenseSpec, ...]:
     no_distillation: Mapping[str, Any] = {"distillation": 0.0, "lr": 0.02}
     return (
         _variant("first default, lr 0.03"),
         _variant("authors", **_AUTHORS),
         _variant("authors, no augmentation", augment=False, **_AUTHORS),
         _variant("paper", **options_of(D3Config.paper(epochs=50))),
-        Repair(
+        DefenseSpec(
             "d3+fine-tuning",
             ({**_AUTHORS, "clean_weight": 10.0, "epochs": 30}, {"epochs": 20}),
             label="authors, lambda 10, then 20 epochs of fine-tuning",
@@ -105,11 +105,13 @@ def _variants() -> tuple[Repair, ...]:
     )
 
 
-def _choices(name: str, published: Mapping[str, Any], *others: Mapping[str, Any]) -> list[Repair]:
-    lines = [Repair(name, (published,), label=f"{name}: published")]
+def _choices(
+    name: str, published: Mapping[str, Any], *others: Mapping[str, Any]
+) -> list[DefenseSpec]:
+    lines = [DefenseSpec(name, (published,), label=f"{name}: published")]
     for changes in others:
         text = ", ".join(f"{option} {value}" for option, value in changes.items())
-        lines.append(Repair(name, ({**published, **changes},), label=f"{name}: {text}"))
+        lines.append(DefenseSpec(name, ({**published, **changes},), label=f"{name}: {text}"))
     return lines
 
 
@@ -119,7 +121,7 @@ _NC: Mapping[str, Any] = {**_E, "inversion": {"steps": 150}}
 _SAU: Mapping[str, Any] = {"epochs": 12}
 
 
-def _all_choices() -> Mapping[str, list[Repair]]:
+def _all_choices() -> Mapping[str, list[DefenseSpec]]:
     return {
         "fine-tuning": _choices("fine-tuning", _E, {"lr": 0.03}, {"lr": 0.06}),
         "ft-sam": _choices("ft-sam", _E, {"lr": 0.03}, {"rho": 1.0}),
@@ -131,9 +133,9 @@ def _all_choices() -> Mapping[str, list[Repair]]:
         "sau": _choices("sau", _SAU, {"lr": 1e-3}, {"lr": 3e-3}),
         "fst": _choices("fst", _E, {"lr": 0.03}, {"lr": 0.06}),
         "d3": [
-            Repair("d3", (_AUTHORS,), label="d3: published"),
-            Repair("d3", ({"lr": 0.03},), label="d3: lr 0.03"),
-            Repair("d3", ({"lr": 0.06},), label="d3: lr 0.06"),
+            DefenseSpec("d3", (_AUTHORS,), label="d3: published"),
+            DefenseSpec("d3", ({"lr": 0.03},), label="d3: lr 0.03"),
+            DefenseSpec("d3", ({"lr": 0.06},), label="d3: lr 0.06"),
         ],
     }
 
@@ -149,7 +151,7 @@ FINALISTS = (
 )
 # The second search, on three seeds, under the attacks where the first default falls short.
 HARD = (
-    Repair("fine-tuning", (_E,)),
+    DefenseSpec("fine-tuning", (_E,)),
     _variant("lr 0.03, distillation 0.2", lr=0.03, distillation=0.2),
     _variant("lr 0.06, distillation 0.2", lr=0.06, distillation=0.2),
     _variant("lr 0.06, distillation 0.1", lr=0.06, distillation=0.1),
@@ -166,16 +168,16 @@ VARIANTS = _variants()
 CHOICES = _all_choices()
 
 
-def search_preset(what: str) -> GridPreset:
+def search_preset(what: str) -> BenchmarkPreset:
     """Return the grid of a search: ``"d3"``, ``"all"``, ``"final"`` or ``"hard"``."""
     choices = tuple(line for lines in CHOICES.values() for line in lines)
     lines = {"d3": VARIANTS, "all": choices, "final": FINALISTS, "hard": HARD}[what]
-    cpu = PRESETS["cpu"]
+    cpu = BENCHMARK_PRESETS["cpu"]
     suspects = replace(cpu.suspects[0], attacks=ATTACKS[what])
     return replace(
         cpu,
         suspects=(suspects,),
-        repairs=lines,
+        defenses=lines,
         augment=True,
         against_adaptive=None,
         ablations=(),
@@ -209,10 +211,10 @@ def search_markdown(rows: Sequence[Row]) -> str:
     return to_markdown(mean_table([Column(key, title, scale=100) for key, title in shared], lines))
 
 
-def best_choices(rows: Sequence[Row]) -> dict[str, Repair]:
+def best_choices(rows: Sequence[Row]) -> dict[str, DefenseSpec]:
     """Return the choice with the best mean DER of every defence."""
 
-    def rating(choice: Repair) -> float:
+    def rating(choice: DefenseSpec) -> float:
         return fmean(row["der"] for row in rows if row["defense"] == choice.label)
 
     return {name: max(choices, key=rating) for name, choices in CHOICES.items()}

@@ -19,8 +19,9 @@ from rich.console import Console
 from benchmarks.studies.harness import RESULTS, Workers, save, start_workers
 from benchmarks.studies.search import search_markdown
 from benchmarks.studies.text_jobs import ARCHIVE, TRIGGERS, TextRepair, TextSuspect
+from d3fast.benchmark.labels import CLEAN_MODEL, NONE
 from d3fast.benchmark.presets import options_of
-from d3fast.benchmark.repair_jobs import Repair
+from d3fast.benchmark.repair_jobs import DefenseSpec
 from d3fast.benchmark.report.benchmark import summary_markdown
 from d3fast.detox import D3Config
 from d3fast.results.jobs import Job, Row
@@ -43,20 +44,20 @@ def upper(blocks: int, depth: int = 6) -> str:
     return rf"({last}.*|pooler\.dense\.|classifier\.)weight$"
 
 
-def _choices(name: str, *settings: Mapping[str, Any]) -> list[Repair]:
+def _choices(name: str, *settings: Mapping[str, Any]) -> list[DefenseSpec]:
     lines = []
     for changes in settings:
         said = ", ".join(f"{option} {value:g}" for option, value in changes.items())
-        lines.append(Repair(name, ({**_SHARED, **changes},), label=f"{name}: {said}"))
+        lines.append(DefenseSpec(name, ({**_SHARED, **changes},), label=f"{name}: {said}"))
     return lines
 
 
-def _d3(label: str, **changes: Any) -> Repair:
-    return Repair("d3", ({**_AUTHORS, **changes},), label=label)
+def _d3(label: str, **changes: Any) -> DefenseSpec:
+    return DefenseSpec("d3", ({**_AUTHORS, **changes},), label=label)
 
 
 UPPER = "d3 on upper blocks"
-CHOICES: Mapping[str, list[Repair]] = {
+CHOICES: Mapping[str, list[DefenseSpec]] = {
     "fine-tuning": _choices("fine-tuning", {"lr": 0.01}, {"lr": 0.03}, {"lr": 0.1}),
     "ft-sam": _choices(
         "ft-sam", {"lr": 0.03, "rho": 2.0}, {"lr": 0.03, "rho": 0.5}, {"lr": 0.1, "rho": 0.5}
@@ -105,7 +106,7 @@ _DECODER_TRAINING: Mapping[str, Any] = {"train": 3000, "epochs": 5, "lr": 1e-3, 
 
 
 def run(
-    repairs: Sequence[Repair], poisoned: Sequence[TextSuspect], workers: Workers
+    repairs: Sequence[DefenseSpec], poisoned: Sequence[TextSuspect], workers: Workers
 ) -> list[dict[str, Any]]:
     """Return the rows of the clean models, the suspects and every defence on every suspect."""
     twins = list(dict.fromkeys(suspect.twin() for suspect in poisoned))
@@ -117,33 +118,33 @@ def run(
     rows: list[dict[str, Any]] = []
     for kind, part in (("clean", twins), ("suspect", poisoned), ("repair", jobs)):
         for job, row in zip(part, workers.run(part, title=f"{kind} models"), strict=True):
-            label = {"clean": "clean twin", "suspect": "none"}.get(kind)
+            label = {"clean": CLEAN_MODEL, "suspect": NONE}.get(kind)
             name = label or (job.label if isinstance(job, TextRepair) else "")
             rows.append({"kind": kind, "defense": name, "ablation": None, **row})
     return rows
 
 
-def best_choices(rows: Sequence[Mapping[str, Any]]) -> list[Repair]:
+def best_choices(rows: Sequence[Mapping[str, Any]]) -> list[DefenseSpec]:
     """For every defence the setting with the best DER, under the defence's plain name.
 
     Of those that lose at most five points of ACC, if any does: on two classes a model that gives
     one answer to everything has a DER of 84 %.
     """
 
-    def rating(choice: Repair) -> tuple[bool, float]:
+    def rating(choice: DefenseSpec) -> tuple[bool, float]:
         own = [row for row in rows if row["defense"] == choice.label and not row["refused"]]
         return fmean(row["acc_loss"] for row in own) <= MOST_LOST, fmean(row["der"] for row in own)
 
     best = {name: max(choices, key=rating) for name, choices in CHOICES.items()}
-    return [Repair(repair.name, repair.options, label=name) for name, repair in best.items()]
+    return [DefenseSpec(repair.name, repair.options, label=name) for name, repair in best.items()]
 
 
-def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[Repair]:
+def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[DefenseSpec]:
     """The lines of the table: what the search chose, and what the restart does without a push."""
     chosen = {repair.label: repair for repair in best_choices(rows)}
     del chosen["d3 on feed-forward layers"]  # leaves the backdoor where it is; see the search
     restart = {**chosen[UPPER].options[0], "distance_weight": 0.0}  # the sphere keeps them tracked
-    return [*chosen.values(), Repair("d3", (restart,), label=f"{UPPER}, no push")]
+    return [*chosen.values(), DefenseSpec("d3", (restart,), label=f"{UPPER}, no push")]
 
 
 def text(

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from d3fast.benchmark.repair_jobs import Options, comparison, make_defense, measured
+from d3fast.benchmark.repair_jobs import Options, compared, make_defense, metrics_of
 from d3fast.data import stratified_split
 from d3fast.detox import save_weights
 from d3fast.io.files import make_folder
@@ -238,7 +238,7 @@ class TextSuspect:
         found = evaluate(model, splits.test.batches(100), trigger)
         row |= found.as_dict()
         if trigger is not None:
-            row |= comparison(row, found)
+            row |= compared(found, found, row["floor"])
         return row
 
     def _train(self, data: TextData, progress: bool) -> nn.Module:
@@ -323,7 +323,7 @@ class TextRepair:
         after = evaluate(result.model, splits.test.batches(100), self.suspect.attack())
         return {
             **row,
-            **comparison(measured(before).as_dict() | row, after),
+            **compared(metrics_of(before), after, row["floor"]),
             "seconds": result.seconds,
             "epochs": len(result.history),
             "val_accuracy": result.history[-1].val_accuracy,

@@ -16,9 +16,9 @@ from torch import nn
 
 from benchmarks.studies.harness import save, start_workers
 from d3fast.benchmark.attack_jobs import AttackJob
-from d3fast.benchmark.plan import GridPreset, changed_suspects, chosen_repairs, plan
-from d3fast.benchmark.presets import PRESETS
-from d3fast.benchmark.repair_jobs import RepairJob, read_suspect
+from d3fast.benchmark.plan import BenchmarkPreset, plan_jobs, replace_suspects, select_defenses
+from d3fast.benchmark.presets import BENCHMARK_PRESETS
+from d3fast.benchmark.repair_jobs import RepairJob, load_suspect
 from d3fast.data import stratified_split
 from d3fast.results.jobs import Row, RunDir
 from d3fast.runtime import environment
@@ -59,7 +59,7 @@ class CurvatureJob:
         """Repair and measure."""
         spec = self.suspect.spec
         splits = spec.splits(run_dir.data_dir)
-        suspect, attack = read_suspect(self.suspect, splits, run_dir.folder)
+        suspect, attack = load_suspect(self.suspect, splits, run_dir.folder)
         models: dict[str, nn.Module] = {"suspect": suspect}
         for label, job in zip(self.labels, self.repairs, strict=True):
             shaped = suspect.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -71,10 +71,10 @@ class CurvatureJob:
         return {"attack": spec.attack, "seed": spec.seed, "rows": rows}
 
 
-def why_jobs(preset: GridPreset, seeds: list[int]) -> tuple[list[Any], list[CurvatureJob]]:
+def why_jobs(preset: BenchmarkPreset, seeds: list[int]) -> tuple[list[Any], list[CurvatureJob]]:
     """Return the jobs of clean and backdoored models, and the reports that need them."""
-    chosen = chosen_repairs(changed_suspects(preset, attacks=ATTACKS), REPAIRS)
-    whole = plan(chosen, seeds)
+    chosen = select_defenses(replace_suspects(preset, attacks=ATTACKS), REPAIRS)
+    whole = plan_jobs(chosen, seeds)
     reports = []
     for suspect in (planned.job for planned in whole.suspects):
         own = [planned for planned in whole.repairs if planned.suspect == suspect]
@@ -82,12 +82,12 @@ def why_jobs(preset: GridPreset, seeds: list[int]) -> tuple[list[Any], list[Curv
             CurvatureJob(
                 suspect,
                 tuple(planned.job for planned in own),
-                tuple(planned.marks["defense"] for planned in own),
+                tuple(planned.labels["defense"] for planned in own),
                 CONFIG,
                 TEST_IMAGES,
             )
         )
-    return [planned.job for planned in (*whole.twins, *whole.suspects)], reports
+    return [planned.job for planned in (*whole.clean_models, *whole.suspects)], reports
 
 
 def why(
@@ -96,7 +96,7 @@ def why(
     workers: Annotated[int, typer.Option(help="Worker processes.")] = environment.cores(),
 ) -> None:
     """Run the jobs that are not finished and write ``why-cpu.json``."""
-    suspects, reports = why_jobs(PRESETS["cpu"], list(range(seeds)))
+    suspects, reports = why_jobs(BENCHMARK_PRESETS["cpu"], list(range(seeds)))
     with start_workers(out, workers) as pool:
         pool.run(suspects, title="suspects")
         results = pool.run(reports, title="curvature reports")

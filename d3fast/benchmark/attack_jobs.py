@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``d3fast benchmark attacks``: every attack trained and measured beside its clean twin.
+"""``d3fast benchmark attacks``: train every attack and measure it beside a clean model.
 
-One job per seed and attack. A trigger that a never-poisoned model already answers with the target
-is refused before a model is trained on it, and the table says so.
+One job per seed and attack. A trigger whose floor is too high ends the job before a model is
+trained; its row holds the reason.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from d3fast.attacks import ADAPTIVE, ATTACKS, TrainConfig
 from d3fast.attacks.adaptive import base_of
 from d3fast.attacks.files import option_values
-from d3fast.benchmark.implant import Implant, implant, measure, save_implant
+from d3fast.benchmark.implant import TEST_BATCH, AttackSpec, implant, save_suspect, train_model
 from d3fast.data import AUGMENTATIONS
 from d3fast.detox import save_weights
 from d3fast.io.files import make_folder
@@ -29,30 +29,30 @@ from d3fast.training.metrics import evaluate
 
 
 @dataclass(frozen=True)
-class Preset:
-    """What a benchmark of attacks runs.
+class AttackPreset:
+    """The jobs of a benchmark of attacks.
 
     Attributes:
-        twin: data, model and recipe of all jobs, as the clean twin has them.
+        base: data, model and recipe of all jobs, without an attack.
         attacks: names of attacks, each as (attack, adaptive attacker or ``None``).
         seeds: number of seeds.
     """
 
-    twin: Implant
+    base: AttackSpec
     attacks: tuple[tuple[str, str | None], ...]
     seeds: int = 3
 
-    def spec(self, seed: int, attack: str | None, adaptive: str | None) -> Implant:
-        """What one job implants; without an attack, the twin of all jobs of that seed."""
-        target = None if attack is None else self.twin.target
-        return replace(self.twin, seed=seed, attack=attack, adaptive=adaptive, target=target)
+    def spec(self, seed: int, attack: str | None, adaptive: str | None) -> AttackSpec:
+        """Return the model of one job; without an attack, the clean model of the seed."""
+        target = None if attack is None else self.base.target
+        return replace(self.base, seed=seed, attack=attack, adaptive=adaptive, target=target)
 
 
 _PLAIN = tuple((name, None) for name in ATTACKS)
-PRESETS: Mapping[str, Preset] = MappingProxyType(
+ATTACK_PRESETS: Mapping[str, AttackPreset] = MappingProxyType(
     {
-        "cpu": Preset(
-            Implant(
+        "cpu": AttackPreset(
+            AttackSpec(
                 data="fashion-mnist",
                 model="preact_resnet_tiny",
                 attack=None,
@@ -62,8 +62,8 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             ),
             _PLAIN,
         ),
-        "digits": Preset(
-            Implant(
+        "digits": AttackPreset(
+            AttackSpec(
                 data="digits",
                 model="preact_resnet_narrow",
                 attack=None,
@@ -72,8 +72,8 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             ),
             _PLAIN,
         ),
-        "paper": Preset(
-            Implant(
+        "paper": AttackPreset(
+            AttackSpec(
                 data="cifar10",
                 model="preact_resnet18",
                 attack=None,
@@ -93,7 +93,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 
 
 def parse_attacks(text: str) -> tuple[tuple[str, str | None], ...]:
-    """Attacks as the command line names them: ``NAME`` or ``NAME+ADAPTIVE``, comma-separated.
+    """Return the attacks of a command line: ``NAME`` or ``NAME+ADAPTIVE``, comma-separated.
 
     Raises:
         ValueError: an unknown name.
@@ -114,30 +114,30 @@ def parse_attacks(text: str) -> tuple[tuple[str, str | None], ...]:
 
 @dataclass(frozen=True)
 class CleanJob:
-    """The clean twin of one seed.
+    """Train the clean model of one seed.
 
     Attributes:
-        spec: what is trained.
+        spec: the model.
     """
 
-    spec: Implant
+    spec: AttackSpec
     kind: ClassVar[str] = "CleanCell"
 
     @property
     def name(self) -> str:
-        """Fit for a file name."""
+        """Name of the job, fit for a file name."""
         return f"{self.spec.data}-seed{self.spec.seed}-clean"
 
     def weights(self, folder: Path) -> Path:
-        """Where the trained model is."""
+        """Return the path of the trained model."""
         return folder / "models" / f"{key_of(self)}.safetensors"
 
     def run(self, run_dir: RunDir, progress: bool) -> Row:
-        """Train and measure the accuracy."""
+        """Train the model and measure its accuracy."""
         where = resolve_device(run_dir.device)
         splits = self.spec.splits(run_dir.data_dir).to(where)
-        model, seconds = implant(self.spec, splits, None, device=where, progress=progress)
-        measured = evaluate(model, splits.test.batches(1000), None)
+        model, seconds = train_model(self.spec, splits, None, device=where, progress=progress)
+        measured = evaluate(model, splits.test.batches(TEST_BATCH), None)
         make_folder(run_dir.folder / "models")
         save_weights(model, self.weights(run_dir.folder))
         return {
@@ -149,22 +149,22 @@ class CleanJob:
         }
 
 
-def twin_of(spec: Implant) -> CleanJob:
-    """The clean twin of a model; one for all poison ratios, which mean nothing to it."""
-    plain = replace(spec, attack=None, adaptive=None, target=None, ratio=Implant.ratio)
+def clean_job_of(spec: AttackSpec) -> CleanJob:
+    """Return the job of the clean model beside a backdoored one; the poison ratio is irrelevant."""
+    plain = replace(spec, attack=None, adaptive=None, target=None, ratio=AttackSpec.ratio)
     return CleanJob(plain)
 
 
 @dataclass(frozen=True)
 class AttackJob:
-    """One attack on one seed.
+    """Train a backdoored model of one seed.
 
     Attributes:
-        spec: what is implanted.
+        spec: the model.
         options: of the attack, as its recipe has them; another recipe is another job.
     """
 
-    spec: Implant
+    spec: AttackSpec
     options: Mapping[str, Any] = field(init=False)
     kind: ClassVar[str] = "AttackCell"
 
@@ -173,59 +173,59 @@ class AttackJob:
 
     @property
     def name(self) -> str:
-        """Fit for a file name."""
+        """Name of the job, fit for a file name."""
         spec = self.spec
         adaptive = f"-{spec.adaptive}" if spec.adaptive else ""
         return f"{spec.data}-seed{spec.seed}-{spec.attack}{adaptive}"
 
     def stem(self, folder: Path) -> Path:
-        """What the names of model and trigger begin with."""
+        """Return the common beginning of the paths of model and trigger."""
         return folder / "models" / key_of(self)
 
     @property
-    def twin(self) -> CleanJob:
-        """The job of the clean twin; it has to be run before."""
-        return twin_of(self.spec)
+    def clean_job(self) -> CleanJob:
+        """The job of the clean model; it has to be run before."""
+        return clean_job_of(self.spec)
 
     def run(self, run_dir: RunDir, progress: bool) -> Row:
         """Learn the trigger, measure its floor, train the model, measure it."""
         where = resolve_device(run_dir.device)
         splits = self.spec.splits(run_dir.data_dir).to(where)
-        clean = self.spec.fresh_model(splits)
-        load_weights(clean, self.twin.weights(run_dir.folder))
+        clean = self.spec.initial_model(splits)
+        load_weights(clean, self.clean_job.weights(run_dir.folder))
         triggers = make_folder(run_dir.folder / "triggers")
-        model, attack, row = measure(
+        result = implant(
             self.spec, splits, clean.to(where), triggers=triggers, device=where, progress=progress
         )
-        if model is not None:
-            save_implant(model, attack, self.spec, self.stem(run_dir.folder))
-        return row
+        if result.model is not None:
+            save_suspect(result.model, result.attack, self.spec, self.stem(run_dir.folder))
+        return result.row(self.spec)
 
 
 def run_attacks(
-    preset: Preset,
+    preset: AttackPreset,
     run_dir: RunDir,
     *,
     seeds: Sequence[int],
     devices: Sequence[str] = ("cpu",),
     progress: bool = True,
 ) -> list[Row]:
-    """Run what is not finished yet, and give the rows of all.
+    """Run the jobs that are not finished and return the rows of all.
 
     Args:
-        preset: what to run.
+        preset: the jobs.
         run_dir: keeps rows, models and triggers; the next run continues from there.
-        seeds: which seeds.
+        seeds: the seeds.
         devices: one worker each, with one thread on a CPU.
         progress: show a bar.
 
     Returns:
-        One row per seed and model: first the clean twins, then attack by attack.
+        One row per seed and model: first the clean models, then attack by attack.
 
     Raises:
         ValueError: data missing or damaged.
     """
-    twins = [twin_of(preset.spec(seed, None, None)) for seed in seeds]
+    clean = [clean_job_of(preset.spec(seed, None, None)) for seed in seeds]
     jobs = [
         AttackJob(preset.spec(seed, name, adaptive))
         for name, adaptive in preset.attacks
@@ -233,4 +233,4 @@ def run_attacks(
     ]
     with local_engine(run_dir, devices, progress=progress) as engine:
         run = partial(run_jobs, engine=engine, folder=run_dir.folder, progress=progress)
-        return run(twins, title="clean twins") + run(jobs, title="attacks")
+        return run(clean, title="clean models") + run(jobs, title="attacks")

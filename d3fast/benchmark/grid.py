@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``d3fast benchmark``: attacks x defences x seeds, every number beside the clean twin's.
+"""``d3fast benchmark``: attacks x defences x seeds, every number beside that of a clean model.
 
-Four kinds of jobs, each on the files of those before it: clean twins, suspects, repairs, and the
-relearning test. A run may be cut off, or told to end after some minutes, and it may be split by
-suspects over calls or machines; what is finished is never computed again.
+Four kinds of jobs, each on the files of those before it: clean models, suspects, repairs, and the
+relearning test. A run may be interrupted, limited to some minutes, or split by suspects over calls
+or machines; a finished job is never run again.
 """
 
 import time
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from d3fast.benchmark.plan import GridPreset, Plan, Planned, plan
+from d3fast.benchmark.plan import BenchmarkPlan, BenchmarkPreset, PlannedJob, plan_jobs
 from d3fast.benchmark.relearning_jobs import RelearningJob
 from d3fast.results.engine import run_jobs
 from d3fast.results.jobs import Job, Row, RunDir, finished_row, key_of
@@ -26,12 +26,12 @@ _LIVE = (Column("acc", "ACC %", scale=100), Column("asr_excess", "ASR − floor"
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What is known after a run.
+class GridResult:
+    """The rows of a benchmark.
 
     Attributes:
-        rows: of every finished job of the benchmark, whoever ran it.
-        missing: how many jobs are not finished.
+        rows: of every finished job, those of other runs in the same folder included.
+        missing: number of jobs that are not finished.
     """
 
     rows: list[Row]
@@ -39,7 +39,7 @@ class Outcome:
 
 
 def run_grid(
-    preset: GridPreset,
+    preset: BenchmarkPreset,
     run_dir: RunDir,
     *,
     seeds: Sequence[int],
@@ -47,16 +47,16 @@ def run_grid(
     part: tuple[int, int] | None = None,
     minutes: float | None = None,
     progress: bool = True,
-) -> Outcome:
-    """Run what is not finished yet: twins, suspects, repairs, relearning.
+) -> GridResult:
+    """Run the jobs that are not finished: clean models, suspects, repairs, relearning.
 
     Args:
-        preset: what to run.
+        preset: the jobs.
         run_dir: keeps rows, models and triggers; the next run continues from there.
-        seeds: which seeds.
+        seeds: the seeds.
         devices: one worker each, with one thread on a CPU.
-        part: (i, n) runs what hangs on every n-th suspect, from the i-th on.
-        minutes: no job is begun after so many.
+        part: (i, n) runs the jobs of every n-th suspect, from the i-th.
+        minutes: no job starts after so many minutes.
         progress: show the means so far and a bar on standard error, if that is a terminal.
 
     Returns:
@@ -68,7 +68,7 @@ def run_grid(
     if minutes is not None:
         check_number("minutes", minutes)
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
-    whole = plan(preset, seeds)
+    whole = plan_jobs(preset, seeds)
     own = whole
     if part is not None:
         check_integer("the number of parts", part[1], 1)
@@ -79,7 +79,7 @@ def run_grid(
     run_dir = replace(run_dir, keep=frozenset(map(key_of, kept)))
     live = _Live(own.all)
     steps = {
-        "clean twins": own.twins,
+        "clean models": own.clean_models,
         "suspects": own.suspects,
         "repairs": own.repairs,
         "relearning": own.relearning,
@@ -101,31 +101,31 @@ def run_grid(
             )
             if len(rows) < len(jobs):
                 break
-    return _outcome(whole, run_dir)
+    return _result(whole, run_dir)
 
 
-def _outcome(whole: Plan, run_dir: RunDir) -> Outcome:
-    """What of a plan is finished."""
+def _result(whole: BenchmarkPlan, run_dir: RunDir) -> GridResult:
+    """Return the finished rows of a plan."""
     known = {key_of(p.job): finished_row(p.job, run_dir.folder) for p in whole.all}
     rows = [
         planned.row(row) for planned in whole.all if (row := known[key_of(planned.job)]) is not None
     ]
-    return Outcome(rows, sum(row is None for row in known.values()))
+    return GridResult(rows, sum(row is None for row in known.values()))
 
 
 class _Live:
-    """Means per defence over the jobs finished so far."""
+    """The means per defence over the finished jobs, for the terminal."""
 
-    def __init__(self, planned: Iterable[Planned]) -> None:
-        self.planned = {key_of(p.job): p for p in planned if p.marks["ablation"] is None}
+    def __init__(self, planned: Iterable[PlannedJob]) -> None:
+        self.planned = {key_of(p.job): p for p in planned if p.labels["ablation"] is None}
         self.groups: dict[str, list[Row]] = {}
 
     def add(self, job: Job, row: Row) -> None:
         planned = self.planned.get(key_of(job))
-        if planned is None or planned.marks["kind"] not in ("suspect", "repair"):
+        if planned is None or planned.labels["kind"] not in ("suspect", "repair"):
             return
         if not row.get("refused"):
-            self.groups.setdefault(planned.marks["defense"], []).append(planned.row(row))
+            self.groups.setdefault(planned.labels["defense"], []).append(planned.row(row))
 
     def table(self) -> "Table":
         return to_rich(mean_table(_LIVE, self.groups), "means so far")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make a backdoored model by recipe, with everything that says how good the backdoor is.
+"""Train a backdoored model by recipe and measure it beside a clean model.
 
-The steps that ``d3fast attack`` and ``d3fast benchmark attacks`` share: the data set cut up by
-seed, the attack with the options that suit it, its trigger learned if it has to be, the model
-trained, both measured.
+``d3fast attack``, ``d3fast demo`` and the jobs of ``d3fast benchmark`` share these steps: split the
+data set by seed, choose the options of the attack, learn its trigger if it has to be learned, train
+the model, measure both models.
 """
 
 import time
@@ -31,24 +31,26 @@ from d3fast.models import make_model
 from d3fast.runtime.checks import check_integer, check_number
 from d3fast.runtime.devices import resolve_device, synchronize
 from d3fast.runtime.seeding import global_seed
-from d3fast.training.metrics import evaluate, floor_violation
+from d3fast.training.metrics import Metrics, evaluate, floor_violation
+
+TEST_BATCH = 1000
 
 
 @dataclass(frozen=True)
-class Implant:
-    """What is implanted into what.
+class AttackSpec:
+    """A model to train: data, architecture, attack and recipe.
 
     Attributes:
         data: name of the data set.
         model: a model of the registry or ``package.module:factory``.
-        attack: name of the attack; ``None`` trains the clean twin.
+        attack: name of the attack; ``None`` trains the clean model.
         adaptive: name of an adaptive attacker around it, or ``None``.
         target: target class; the recipe's if ``None``.
         ratio: poison ratio.
-        seed: draws the split, the first weights, the poisoned images and the order of batches.
+        seed: draws the split, the initial weights, the poisoned images and the order of batches.
         train: number of training images; all that are left if ``None``.
         clean: number of images kept aside for a defender.
-        size: side that image files are stretched to; their own, or the data set's, if ``None``.
+        size: side that image files are resized to; their own, or the data set's, if ``None``.
         training: recipe of the training.
 
     Raises:
@@ -76,7 +78,7 @@ class Implant:
                 check_integer(name, getattr(self, name), low)
 
     def splits(self, data_dir: Path | None = None) -> Splits:
-        """The data set, cut up by the seed."""
+        """Return the data set, split by the seed."""
         return load(
             self.data,
             self.seed,
@@ -86,32 +88,85 @@ class Implant:
             size=self.size,
         )
 
-    def fresh_model(self, splits: Splits) -> nn.Module:
-        """The model before training."""
+    def initial_model(self, splits: Splits) -> nn.Module:
+        """Return the model before training."""
         with global_seed(self.seed):
             return make_model(self.model, len(splits.train.classes), splits.train.shape[0])
 
     def make_attack(self) -> Attack:
-        """The attack it names; a trigger that has to be learned is not learned yet."""
+        """Return the attack; a trigger that has to be learned is not learned yet."""
         assert self.attack is not None
         return recipe(self.attack, self.data, self.target, self.adaptive)
 
 
-def prepared(
-    spec: Implant,
+@dataclass(frozen=True)
+class AttackResult:
+    """A backdoored model and its measurements; no model if the trigger violates the floor.
+
+    Attributes:
+        attack: the attack, its trigger learned.
+        clean: the clean model under the trigger (floor of the ASR, ceiling of the RA), or ``None``
+            if there is no clean model.
+        learning_seconds: time that learning the trigger took.
+        model: the backdoored model in eval mode, or ``None``.
+        measured: the backdoored model on clean and triggered test images, or ``None``.
+        seconds: time of the training.
+    """
+
+    attack: Attack
+    clean: Metrics | None
+    learning_seconds: float
+    model: nn.Module | None = None
+    measured: Metrics | None = None
+    seconds: float = 0.0
+
+    @property
+    def violation(self) -> str | None:
+        """The reason why the trigger measures nothing, or ``None``."""
+        if self.clean is None:
+            return None
+        return floor_violation(self.clean, self.attack.target)
+
+    def row(self, spec: AttackSpec) -> dict[str, Any]:
+        """Return the row of the table: options, rates, counts, floor and seconds."""
+        row: dict[str, Any] = {
+            "seed": spec.seed,
+            "attack": spec.attack,
+            "adaptive": spec.adaptive,
+            "ratio": spec.ratio,
+            "target": self.attack.target,
+            "mapping": self.attack.mapping,
+            "learning_seconds": self.learning_seconds,
+            "options": option_values(base_of(self.attack)),
+            "refused": self.violation,
+        }
+        if self.clean is not None:
+            row |= {"floor": self.clean.asr, "ra_ceiling": self.clean.ra}
+        if self.measured is not None:
+            row |= {**self.measured.as_dict(), "seconds": self.seconds}
+        if self.clean is not None and self.measured is not None:
+            row |= {
+                "asr_excess": row["asr"] - row["floor"],
+                "acc_loss": self.clean.acc - self.measured.acc,
+            }
+        return row
+
+
+def prepare_attack(
+    spec: AttackSpec,
     splits: Splits,
     *,
     triggers: Path | None = None,
     device: str | torch.device = "cpu",
     progress: bool = True,
 ) -> tuple[Attack, float]:
-    """The attack, its trigger learned unless that happens while the model is trained.
+    """Return the attack, its trigger learned unless the training of the model learns it.
 
     Args:
-        spec: what is implanted.
+        spec: names the attack.
         splits: the data, on its device.
-        triggers: folder that keeps learned triggers for the next time, or ``None``.
-        device: where to learn.
+        triggers: folder of learned triggers, read and written, or ``None``.
+        device: device of the learning.
         progress: show progress bars.
 
     Returns:
@@ -119,7 +174,7 @@ def prepared(
     """
     attack = spec.make_attack()
     started = time.perf_counter()
-    # An attack that learns along with the model needs nothing now, unless another one wraps it.
+    # An attack that learns during the training needs nothing now, unless another one wraps it.
     if base_of(attack) is not attack or not isinstance(attack, OwnTraining):
         ensure_learned(
             base_of(attack),
@@ -133,15 +188,15 @@ def prepared(
     return attack, time.perf_counter() - started
 
 
-def implant(
-    spec: Implant,
+def train_model(
+    spec: AttackSpec,
     splits: Splits,
     attack: Attack | None,
     *,
     device: str | torch.device = "cpu",
     progress: bool = True,
 ) -> tuple[nn.Module, float]:
-    """Train a model that carries the attack.
+    """Train the model of a spec, backdoored by an attack or clean without one.
 
     Returns:
         The model in eval mode, and the seconds.
@@ -150,7 +205,7 @@ def implant(
         ValueError: a model, data and attack that do not fit together.
     """
     where = resolve_device(device)
-    model = spec.fresh_model(splits)
+    model = spec.initial_model(splits)
     started = time.perf_counter()
     train_backdoored(
         model,
@@ -166,64 +221,49 @@ def implant(
     return model, time.perf_counter() - started
 
 
-def measure(
-    spec: Implant,
+def implant(
+    spec: AttackSpec,
     splits: Splits,
     clean: nn.Module | None,
     *,
     triggers: Path | None = None,
     device: str | torch.device = "cpu",
     progress: bool = True,
-) -> tuple[nn.Module | None, Attack, dict[str, Any]]:
-    """Learn the trigger, measure its floor, train the model, measure it.
+) -> AttackResult:
+    """Learn the trigger, measure its floor, train the backdoored model and measure it.
 
     Args:
-        spec: what is implanted; it names an attack.
+        spec: names an attack.
         splits: the data, on its device.
-        clean: the clean twin, for the floor of the ASR and the ceiling of the RA; there is
-            neither if ``None``.
-        triggers: folder that keeps learned triggers for the next time, or ``None``.
-        device: where to compute.
+        clean: the clean model, for the floor of the ASR and the ceiling of the RA; ``None`` leaves
+            both out.
+        triggers: folder of learned triggers, read and written, or ``None``.
+        device: device of the training.
         progress: show progress bars.
 
     Returns:
-        The model (``None`` if the trigger was refused before one was trained), the attack, and
-        the row of the table: the spec's names, rates and counts, floor and seconds.
+        The result; without a model if the floor is violated before the training.
     """
-    attack, learning = prepared(spec, splits, triggers=triggers, device=device, progress=progress)
-    test = splits.test.batches(1000)
-    row: dict[str, Any] = {
-        "seed": spec.seed,
-        "attack": spec.attack,
-        "adaptive": spec.adaptive,
-        "ratio": spec.ratio,
-        "target": attack.target,
-        "mapping": attack.mapping,
-        "learning_seconds": learning,
-        "options": option_values(base_of(attack)),
-    }
-    floor = None
-    if clean is not None and getattr(attack, "learned", True):
-        floor = evaluate(clean, test, attack)
-        if (reason := floor_violation(floor, attack.target)) is not None:
-            row |= {"refused": reason, "floor": floor.asr, "ra_ceiling": floor.ra}
-            return None, attack, row
-    model, seconds = implant(spec, splits, attack, device=device, progress=progress)
-    row |= {**evaluate(model, test, attack).as_dict(), "seconds": seconds, "refused": None}
-    if clean is not None:
-        floor = floor or evaluate(clean, test, attack)  # of a trigger that is known only now
-        assert floor.asr is not None
-        row |= {
-            "floor": floor.asr,
-            "asr_excess": row["asr"] - floor.asr,
-            "ra_ceiling": floor.ra,
-            "acc_loss": floor.acc - row["acc"],
-            "refused": floor_violation(floor, attack.target),
-        }
-    return model, attack, row
+    attack, learning = prepare_attack(
+        spec, splits, triggers=triggers, device=device, progress=progress
+    )
+    test = splits.test.batches(TEST_BATCH)
+
+    def floor() -> Metrics | None:
+        return None if clean is None else evaluate(clean, test, attack)
+
+    known = getattr(attack, "learned", True)  # before the model is trained
+    if known:
+        early = AttackResult(attack, floor(), learning)
+        if early.violation is not None:
+            return early
+    model, seconds = train_model(spec, splits, attack, device=device, progress=progress)
+    under_trigger = early.clean if known else floor()
+    measured = evaluate(model, test, attack)
+    return AttackResult(attack, under_trigger, learning, model, measured, seconds)
 
 
-def save_implant(model: nn.Module, attack: Attack, spec: Implant, stem: Path) -> None:
+def save_suspect(model: nn.Module, attack: Attack, spec: AttackSpec, stem: Path) -> None:
     """Write ``STEM.safetensors`` and ``STEM.trigger.safetensors``, the base attack's."""
     save_weights(model, f"{stem}.safetensors")
     save_attack(base_of(attack), f"{stem}.trigger.safetensors", str(spec.attack))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a benchmark of attacks x defences x seeds consists of, before anything is run.
+"""The jobs of a benchmark of attacks x defences x seeds.
 
-A ``GridPreset`` says it in the words of the table, ``plan`` spells it out as jobs: clean twins,
-suspects, repairs, and the relearning test of some models.
+``plan_jobs`` turns a ``BenchmarkPreset`` into jobs: clean models, suspects, repairs, and the
+relearning test of some models.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,16 +10,16 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
-from d3fast.benchmark.attack_jobs import AttackJob, CleanJob, Preset, twin_of
+from d3fast.benchmark.attack_jobs import AttackJob, AttackPreset, CleanJob
+from d3fast.benchmark.labels import CLEAN_MODEL, NONE
 from d3fast.benchmark.relearning import KS, RelearnConfig
 from d3fast.benchmark.relearning_jobs import RelearningJob
-from d3fast.benchmark.repair_jobs import Repair, RepairJob, suspect_row
+from d3fast.benchmark.repair_jobs import DefenseSpec, RepairJob, suspect_row
 from d3fast.data import AUGMENTATIONS
 from d3fast.results.jobs import Job, Row, key_of
 from d3fast.runtime.checks import check_choice
 
 Attacks = tuple[tuple[str, str | None], ...]
-NONE, CLEAN = "none", "clean twin"  # what rows of suspects and of their twins have for a defence
 
 
 @dataclass(frozen=True)
@@ -27,45 +27,45 @@ class Ablation:
     """One point of a study that changes one thing.
 
     Attributes:
-        factor: what is changed.
-        value: to what.
-        repair: what repairs.
+        factor: name of the changed option.
+        value: its value.
+        defense: the defence.
         ratio: poison ratio of the suspect; the preset's if ``None``.
         clean: number of the defender's samples; the preset's if ``None``.
     """
 
     factor: str
     value: Any
-    repair: Repair
+    defense: DefenseSpec
     ratio: float | None = None
     clean: int | None = None
 
 
 @dataclass(frozen=True)
-class GridPreset:
-    """What a benchmark runs.
+class BenchmarkPreset:
+    """The choices of a benchmark.
 
     Attributes:
         suspects: data, model, recipe and attacks; one entry per data set and model.
-        repairs: the lines of the table.
+        defenses: the lines of the table.
         clean: number of the defender's samples.
-        batch_size: of a defence, at most.
+        batch_size: largest batch of a defence.
         held_out: share of the samples that a defence may use for its choices.
-        against_adaptive: labels of the repairs that are run on adaptive attacks; all if ``None``.
-        augment: give a defence batches that are augmented as is usual for the data set.
+        against_adaptive: labels of the defences that are run on adaptive attacks; all if ``None``.
+        augment: augment the batches of the defences as is usual for the data set.
         seeds: number of seeds.
         ablations: points of studies, run on the first entry of ``suspects``.
-        ablated: the attacks they are run on.
-        relearning: the attacks of the relearning test.
-        ks: numbers of poisoned samples in it.
-        relearn: how models are fine-tuned in it.
+        ablated: attacks of the ablations.
+        relearning: attacks of the relearning test.
+        ks: numbers of poisoned samples in the relearning test.
+        relearn: fine-tuning of the relearning test.
 
     Raises:
-        ValueError: two repairs with one label; more samples than are kept aside.
+        ValueError: two defences with one label; more samples than are kept aside.
     """
 
-    suspects: tuple[Preset, ...]
-    repairs: tuple[Repair, ...]
+    suspects: tuple[AttackPreset, ...]
+    defenses: tuple[DefenseSpec, ...]
     clean: int
     batch_size: int
     held_out: float = 0.2
@@ -79,102 +79,111 @@ class GridPreset:
     relearn: RelearnConfig = field(default_factory=RelearnConfig)
 
     def __post_init__(self) -> None:
-        labels = [repair.label for repair in self.repairs]
+        labels = [defense.label for defense in self.defenses]
         if len(set(labels)) < len(labels):
-            raise ValueError(f"labels of repairs must differ, got {labels}")
+            raise ValueError(f"labels of defences must differ, got {labels}")
         most = max([self.clean, *(point.clean or 0 for point in self.ablations)])
         for suspects in self.suspects:
-            spare = suspects.twin.clean - self.clean
-            if most > suspects.twin.clean or (self.relearning and spare <= max(self.ks)):
+            spare = suspects.base.clean - self.clean
+            if most > suspects.base.clean or (self.relearning and spare <= max(self.ks)):
                 raise ValueError(
-                    f"{suspects.twin.clean} images kept aside are too few for {most} samples"
+                    f"{suspects.base.clean} images kept aside are too few for {most} samples"
                     + (f" and {max(self.ks)} of the relearning test" if self.relearning else "")
                 )
 
-    def repair_job(self, suspect: AttackJob, repair: Repair, clean: int | None = None) -> RepairJob:
-        """The job of one defence on one suspect."""
-        asked = self.augment if repair.augment is None else repair.augment
-        augment = AUGMENTATIONS.get(suspect.spec.data) if asked else None
+    def repair_job(
+        self, suspect: AttackJob, defense: DefenseSpec, clean: int | None = None
+    ) -> RepairJob:
+        """Return the job of one defence on one suspect."""
+        augmented = self.augment if defense.augment is None else defense.augment
         return RepairJob(
             suspect,
-            repair.name,
-            repair.all_options(suspect.spec.seed),
+            defense.name,
+            defense.all_options(suspect.spec.seed),
             clean=clean or self.clean,
             batch_size=self.batch_size,
             held_out=self.held_out,
-            augment=augment,
+            augment=AUGMENTATIONS.get(suspect.spec.data) if augmented else None,
         )
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A job, and what the table says of it.
+class PlannedJob:
+    """A job and the labels of its row.
 
     Attributes:
-        job: what is run.
-        suspect: what it hangs on; decides which part of a split run it belongs to.
-        marks: of its row: kind, defence, ablation.
+        job: the job.
+        suspect: the suspect that the job depends on; a split run divides the jobs by suspects.
+        labels: kind, defence and ablation.
     """
 
     job: Job
     suspect: AttackJob
-    marks: Mapping[str, Any]
+    labels: Mapping[str, Any]
 
     def row(self, row: Row) -> Row:
-        """The row of the table from the job's."""
+        """Return the row of the table from the row of the job."""
         if isinstance(self.job, AttackJob):
             row = suspect_row(self.job, row)
         elif isinstance(self.job, CleanJob):
             spec = self.job.spec
             shared = {"data": spec.data, "model": spec.model, "ratio": None, "clean": None}
             row = {**row, **shared, "refused": None}
-        return {**self.marks, **row}
+        return {**self.labels, **row}
 
 
 @dataclass(frozen=True)
-class Plan:
-    """All jobs of a benchmark, each list once and in order; a later one needs the earlier."""
+class BenchmarkPlan:
+    """All jobs of a benchmark in their order; later fields depend on earlier ones."""
 
-    twins: tuple[Planned, ...]
-    suspects: tuple[Planned, ...]
-    repairs: tuple[Planned, ...]
-    relearning: tuple[Planned, ...]
+    clean_models: tuple[PlannedJob, ...]
+    suspects: tuple[PlannedJob, ...]
+    repairs: tuple[PlannedJob, ...]
+    relearning: tuple[PlannedJob, ...]
 
     @property
-    def all(self) -> tuple[Planned, ...]:
-        """One after the other."""
-        return self.twins + self.suspects + self.repairs + self.relearning
+    def all(self) -> tuple[PlannedJob, ...]:
+        """The jobs of all fields."""
+        return self.clean_models + self.suspects + self.repairs + self.relearning
 
-    def part(self, number: int, of: int) -> "Plan":
-        """What hangs on every ``of``-th suspect, from the ``number``-th on, counted from 1."""
+    def part(self, number: int, of: int) -> "BenchmarkPlan":
+        """Return the jobs of every ``of``-th suspect from the ``number``-th, counted from 1."""
         names = list(dict.fromkeys(key_of(planned.suspect) for planned in self.suspects))
         own = set(names[number - 1 :: of])
-        twins = {key_of(twin_of(p.suspect.spec)) for p in self.suspects if key_of(p.suspect) in own}
+        clean = {
+            key_of(planned.suspect.clean_job)
+            for planned in self.suspects
+            if key_of(planned.suspect) in own
+        }
         chosen = [
-            tuple(planned for planned in planneds if key_of(planned.suspect) in own)
-            for planneds in (self.suspects, self.repairs, self.relearning)
+            tuple(planned for planned in jobs if key_of(planned.suspect) in own)
+            for jobs in (self.suspects, self.repairs, self.relearning)
         ]
-        return Plan(tuple(t for t in self.twins if key_of(t.job) in twins), *chosen)
+        return BenchmarkPlan(
+            tuple(planned for planned in self.clean_models if key_of(planned.job) in clean), *chosen
+        )
 
 
-def _marks(kind: str, defense: str, point: Ablation | None = None) -> dict[str, Any]:
+def _labels(kind: str, defense: str, point: Ablation | None = None) -> dict[str, Any]:
     ablation = {"factor": point.factor, "value": point.value} if point else None
     return {"kind": kind, "defense": defense, "ablation": ablation}
 
 
-def plan(preset: GridPreset, seeds: Sequence[int]) -> Plan:
-    """All jobs of a preset: attack by attack, seed by seed."""
+def plan_jobs(preset: BenchmarkPreset, seeds: Sequence[int]) -> BenchmarkPlan:
+    """Return all jobs of a preset: attack by attack, seed by seed."""
     suspects, repairs, relearning = [], [], []
     for group in preset.suspects:
         for (attack, adaptive), seed in product(group.attacks, seeds):
             suspect = AttackJob(group.spec(seed, attack, adaptive))
-            suspects.append(Planned(suspect, suspect, _marks("suspect", NONE)))
+            suspects.append(PlannedJob(suspect, suspect, _labels("suspect", NONE)))
             own = [
-                Planned(preset.repair_job(suspect, repair), suspect, _marks("repair", repair.label))
-                for repair in preset.repairs
+                PlannedJob(
+                    preset.repair_job(suspect, defense), suspect, _labels("repair", defense.label)
+                )
+                for defense in preset.defenses
                 if adaptive is None
                 or preset.against_adaptive is None
-                or repair.label in preset.against_adaptive
+                or defense.label in preset.against_adaptive
             ]
             repairs += own
             if (attack, adaptive) in preset.relearning:
@@ -183,64 +192,64 @@ def plan(preset: GridPreset, seeds: Sequence[int]) -> Plan:
         spec = preset.suspects[0].spec(seed, attack, adaptive)
         suspect = AttackJob(spec if point.ratio is None else replace(spec, ratio=point.ratio))
         if point.ratio is not None:
-            suspects.append(Planned(suspect, suspect, _marks("suspect", NONE, point)))
-        job = preset.repair_job(suspect, point.repair, point.clean)
-        repairs.append(Planned(job, suspect, _marks("repair", point.repair.label, point)))
-    twins = [
-        Planned(twin_of(planned.suspect.spec), planned.suspect, _marks("clean", CLEAN))
+            suspects.append(PlannedJob(suspect, suspect, _labels("suspect", NONE, point)))
+        job = preset.repair_job(suspect, point.defense, point.clean)
+        repairs.append(PlannedJob(job, suspect, _labels("repair", point.defense.label, point)))
+    clean_models = [
+        PlannedJob(planned.suspect.clean_job, planned.suspect, _labels("clean", CLEAN_MODEL))
         for planned in suspects
     ]
-    return Plan(_once(twins), _once(suspects), _once(repairs), _once(relearning))
+    return BenchmarkPlan(_once(clean_models), _once(suspects), _once(repairs), _once(relearning))
 
 
 def _relearning(
-    preset: GridPreset, suspect: AttackJob, repairs: Iterable[Planned]
-) -> list[Planned]:
-    subjects: list[tuple[Any, str]] = [(twin_of(suspect.spec), CLEAN), (suspect, NONE)]
-    subjects += [(planned.job, planned.marks["defense"]) for planned in repairs]
+    preset: BenchmarkPreset, suspect: AttackJob, repairs: Iterable[PlannedJob]
+) -> list[PlannedJob]:
+    subjects: list[tuple[Any, str]] = [(suspect.clean_job, CLEAN_MODEL), (suspect, NONE)]
+    subjects += [(planned.job, planned.labels["defense"]) for planned in repairs]
     return [
-        Planned(
+        PlannedJob(
             RelearningJob(subject, suspect, preset.clean, preset.ks, config=preset.relearn),
             suspect,
-            _marks("relearning", label),
+            _labels("relearning", label),
         )
         for subject, label in subjects
     ]
 
 
-def _once(planned: Iterable[Planned]) -> tuple[Planned, ...]:
-    """Without repetitions; one job may still stand in several lines of the table."""
-    return tuple({(key_of(p.job), str(p.marks)): p for p in planned}.values())
+def _once(planned: Iterable[PlannedJob]) -> tuple[PlannedJob, ...]:
+    """Return the jobs without repetitions; one job may have rows with different labels."""
+    return tuple({(key_of(p.job), str(p.labels)): p for p in planned}.values())
 
 
-def chosen_repairs(preset: GridPreset, labels: Iterable[str]) -> GridPreset:
-    """A preset with some of its repairs, in the order given; its ablations stay.
+def select_defenses(preset: BenchmarkPreset, labels: Iterable[str]) -> BenchmarkPreset:
+    """Return a preset with some of its defences, in the order given; its ablations stay.
 
     Raises:
         ValueError: an unknown label.
     """
-    known = {repair.label: repair for repair in preset.repairs}
-    wanted = list(dict.fromkeys(labels))
-    for label in wanted:
+    known = {defense.label: defense for defense in preset.defenses}
+    chosen = list(dict.fromkeys(labels))
+    for label in chosen:
         check_choice("defence", label, known)
-    return replace(preset, repairs=tuple(known[label] for label in wanted))
+    return replace(preset, defenses=tuple(known[label] for label in chosen))
 
 
-def changed_suspects(
-    preset: GridPreset,
+def replace_suspects(
+    preset: BenchmarkPreset,
     *,
     attacks: Attacks | None = None,
     data: str | None = None,
     model: str | None = None,
-) -> GridPreset:
-    """A preset on other attacks, another data set or another model.
+) -> BenchmarkPreset:
+    """Return a preset with other attacks, another data set or another model.
 
     Args:
-        preset: what is changed.
-        attacks: run these alone; ablations and the relearning test keep theirs among them.
-        data: one data set for all suspects, with the augmentation that is usual for it where the
-            preset augments.
-        model: one model in place of all.
+        preset: the preset.
+        attacks: the only attacks; ablations and the relearning test keep those of theirs among
+            them.
+        data: one data set for all suspects; a preset that augments uses its augmentation.
+        model: one model for all suspects.
     """
     changed = [_changed(group, attacks, data, model) for group in preset.suspects]
     preset = replace(preset, suspects=tuple(dict.fromkeys(changed)))
@@ -253,9 +262,11 @@ def changed_suspects(
     )
 
 
-def _changed(group: Preset, attacks: Attacks | None, data: str | None, model: str | None) -> Preset:
-    twin = replace(group.twin, data=data or group.twin.data, model=model or group.twin.model)
-    if twin.training.augment is not None:
-        training = replace(twin.training, augment=AUGMENTATIONS.get(twin.data))
-        twin = replace(twin, training=training)
-    return replace(group, twin=twin, attacks=attacks or group.attacks)
+def _changed(
+    group: AttackPreset, attacks: Attacks | None, data: str | None, model: str | None
+) -> AttackPreset:
+    base = replace(group.base, data=data or group.base.data, model=model or group.base.model)
+    if base.training.augment is not None:
+        training = replace(base.training, augment=AUGMENTATIONS.get(base.data))
+        base = replace(base, training=training)
+    return replace(group, base=base, attacks=attacks or group.attacks)

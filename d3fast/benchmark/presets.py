@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The grids that ``d3fast benchmark`` knows by name.
+"""The presets of ``d3fast benchmark``.
 
-``cpu`` is what two cores finish in two hours, ``vit`` a vision transformer in its place; ``paper``
+``cpu`` takes two cores two hours, ``vit`` has a vision transformer in place of its model; ``paper``
 is the setting of the D3 paper (CIFAR-10, 5 % clean samples, batches of 256, 100 epochs), with its
-ablations.
+ablations; ``demo`` is the one attack of ``d3fast demo`` on digits.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,15 +12,16 @@ from types import MappingProxyType
 from typing import Any
 
 from d3fast.attacks import TrainConfig
-from d3fast.benchmark import attack_jobs as attacks
-from d3fast.benchmark.plan import Ablation, Attacks, GridPreset
-from d3fast.benchmark.repair_jobs import Repair
+from d3fast.benchmark.attack_jobs import ATTACK_PRESETS, AttackPreset
+from d3fast.benchmark.implant import AttackSpec
+from d3fast.benchmark.plan import Ablation, Attacks, BenchmarkPreset
+from d3fast.benchmark.repair_jobs import DefenseSpec
 from d3fast.defenses import DEFENSES
 from d3fast.detox import D3Config
 
 
 def options_of(config: D3Config) -> dict[str, Any]:
-    """A configuration as the options of a ``Repair``, whose seed is its suspect's."""
+    """Return a configuration as options of a ``DefenseSpec``, whose seed is that of its suspect."""
     options = asdict(config)
     del options["seed"]
     return options
@@ -41,24 +42,24 @@ _FINE_TUNING: Mapping[str, Any] = {
     "warm_start": "near",
     "epsilon": 0.0,
 }
-_CPU_REPAIRS = (
-    Repair("fine-tuning", (_EPOCHS,)),
-    Repair("fine-tuning", ({**_EPOCHS, "lr": 0.03},), label="fine-tuning (lr 0.03)"),
-    # What a larger step and augmentation buy alone.
-    Repair("fine-tuning", ({**_EPOCHS, "lr": D3Config().lr},), label="fine-tuning (D3's lr)"),
-    Repair("ft-sam", ({**_EPOCHS, "rho": 1.0},)),
-    Repair("fine-pruning", ({**_EPOCHS, "lr": 0.03},)),
-    Repair("nad", ({**_EPOCHS, "lr": 0.03},)),
-    Repair("neural-cleanse", ({**_EPOCHS, "inversion": {"steps": 150}},)),
-    Repair("anp", ({"steps": 600, "max_acc_drop": 0.1},)),
-    Repair("i-bau", ({"rounds": 20},)),
-    Repair("sau", ({"epochs": 12, "lr": 1e-3},)),
-    Repair("fst", ({**_EPOCHS, "lr": 0.06},)),
-    Repair("d3"),
+_CPU_DEFENSES = (
+    DefenseSpec("fine-tuning", (_EPOCHS,)),
+    DefenseSpec("fine-tuning", ({**_EPOCHS, "lr": 0.03},), label="fine-tuning (lr 0.03)"),
+    # The effect of a larger step and of augmentation alone.
+    DefenseSpec("fine-tuning", ({**_EPOCHS, "lr": D3Config().lr},), label="fine-tuning (D3's lr)"),
+    DefenseSpec("ft-sam", ({**_EPOCHS, "rho": 1.0},)),
+    DefenseSpec("fine-pruning", ({**_EPOCHS, "lr": 0.03},)),
+    DefenseSpec("nad", ({**_EPOCHS, "lr": 0.03},)),
+    DefenseSpec("neural-cleanse", ({**_EPOCHS, "inversion": {"steps": 150}},)),
+    DefenseSpec("anp", ({"steps": 600, "max_acc_drop": 0.1},)),
+    DefenseSpec("i-bau", ({"rounds": 20},)),
+    DefenseSpec("sau", ({"epochs": 12, "lr": 1e-3},)),
+    DefenseSpec("fst", ({**_EPOCHS, "lr": 0.06},)),
+    DefenseSpec("d3"),
     # All of D3's recipe but distance.
-    Repair("d3", (_FINE_TUNING,), label="D3 without distance"),
+    DefenseSpec("d3", (_FINE_TUNING,), label="D3 without distance"),
 )
-# What the paper compares under adaptive attacks, and the nearest relatives.
+# The defences that the paper compares under adaptive attacks, and the nearest relatives.
 _AGAINST_ADAPTIVE = (
     "fine-tuning",
     "fine-tuning (D3's lr)",
@@ -68,60 +69,99 @@ _AGAINST_ADAPTIVE = (
     "D3 without distance",
 )
 # The defaults of every defence are the published ones.
-_PAPER_REPAIRS = (
-    *(Repair(name) for name in DEFENSES),
-    Repair("d3", (options_of(D3Config.paper()),), label="d3-paper"),
-    Repair("d3", (options_of(D3Config.authors()),), label="d3-authors"),
+_PAPER_DEFENSES = (
+    *(DefenseSpec(name) for name in DEFENSES),
+    DefenseSpec("d3", (options_of(D3Config.paper()),), label="d3-paper"),
+    DefenseSpec("d3", (options_of(D3Config.authors()),), label="d3-authors"),
 )
 
 
 def _d3(factor: str, option: str, values: Iterable[Any]) -> tuple[Ablation, ...]:
     """D3 with one option changed."""
-    return tuple(Ablation(factor, value, Repair("d3", ({option: value},))) for value in values)
+    return tuple(Ablation(factor, value, DefenseSpec("d3", ({option: value},))) for value in values)
 
 
-_CPU_ATTACKS = attacks.PRESETS["cpu"]
-_PAPER_ATTACKS = attacks.PRESETS["paper"]
+_CPU_ATTACKS = ATTACK_PRESETS["cpu"]
+_PAPER_ATTACKS = ATTACK_PRESETS["paper"]
 # 10 % of the 50 000 for the largest defender of the ablations, and 1 000 for the relearning test.
-_PAPER_TWIN = replace(_PAPER_ATTACKS.twin, clean=6_000)
+_PAPER_BASE = replace(_PAPER_ATTACKS.base, clean=6_000)
 _PAPER_MODELS = ("preact_resnet18", "vgg19_bn", "vit_b_16")
-_BOTH = (Repair("d3"), Repair("fine-tuning"))
+_BOTH = (DefenseSpec("d3"), DefenseSpec("fine-tuning"))
 
 
 _TRANSFORMER: Mapping[str, Any] = {"epochs": 20, "lr": 0.03}
 _AUTHORS = {**options_of(D3Config.authors()), **_TRANSFORMER}
-# What the last two of four blocks have learned is learned anew, pushed and not.
+# The last two of four blocks restart from random weights, with and without the push.
 _UPPER: Mapping[str, Any] = {
     **_AUTHORS,
     "track": r"(blocks\.[23]\.(self_attn|linear).*|head\.)weight$",
     "distance_weight": 0.1,
 }
-_VIT_REPAIRS = (
-    Repair("fine-tuning", (_TRANSFORMER,)),
-    Repair("ft-sam", (_TRANSFORMER,)),
-    Repair("fst", (_TRANSFORMER,)),
-    Repair("d3", (_AUTHORS,)),
-    Repair("d3", (_UPPER,), label="d3 on upper blocks"),
-    Repair("d3", ({**_UPPER, "distance_weight": 0.0},), label="d3 on upper blocks, no push"),
+_VIT_DEFENSES = (
+    DefenseSpec("fine-tuning", (_TRANSFORMER,)),
+    DefenseSpec("ft-sam", (_TRANSFORMER,)),
+    DefenseSpec("fst", (_TRANSFORMER,)),
+    DefenseSpec("d3", (_AUTHORS,)),
+    DefenseSpec("d3", (_UPPER,), label="d3 on upper blocks"),
+    DefenseSpec("d3", ({**_UPPER, "distance_weight": 0.0},), label="d3 on upper blocks, no push"),
 )
 
-PRESETS: Mapping[str, GridPreset] = MappingProxyType(
+FINE_TUNED, FINE_TUNED_FASTER, REPAIRED = "fine-tuning", "FT at 2x lr", "D3"  # lines of the demo
+
+
+def _demo(base: AttackSpec, clean_weight: float, epochs: int, lr: float) -> BenchmarkPreset:
+    """Return a preset of the demo: one attack, D3, and fine-tuning at the same and twice the rate.
+
+    The second rate separates the effect of the distance from that of a large step.
+    """
+    tuning = {"epochs": epochs, "lr": lr}
+    d3 = D3Config.authors(epochs=epochs, clean_weight=clean_weight, lr=lr)
+    return BenchmarkPreset(
+        suspects=(AttackPreset(base, (("badnets", None),)),),
+        defenses=(
+            DefenseSpec("fine-tuning", (tuning,), label=FINE_TUNED),
+            DefenseSpec("fine-tuning", ({**tuning, "lr": 2 * lr},), label=FINE_TUNED_FASTER),
+            DefenseSpec("d3", (options_of(d3),), label=REPAIRED),
+        ),
+        clean=base.clean,
+        batch_size=64,
+        held_out=0.0,
+    )
+
+
+DEMO_PRESETS: Mapping[str, BenchmarkPreset] = MappingProxyType(
     {
-        "cpu": GridPreset(
+        base.data: _demo(base, clean_weight, epochs, lr)
+        for base, clean_weight, epochs, lr in (
+            (ATTACK_PRESETS["digits"].base, 2.0, 50, 0.05),
+            (
+                replace(ATTACK_PRESETS["cpu"].base, training=TrainConfig(epochs=10)),
+                5.0,
+                30,
+                0.01,
+            ),
+        )
+    }
+)
+
+BENCHMARK_PRESETS: Mapping[str, BenchmarkPreset] = MappingProxyType(
+    {
+        "demo": DEMO_PRESETS["digits"],
+        "cpu": BenchmarkPreset(
             suspects=(replace(_CPU_ATTACKS, attacks=_CPU_ATTACKS.attacks + _ADAPTIVE),),
-            repairs=_CPU_REPAIRS,
+            defenses=_CPU_DEFENSES,
             clean=1_000,
             batch_size=64,
             augment=True,
             against_adaptive=_AGAINST_ADAPTIVE,
             relearning=(("badnets", None),),
         ),
-        "vit": GridPreset(
+        "vit": BenchmarkPreset(
             suspects=(
                 replace(
                     _CPU_ATTACKS,
-                    twin=replace(
-                        _CPU_ATTACKS.twin,
+                    base=replace(
+                        _CPU_ATTACKS.base,
                         model="vit_tiny",
                         train=10_000,
                         training=TrainConfig(epochs=8, lr=0.02, batch_size=64),
@@ -129,34 +169,34 @@ PRESETS: Mapping[str, GridPreset] = MappingProxyType(
                     attacks=(("badnets", None), ("blended", None)),
                 ),
             ),
-            repairs=_VIT_REPAIRS,
+            defenses=_VIT_DEFENSES,
             clean=1_000,
             batch_size=64,
             augment=True,
         ),
-        "paper": GridPreset(
+        "paper": BenchmarkPreset(
             suspects=tuple(
                 replace(
                     _PAPER_ATTACKS,
-                    twin=replace(_PAPER_TWIN, model=model),
+                    base=replace(_PAPER_BASE, model=model),
                     attacks=_PAPER_ATTACKS.attacks + _ADAPTIVE,
                 )
                 for model in _PAPER_MODELS
             ),
-            repairs=_PAPER_REPAIRS,
+            defenses=_PAPER_DEFENSES,
             clean=2_500,
             batch_size=256,
             augment=True,
             relearning=(("badnets", None), ("blended", None)),
             ablations=(
                 *(
-                    Ablation("poison ratio", ratio, repair, ratio=ratio)
-                    for repair in _BOTH
+                    Ablation("poison ratio", ratio, defense, ratio=ratio)
+                    for defense in _BOTH
                     for ratio in (0.01, 0.05, 0.1, 0.5)
                 ),
                 *(
-                    Ablation("clean share", clean / 50_000, repair, clean=clean)
-                    for repair in _BOTH
+                    Ablation("clean share", clean / 50_000, defense, clean=clean)
+                    for defense in _BOTH
                     for clean in (500, 2_500, 5_000)
                 ),
                 *_d3("lambda", "clean_weight", (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)),

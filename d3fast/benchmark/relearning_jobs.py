@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One job of the relearning test: how fast a backdoor returns to a repaired model.
 
-The same for the suspect itself and for its clean twin, between which a repair lies.
+The suspect and the clean model take the same test; a repaired model lies between them.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from torch import nn
 from d3fast.attacks import Attack, load_attack
 from d3fast.benchmark.attack_jobs import AttackJob, CleanJob
 from d3fast.benchmark.relearning import KS, RelearnConfig, evaluate_relearning
-from d3fast.benchmark.repair_jobs import RepairJob, defender_samples, read_suspect
+from d3fast.benchmark.repair_jobs import RepairJob, defender_samples, load_suspect
 from d3fast.data import Splits, stratified_split
 from d3fast.models import load_weights
 from d3fast.results.jobs import Row, RunDir, finished_row
@@ -32,8 +32,8 @@ class RelearningJob:
         suspect: the job that made the trigger.
         clean: number of the defender's samples; the images to poison are not among them.
         ks: numbers of poisoned samples.
-        test_images: ACC and ASR are measured on so many test images, or on all if there are fewer.
-        config: how the model is fine-tuned.
+        test_images: largest number of test images for ACC and ASR.
+        config: the fine-tuning.
 
     Raises:
         ValueError: a number out of range.
@@ -52,7 +52,7 @@ class RelearningJob:
 
     @property
     def name(self) -> str:
-        """Fit for a file name."""
+        """Name of the job, fit for a file name."""
         what = "suspect"
         if isinstance(self.subject, RepairJob):
             what = self.subject.defense
@@ -61,7 +61,7 @@ class RelearningJob:
         return f"{self.suspect.name}-relearning-{what}"
 
     def run(self, run_dir: RunDir, progress: bool) -> Row:
-        """Fine-tune on few poisoned samples and measure the ASR."""
+        """Fine-tune the model on few poisoned samples and measure the ASR."""
         spec = self.suspect.spec
         row: Row = {
             "seed": spec.seed,
@@ -95,7 +95,7 @@ class RelearningJob:
         return {**row, **result.as_dict(), "refused": None}
 
     def _missing(self, folder: Path) -> str | None:
-        """Why there is no model or no trigger."""
+        """Return the reason why there is no model or no trigger, or ``None``."""
         for job in (self.suspect, self.subject):
             row = finished_row(job, folder)
             if row is None:
@@ -109,16 +109,16 @@ class RelearningJob:
     ) -> tuple[nn.Module, Attack]:
         subject = self.subject
         if isinstance(subject, AttackJob):
-            return read_suspect(subject, splits, run_dir.folder)
+            return load_suspect(subject, splits, run_dir.folder)
         if isinstance(subject, CleanJob):
-            model = subject.spec.fresh_model(splits)
+            model = subject.spec.initial_model(splits)
             load_weights(model, subject.weights(run_dir.folder))
             stem = self.suspect.stem(run_dir.folder)
             return model, load_attack(f"{stem}.trigger.safetensors")
-        model, attack = read_suspect(subject.suspect, splits, run_dir.folder)
+        model, attack = load_suspect(subject.suspect, splits, run_dir.folder)
         kept = subject.weights(run_dir.folder)
         if kept.is_file():
             load_weights(model, kept)
             return model, attack
-        # Its job was finished when nobody asked to keep the model: the same repair gives it again.
+        # The job did not keep its model; the same repair computes it again.
         return subject.repair(model.to(device), splits.clean, device, progress).model, attack

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One job of the grid: a defence repairs a suspect model, and what is left of both is measured.
+"""One job of the benchmark: a defence repairs a suspect model, then both are compared.
 
-The defence is called in ``repair_model``, whose arguments are the suspect's weights and the
-defender's clean samples: neither test data nor a trigger is within its reach. ACC, ASR and RA are
-measured afterwards, beside the floor that the clean twin set when the suspect was made.
+``repair_model`` calls the defence with the suspect's weights and the defender's clean samples:
+neither test data nor a trigger reaches it. ACC, ASR and RA are measured afterwards, beside the
+floor that the clean model set when the suspect was trained.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from torch import nn
 
 from d3fast.attacks import Attack, load_attack
 from d3fast.benchmark.attack_jobs import AttackJob
+from d3fast.benchmark.implant import TEST_BATCH, AttackSpec
 from d3fast.data import Augment, Augmented, ImageData, Splits, stratified_split
 from d3fast.defenses import D3, DEFENSES, Defense, DefenseResult, Pipeline
 from d3fast.detox import D3Config, save_weights
@@ -33,7 +34,7 @@ _COUNTS = ("correct", "images", "hits", "robust", "triggered")
 
 
 def option_names(defense: str) -> frozenset[str]:
-    """Which options a defence of the registry takes; those of ``D3Config`` for D3.
+    """Return the names of a defence's options; those of ``D3Config`` for D3.
 
     Example:
         >>> "epsilon" in option_names("d3"), "epochs" in option_names("fine-tuning")
@@ -52,7 +53,7 @@ def _make_stage(name: str, options: Options) -> Defense:
 
 
 def _nested(default: Any, options: Options) -> dict[str, Any]:
-    """Options of options are mappings here and dataclasses there; what they leave out stays."""
+    """Return options with mappings as dataclasses; fields that a mapping lacks keep their value."""
     parts = {name: getattr(default, name) for name in options}
     return {
         name: dataclasses.replace(parts[name], **value)
@@ -70,21 +71,21 @@ def _stage_options(name: str, options: Options, seed: int) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Repair:
-    """A line of the table: a defence, or several in a row, and their options.
+class DefenseSpec:
+    """A line of the table: a defence, or a pipeline of several, and their options.
 
     Args:
         name: of the registry; ``"fine-pruning+d3"`` runs the first and then the second.
-        options: one mapping per stage, as its constructor takes them (D3: fields of
-            ``D3Config``); stages without one have their defaults.
-        label: what the table calls it; ``name`` if empty.
-        augment: give it augmented batches or not; as the preset says if ``None``.
+        options: one mapping per stage, of the arguments of its constructor (D3: fields of
+            ``D3Config``); stages without a mapping have their defaults.
+        label: name of the line; ``name`` if empty.
+        augment: pass augmented batches to the defence; the preset decides if ``None``.
 
     Raises:
-        ValueError: an unknown defence or option; a value that the defence refuses.
+        ValueError: an unknown defence or option; an invalid value.
 
     Example:
-        >>> repair = Repair("fine-tuning+d3", ({"epochs": 5},), label="both")
+        >>> repair = DefenseSpec("fine-tuning+d3", ({"epochs": 5},), label="both")
         >>> first, second = repair.all_options(seed=3)
         >>> first["epochs"], second["epochs"], second["seed"]
         (5, 50, 3)
@@ -108,19 +109,19 @@ class Repair:
         self.all_options(0)
 
     def all_options(self, seed: int) -> tuple[dict[str, Any], ...]:
-        """Every option of every stage, defaults and the seed included."""
+        """Return every option of every stage, defaults and the seed included."""
         stages = self.name.split("+")
         given = [*self.options, *[{}] * (len(stages) - len(self.options))]
         pairs = zip(stages, given, strict=True)
         return tuple(_stage_options(stage, options, seed) for stage, options in pairs)
 
     def build(self, seed: int) -> Defense:
-        """The defence, made anew."""
+        """Return a new instance of the defence."""
         return make_defense(self.name, self.all_options(seed))
 
 
 def make_defense(name: str, options: Iterable[Options]) -> Defense:
-    """A defence, or a pipeline written ``"a+b"``, from the options of its stages."""
+    """Return a defence, or a pipeline written ``"a+b"``, from the options of its stages."""
     stages = [
         _make_stage(stage, given) for stage, given in zip(name.split("+"), options, strict=True)
     ]
@@ -130,19 +131,22 @@ def make_defense(name: str, options: Iterable[Options]) -> Defense:
 def defender_samples(
     clean: ImageData, count: int, held_out: float, seed: int
 ) -> tuple[ImageData, ImageData | None, ImageData]:
-    """What a defender trains on, what it holds out (``None`` if nothing), and what it never gets.
+    """Return a defender's training samples, its held-out samples, and the samples of nobody.
 
     Args:
         clean: images kept aside for a defender.
-        count: how many of them it gets.
-        held_out: share of those that it holds out.
-        seed: draws both, stratified by class.
+        count: number of images that the defender gets.
+        held_out: share of those that it holds out; without any, the second value is ``None``.
+        seed: draws both, stratified by class. A defender that gets all images and holds none out
+            gets them in their own order.
 
     Raises:
         ValueError: more samples than there are.
     """
     if count > len(clean):
         raise ValueError(f"clean must be <= the {len(clean)} images kept aside, got {count}")
+    if count == len(clean) and held_out == 0:
+        return clean, None, clean.subset(torch.arange(0))
     draws = generator(seed, "defender's samples")
     own, others = stratified_split(clean.labels, [count, len(clean) - count], draws)
     kept = round(held_out * count)
@@ -164,42 +168,42 @@ def repair_model(
     device: torch.device,
     progress: bool,
 ) -> DefenseResult:
-    """Let a defence repair a model. All that it can know of the world is among the arguments.
+    """Let a defence repair a model; the defence sees nothing but these arguments.
 
     Args:
-        defense: what repairs.
+        defense: the defence.
         model: the suspect.
-        clean_train: clean samples; their order is drawn anew in every pass.
+        clean_train: clean samples; every pass draws a new order.
         clean_val: held-out clean samples.
-        batch_size: at most so many images per batch.
-        augment: what is done to every training batch.
+        batch_size: largest number of images per batch.
+        augment: augmentation of every training batch.
         seed: draws order and augmentation.
-        device: where to compute.
+        device: device of the repair.
         progress: show progress bars.
 
     Raises:
-        ValueError: what the defence raises, for example on a model it cannot work on.
+        ValueError: the defence raised it, for example for a model without batch norm.
     """
     loader: Iterable[Any] = clean_train.batches(batch_size, generator(seed, "repair order"))
     if augment is not None:
         loader = Augmented(loader, augment, generator(seed, "repair augmentation"))
-    held_out = None if clean_val is None else clean_val.batches(1000)
+    held_out = None if clean_val is None else clean_val.batches(TEST_BATCH)
     return defense(model, loader, held_out, device=device, progress=progress)
 
 
-def read_suspect(job: AttackJob, splits: Splits, folder: Path) -> tuple[nn.Module, Attack]:
-    """A suspect model and its trigger, as its job left them.
+def load_suspect(job: AttackJob, splits: Splits, folder: Path) -> tuple[nn.Module, Attack]:
+    """Return a suspect model and its trigger from the files of its job.
 
     Raises:
         ValueError, OSError: they are missing or damaged.
     """
-    model = job.spec.fresh_model(splits)
+    model = job.spec.initial_model(splits)
     load_weights(model, f"{job.stem(folder)}.safetensors")
     return model, load_attack(f"{job.stem(folder)}.trigger.safetensors")
 
 
-def measured(row: Row) -> Metrics:
-    """The counts of a row."""
+def metrics_of(row: Row) -> Metrics:
+    """Return the metrics whose counts a row holds."""
     return Metrics(**{name: row[name] for name in _COUNTS})
 
 
@@ -238,23 +242,23 @@ class RepairJob:
 
     @property
     def seed(self) -> int:
-        """The suspect's."""
+        """Seed of the suspect."""
         return self.suspect.spec.seed
 
     @property
     def name(self) -> str:
-        """Fit for a file name."""
+        """Name of the job, fit for a file name."""
         return f"{self.suspect.name}-{self.defense}"
 
     def weights(self, folder: Path) -> Path:
-        """Where the repaired model is, if it was kept."""
+        """Return the path of the repaired model; the file exists if the model was kept."""
         return folder / "models" / f"{key_of(self)}.safetensors"
 
     def suspect_row(self, folder: Path) -> Row:
-        """What is known of the suspect.
+        """Return the row of the suspect's job.
 
         Raises:
-            ValueError: its job has not been run.
+            ValueError: the job has not been run.
         """
         row = finished_row(self.suspect, folder)
         if row is None:
@@ -262,27 +266,16 @@ class RepairJob:
         return row
 
     def run(self, run_dir: RunDir, progress: bool) -> Row:
-        """Repair, then measure; a defence that cannot work on the model says why in the row."""
+        """Repair and measure; the row holds the reason if the defence cannot repair the model."""
         before = self.suspect_row(run_dir.folder)
         spec = self.suspect.spec
-        row: Row = {
-            "seed": self.seed,
-            "data": spec.data,
-            "model": spec.model,
-            "attack": spec.attack,
-            "adaptive": spec.adaptive,
-            "options": self.options,
-            "ratio": spec.ratio,
-            "clean": self.clean,
-            "floor": before.get("floor"),
-            "ra_ceiling": before.get("ra_ceiling"),
-        }
+        row = _setting(spec, before, self.options, self.clean)
         if before.get("refused"):
             return {**row, "refused": f"no suspect: {before['refused']}"}
         where = resolve_device(run_dir.device)
         splits = spec.splits(run_dir.data_dir).to(where)
-        model, attack = read_suspect(self.suspect, splits, run_dir.folder)
-        # Convolutions are faster so, on most devices.
+        model, attack = load_suspect(self.suspect, splits, run_dir.folder)
+        # On most devices convolutions are faster in this memory format.
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         try:
             result = self.repair(model.to(where), splits.clean, where, progress)
@@ -291,13 +284,14 @@ class RepairJob:
         if key_of(self) in run_dir.keep:
             make_folder(run_dir.folder / "models")
             save_weights(result.model, self.weights(run_dir.folder))
-        after = evaluate(result.model, splits.test.batches(1000), attack)
-        return {**row, **comparison(before, after), **_record(result), "refused": None}
+        after = evaluate(result.model, splits.test.batches(TEST_BATCH), attack)
+        found = compared(metrics_of(before), after, before["floor"])
+        return {**row, **found, **_course(result), "refused": None}
 
     def repair(
         self, model: nn.Module, clean: ImageData, device: torch.device, progress: bool
     ) -> DefenseResult:
-        """Draw the defender's samples and let the defence work; see ``repair_model``."""
+        """Draw the defender's samples and repair the model with them; see ``repair_model``."""
         train, held_out, _ = defender_samples(clean, self.clean, self.held_out, self.seed)
         return repair_model(
             make_defense(self.defense, self.options),
@@ -312,43 +306,45 @@ class RepairJob:
         )
 
 
-def comparison(before: Row, after: Metrics) -> Row:
-    """Rates and counts of a model, and what they are beside those of the suspect and its twin."""
-    suspect = measured(before)
+def compared(suspect: Metrics, after: Metrics, floor: float) -> Row:
+    """Return rates and counts of a model, compared with the suspect and the clean model.
+
+    Args:
+        suspect: the suspect.
+        after: the model; the suspect itself, or a repair of it.
+        floor: ASR of the clean model.
+    """
     assert after.asr is not None
     return {
         **after.as_dict(),
-        "asr_excess": after.asr - before["floor"],
+        "asr_excess": after.asr - floor,
         "acc_loss": suspect.acc - after.acc,
         "der": der(suspect, after),
     }
 
 
-def _record(result: DefenseResult) -> Row:
+def suspect_row(job: AttackJob, row: Row) -> Row:
+    """Return the row of a suspect with the fields of a repaired model's row."""
+    setting = _setting(job.spec, row, row["options"], None)
+    if row.get("refused"):
+        return {**setting, "refused": row["refused"]}
+    found = metrics_of(row)
+    training = {"seconds": row["seconds"], "epochs": job.spec.training.epochs, "val_accuracy": None}
+    return {**setting, **compared(found, found, row["floor"]), **training, "refused": None}
+
+
+def _setting(spec: AttackSpec, row: Row, options: Any, clean: int | None) -> Row:
+    """Return the fields that the rows of suspects and of repaired models begin with."""
+    names = ("seed", "data", "model", "attack", "adaptive", "ratio")
+    setting: Row = {name: getattr(spec, name) for name in names}
+    beside = {name: row.get(name) for name in ("floor", "ra_ceiling")}
+    return {**setting, "options": options, "clean": clean, **beside}
+
+
+def _course(result: DefenseResult) -> Row:
     history = result.history
     return {
         "seconds": result.seconds,
         "epochs": len(history),
         "val_accuracy": history[-1].val_accuracy if history else None,
     }
-
-
-def suspect_row(job: AttackJob, row: Row) -> Row:
-    """The row of a suspect model in the shape of a repaired one's."""
-    spec = job.spec
-    shared: Row = {
-        "seed": spec.seed,
-        "data": spec.data,
-        "model": spec.model,
-        "attack": spec.attack,
-        "adaptive": spec.adaptive,
-        "options": row["options"],
-        "ratio": spec.ratio,
-        "clean": None,
-        "floor": row.get("floor"),
-        "ra_ceiling": row.get("ra_ceiling"),
-    }
-    if row.get("refused"):
-        return {**shared, "refused": row["refused"]}
-    training = {"seconds": row["seconds"], "epochs": spec.training.epochs, "val_accuracy": None}
-    return {**shared, **comparison(row, measured(row)), **training, "refused": None}

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``d3fast attack``: parse options, train a backdoored model, write model, trigger and card."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +8,7 @@ import typer
 from rich.console import Console
 
 from d3fast.attacks import ADAPTIVE, ATTACKS, TrainConfig
-from d3fast.benchmark.implant import Implant, implant, measure
+from d3fast.benchmark.implant import AttackSpec, implant, train_model
 from d3fast.benchmark.report.attacks import write_card
 from d3fast.cli import options
 from d3fast.data import DATASETS
@@ -38,15 +37,20 @@ def attack(
     ] = None,
     clean: Annotated[int, typer.Option(min=0, help="Images reserved for a defender.")] = 260,
     size: options.Size = None,
-    twin: Annotated[
-        bool, typer.Option(help="Train a clean model too and measure the floor of the ASR.")
+    clean_model: Annotated[
+        bool,
+        typer.Option(
+            "--clean-model/--no-clean-model",
+            "--twin/--no-twin",
+            help="Train a clean model too and measure the floor of the ASR.",
+        ),
     ] = True,
     data_dir: options.DataDir = None,
     device: options.Device = "auto",
     progress: options.Progress = True,
 ) -> None:
     """Train a backdoored checkpoint; write it with its trigger and a card of its accuracy."""
-    spec = Implant(
+    spec = AttackSpec(
         data=data,
         model=model,
         attack=attack,
@@ -61,7 +65,8 @@ def attack(
     )
     where, used = make_folder(out), resolve_device(device)
     splits = spec.splits(data_dir).to(used)
-    alone = replace(spec, attack=None, adaptive=None, target=None)
-    clean_twin = implant(alone, splits, None, device=used, progress=progress)[0] if twin else None
-    made = measure(spec, splits, clean_twin, device=used, progress=progress)
-    write_card(*made, spec, where, Console())
+    clean = None
+    if clean_model:
+        clean, _ = train_model(spec, splits, None, device=used, progress=progress)
+    result = implant(spec, splits, clean, device=used, progress=progress)
+    write_card(result, spec, where, Console())

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from d3fast.benchmark import presets
-from d3fast.benchmark.attack_jobs import PRESETS, parse_attacks, run_attacks
+from d3fast.benchmark.attack_jobs import ATTACK_PRESETS, parse_attacks, run_attacks
 from d3fast.benchmark.grid import run_grid
-from d3fast.benchmark.plan import GridPreset, changed_suspects, chosen_repairs
+from d3fast.benchmark.plan import BenchmarkPreset, replace_suspects, select_defenses
+from d3fast.benchmark.presets import BENCHMARK_PRESETS
 from d3fast.benchmark.report.attacks import write_attacks
 from d3fast.benchmark.report.benchmark import write_benchmark
 from d3fast.cli import options
@@ -52,15 +52,15 @@ def _chosen(
     model: str | None,
     ablations: bool,
     relearning: bool,
-) -> GridPreset:
-    check_choice("preset", preset, presets.PRESETS)
-    chosen = presets.PRESETS[preset]
+) -> BenchmarkPreset:
+    check_choice("preset", preset, BENCHMARK_PRESETS)
+    chosen = BENCHMARK_PRESETS[preset]
     if data is not None:
         check_choice("data", data, DATASETS)
     if defenses is not None:
-        chosen = chosen_repairs(chosen, [label.strip() for label in defenses.split(",")])
+        chosen = select_defenses(chosen, [label.strip() for label in defenses.split(",")])
     names = None if attacks is None else parse_attacks(attacks)
-    chosen = changed_suspects(chosen, attacks=names, data=data, model=model)
+    chosen = replace_suspects(chosen, attacks=names, data=data, model=model)
     return replace(
         chosen,
         ablations=chosen.ablations if ablations else (),
@@ -80,7 +80,7 @@ def _refuse_options(context: typer.Context) -> None:
 @benchmark.callback()
 def _benchmark(
     context: typer.Context,
-    preset: Annotated[str, typer.Option(help=f"One of {', '.join(presets.PRESETS)}.")] = "cpu",
+    preset: Annotated[str, typer.Option(help=f"One of {', '.join(BENCHMARK_PRESETS)}.")] = "cpu",
     out: Annotated[Path, typer.Option(help="Run directory; a second run continues there.")] = Path(
         "runs/benchmark"
     ),
@@ -118,7 +118,7 @@ def _benchmark(
     share = _part(part)
     used, run_dir = _devices(devices, device, workers), RunDir(make_folder(out), data_dir=data_dir)
     count = seeds or chosen.seeds
-    outcome = run_grid(
+    result = run_grid(
         chosen,
         run_dir,
         seeds=range(first_seed, first_seed + count),
@@ -134,15 +134,15 @@ def _benchmark(
     command += "" if ablations else " --no-ablations"
     command += "" if relearning else " --no-relearning"
     console = Console()
-    if outcome.rows:
-        write_benchmark(outcome.rows, chosen, command, run_dir.folder, console, outcome.missing)
+    if result.rows:
+        write_benchmark(result.rows, chosen, command, run_dir.folder, console, result.missing)
     else:
-        console.print(f"No job was started; {outcome.missing} are left.", highlight=False)
+        console.print(f"No job was started; {result.missing} are left.", highlight=False)
 
 
 @benchmark.command("attacks")
 def _benchmark_attacks(
-    preset: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")] = "cpu",
+    preset: Annotated[str, typer.Option(help=f"One of {', '.join(ATTACK_PRESETS)}.")] = "cpu",
     out: Annotated[Path, typer.Option(help="Run directory; a second run continues there.")] = Path(
         "runs/attacks"
     ),
@@ -156,8 +156,8 @@ def _benchmark_attacks(
     progress: options.Progress = True,
 ) -> None:
     """Train every attack beside its clean model: ACC, ASR, RA, floor and images."""
-    check_choice("preset", preset, PRESETS)
-    chosen = PRESETS[preset]
+    check_choice("preset", preset, ATTACK_PRESETS)
+    chosen = ATTACK_PRESETS[preset]
     if attacks is not None:
         chosen = replace(chosen, attacks=parse_attacks(attacks))
     used, run_dir = _devices(devices, device, workers), RunDir(make_folder(out), data_dir=data_dir)

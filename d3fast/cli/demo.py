@@ -9,12 +9,13 @@ import torch
 import typer
 from rich.console import Console
 
-from d3fast.benchmark import demo as demonstration
+from d3fast.benchmark.demo import run_seed
+from d3fast.benchmark.presets import DEMO_PRESETS
 from d3fast.benchmark.report.demo import write_report
 from d3fast.cli import options
 from d3fast.io.files import make_folder
 
-Data = Enum("Data", {name: name for name in demonstration.SETUPS})  # type: ignore[misc]
+Data = Enum("Data", {name: name for name in DEMO_PRESETS})  # type: ignore[misc]
 
 
 def demo(
@@ -32,10 +33,10 @@ def demo(
     where = make_folder(out)
     # A second thread does not speed up layers this small, and waits long for busy cores.
     torch.set_num_threads(1)
-    setup = demonstration.SETUPS[data.value]
+    preset = DEMO_PRESETS[data.value]
     given = ["--data", data.value, "--seeds", str(seeds), "--first-seed", str(first_seed)]
     runs = [
-        demonstration.run_seed(setup, seed, data_dir=data_dir, device=device, progress=progress)
+        run_seed(preset, seed, data_dir=data_dir, device=device, progress=progress)
         for seed in range(first_seed, first_seed + seeds)
     ]
-    write_report(runs, setup, "d3fast demo " + " ".join(given), where, Console())
+    write_report(runs, preset, "d3fast demo " + " ".join(given), where, Console())

@@ -1,4 +1,4 @@
-"""The benchmark of attacks, made small: what is run, kept and refused."""
+"""The benchmark of attacks, made small: jobs, files and floor violations."""
 
 from dataclasses import replace
 
@@ -8,13 +8,19 @@ import torch
 from d3fast import evaluate
 from d3fast.attacks import ADAPTIVE, ATTACKS, TrainConfig, load_attack
 from d3fast.attacks.recipes import COLOUR, RECIPES
-from d3fast.benchmark.attack_jobs import PRESETS, AttackJob, Preset, parse_attacks, run_attacks
-from d3fast.benchmark.implant import Implant
+from d3fast.benchmark.attack_jobs import (
+    ATTACK_PRESETS,
+    AttackJob,
+    AttackPreset,
+    parse_attacks,
+    run_attacks,
+)
+from d3fast.benchmark.implant import AttackSpec
 from d3fast.models import load_weights
 from d3fast.results.jobs import RunDir, key_of
 
-SMALL = Preset(
-    Implant(
+SMALL = AttackPreset(
+    AttackSpec(
         data="digits",
         model="preact_resnet_tiny",
         attack=None,
@@ -36,7 +42,7 @@ def done(tmp_path_factory):
     return folder, run(folder)
 
 
-def test_there_is_a_row_for_the_twin_and_for_every_attack(done):
+def test_there_is_a_row_for_the_clean_model_and_for_every_attack(done):
     rows = done[1]
     assert [(row["attack"], row["adaptive"]) for row in rows] == [
         ("clean", None),
@@ -54,7 +60,7 @@ def test_model_and_trigger_that_were_kept_give_the_numbers_of_the_row(done):
     folder, rows = done
     job = AttackJob(SMALL.spec(0, "badnets", None))
     splits = job.spec.splits()
-    model = job.spec.fresh_model(splits)
+    model = job.spec.initial_model(splits)
     load_weights(model, f"{job.stem(folder)}.safetensors")
     attack = load_attack(f"{job.stem(folder)}.trigger.safetensors")
     measured = evaluate(model, splits.test.batches(1000), attack)
@@ -78,7 +84,7 @@ def test_a_trigger_that_a_clean_model_answers_is_refused_before_training(done, m
     answers = []
     for target in range(10):  # whatever it answers on a blank pattern, that is the target
         white["blended"] = {"target": target, "alpha": 1.0}
-        jobs = replace(SMALL, attacks=(("blended", None),), twin=replace(SMALL.twin, target=target))
+        jobs = replace(SMALL, attacks=(("blended", None),), base=replace(SMALL.base, target=target))
         row = run(folder, jobs)[-1]
         if row.get("refused"):
             answers.append((row, AttackJob(jobs.spec(0, "blended", None))))
@@ -99,7 +105,7 @@ def test_another_recipe_is_another_cell(monkeypatch):
 
 
 def test_every_preset_and_every_recipe_can_be_made():
-    for preset in PRESETS.values():
+    for preset in ATTACK_PRESETS.values():
         for name, adaptive in preset.attacks:
             attack = preset.spec(0, name, adaptive).make_attack()
             assert attack.target >= 0
@@ -129,8 +135,8 @@ def test_every_attack_can_be_implanted_by_every_attacker(tmp_path, name, adaptiv
     }
     monkeypatch.setattr("d3fast.attacks.registry.RECIPES", {**RECIPES, "digits": digits})
     monkeypatch.setattr("d3fast.training.metrics.MAX_FLOOR", 100.0)
-    twin = replace(SMALL.twin, train=64, training=TrainConfig(epochs=1, batch_size=32))
-    rows = run(tmp_path, Preset(twin, ((name, adaptive),)))
+    base = replace(SMALL.base, train=64, training=TrainConfig(epochs=1, batch_size=32))
+    rows = run(tmp_path, AttackPreset(base, ((name, adaptive),)))
     assert rows[-1]["attack"] == name
     assert 0 <= rows[-1]["asr"] <= 1
     trigger = next((tmp_path / "models").glob("*.trigger.safetensors"))

@@ -1,4 +1,4 @@
-"""One seed of the demonstration, made small: what is measured, and on what."""
+"""One seed of the demo, made short: its rows, curves and models."""
 
 from dataclasses import replace
 
@@ -7,14 +7,16 @@ import torch
 
 from d3fast import evaluate
 from d3fast.benchmark import demo
+from d3fast.benchmark.labels import CLEAN_MODEL
+from d3fast.benchmark.presets import DEMO_PRESETS, FINE_TUNED, FINE_TUNED_FASTER, REPAIRED
 from d3fast.training.metrics import der
 
-NAMES = [demo.CLEAN, demo.BACKDOORED, demo.FINE_TUNED, demo.FINE_TUNED_HOT, demo.REPAIRED]
+NAMES = [CLEAN_MODEL, demo.BACKDOORED, FINE_TUNED, FINE_TUNED_FASTER, REPAIRED]
 
 
 @pytest.fixture(scope="module")
-def run(small_setup):
-    return demo.run_seed(small_setup, 3, progress=False)
+def run(demo_preset):
+    return demo.run_seed(demo_preset, 3, progress=False)
 
 
 def row_of(run, name):
@@ -28,25 +30,25 @@ def test_every_model_has_a_row_in_the_order_it_was_made(run):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_row_holds_what_evaluate_says_of_its_model(small_setup, run, name):
-    measured = evaluate(run.models[name], run.test.batches(1000), small_setup.attack)
+def test_a_row_holds_what_evaluate_says_of_its_model(run, name):
+    measured = evaluate(run.models[name], run.test.batches(1000), run.attack)
     row = row_of(run, name)
     assert (row["acc"], row["asr"], row["ra"]) == (measured.acc, measured.asr, measured.ra)
 
 
-def test_the_floor_is_the_clean_twin(run):
-    twin = row_of(run, demo.CLEAN)
+def test_the_floor_is_that_of_the_clean_model(run):
+    clean = row_of(run, CLEAN_MODEL)
     for row in run.rows:
-        assert row["floor"] == twin["asr"]
-        assert row["asr_excess"] == row["asr"] - twin["asr"]
-        assert row["ra_ceiling"] == twin["ra"]
+        assert row["floor"] == clean["asr"]
+        assert row["asr_excess"] == row["asr"] - clean["asr"]
+        assert row["ra_ceiling"] == clean["ra"]
 
 
-def test_repairs_are_compared_with_the_backdoored_model(small_setup, run):
+def test_repairs_are_compared_with_the_backdoored_model(run):
     test = run.test.batches(1000)
-    before = evaluate(run.models[demo.BACKDOORED], test, small_setup.attack)
+    before = evaluate(run.models[demo.BACKDOORED], test, run.attack)
     for name in NAMES[2:]:
-        after = evaluate(run.models[name], test, small_setup.attack)
+        after = evaluate(run.models[name], test, run.attack)
         row = row_of(run, name)
         assert row["der"] == der(before, after)
         assert row["acc_loss"] == before.acc - after.acc
@@ -54,34 +56,34 @@ def test_repairs_are_compared_with_the_backdoored_model(small_setup, run):
 
 
 def test_distance_is_that_of_the_tracked_weights(run):
-    start, end = (run.models[name].head.weight for name in (demo.BACKDOORED, demo.REPAIRED))
+    start, end = (run.models[name].head.weight for name in (demo.BACKDOORED, REPAIRED))
     expected = float(((end - start).norm() / start.norm()).detach())
-    assert row_of(run, demo.REPAIRED)["distance"] == pytest.approx(expected)
+    assert row_of(run, REPAIRED)["distance"] == pytest.approx(expected)
     assert row_of(run, demo.BACKDOORED)["distance"] == 0.0
-    assert row_of(run, demo.CLEAN)["distance"] is None
+    assert row_of(run, CLEAN_MODEL)["distance"] is None
 
 
-def test_curves_start_at_the_backdoored_model_and_follow_every_epoch(small_setup, run):
+def test_curves_start_at_the_backdoored_model_and_follow_every_epoch(run):
     assert list(run.curves) == NAMES[2:]
-    shown = run.test.subset(torch.arange(50)).batches(50)
-    start = evaluate(run.models[demo.BACKDOORED], shown, small_setup.attack)
+    shown = run.test.batches(1000)
+    start = evaluate(run.models[demo.BACKDOORED], shown, run.attack)
     for name, curve in run.curves.items():
-        end = evaluate(run.models[name], shown, small_setup.attack)
+        end = evaluate(run.models[name], shown, run.attack)
         assert curve.epochs == [0, 1, 2]
         assert (curve.acc[0], curve.asr[0], curve.distance[0]) == (start.acc, start.asr, 0.0)
         assert (curve.acc[-1], curve.asr[-1]) == (end.acc, end.asr)
         assert curve.distance[-1] == row_of(run, name)["distance"]
 
 
-def test_a_seed_gives_the_same_numbers_again(small_setup, run):
-    again = demo.run_seed(small_setup, 3, progress=False)
+def test_a_seed_gives_the_same_numbers_again(demo_preset, run):
+    again = demo.run_seed(demo_preset, 3, progress=False)
     timeless = [[{**row, "seconds": 0} for row in r.rows] for r in (run, again)]
     assert timeless[0] == timeless[1]
 
 
-def test_another_seed_gives_other_models(small_setup, run):
-    other = demo.run_seed(small_setup, 4, progress=False)
-    weights = [r.models[demo.REPAIRED].head.weight for r in (run, other)]
+def test_another_seed_gives_other_models(demo_preset, run):
+    other = demo.run_seed(demo_preset, 4, progress=False)
+    weights = [r.models[REPAIRED].head.weight for r in (run, other)]
     assert not torch.equal(*weights)
 
 
@@ -102,26 +104,28 @@ def test_time_spent_watching_is_not_the_repairs(monkeypatch):
     assert watch.seconds == 5.0
 
 
-def test_a_trigger_that_measures_nothing_is_refused(small_setup, monkeypatch):
+def test_a_trigger_that_measures_nothing_is_refused(demo_preset, monkeypatch):
     monkeypatch.setattr("d3fast.training.metrics.MAX_FLOOR", -1.0)
     with pytest.raises(
         ValueError, match=r"measures nothing with target 0: .* on \d+\.\d % of triggered"
     ):
-        demo.run_seed(small_setup, 3, progress=False)
+        demo.run_seed(demo_preset, 3, progress=False)
 
 
-def test_more_images_than_there_are_is_an_error(small_setup):
+def test_more_images_than_there_are_is_an_error(demo_preset):
+    base = replace(demo_preset.suspects[0].base, train=5000)
+    large = replace(demo_preset, suspects=(replace(demo_preset.suspects[0], base=base),))
     with pytest.raises(ValueError, match="sum to"):
-        demo.run_seed(replace(small_setup, train=5000), 0, progress=False)
+        demo.run_seed(large, 0, progress=False)
 
 
 def repaired(seed, excess, loss):
-    return {"seed": seed, "model": demo.REPAIRED, "asr_excess": excess, "acc_loss": loss}
+    return {"seed": seed, "model": REPAIRED, "asr_excess": excess, "acc_loss": loss}
 
 
 def test_shortfalls_name_seed_number_and_goal():
     rows = [
-        {"seed": 0, "model": demo.FINE_TUNED, "asr_excess": 1.0, "acc_loss": 1.0},
+        {"seed": 0, "model": FINE_TUNED, "asr_excess": 1.0, "acc_loss": 1.0},
         repaired(0, 0.049, 0.0299),
         repaired(1, 0.072, 0.01),
         repaired(2, 0.0, 0.041),
@@ -132,9 +136,11 @@ def test_shortfalls_name_seed_number_and_goal():
     ]
 
 
-@pytest.mark.parametrize("name", demo.SETUPS)
-def test_defaults_compare_repairs_at_the_same_rate_and_epochs(name):
-    setup = demo.SETUPS[name]
-    assert setup.data == name
-    assert setup.d3.lr == setup.fine_tuning.lr
-    assert setup.d3.epochs == setup.fine_tuning.epochs
+@pytest.mark.parametrize("name", DEMO_PRESETS)
+def test_presets_compare_repairs_at_the_same_rate_and_twice_that_rate(name):
+    preset = DEMO_PRESETS[name]
+    same, faster, d3 = (defense.build(seed=1) for defense in preset.defenses)
+    assert preset.suspects[0].base.data == name
+    assert (same.lr, same.epochs) == (d3.config.lr, d3.config.epochs)
+    assert (faster.lr, faster.epochs) == (2 * same.lr, same.epochs)
+    assert preset.clean == preset.suspects[0].base.clean

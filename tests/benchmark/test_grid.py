@@ -7,22 +7,21 @@ import pytest
 from rich.console import Console
 
 from d3fast.attacks import TrainConfig
-from d3fast.benchmark.attack_jobs import AttackJob, CleanJob
-from d3fast.benchmark.attack_jobs import Preset as Suspects
+from d3fast.benchmark.attack_jobs import AttackJob, AttackPreset, CleanJob
 from d3fast.benchmark.grid import run_grid
-from d3fast.benchmark.implant import Implant
-from d3fast.benchmark.plan import Ablation, GridPreset, chosen_repairs, plan
+from d3fast.benchmark.implant import AttackSpec
+from d3fast.benchmark.plan import Ablation, BenchmarkPreset, plan_jobs, select_defenses
 from d3fast.benchmark.relearning import RelearnConfig
 from d3fast.benchmark.relearning_jobs import RelearningJob
-from d3fast.benchmark.repair_jobs import Repair, RepairJob
+from d3fast.benchmark.repair_jobs import DefenseSpec, RepairJob
 from d3fast.results.jobs import CachedJob, RunDir, key_of
 from tests.processes import interrupt, python, wait_until
 
-FT, D3 = Repair("fine-tuning", ({"epochs": 1},)), Repair("d3", ({"epochs": 1},))
-SMALL = GridPreset(
+FT, D3 = DefenseSpec("fine-tuning", ({"epochs": 1},)), DefenseSpec("d3", ({"epochs": 1},))
+SMALL = BenchmarkPreset(
     suspects=(
-        Suspects(
-            Implant(
+        AttackPreset(
+            AttackSpec(
                 data="digits",
                 model="preact_resnet_tiny",
                 attack=None,
@@ -33,7 +32,7 @@ SMALL = GridPreset(
             attacks=(("badnets", None), ("blended", None)),
         ),
     ),
-    repairs=(FT, D3),
+    defenses=(FT, D3),
     clean=50,
     batch_size=25,
     seeds=1,
@@ -48,7 +47,7 @@ SMALL = GridPreset(
     ablated=(("badnets", None),),
 )
 ONE = (replace(SMALL.suspects[0], attacks=(("badnets", None),)),)
-ALL = 1 + 3 + (4 + 2) + 4  # twins, suspects, repairs, relearning
+ALL = 1 + 3 + (4 + 2) + 4  # clean models, suspects, repairs, relearning
 
 
 def run(folder, preset=SMALL, seeds=(0,), **options):
@@ -93,7 +92,7 @@ def test_rows_of_every_kind_are_there(done):
         ("blended", "d3"),
     ]
     relearning = counted(outcome, "relearning")
-    assert [row["defense"] for row in relearning] == ["clean twin", "none", "fine-tuning", "d3"]
+    assert [row["defense"] for row in relearning] == ["clean model", "none", "fine-tuning", "d3"]
     assert all(row["ks"] == [0, 1, 5] for row in relearning)
 
 
@@ -141,7 +140,7 @@ def test_an_ablation_changes_one_thing_and_shares_what_it_does_not_change(done):
     assert (fewer["ratio"], fewer["clean"]) == (0.1, 30)
 
 
-def test_one_twin_serves_every_poison_ratio(done):
+def test_one_clean_model_serves_every_poison_ratio(done):
     assert len(list((done[0] / "cells").glob("digits-seed0-clean-*.json"))) == 1
 
 
@@ -153,7 +152,7 @@ def test_a_second_run_computes_nothing(done, monkeypatch):
 
 def test_fewer_repairs_and_no_relearning_read_what_is_there(done, monkeypatch):
     forbid(monkeypatch)
-    fewer = replace(chosen_repairs(SMALL, ["d3"]), ablations=(), relearning=())
+    fewer = replace(select_defenses(SMALL, ["d3"]), ablations=(), relearning=())
     outcome = run(done[0], fewer)
     assert outcome.missing == 0
     assert [row["defense"] for row in counted(outcome, "repair")] == ["d3", "d3"]
@@ -167,14 +166,14 @@ def test_a_changed_option_computes_its_own_cells_alone(done, monkeypatch):
         return {"seed": 0, "attack": "badnets", "adaptive": None, "refused": "not run"}
 
     monkeypatch.setattr(CachedJob, "run", work)
-    changed = Repair("fine-tuning", ({"epochs": 1, "lr": 0.02},))
-    run(done[0], replace(SMALL, repairs=(changed, D3), relearning=()))
+    changed = DefenseSpec("fine-tuning", ({"epochs": 1, "lr": 0.02},))
+    run(done[0], replace(SMALL, defenses=(changed, D3), relearning=()))
     assert [type(job) for job in run_again] == [RepairJob, RepairJob]
     assert all(job.options[0]["lr"] == 0.02 for job in run_again)
 
 
 def test_a_model_that_was_not_kept_is_made_again_for_the_relearning_test(tmp_path):
-    small = replace(SMALL, repairs=(FT,), ablations=(), suspects=ONE)
+    small = replace(SMALL, defenses=(FT,), ablations=(), suspects=ONE)
     first = run(tmp_path, replace(small, relearning=()))
     assert not list((tmp_path / "models").glob("*-fine-tuning-*"))
     second = run(tmp_path, small)
@@ -186,19 +185,19 @@ def test_a_model_that_was_not_kept_is_made_again_for_the_relearning_test(tmp_pat
 
 
 def test_parts_share_out_the_suspects_and_their_rows_come_together(done):
-    whole = plan(SMALL, (0, 1))
+    whole = plan_jobs(SMALL, (0, 1))
     parts = [whole.part(number, 2) for number in (1, 2)]
     for name in ("suspects", "repairs", "relearning"):
         keys = [{key_of(p.job) for p in getattr(part, name)} for part in parts]
         assert not keys[0] & keys[1]
         assert keys[0] | keys[1] == {key_of(p.job) for p in getattr(whole, name)}
     for part in parts:
-        twins = {key_of(p.job) for p in part.twins}
-        assert {key_of(p.suspect.twin) for p in part.suspects} == twins
+        clean = {key_of(p.job) for p in part.clean_models}
+        assert {key_of(p.suspect.clean_job) for p in part.suspects} == clean
 
 
 def test_a_part_reports_what_the_others_have_to_do(tmp_path):
-    small = replace(SMALL, repairs=(FT,), ablations=(), relearning=())
+    small = replace(SMALL, defenses=(FT,), ablations=(), relearning=())
     first = run(tmp_path, small, part=(1, 2))
     assert {row["attack"] for row in counted(first, "repair")} == {"badnets"}
     assert first.missing == 2
@@ -215,9 +214,9 @@ def test_no_job_starts_after_the_deadline(tmp_path, workers, monkeypatch):
 
 
 def test_what_was_begun_in_time_is_finished_and_told(tmp_path, monkeypatch):
-    clock = iter([0.0, 0.0, *[61.0] * 100])  # the deadline is set, the twin begun, the rest not
+    clock = iter([0.0, 0.0, *[61.0] * 100])  # after the first job the time is over
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    small = replace(SMALL, repairs=(FT,), ablations=(), relearning=(), suspects=ONE)
+    small = replace(SMALL, defenses=(FT,), ablations=(), relearning=(), suspects=ONE)
     outcome = run(tmp_path, small, minutes=1)
     assert [row["kind"] for row in outcome.rows] == ["clean"]
     assert outcome.missing == 2
@@ -239,7 +238,7 @@ def test_a_part_that_does_not_exist_is_refused(tmp_path, part, error_text):
 
 def test_a_refused_suspect_has_rows_that_say_so(tmp_path, monkeypatch):
     monkeypatch.setattr("d3fast.training.metrics.MAX_FLOOR", -1.0)
-    preset = replace(SMALL, repairs=(FT,), ablations=())
+    preset = replace(SMALL, defenses=(FT,), ablations=())
     outcome = run(tmp_path, preset)
     assert outcome.missing == 0
     for kind in ("suspect", "repair", "relearning"):
@@ -264,19 +263,20 @@ LONG = """
 from pathlib import Path
 from dataclasses import replace
 from d3fast.attacks import TrainConfig
-from d3fast.benchmark.attack_jobs import Preset
+from d3fast.benchmark.attack_jobs import AttackPreset
 from d3fast.results.jobs import RunDir
 from d3fast.benchmark.grid import run_grid
-from d3fast.benchmark.plan import GridPreset
-from d3fast.benchmark.repair_jobs import Repair
-from d3fast.benchmark.implant import Implant
+from d3fast.benchmark.plan import BenchmarkPreset
+from d3fast.benchmark.repair_jobs import DefenseSpec
+from d3fast.benchmark.implant import AttackSpec
 import torch
 
 torch.set_num_threads(1)
-twin = Implant(data="digits", model="preact_resnet_tiny", attack=None, train=200, clean=100,
+base = AttackSpec(data="digits", model="preact_resnet_tiny", attack=None, train=200, clean=100,
                training=TrainConfig(epochs=1))
-repairs = (Repair("fine-tuning", ({"epochs": 100_000},)),)
-preset = GridPreset((Preset(twin, (("badnets", None),)),), repairs, clean=50, batch_size=25)
+defenses = (DefenseSpec("fine-tuning", ({"epochs": 100_000},)),)
+suspects = (AttackPreset(base, (("badnets", None),)),)
+preset = BenchmarkPreset(suspects, defenses, clean=50, batch_size=25)
 run_grid(preset, RunDir(Path.cwd()), seeds=[0], progress=False)
 """
 
@@ -293,6 +293,6 @@ def test_ctrl_c_leaves_whole_rows_and_nothing_else(tmp_path):
 
 
 def test_cells_come_after_those_they_hang_on():
-    kinds = [type(planned.job) for planned in plan(SMALL, (0,)).all]
+    kinds = [type(planned.job) for planned in plan_jobs(SMALL, (0,)).all]
     order = [CleanJob, AttackJob, RepairJob, RelearningJob]
     assert kinds == sorted(kinds, key=order.index)

@@ -5,11 +5,16 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from d3fast.benchmark.attack_jobs import PRESETS as ATTACK_PRESETS
-from d3fast.benchmark.attack_jobs import AttackJob
-from d3fast.benchmark.plan import Ablation, GridPreset, changed_suspects, chosen_repairs, plan
-from d3fast.benchmark.presets import PRESETS, options_of
-from d3fast.benchmark.repair_jobs import Repair
+from d3fast.benchmark.attack_jobs import ATTACK_PRESETS, AttackJob
+from d3fast.benchmark.plan import (
+    Ablation,
+    BenchmarkPreset,
+    plan_jobs,
+    replace_suspects,
+    select_defenses,
+)
+from d3fast.benchmark.presets import BENCHMARK_PRESETS, options_of
+from d3fast.benchmark.repair_jobs import DefenseSpec
 from d3fast.data import AUGMENTATIONS
 from d3fast.defenses import DEFENSES
 from d3fast.detox import D3Config
@@ -17,32 +22,32 @@ from d3fast.models import make_model
 from d3fast.optim import param_groups
 from d3fast.results.jobs import key_of
 
-CPU, PAPER = PRESETS["cpu"], PRESETS["paper"]
+CPU, PAPER = BENCHMARK_PRESETS["cpu"], BENCHMARK_PRESETS["paper"]
 
 
-@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+@pytest.mark.parametrize("preset", BENCHMARK_PRESETS.values(), ids=BENCHMARK_PRESETS)
 def test_every_preset_can_be_spelled_out_and_written_down(preset):
-    whole = plan(preset, range(2))
-    assert whole.twins
+    whole = plan_jobs(preset, range(2))
+    assert whole.clean_models
     assert whole.repairs
-    lines = [(key_of(p.job), str(p.marks)) for p in whole.all]
+    lines = [(key_of(p.job), str(p.labels)) for p in whole.all]
     assert len(set(lines)) == len(lines)
     json.dumps(asdict(preset), allow_nan=False)
 
 
 @pytest.mark.parametrize("preset", [CPU, PAPER], ids=["cpu", "paper"])
 def test_every_registered_defence_stands_in_the_presets_that_compare_them_all(preset):
-    assert {repair.name for repair in preset.repairs} >= set(DEFENSES)
-    assert plan(preset, [0]).relearning
+    assert {defense.name for defense in preset.defenses} >= set(DEFENSES)
+    assert plan_jobs(preset, [0]).relearning
 
 
 def test_the_transformers_preset_pushes_layers_that_it_has():
-    preset = PRESETS["vit"]
+    preset = BENCHMARK_PRESETS["vit"]
     (group,) = preset.suspects
-    model = make_model(group.twin.model, 10, 1)
+    model = make_model(group.base.model, 10, 1)
     tracked = {
         options["track"]
-        for line in preset.repairs
+        for line in preset.defenses
         for options in line.options
         if "track" in options
     }
@@ -53,66 +58,66 @@ def test_the_transformers_preset_pushes_layers_that_it_has():
 
 def test_the_suspects_of_the_cpu_preset_are_those_of_the_benchmark_of_attacks():
     attacks = ATTACK_PRESETS["cpu"]
-    made = {key_of(p.job) for p in plan(CPU, range(3)).suspects}
+    made = {key_of(p.job) for p in plan_jobs(CPU, range(3)).suspects}
     for name, adaptive in attacks.attacks:
         assert key_of(AttackJob(attacks.spec(2, name, adaptive))) in made
 
 
 def test_a_preset_takes_another_data_set_and_one_model_for_all():
-    changed = changed_suspects(PAPER, data="fashion-mnist", model="preact_resnet_narrow")
+    changed = replace_suspects(PAPER, data="fashion-mnist", model="preact_resnet_narrow")
     (group,) = changed.suspects
-    assert (group.twin.data, group.twin.model) == ("fashion-mnist", "preact_resnet_narrow")
-    assert group.twin.training.augment == AUGMENTATIONS["fashion-mnist"]
-    job = plan(changed, [0]).repairs[0].job
+    assert (group.base.data, group.base.model) == ("fashion-mnist", "preact_resnet_narrow")
+    assert group.base.training.augment == AUGMENTATIONS["fashion-mnist"]
+    job = plan_jobs(changed, [0]).repairs[0].job
     assert job.augment == AUGMENTATIONS["fashion-mnist"]
 
 
 def test_without_augmentation_nothing_is_augmented():
     plain = replace(CPU, augment=False)
-    assert all(p.job.augment is None for p in plan(plain, [0]).repairs)
+    assert all(p.job.augment is None for p in plan_jobs(plain, [0]).repairs)
 
 
 def test_a_repair_may_have_its_own_say_about_augmentation():
-    lines = (Repair("d3"), Repair("d3", label="without", augment=False))
-    jobs = [p.job for p in plan(replace(CPU, repairs=lines), [0]).repairs]
+    lines = (DefenseSpec("d3"), DefenseSpec("d3", label="without", augment=False))
+    jobs = [p.job for p in plan_jobs(replace(CPU, defenses=lines), [0]).repairs]
     assert [job.augment for job in jobs[:2]] == [AUGMENTATIONS["fashion-mnist"], None]
 
 
-def test_fewer_repairs_may_be_run_on_adaptive_attacks():
-    lines = (Repair("d3"), Repair("fine-tuning"))
-    small = replace(CPU, repairs=lines, against_adaptive=("d3",))
-    jobs = [p.job for p in plan(small, [0]).repairs]
+def test_fewer_defences_may_be_run_on_adaptive_attacks():
+    lines = (DefenseSpec("d3"), DefenseSpec("fine-tuning"))
+    small = replace(CPU, defenses=lines, against_adaptive=("d3",))
+    jobs = [p.job for p in plan_jobs(small, [0]).repairs]
     assert {c.defense for c in jobs if c.suspect.spec.adaptive} == {"d3"}
     assert {c.defense for c in jobs if not c.suspect.spec.adaptive} == {"d3", "fine-tuning"}
 
 
 def test_the_options_of_a_configuration_make_that_configuration():
     config = D3Config.authors(epochs=7)
-    assert Repair("d3", (options_of(config),)).build(3).config == replace(config, seed=3)
+    assert DefenseSpec("d3", (options_of(config),)).build(3).config == replace(config, seed=3)
 
 
 def test_some_attacks_alone():
-    changed = changed_suspects(PAPER, attacks=(("badnets", None), ("sig", None)))
+    changed = replace_suspects(PAPER, attacks=(("badnets", None), ("sig", None)))
     assert all(group.attacks == (("badnets", None), ("sig", None)) for group in changed.suspects)
     assert changed.ablated == changed.relearning == (("badnets", None),)
 
 
-def test_some_repairs_alone():
-    assert [r.label for r in chosen_repairs(PAPER, ["d3-paper", "d3"]).repairs] == [
+def test_some_defences_alone():
+    assert [r.label for r in select_defenses(PAPER, ["d3-paper", "d3"]).defenses] == [
         "d3-paper",
         "d3",
     ]
     with pytest.raises(ValueError, match=r"defence must be one of 'fine-tuning', .*, got 'd4'"):
-        chosen_repairs(PAPER, ["d4"])
+        select_defenses(PAPER, ["d4"])
 
 
 def test_presets_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match="labels of repairs must differ"):
-        replace(CPU, repairs=(Repair("d3"), Repair("d3")))
+    with pytest.raises(ValueError, match="labels of defences must differ"):
+        replace(CPU, defenses=(DefenseSpec("d3"), DefenseSpec("d3")))
     with pytest.raises(ValueError, match="3000 images kept aside are too few for 3001 samples"):
         replace(CPU, clean=3001)
     with pytest.raises(ValueError, match="too few for 3001 samples"):
-        replace(CPU, ablations=(Ablation("clean", 1.0, Repair("d3"), clean=3001),))
+        replace(CPU, ablations=(Ablation("clean", 1.0, DefenseSpec("d3"), clean=3001),))
     with pytest.raises(ValueError, match="2950 samples and 100 of the relearning test"):
         replace(CPU, clean=2950)
-    assert isinstance(replace(CPU, clean=2950, relearning=()), GridPreset)
+    assert isinstance(replace(CPU, clean=2950, relearning=()), BenchmarkPreset)

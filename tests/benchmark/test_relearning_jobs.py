@@ -4,15 +4,15 @@ import pytest
 
 from d3fast.attacks import TrainConfig
 from d3fast.benchmark import relearning_jobs as relearn
-from d3fast.benchmark.attack_jobs import AttackJob, Preset, run_attacks
-from d3fast.benchmark.implant import Implant
+from d3fast.benchmark.attack_jobs import AttackJob, AttackPreset, run_attacks
+from d3fast.benchmark.implant import AttackSpec
 from d3fast.benchmark.relearning import RelearnConfig, Relearning
 from d3fast.benchmark.relearning_jobs import RelearningJob
-from d3fast.benchmark.repair_jobs import Repair, RepairJob, defender_samples
+from d3fast.benchmark.repair_jobs import DefenseSpec, RepairJob, defender_samples
 from d3fast.results.jobs import RunDir, key_of
 from d3fast.training.metrics import Metrics
 
-TWIN = Implant(
+BASE = AttackSpec(
     data="digits",
     model="preact_resnet_tiny",
     attack=None,
@@ -20,7 +20,7 @@ TWIN = Implant(
     clean=90,
     training=TrainConfig(epochs=1),
 )
-PRESET = Preset(TWIN, (("badnets", None),))
+PRESET = AttackPreset(BASE, (("badnets", None),))
 SUSPECT = AttackJob(PRESET.spec(0, "badnets", None))
 RESULT = Relearning((0, 1), (0.5, 0.5), (0.0, 0.5), Metrics(1, 2, 1, 1, 2))
 
@@ -36,7 +36,7 @@ def _keys(images):
     return {image.numpy().tobytes() for image in images}
 
 
-@pytest.mark.parametrize("subject", [SUSPECT, SUSPECT.twin], ids=["suspect", "twin"])
+@pytest.mark.parametrize("subject", [SUSPECT, SUSPECT.clean_job], ids=["suspect", "clean model"])
 def test_it_poisons_what_the_defender_did_not_get_and_measures_on_test_images(
     run_dir, monkeypatch, subject
 ):
@@ -50,7 +50,7 @@ def test_it_poisons_what_the_defender_did_not_get_and_measures_on_test_images(
     row = RelearningJob(subject, SUSPECT, clean=40, ks=(1,), test_images=100).run(run_dir, False)
     assert RESULT.as_dict().items() <= row.items()
     assert (row["attack"], row["clean"], row["refused"]) == ("badnets", 40, None)
-    splits = TWIN.splits()
+    splits = BASE.splits()
     train, val, others = defender_samples(splits.clean, 40, 0.2, seed=0)
     assert _keys(seen["clean"].images) == _keys(others.images)
     assert not _keys(seen["clean"].images) & (_keys(train.images) | _keys(val.images))
@@ -66,10 +66,10 @@ def test_a_model_that_was_not_made_is_asked_for(tmp_path):
 
 
 def test_whatever_a_result_depends_on_makes_another_cell():
-    repair = RepairJob(SUSPECT, "d3", Repair("d3").all_options(0), 40, 20)
+    repair = RepairJob(SUSPECT, "d3", DefenseSpec("d3").all_options(0), 40, 20)
     jobs = [
         RelearningJob(SUSPECT, SUSPECT, clean=40),
-        RelearningJob(SUSPECT.twin, SUSPECT, clean=40),
+        RelearningJob(SUSPECT.clean_job, SUSPECT, clean=40),
         RelearningJob(repair, SUSPECT, clean=40),
         RelearningJob(SUSPECT, SUSPECT, clean=41),
         RelearningJob(SUSPECT, SUSPECT, clean=40, ks=(1,)),

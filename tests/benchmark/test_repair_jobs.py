@@ -11,14 +11,13 @@ from torch import nn
 from d3fast import evaluate
 from d3fast.attacks import TrainConfig
 from d3fast.benchmark import repair_jobs as repairs
-from d3fast.benchmark.attack_jobs import AttackJob, run_attacks
-from d3fast.benchmark.attack_jobs import Preset as Suspects
-from d3fast.benchmark.implant import Implant
+from d3fast.benchmark.attack_jobs import AttackJob, AttackPreset, run_attacks
+from d3fast.benchmark.implant import AttackSpec
 from d3fast.benchmark.repair_jobs import (
-    Repair,
+    DefenseSpec,
     RepairJob,
     defender_samples,
-    read_suspect,
+    load_suspect,
     repair_model,
 )
 from d3fast.data import Augment
@@ -27,8 +26,8 @@ from d3fast.defenses.base import DefenseResult
 from d3fast.results.jobs import RunDir, key_of, settings_of
 from d3fast.training.metrics import der
 
-SUSPECTS = Suspects(
-    Implant(
+SUSPECTS = AttackPreset(
+    AttackSpec(
         data="digits",
         model="preact_resnet_tiny",
         attack=None,
@@ -42,7 +41,7 @@ SUSPECT = AttackJob(SUSPECTS.spec(0, "badnets", None))
 
 
 def job(repair=None, suspect=SUSPECT, clean=50, **options):
-    repair = repair or Repair("fine-tuning", ({"epochs": 1},))
+    repair = repair or DefenseSpec("fine-tuning", ({"epochs": 1},))
     every = repair.all_options(suspect.spec.seed)
     return RepairJob(suspect, repair.name, every, clean, batch_size=25, **options)
 
@@ -86,7 +85,7 @@ def test_the_row_says_what_the_repair_left(run_dir):
     fine_tuning = job()
     row = fine_tuning.run(replace(run_dir, keep=frozenset({key_of(fine_tuning)})), False)
     splits = SUSPECT.spec.splits()
-    model, attack = read_suspect(SUSPECT, splits, run_dir.folder)
+    model, attack = load_suspect(SUSPECT, splits, run_dir.folder)
     before = evaluate(model, splits.test.batches(1000), attack)
     repairs.load_weights(model, fine_tuning.weights(run_dir.folder))
     after = evaluate(model, splits.test.batches(1000), attack)
@@ -106,7 +105,7 @@ def test_a_model_is_kept_only_if_asked(run_dir):
 
 
 def test_two_runs_give_the_same_row(run_dir):
-    augmented = job(Repair("d3", ({"epochs": 2},)), augment=Augment(crop=1))
+    augmented = job(DefenseSpec("d3", ({"epochs": 2},)), augment=Augment(crop=1))
     first, second = (augmented.run(run_dir, False) for _ in range(2))
     assert {**first, "seconds": 0} == {**second, "seconds": 0}
 
@@ -116,7 +115,7 @@ def test_a_defence_gets_the_suspect_and_the_defenders_samples_alone(run_dir, spy
     job(clean=50, held_out=0.2).run(run_dir, False)
     ((model, train, val, _, _),) = spied.seen
     splits = SUSPECT.spec.splits()
-    suspect, attack = read_suspect(SUSPECT, splits, run_dir.folder)
+    suspect, attack = load_suspect(SUSPECT, splits, run_dir.folder)
     pairs = zip(model.state_dict().values(), suspect.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     given = _keys(torch.cat([images for images, _ in train + val]))
@@ -194,8 +193,8 @@ def test_a_suspect_that_was_not_made_is_asked_for(tmp_path):
 @pytest.mark.parametrize(
     "changed",
     [
-        job(Repair("fine-tuning", ({"epochs": 2},))),
-        job(Repair("d3", ({"epochs": 1},))),
+        job(DefenseSpec("fine-tuning", ({"epochs": 2},))),
+        job(DefenseSpec("d3", ({"epochs": 1},))),
         job(clean=51),
         job(held_out=0.3),
         job(augment=Augment(crop=1)),
@@ -221,12 +220,12 @@ def test_a_changed_default_is_another_cell(monkeypatch):
 
 
 def test_a_label_is_no_part_of_the_result():
-    assert key_of(job(Repair("d3"))) == key_of(job(Repair("d3", label="D3 as published")))
+    assert key_of(job(DefenseSpec("d3"))) == key_of(job(DefenseSpec("d3", label="D3 as published")))
 
 
 @pytest.mark.parametrize("name", [*DEFENSES, "fine-tuning+d3"])
 def test_every_defence_of_the_registry_can_be_built_and_sent_to_a_worker(name):
-    repair = Repair(name)
+    repair = DefenseSpec(name)
     defense = repair.build(seed=7)
     stages = defense.stages if isinstance(defense, Pipeline) else (defense,)
     for stage, options in zip(stages, repair.all_options(seed=7), strict=True):
@@ -240,20 +239,20 @@ def test_every_defence_of_the_registry_can_be_built_and_sent_to_a_worker(name):
 
 @pytest.mark.parametrize("name", DEFENSES)
 def test_a_defence_made_from_its_written_options_is_the_same_defence(name):
-    repair = Repair(name)
+    repair = DefenseSpec(name)
     again = repairs.make_defense(name, repair.all_options(seed=0))
     assert again == DEFENSES[name]()
     assert pickle.loads(pickle.dumps(again)) == again
 
 
 def test_options_of_options_keep_what_is_not_said():
-    repair = Repair("neural-cleanse", ({"inversion": {"steps": 3}},))
+    repair = DefenseSpec("neural-cleanse", ({"inversion": {"steps": 3}},))
     default = DEFENSES["neural-cleanse"]()
     assert repair.build(seed=0).inversion == replace(default.inversion, steps=3)
 
 
 def test_the_options_of_a_pipeline_go_to_their_stages():
-    both = Repair("fine-tuning+d3", ({"epochs": 3}, {"epochs": 4})).build(seed=0)
+    both = DefenseSpec("fine-tuning+d3", ({"epochs": 3}, {"epochs": 4})).build(seed=0)
     first, second = both.stages
     assert isinstance(first, FineTuning)
     assert isinstance(second, D3)
@@ -271,7 +270,7 @@ def test_the_options_of_a_pipeline_go_to_their_stages():
 )
 def test_a_repair_that_cannot_be_is_refused(arguments, error_text):
     with pytest.raises(ValueError, match=error_text):
-        Repair(*arguments)
+        DefenseSpec(*arguments)
 
 
 def test_samples_are_disjoint_stratified_and_the_same_whatever_is_held_out():

@@ -1,10 +1,10 @@
-"""What several command tests share: a way to call a command, and a demonstration made short."""
+"""What several command tests share: a way to call a command, and a short demo."""
 
 import pytest
 from typer.testing import CliRunner
 
 from d3fast import cli
-from d3fast.benchmark import demo
+from d3fast.benchmark.presets import DEMO_PRESETS
 
 
 @pytest.fixture
@@ -18,6 +18,7 @@ def call():
 
 
 @pytest.fixture
-def small(monkeypatch, small_setup):
-    """The demonstration, made short."""
-    monkeypatch.setattr(demo, "SETUPS", {**demo.SETUPS, "digits": small_setup})
+def small(monkeypatch, demo_preset):
+    """The demo, made short."""
+    short = {**DEMO_PRESETS, "digits": demo_preset}
+    monkeypatch.setattr("d3fast.cli.demo.DEMO_PRESETS", short)

@@ -5,15 +5,14 @@ import json
 import pytest
 
 from d3fast.attacks import TrainConfig
-from d3fast.benchmark import presets
-from d3fast.benchmark.attack_jobs import Preset
-from d3fast.benchmark.implant import Implant
-from d3fast.benchmark.plan import GridPreset
-from d3fast.benchmark.repair_jobs import Repair
+from d3fast.benchmark.attack_jobs import AttackPreset
+from d3fast.benchmark.implant import AttackSpec
+from d3fast.benchmark.plan import BenchmarkPreset
+from d3fast.benchmark.repair_jobs import DefenseSpec
 
 
 def test_benchmark_attacks_goes_on_where_it_stopped(call, tmp_path, monkeypatch):
-    twin = Implant(
+    base = AttackSpec(
         data="digits",
         model="preact_resnet_tiny",
         attack=None,
@@ -22,7 +21,8 @@ def test_benchmark_attacks_goes_on_where_it_stopped(call, tmp_path, monkeypatch)
         training=TrainConfig(epochs=1),
     )
     monkeypatch.setattr(
-        "d3fast.cli.benchmark.PRESETS", {"small": Preset(twin, (("badnets", None),), seeds=1)}
+        "d3fast.cli.benchmark.ATTACK_PRESETS",
+        {"small": AttackPreset(base, (("badnets", None),), seeds=1)},
     )
     arguments = (
         "benchmark",
@@ -51,7 +51,7 @@ def test_benchmark_attacks_goes_on_where_it_stopped(call, tmp_path, monkeypatch)
 @pytest.fixture
 def small_grid(monkeypatch):
     """One attack, two defences of one epoch."""
-    twin = Implant(
+    base = AttackSpec(
         data="digits",
         model="preact_resnet_tiny",
         attack=None,
@@ -59,11 +59,11 @@ def small_grid(monkeypatch):
         clean=50,
         training=TrainConfig(epochs=1),
     )
-    repairs = (Repair("d3", ({"epochs": 1},)), Repair("fine-tuning", ({"epochs": 1},)))
-    grid = GridPreset(
-        (Preset(twin, (("badnets", None),)),), repairs, clean=40, batch_size=20, seeds=1
+    defenses = (DefenseSpec("d3", ({"epochs": 1},)), DefenseSpec("fine-tuning", ({"epochs": 1},)))
+    grid = BenchmarkPreset(
+        (AttackPreset(base, (("badnets", None),)),), defenses, clean=40, batch_size=20, seeds=1
     )
-    monkeypatch.setattr(presets, "PRESETS", {"small": grid})
+    monkeypatch.setattr("d3fast.cli.benchmark.BENCHMARK_PRESETS", {"small": grid})
 
 
 def _benchmark(call, out, *arguments):
@@ -93,7 +93,7 @@ def test_benchmark_writes_its_table_and_goes_on_where_it_stopped(call, small_gri
         "d3fast benchmark --preset small --seeds 1 --first-seed 2 --no-ablations --no-relearning"
     )
     assert [row["defense"] for row in document["rows"]] == [
-        "clean twin",
+        "clean model",
         "none",
         "d3",
         "fine-tuning",

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a benchmark of attacks prints and leaves behind: a table, a verdict, pictures, JSON."""
+"""Output of ``d3fast attack`` and ``d3fast benchmark attacks``: table, goals, picture, JSON."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from torch import nn
 
 from d3fast.attacks import Attack, load_attack
-from d3fast.benchmark.attack_jobs import AttackJob, Preset
-from d3fast.benchmark.implant import Implant, save_implant
+from d3fast.benchmark.attack_jobs import AttackJob, AttackPreset
+from d3fast.benchmark.implant import AttackResult, AttackSpec, save_suspect
+from d3fast.benchmark.labels import attack_label
 from d3fast.benchmark.report.trigger_plot import trigger_figure
+from d3fast.results.format import fixed, shortest
 from d3fast.results.jobs import Row, RunDir
 from d3fast.results.plot import save_png
 from d3fast.results.store import Results
@@ -27,116 +27,110 @@ COLUMNS = (
     Column("ra_ceiling", "ceiling", scale=100),
 )
 CAPTION = (
-    "ASR: triggered images of other classes answered with what the attacker wants. Floor: the same "
-    "of the clean twin, a model never poisoned. ACC loss: against that twin. RA: triggered images "
-    "answered correctly; ceiling: the same of the clean twin."
+    "ASR: triggered images of other classes classified as the attacker wants. RA: triggered images "
+    "classified correctly. Floor and ceiling: ASR and RA of the clean model, trained without "
+    "poisoned samples. ACC loss: ACC of the clean model minus ACC."
 )
-# What an attack has to reach on every seed, in points; clean-label attacks have it harder.
+# Goals of an attack on every seed, in points; clean-label attacks are weaker.
 MIN_ASR, MIN_ASR_CLEAN_LABEL = 95.0, 80.0
 MAX_ACC_LOSS = 1.5
 MAX_FLOOR = 10.0
 
 
-def by_attack(rows: Sequence[Row]) -> dict[str, list[Mapping[str, Any]]]:
-    """Rows of all seeds by the attack's name, in the order they were run."""
-    groups: dict[str, list[Mapping[str, Any]]] = {}
+def by_attack(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Return the rows of all seeds by attack, in the order they were run."""
+    groups: dict[str, list[Row]] = {}
     for row in rows:
-        adaptive = f" ({row['adaptive']})" if row["adaptive"] else ""
-        groups.setdefault(row["attack"] + adaptive, []).append(row)
+        groups.setdefault(attack_label(row), []).append(row)
     return groups
 
 
 def attacks_markdown(rows: Sequence[Row]) -> str:
-    """The table of attacks in Markdown."""
+    """Return the table of attacks in Markdown."""
     return to_markdown(mean_table(COLUMNS, by_attack(rows)))
 
 
 def attack_shortfalls(rows: Sequence[Row]) -> list[str]:
-    """Where an attack misses what it has to reach: one line per seed and number."""
+    """Return where an attack misses a goal: one line per seed and number."""
     lines = []
     for row in rows:
         if row["attack"] == "clean":
             continue
-        who = f"{row['attack']}, seed {row['seed']}"
+        name = f"{row['attack']}, seed {row['seed']}"
         if row.get("refused"):
-            lines.append(f"{who}: {row['refused']}")
+            lines.append(f"{name}: {row['refused']}")
             continue
         asr, loss, floor = (100 * row[key] for key in ("asr", "acc_loss", "floor"))
         least = MIN_ASR_CLEAN_LABEL if row["mapping"] == "clean-label" else MIN_ASR
         if asr < least:
-            lines.append(f"{who}: ASR {asr:.1f}, goal >= {least:g}")
+            lines.append(f"{name}: ASR {fixed(asr)}, goal >= {shortest(least)}")
         if loss > MAX_ACC_LOSS:
-            lines.append(f"{who}: ACC loss {loss:.1f} points, goal <= {MAX_ACC_LOSS:g}")
+            limit = shortest(MAX_ACC_LOSS)
+            lines.append(f"{name}: ACC loss {fixed(loss)} points, goal <= {limit}")
         if floor > MAX_FLOOR:
-            lines.append(f"{who}: floor {floor:.1f}, goal <= {MAX_FLOOR:g}")
+            lines.append(f"{name}: floor {fixed(floor)}, goal <= {shortest(MAX_FLOOR)}")
     return lines
 
 
 def write_attacks(
-    rows: Sequence[Row], preset: Preset, command: str, run_dir: RunDir, console: Console
+    rows: Sequence[Row], preset: AttackPreset, command: str, run_dir: RunDir, console: Console
 ) -> None:
     """Print the table and write attacks.json, attacks.md and attacks.png.
 
     Args:
         rows: of all jobs.
-        preset: what was run.
+        preset: the preset of the jobs.
         command: the command line, without paths.
-        run_dir: where the jobs are, and the files go.
-        console: where the table goes.
+        run_dir: the run directory of the jobs, and folder of the files.
+        console: receives the table.
     """
-    groups = by_attack(rows)
-    seeds = sorted({row["seed"] for row in rows})
-    twin = preset.twin
-    title = f"{twin.data}, {twin.model}, {100 * twin.ratio:g} % poisoned, seeds {seeds}"
-    Results(command, asdict(preset), rows).write(run_dir.folder / "attacks.json")
-    (run_dir.folder / "attacks.md").write_text(attacks_markdown(rows) + "\n", encoding="utf-8")
+    folder, base = run_dir.folder, preset.base
+    Results(command, asdict(preset), rows).write(folder / "attacks.json")
+    (folder / "attacks.md").write_text(attacks_markdown(rows) + "\n", encoding="utf-8")
     written = ["attacks.json", "attacks.md"]
-    shown = _triggers(rows, preset, run_dir)
-    if shown:
-        splits = twin.splits(run_dir.data_dir)
-        save_png(trigger_figure(shown, splits.test), run_dir.folder / "attacks.png")
+    triggers = _triggers(rows, preset, folder)
+    if triggers:
+        splits = base.splits(run_dir.data_dir)
+        save_png(trigger_figure(triggers, splits.test), folder / "attacks.png")
         written.append("attacks.png")
-    console.print(to_rich(mean_table(COLUMNS, groups), title, CAPTION))
+    seeds = sorted({row["seed"] for row in rows})
+    share = shortest(100 * base.ratio)
+    title = f"{base.data}, {base.model}, {share} % poisoned, seeds {seeds}"
+    console.print(to_rich(mean_table(COLUMNS, by_attack(rows)), title, CAPTION))
     missed = attack_shortfalls(rows)
     goal = (
-        f"ASR >= {MIN_ASR:g} (clean-label {MIN_ASR_CLEAN_LABEL:g}), ACC loss <= "
-        f"{MAX_ACC_LOSS:g} points, floor <= {MAX_FLOOR:g}"
+        f"ASR >= {shortest(MIN_ASR)} (clean-label {shortest(MIN_ASR_CLEAN_LABEL)}), "
+        f"ACC loss <= {shortest(MAX_ACC_LOSS)} points, floor <= {shortest(MAX_FLOOR)}"
     )
     if missed:
         console.print(f"Goal ({goal}) missed:", *missed, sep="\n  ", highlight=False)
     else:
         console.print(f"Goal reached by every attack on every seed: {goal}.", highlight=False)
-    console.print(f"Written to {run_dir.folder}: {', '.join(written)}.", highlight=False)
+    console.print(f"Written to {folder}: {', '.join(written)}.", highlight=False)
 
 
-def write_card(
-    model: nn.Module | None,
-    attack: Attack,
-    row: Row,
-    spec: Implant,
-    folder: Path,
-    console: Console,
-) -> None:
-    """Write backdoored.safetensors, backdoored.trigger.safetensors and card.json, and print it.
+def write_card(result: AttackResult, spec: AttackSpec, folder: Path, console: Console) -> None:
+    """Write backdoored.safetensors, backdoored.trigger.safetensors and card.json; print the card.
 
     Raises:
-        ValueError: the trigger was refused: there is no model.
+        ValueError: there is no model because the trigger violates the floor.
     """
-    if model is None:
-        raise ValueError(row["refused"])
-    save_implant(model, attack, spec, folder / "backdoored")
-    Results(_command(spec, "floor" in row), asdict(spec), [row]).write(folder / "card.json")
-    console.print(
-        to_rich(mean_table(COLUMNS, by_attack([row])), f"{spec.data}, {spec.model}", CAPTION)
-    )
+    if result.model is None:
+        raise ValueError(result.violation)
+    row = result.row(spec)
+    save_suspect(result.model, result.attack, spec, folder / "backdoored")
+    command = _command(spec, with_clean_model=result.clean is not None)
+    Results(command, asdict(spec), [row]).write(folder / "card.json")
+    table = mean_table(COLUMNS, by_attack([row]))
+    console.print(to_rich(table, f"{spec.data}, {spec.model}", CAPTION))
     console.print(
         f"Written to {folder}: backdoored.safetensors, backdoored.trigger.safetensors, card.json.",
         highlight=False,
     )
 
 
-def _command(spec: Implant, twin: bool) -> str:
-    """What to type for this model, without paths."""
+def _command(spec: AttackSpec, with_clean_model: bool) -> str:
+    """Return the command line that trains this model, without paths."""
     options = {
         "attack": spec.attack,
         "data": spec.data,
@@ -150,18 +144,19 @@ def _command(spec: Implant, twin: bool) -> str:
         "clean": spec.clean,
         "size": spec.size,
     }
-    said = [f"--{name} {value}" for name, value in options.items() if value is not None]
-    return " ".join(["d3fast attack", *said, *([] if twin else ["--no-twin"])])
+    given = [f"--{name} {value}" for name, value in options.items() if value is not None]
+    flags = [] if with_clean_model else ["--no-clean-model"]
+    return " ".join(["d3fast attack", *given, *flags])
 
 
-def _triggers(rows: Sequence[Row], preset: Preset, run_dir: RunDir) -> dict[str, Any]:
-    """The trigger of every attack, as the first seed has it."""
-    shown: dict[str, Any] = {}
+def _triggers(rows: Sequence[Row], preset: AttackPreset, folder: Path) -> dict[str, Attack]:
+    """Return the trigger of every plain attack, of its first seed that has one."""
+    triggers: dict[str, Attack] = {}
     for row in rows:
-        if row["attack"] in ("clean", *shown) or row["adaptive"] or row.get("refused"):
+        if row["attack"] in ("clean", *triggers) or row["adaptive"] or row.get("refused"):
             continue
         job = AttackJob(preset.spec(row["seed"], row["attack"], None))
-        path = Path(f"{job.stem(run_dir.folder)}.trigger.safetensors")
+        path = Path(f"{job.stem(folder)}.trigger.safetensors")
         if path.is_file():
-            shown[row["attack"]] = load_attack(path)
-    return shown
+            triggers[row["attack"]] = load_attack(path)
+    return triggers

@@ -11,8 +11,9 @@ from typing import Any
 
 from rich.console import Console
 
+from d3fast.benchmark.labels import D3
 from d3fast.benchmark.report.goals import Goal, judge_goals
-from d3fast.benchmark.report.numbers import D3, Grid, Row, both_grids, grid, sections
+from d3fast.benchmark.report.numbers import Grid, Row, both_grids, grid, sections
 from d3fast.benchmark.report.plots import (
     ablation_figures,
     der_figure,

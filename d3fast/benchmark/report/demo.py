@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the demonstration prints and leaves behind: a table, a verdict, a picture, JSON, models."""
+"""Output of ``d3fast demo``: a table, the goal, a picture, JSON, models."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -8,21 +8,22 @@ from typing import Any
 
 from rich.console import Console
 
-from d3fast.attacks import ATTACKS
+from d3fast.attacks import ATTACKS, Attack
 from d3fast.attacks.files import option_values, save_attack
 from d3fast.benchmark.demo import (
     BACKDOORED,
-    FINE_TUNED,
     MAX_ACC_LOSS,
     MAX_ASR_EXCESS,
-    REPAIRED,
-    SeedRun,
-    Setup,
+    DemoRun,
     shortfalls,
 )
+from d3fast.benchmark.labels import CLEAN_MODEL
+from d3fast.benchmark.plan import BenchmarkPreset
+from d3fast.benchmark.presets import FINE_TUNED, REPAIRED
 from d3fast.benchmark.report.demo_plot import demo_figure
 from d3fast.data import save_samples
 from d3fast.detox import save_weights
+from d3fast.results.format import count, shortest
 from d3fast.results.plot import save_png
 from d3fast.results.store import Results
 from d3fast.results.table import Column, mean_table, to_markdown, to_rich
@@ -37,39 +38,42 @@ COLUMNS = (
     Column("seconds", "sec", digits=0),
 )
 CAPTION = (
-    "ASR: triggered images of other classes answered with the target. Floor: the same of its clean "
-    "twin, a model never poisoned. RA: triggered images answered correctly. "
-    "Dist.: how far the weights that D3 tracks went, in units of their norm. Sec: seconds of the "
+    "ASR: triggered images of other classes classified as the target. Floor: ASR of the clean "
+    "model, trained without poisoned samples. RA: triggered images classified correctly. "
+    "Dist.: distance of the weights that D3 tracks, relative to their norm. Sec: seconds of the "
     "training or repair alone."
 )
 
 
-def _title(setup: Setup, seeds: str) -> str:
-    options = asdict(setup.attack)  # type: ignore[call-overload]
-    size = options.get("size")
-    attack = type(setup.attack).__name__ + (f" {size}x{size} patch" if size else "")
-    return (
-        f"{setup.data}, {attack}, {100 * setup.ratio:g} % poisoned, "
-        f"{setup.clean} clean samples, {seeds}"
-    )
+def _title(preset: BenchmarkPreset, attack: Attack, seeds: str) -> str:
+    base = preset.suspects[0].base
+    size = option_values(attack).get("size")
+    name = type(attack).__name__ + (f" {size}x{size} patch" if size else "")
+    share = shortest(100 * base.ratio)
+    return f"{base.data}, {name}, {share} % poisoned, {preset.clean} clean samples, {seeds}"
 
 
 def by_model(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Rows of all seeds by the model they measure, in the order the models were made."""
-    names = dict.fromkeys(row["model"] for row in rows)
-    return {name: [row for row in rows if row["model"] == name] for name in names}
+    """Return the rows of all seeds by the label of their model, in the order of training."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        label = str(row["model"])
+        label = CLEAN_MODEL if label == "clean twin" else label  # in files of release 0.1
+        groups.setdefault(label, []).append(row)
+    return groups
 
 
 def demo_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The table of the demonstration in Markdown."""
+    """Return the table of the demo in Markdown."""
     return to_markdown(mean_table(COLUMNS, by_model(rows)))
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], title: str, console: Console) -> None:
-    """Print means and ranges over the seeds, and whether D3 reached its goal."""
+    """Print means and ranges over the seeds, and the outcome of the goal of D3."""
     console.print(to_rich(mean_table(COLUMNS, by_model(rows)), title, CAPTION))
     missed = shortfalls(rows)
-    goal = f"ASR excess <= {MAX_ASR_EXCESS:g} points and ACC loss <= {MAX_ACC_LOSS:g} points"
+    excess, loss = shortest(MAX_ASR_EXCESS), shortest(MAX_ACC_LOSS)
+    goal = f"ASR excess <= {excess} points and ACC loss <= {loss} points"
     if missed:
         console.print(f"Goal of D3 ({goal}) missed:", *missed, sep="\n  ", highlight=False)
     else:
@@ -77,34 +81,30 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str, console: Console)
 
 
 def write_report(
-    runs: Sequence[SeedRun], setup: Setup, command: str, folder: Path, console: Console
+    runs: Sequence[DemoRun], preset: BenchmarkPreset, command: str, folder: Path, console: Console
 ) -> None:
-    """Print the table; write results.json, demo.png, and what the first seed's repairs were given.
+    """Print the table; write results.json, demo.png, and models and samples of the first seed.
 
     Args:
         runs: one per seed.
-        setup: what was done.
+        preset: the preset of the runs.
         command: the command line, without paths.
-        folder: where the files go; it exists.
-        console: where the table goes.
+        folder: of the files; it exists.
+        console: receives the table.
     """
     first = runs[0]
     save_weights(first.models[BACKDOORED], folder / "backdoored.safetensors")
     save_weights(first.models[REPAIRED], folder / "repaired.safetensors", first.d3)
     save_weights(first.models[FINE_TUNED], folder / "fine-tuned.safetensors")
-    name = next(name for name, kind in ATTACKS.items() if kind is type(setup.attack))
-    save_attack(setup.attack, folder / "backdoored.trigger.safetensors", name)
-    settings: dict[str, Any] = {
-        **asdict(setup),
-        "attack": {"name": type(setup.attack).__name__, **option_values(setup.attack)},
-    }
+    name = next(name for name, kind in ATTACKS.items() if kind is type(first.attack))
+    save_attack(first.attack, folder / "backdoored.trigger.safetensors", name)
     save_samples(first.clean, folder / "clean.npz")
+    attack = {"name": type(first.attack).__name__, **option_values(first.attack)}
     rows = [row for run in runs for row in run.rows]
-    Results(command, settings, rows).write(folder / "results.json")
-    title = _title(setup, f"seed {first.seed}")
+    Results(command, {**asdict(preset), "attack": attack}, rows).write(folder / "results.json")
+    title = _title(preset, first.attack, f"seed {first.seed}")
     save_png(demo_figure(first, title), folder / "demo.png")
-    seeds = f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
-    print_table(rows, _title(setup, seeds), console)
+    print_table(rows, _title(preset, first.attack, count(len(runs), "seed")), console)
     console.print(
         f"Written to {folder}: demo.png, results.json, and of the first seed "
         "backdoored.safetensors, backdoored.trigger.safetensors, clean.npz, "

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figure of the demonstration: an example, ASR, ACC and distance over the epochs."""
+"""The figure of the demo: an example, ASR, ACC and distance over the epochs."""
 
 from collections.abc import Mapping
 
@@ -9,19 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
 
-from d3fast.benchmark.demo import (
-    BACKDOORED,
-    CLEAN,
-    FINE_TUNED,
-    FINE_TUNED_HOT,
-    REPAIRED,
-    Curve,
-    SeedRun,
-)
+from d3fast.benchmark.demo import BACKDOORED, Curve, DemoRun
+from d3fast.benchmark.labels import CLEAN_MODEL
+from d3fast.benchmark.presets import FINE_TUNED, FINE_TUNED_FASTER, REPAIRED
 from d3fast.data import as_float
 from d3fast.results.plot import BLUE, GREEN, GREY, ORANGE, STYLE, show_image
 
-_LINES = {FINE_TUNED: (ORANGE, "--"), FINE_TUNED_HOT: (GREEN, "-."), REPAIRED: (BLUE, "-")}
+_LINES = {FINE_TUNED: (ORANGE, "--"), FINE_TUNED_FASTER: (GREEN, "-."), REPAIRED: (BLUE, "-")}
 
 
 def _draw_rates(axes: Axes, curves: Mapping[str, Curve], key: str, level: float) -> None:
@@ -29,7 +23,7 @@ def _draw_rates(axes: Axes, curves: Mapping[str, Curve], key: str, level: float)
         colour, style = _LINES[name]
         rates = [100 * value for value in getattr(curve, key)]
         axes.plot(curve.epochs, rates, style, color=colour, label=name)
-    axes.axhline(100 * level, color=GREY, linewidth=1, linestyle=":", label=CLEAN)
+    axes.axhline(100 * level, color=GREY, linewidth=1, linestyle=":", label=CLEAN_MODEL)
     axes.set_ylim(-3, 103)
     axes.set_xlabel("epoch of the repair")
 
@@ -40,7 +34,7 @@ def _draw_distance(axes: Axes, curves: Mapping[str, Curve]) -> None:
         axes.plot(curve.epochs, curve.distance, style, color=colour, label=name)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("epoch of the repair")
-    axes.set_title("Distance of the tracked weights\n(1: their norm at the start)", loc="left")
+    axes.set_title("Distance of the tracked weights\n(1: their initial norm)", loc="left")
 
 
 @torch.no_grad()
@@ -48,7 +42,7 @@ def _answers(model: nn.Module, images: torch.Tensor, classes: tuple[str, ...]) -
     return classes[int(model(as_float(images)).argmax())]
 
 
-def _draw_example(clean: Axes, triggered: Axes, run: SeedRun) -> None:
+def _draw_example(clean: Axes, triggered: Axes, run: DemoRun) -> None:
     others = (run.test.labels != run.attack.target).nonzero().flatten()
     image = run.test.images[others[:1]]
     stamped = run.attack.trigger(image)
@@ -63,8 +57,8 @@ def _draw_example(clean: Axes, triggered: Axes, run: SeedRun) -> None:
 
 
 @matplotlib.rc_context(STYLE)
-def demo_figure(run: SeedRun, title: str) -> Figure:
-    """One seed of the demonstration: an example, ASR, ACC and distance over the epochs.
+def demo_figure(run: DemoRun, title: str) -> Figure:
+    """Draw one seed of the demo: an example, ASR, ACC and distance over the epochs.
 
     Args:
         run: the seed's models and curves.
@@ -74,10 +68,10 @@ def demo_figure(run: SeedRun, title: str) -> Figure:
     layout = "abcde"
     axes = figure.subplot_mosaic([list(layout)], width_ratios=[0.8, 0.8, 1.5, 1.5, 1.5])
     _draw_example(axes["a"], axes["b"], run)
-    twin = next(row for row in run.rows if row["model"] == CLEAN)
-    _draw_rates(axes["c"], run.curves, "asr", twin["asr"])
+    clean = next(row for row in run.rows if row["model"] == CLEAN_MODEL)
+    _draw_rates(axes["c"], run.curves, "asr", clean["asr"])
     axes["c"].set_title("Attack success rate, %", loc="left")
-    _draw_rates(axes["d"], run.curves, "acc", twin["acc"])
+    _draw_rates(axes["d"], run.curves, "acc", clean["acc"])
     axes["d"].set_title("Accuracy on clean images, %", loc="left")
     _draw_distance(axes["e"], run.curves)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)

@@ -8,17 +8,8 @@ missing row can neither help nor harm.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from d3fast.benchmark.report.numbers import (
-    CLEAN_MODEL,
-    D3,
-    FINE_TUNING,
-    NONE,
-    Grid,
-    Row,
-    attack_name,
-    both_grids,
-    relearning,
-)
+from d3fast.benchmark.labels import CLEAN_MODEL, D3, FINE_TUNING, NONE, attack_label
+from d3fast.benchmark.report.numbers import Grid, Row, both_grids, relearning
 from d3fast.results.format import count, fixed, mean, percent, shortest
 
 # Limits of the goals, in points.
@@ -52,10 +43,10 @@ class Goal:
 
 def _paired(grid: Grid, other: str, key: str) -> float | None:
     """Return the mean of D3 minus another defence over the models that both repaired."""
-    own = {(attack_name(row), row["seed"]): row.get(key) for row in grid.all_rows(D3)}
+    own = {(attack_label(row), row["seed"]): row.get(key) for row in grid.all_rows(D3)}
     differences = []
     for row in grid.all_rows(other):
-        mine, theirs = own.get((attack_name(row), row["seed"])), row.get(key)
+        mine, theirs = own.get((attack_label(row), row["seed"])), row.get(key)
         if mine is not None and theirs is not None:
             differences.append(mine - theirs)
     return mean(differences)
@@ -70,7 +61,7 @@ def _excess(plain: Grid) -> Goal:
     found = (
         f"{percent(value, 2)} points over {count(len(plain.attacks), 'attack')} and "
         f"{count(len(plain.seeds), 'seed')}; worst {percent(worst['asr_excess'], 2)} on "
-        f"{attack_name(worst)}, seed {worst['seed']}"
+        f"{attack_label(worst)}, seed {worst['seed']}"
     )
     if (have := len(plain.all_rows(D3))) < plain.expected():
         found += f"; only {have} of {plain.expected()} models"

@@ -12,39 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from d3fast.benchmark.labels import FINE_TUNING, NONE, attack_label, defense_label
 from d3fast.results.format import mean, percent
 
 Row = Mapping[str, Any]
-NONE, FINE_TUNING, D3 = "none", "fine-tuning", "d3"
-CLEAN_MODEL = "clean model"
-# Labels of models that no defence repaired, as results files of 0.1 have them.
-_OLD_LABELS = {
-    "clean twin": CLEAN_MODEL,
-    "clean": CLEAN_MODEL,
-    "never poisoned": CLEAN_MODEL,
-    "backdoored": NONE,
-    "suspect": NONE,
-}
 _SETTING = ("data", "model", "clean", "ratio")
 # Fields that do not apply to a kind: a clean model has neither a defender's nor poisoned samples.
 _NOT_APPLICABLE = {"clean": ("clean", "ratio"), "suspect": ("clean",)}
-
-
-def attack_name(row: Row) -> str:
-    """Return the attack, and in brackets the adaptive attacker around it.
-
-    Example:
-        >>> attack_name({"attack": "badnets", "adaptive": "sam-3"})
-        'badnets (sam-3)'
-    """
-    adaptive = row.get("adaptive")
-    return f"{row['attack']} ({adaptive})" if adaptive else str(row["attack"])
-
-
-def defense_name(row: Row) -> str:
-    """Return the label of the defence, or of the model that no defence repaired."""
-    label = NONE if row["kind"] == "suspect" else str(row["defense"])
-    return _OLD_LABELS.get(label, label)
 
 
 @dataclass(frozen=True)
@@ -114,9 +88,9 @@ class Grid:
 def _derived(rows: Sequence[Row]) -> list[Row]:
     """Return the rows with ASR excess, and ACC minus that of fine-tuning on the same model."""
     tuned = {
-        (attack_name(row), row["seed"]): row.get("acc")
+        (attack_label(row), row["seed"]): row.get("acc")
         for row in rows
-        if defense_name(row) == FINE_TUNING and not row.get("refused")
+        if defense_label(row) == FINE_TUNING and not row.get("refused")
     }
     full: list[Row] = []
     for row in rows:
@@ -124,7 +98,7 @@ def _derived(rows: Sequence[Row]) -> list[Row]:
         asr, floor = row.get("asr"), row.get("floor")
         if row.get("asr_excess") is None and asr is not None and floor is not None:
             new["asr_excess"] = asr - floor
-        base = tuned.get((attack_name(row), row["seed"]))
+        base = tuned.get((attack_label(row), row["seed"]))
         if row.get("acc") is not None and base is not None:
             new["acc_change"] = row["acc"] - base
         full.append(new)
@@ -154,11 +128,11 @@ def grid(rows: Sequence[Row], adaptive: bool = False) -> Grid:
     ]
     cells: dict[tuple[str, str], dict[int, Row]] = {}
     for row in _derived(chosen):
-        cells.setdefault((attack_name(row), defense_name(row)), {})[row["seed"]] = row
+        cells.setdefault((attack_label(row), defense_label(row)), {})[row["seed"]] = row
     names = dict.fromkeys(name for _, name in cells if name != NONE)
     made = Grid(
         {key: tuple(by_seed.values()) for key, by_seed in cells.items()},
-        tuple(dict.fromkeys(attack_name(row) for row in chosen)),
+        tuple(dict.fromkeys(attack_label(row) for row in chosen)),
         tuple(names),
         tuple(sorted({row["seed"] for row in chosen})),
     )
@@ -228,7 +202,7 @@ def ablations(rows: Sequence[Row]) -> dict[str, dict[str, ByValue]]:
         value = row["ablation"]["value"]
         value = value if isinstance(value, (int, float, str)) else str(value)
         by_defense = found.setdefault(str(row["ablation"]["factor"]), {})
-        at_value = by_defense.setdefault(defense_name(row), {}).setdefault(value, [])
+        at_value = by_defense.setdefault(defense_label(row), {}).setdefault(value, [])
         if not row.get("refused"):
             at_value.append(row)
     for by_defense in found.values():
@@ -248,5 +222,5 @@ def relearning(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
     found: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
         if row["kind"] == "relearning" and not row.get("refused"):
-            found.setdefault(attack_name(row), {}).setdefault(defense_name(row), []).append(row)
+            found.setdefault(attack_label(row), {}).setdefault(defense_label(row), []).append(row)
     return found

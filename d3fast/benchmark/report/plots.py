@@ -13,9 +13,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from d3fast.benchmark.labels import D3, NONE
 from d3fast.benchmark.report.numbers import (
-    D3,
-    NONE,
     ByValue,
     Grid,
     Row,

@@ -14,7 +14,8 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from d3fast.benchmark.report.numbers import CLEAN_MODEL, Row
+from d3fast.benchmark.labels import CLEAN_MODEL
+from d3fast.benchmark.report.numbers import Row
 from d3fast.results.format import fixed
 from d3fast.results.plot import AMBER, BLUE, GREEN, GREY, INK, ORANGE, PINK, SKY, STYLE
 

@@ -7,18 +7,9 @@ A missing number is a dash with a footnote that gives the reason.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from d3fast.benchmark.labels import CLEAN_MODEL, D3, NONE, attack_label
 from d3fast.benchmark.report.goals import REFERENCES, better_elsewhere
-from d3fast.benchmark.report.numbers import (
-    CLEAN_MODEL,
-    D3,
-    NONE,
-    Grid,
-    Row,
-    ablations,
-    attack_name,
-    is_numeric,
-    relearning,
-)
+from d3fast.benchmark.report.numbers import Grid, Row, ablations, is_numeric, relearning
 from d3fast.results.format import MISSING, fixed, mean, percent, shortest
 from d3fast.results.table import Cell, Line, Table, spread_cell
 
@@ -104,7 +95,7 @@ def _summary_line(grid: Grid, name: str) -> tuple[Cell, ...]:
         replace(spread_cell(grid.seed_means(name, "acc")), note=note if have < expected else ""),
         spread_cell(grid.seed_means(name, "acc_change")),
         spread_cell(grid.seed_means(name, "asr_excess")),
-        Cell(percent(worst["asr_excess"]), detail=attack_name(worst)) if worst else _DASH,
+        Cell(percent(worst["asr_excess"]), detail=attack_label(worst)) if worst else _DASH,
         spread_cell(grid.seed_means(name, "ra")),
         Cell(percent(grid.overall(name, "ra_ceiling"))),
         spread_cell(grid.seed_means(name, "der")),

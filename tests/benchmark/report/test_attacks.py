@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from d3fast.attacks import TrainConfig
-from d3fast.benchmark.attack_jobs import Preset, run_attacks
-from d3fast.benchmark.implant import Implant
+from d3fast.benchmark.attack_jobs import AttackPreset, run_attacks
+from d3fast.benchmark.implant import AttackSpec
 from d3fast.benchmark.report.attacks import attack_shortfalls, attacks_markdown, write_attacks
 from d3fast.results.jobs import RunDir
 from d3fast.results.store import read_results
@@ -66,7 +66,7 @@ def test_the_table_has_a_line_per_attack_with_means_over_the_seeds():
 
 
 def test_a_run_leaves_table_picture_and_json(tmp_path):
-    twin = Implant(
+    base = AttackSpec(
         data="digits",
         model="preact_resnet_tiny",
         attack=None,
@@ -74,7 +74,7 @@ def test_a_run_leaves_table_picture_and_json(tmp_path):
         clean=0,
         training=TrainConfig(epochs=1),
     )
-    preset = Preset(twin, (("badnets", None), ("badnets", "sam-1")), seeds=1)
+    preset = AttackPreset(base, (("badnets", None), ("badnets", "sam-1")), seeds=1)
     run_dir = RunDir(tmp_path)
     rows = run_attacks(preset, run_dir, seeds=[0], progress=False)
     console = Console(width=120, record=True)
@@ -89,7 +89,7 @@ def test_a_run_leaves_table_picture_and_json(tmp_path):
 
 def test_without_any_trigger_there_is_no_picture(tmp_path):
     refused = {key: GOOD[key] for key in ("seed", "attack", "adaptive", "mapping")}
-    preset = Preset(Implant(data="digits", model="preact_resnet_tiny", attack=None), ())
+    preset = AttackPreset(AttackSpec(data="digits", model="preact_resnet_tiny", attack=None), ())
     rows = [CLEAN, {**refused, "refused": "it measures nothing", "floor": 0.5}]
     console = Console(width=120, record=True)
     write_attacks(

@@ -1,8 +1,7 @@
-"""What the demonstration prints and leaves behind."""
+"""Output of the demo: files, table, goal."""
 
 import io
 import json
-from dataclasses import replace
 
 import pytest
 import torch
@@ -11,20 +10,22 @@ from safetensors.torch import load_model
 
 from d3fast.attacks import BadNets
 from d3fast.benchmark import demo
+from d3fast.benchmark.labels import CLEAN_MODEL
+from d3fast.benchmark.presets import FINE_TUNED, FINE_TUNED_FASTER, REPAIRED
 from d3fast.benchmark.report.demo import demo_markdown, print_table, write_report
 from d3fast.models import MODELS
 from d3fast.results.store import read_results
 
 
 @pytest.fixture(scope="module")
-def run(small_setup):
-    return demo.run_seed(small_setup, 0, progress=False)
+def run(demo_preset):
+    return demo.run_seed(demo_preset, 0, progress=False)
 
 
 @pytest.fixture(scope="module")
-def written(small_setup, run, tmp_path_factory):
+def written(demo_preset, run, tmp_path_factory):
     folder, out = tmp_path_factory.mktemp("demo"), io.StringIO()
-    write_report([run], small_setup, "d3fast demo --seeds 1", folder, Console(file=out, width=80))
+    write_report([run], demo_preset, "d3fast demo --seeds 1", folder, Console(file=out, width=80))
     return folder, out.getvalue()
 
 
@@ -39,13 +40,13 @@ def test_results_hold_rows_and_every_choice(run, written):
         "margin": 0,
         "mapping": "all-to-one",
     }
-    assert results.settings["d3"]["epochs"] == 2
+    assert results.settings["defenses"][-1]["options"][0]["epochs"] == 2
 
 
-@pytest.mark.parametrize("name", [demo.BACKDOORED, demo.REPAIRED])
-def test_models_load_again(small_setup, run, written, name):
-    file = {demo.BACKDOORED: "backdoored", demo.REPAIRED: "repaired"}[name]
-    model = MODELS[small_setup.model](10, 1)
+@pytest.mark.parametrize("name", [demo.BACKDOORED, REPAIRED])
+def test_models_load_again(run, written, name):
+    file = {demo.BACKDOORED: "backdoored", REPAIRED: "repaired"}[name]
+    model = MODELS["preact_resnet_tiny"](10, 1)
     load_model(model, written[0] / f"{file}.safetensors")
     for key, tensor in run.models[name].state_dict().items():
         assert torch.equal(model.state_dict()[key], tensor)
@@ -62,7 +63,7 @@ def test_the_picture_is_a_png_with_something_in_it(written):
 
 def test_the_table_fits_80_columns(written):
     assert max(map(len, written[1].splitlines())) <= 80
-    for name in (demo.CLEAN, demo.BACKDOORED, demo.FINE_TUNED, demo.FINE_TUNED_HOT, demo.REPAIRED):
+    for name in (CLEAN_MODEL, demo.BACKDOORED, FINE_TUNED, FINE_TUNED_FASTER, REPAIRED):
         assert f"\n{name} " in written[1]
 
 
@@ -87,13 +88,18 @@ def test_markdown_has_a_line_per_model(run):
     assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {r['model']}" for r in run.rows]
 
 
-def test_nothing_is_written_where_the_folder_is_missing(small_setup, run, tmp_path):
+def test_nothing_is_written_where_the_folder_is_missing(demo_preset, run, tmp_path):
     with pytest.raises(ValueError, match="there is no folder"):
-        write_report([run], small_setup, "", tmp_path / "missing", Console(file=io.StringIO()))
+        write_report([run], demo_preset, "", tmp_path / "missing", Console(file=io.StringIO()))
 
 
-def test_titles_name_the_patch_in_pixels(small_setup, run):
+def test_titles_name_the_patch_in_pixels(demo_preset):
     from d3fast.benchmark.report.demo import _title
 
-    wide = replace(small_setup, attack=BadNets(target=0, size=3))
-    assert _title(wide, "seed 0").startswith("digits, BadNets 3x3 patch, 10 % poisoned")
+    title = _title(demo_preset, BadNets(target=0, size=3), "seed 0")
+    assert title == "digits, BadNets 3x3 patch, 10 % poisoned, 100 clean samples, seed 0"
+
+
+def test_the_clean_model_of_old_results_has_its_present_label():
+    lines = demo_markdown([{"model": "clean twin", "acc": 0.9}]).splitlines()
+    assert lines[-1].startswith("| clean model | 90.0 |")

@@ -5,7 +5,6 @@ import pytest
 from d3fast.benchmark.report.numbers import (
     ablations,
     both_grids,
-    defense_name,
     grid,
     relearning,
     sections,
@@ -103,9 +102,3 @@ def test_relearning_rows_stand_by_attack_and_model(grid_rows):
     found = relearning(grid_rows(seeds=2))
     assert list(found) == ["badnets", "blended"]
     assert {len(rows) for rows in found["badnets"].values()} == {2}
-
-
-@pytest.mark.parametrize("label", ["clean model", "clean twin", "clean", "never poisoned"])
-def test_every_label_of_the_clean_model_is_read(label):
-    assert defense_name({"kind": "relearning", "defense": label}) == "clean model"
-    assert defense_name({"kind": "suspect", "defense": "anything"}) == "none"

@@ -39,8 +39,8 @@ def test_of_many_models_the_first_and_the_clean_model_have_a_band():
 
 def test_the_clean_model_is_grey_and_dotted():
     figure = relearning_figure({"D3": D3, "clean model": CLEAN, "other": CLEAN}, 0.02)
-    twin = _line(figure, "clean model")
-    assert (twin.get_color(), twin.get_linestyle()) == (GREY, ":")
+    line = _line(figure, "clean model")
+    assert (line.get_color(), line.get_linestyle()) == (GREY, ":")
     assert _line(figure, "other").get_color() != GREY
 
 

@@ -23,7 +23,7 @@ def test_every_model_of_a_plan_is_inspected_once_and_trained_before(name):
     assert len({key_of(look) for look in looks}) == len(looks)
     trained = [*twins, *attacks]
     assert all(look.source is None or look.source in trained for look in looks)
-    assert all(attack.twin in twins for attack in attacks)
+    assert all(attack.clean_job in twins for attack in attacks)
     count = len(plan.attacks) * len(plan.backdoored) + len(plan.clean)
     repaired = len(plan.attacks) * len(plan.repaired)
     assert sum(look.repaired for look in looks) == repaired
@@ -37,7 +37,7 @@ def test_one_class_has_twice_as_many_images_in_an_uneven_model(monkeypatch):
         seen["counts"] = splits.train.labels.bincount()
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)), 0.0
 
-    monkeypatch.setattr(study, "implant", record)
+    monkeypatch.setattr(study, "train_model", record)
     look = study.jobs_of(study.PLANS["digits"])[2][-1]
     study._uneven(look.spec, look.spec.splits(), progress=False)
     counts = seen["counts"].float() / seen["counts"].float().median()

@@ -3,12 +3,12 @@
 import pytest
 
 from benchmarks.studies import search
-from d3fast.benchmark.plan import plan
-from d3fast.benchmark.presets import PRESETS
+from d3fast.benchmark.plan import plan_jobs
+from d3fast.benchmark.presets import BENCHMARK_PRESETS
 from d3fast.defenses import DEFENSES
 
-CPU = PRESETS["cpu"]
-_D3 = next(repair for repair in CPU.repairs if repair.label == "d3")
+CPU = BENCHMARK_PRESETS["cpu"]
+_D3 = next(repair for repair in CPU.defenses if repair.label == "d3")
 
 
 def _row(label, attack="sig", **changes):
@@ -25,7 +25,7 @@ def test_every_defence_has_as_many_choices_as_the_next():
 @pytest.mark.parametrize("what", search.ATTACKS)
 def test_it_looks_at_no_seed_of_a_table(what):
     seeds = set(search.SEEDS[what])
-    whole = plan(search.search_preset(what), list(seeds))
+    whole = plan_jobs(search.search_preset(what), list(seeds))
     assert not seeds & set(range(CPU.seeds))
     assert {p.job.seed for p in whole.repairs} == seeds
     assert whole.relearning == ()

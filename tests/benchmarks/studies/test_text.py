@@ -13,7 +13,7 @@ from benchmarks.studies import text_jobs
 from benchmarks.studies.harness import start_workers
 from benchmarks.studies.text import CHOICES, MLP, best_choices, run, table_lines, upper
 from benchmarks.studies.text_jobs import ARCHIVE, TextSuspect
-from d3fast.benchmark.repair_jobs import Repair
+from d3fast.benchmark.repair_jobs import DefenseSpec
 from d3fast.benchmark.report.benchmark import summary_markdown
 from d3fast.text import TextClassifier
 
@@ -84,7 +84,7 @@ def workers(tmp_path, monkeypatch):
 
 
 def test_a_run_measures_twins_suspects_and_repairs_beside_the_floor(workers):
-    repairs = [Repair("fine-tuning", ({"epochs": 1, "lr": 0.1},))]
+    repairs = [DefenseSpec("fine-tuning", ({"epochs": 1, "lr": 0.1},))]
     rows = run(repairs, [SUSPECT], workers)
     clean, suspect, repaired = rows
     assert [row["kind"] for row in rows] == ["clean", "suspect", "repair"]

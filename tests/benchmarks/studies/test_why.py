@@ -7,7 +7,7 @@ from torch import nn
 from benchmarks.studies import why
 from benchmarks.studies.spectrum_report import peers_table, way_table, why_table
 from d3fast.attacks import BadNets
-from d3fast.benchmark.presets import PRESETS
+from d3fast.benchmark.presets import BENCHMARK_PRESETS
 from d3fast.data import ImageData
 from d3fast.results.jobs import key_of
 from d3fast.results.store import Results
@@ -15,7 +15,7 @@ from d3fast.spectrum import CurvatureReportConfig, curvature_report
 
 
 def test_there_is_a_report_per_attack_and_seed_of_the_benchmarks_own_suspects():
-    before, reports = why.why_jobs(PRESETS["cpu"], [0, 1])
+    before, reports = why.why_jobs(BENCHMARK_PRESETS["cpu"], [0, 1])
     assert [(job.suspect.spec.attack, job.suspect.spec.seed) for job in reports] == [
         ("badnets", 0),
         ("badnets", 1),
