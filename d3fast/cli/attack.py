@@ -65,8 +65,8 @@ def attack(
     )
     where, used = make_folder(out), resolve_device(device)
     splits = spec.splits(data_dir).to(used)
-    clean = None
+    unpoisoned = None
     if clean_model:
-        clean, _ = train_model(spec, splits, None, device=used, progress=progress)
-    result = implant(spec, splits, clean, device=used, progress=progress)
+        unpoisoned, _ = train_model(spec, splits, None, device=used, progress=progress)
+    result = implant(spec, splits, unpoisoned, device=used, progress=progress)
     write_card(result, spec, where, Console())

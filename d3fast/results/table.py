@@ -173,8 +173,7 @@ def to_rich(table: Table, title: str = "", caption: str = "") -> rich.table.Tabl
         padding=(0, 1, 0, 0),
     )
     for at, heading in enumerate(table.headings):
-        words = at == 0 or any(" " in c[at - 1].text + c[at - 1].detail for _, c in table.lines)
-        made.add_column(Text(heading), justify="right" if at else "left", no_wrap=not words)
+        made.add_column(Text(heading), justify="right" if at else "left", overflow="fold")
     for name, cells in table.lines:
         style = "dim" if name in table.references else ""
         made.add_row(Text(name, style), *(_rich_cell(table, cell) for cell in cells))
