@@ -1,62 +1,86 @@
-# Types of the extension built from csrc/bindings.cpp. Addresses cross as integers.
-from collections.abc import Mapping, Sequence
-from typing import Any
+# Types of the extension built from csrc. Addresses cross as integers.
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, overload
 
 from torch import Tensor
 
-class StepOptions:
-    def __init__(
-        self,
-        *,
-        lr: float,
-        momentum: float,
-        dampening: float,
-        weight_decay: float,
-        nesterov: bool,
-        maximize: bool,
-        distance_weight: float,
-        p: int,
-        center: int,
-        lower: float,
-        upper: float,
-        relative: bool,
-        grad_scale: float,
-    ) -> None: ...
+class Center:
+    none: Center
+    origin: Center
+    reference: Center
 
-class Dtypes:
-    def __init__(self, *, weight: str, momentum: str, reference: str) -> None: ...
+class Scalar:
+    @overload
+    def __init__(self, value: float) -> None: ...
+    @overload
+    def __init__(self, *, device: int, is_double: bool) -> None: ...
+    @property
+    def value(self) -> float: ...
+    @property
+    def device(self) -> int: ...
+    @property
+    def is_double(self) -> bool: ...
+
+class StepOptions:
+    lr: Scalar
+    momentum: float
+    dampening: float
+    weight_decay: float
+    nesterov: bool
+    maximize: bool
+    distance_weight: float
+    p: int
+    center: Center
+    lower: Scalar
+    upper: Scalar
+    relative: bool
+    def __init__(self, **fields: Any) -> None: ...
+
+class DTypeNames:
+    weight: str
+    momentum: str
+    reference: str
+    def __init__(self, **fields: str) -> None: ...
 
 class Columns:
-    def __init__(
-        self,
-        *,
-        theta: Sequence[int],
-        numel: Sequence[int],
-        compensation: Sequence[int],
-        reference: Sequence[int],
-        momentum: Sequence[int],
-        distance: Sequence[int],
-    ) -> None: ...
+    theta: list[int]
+    numel: list[int]
+    compensation: list[int]
+    reference: list[int]
+    momentum: list[int]
+    distance: list[int]
+    def __init__(self, **fields: Sequence[int]) -> None: ...
 
-class CpuPlan:
-    def __init__(
-        self,
-        *,
-        dtypes: Dtypes,
-        columns: Columns,
-        reference_norms: Sequence[float],
-        joint: bool,
-    ) -> None: ...
+class Plan:
     def step(
         self,
+        *,
         grads: Sequence[int],
-        fresh: Sequence[bool],
+        first_step: Sequence[bool] = ...,
         verify: bool,
-        threads: int,
         options: StepOptions,
+        grad_scale: float | Scalar = ...,
+        found_inf: float | Scalar = ...,
+        executor: int,
     ) -> None: ...
 
-class Watch:
+class CpuPlan(Plan):
+    def __init__(
+        self,
+        *,
+        dtypes: DTypeNames,
+        columns: Columns,
+        reference_norms: Sequence[float],
+        joint_norm: bool,
+    ) -> None: ...
+
+class CudaPlan(Plan):  # only where built with CUDA
+    def __init__(self, *, dtypes: DTypeNames, columns: Columns, joint_norm: bool) -> None: ...
+    @property
+    def memory_bytes(self) -> int: ...
+    def attach(self, *, device: int, stream: int, memory: int, reference_norms: int) -> None: ...
+
+class TensorGuard:
     def __init__(
         self,
         *,
@@ -65,43 +89,24 @@ class Watch:
         columns: Sequence[str],
         exchange: object,
     ) -> None: ...
-    def look(
-        self, params: Sequence[Tensor], state: Mapping[Tensor, dict[str, Any]]
-    ) -> list[Tensor] | None: ...
-    def settle(self) -> None: ...
+    def matches(self, params: Sequence[Tensor], state: Mapping[Tensor, dict[str, Any]]) -> bool: ...
+    def record_versions(self) -> None: ...
     @property
-    def addresses(self) -> list[int] | None: ...
+    def readable(self) -> bool: ...
+    @property
+    def gradients(self) -> list[int]: ...
     @property
     def edited(self) -> bool: ...
     @property
     def versions(self) -> list[int]: ...
 
+def step_groups(
+    *,
+    groups: Sequence[tuple[TensorGuard, Plan, Sequence[Tensor], StepOptions, int]],
+    state: Mapping[Tensor, dict[str, Any]],
+    increment_versions: Callable[[Sequence[Tensor]], None],
+) -> bool: ...
 def build_info() -> dict[str, object]: ...
-def cut(
-    numel: Sequence[int], joint: bool, chunk_length: int
+def partition(
+    numel: Sequence[int], joint_norm: bool, chunk_length: int
 ) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int, int]]]: ...
-def cuda_write(*, device: int, stream: int, to: int, words: Sequence[int]) -> None: ...
-
-class CudaPlan:  # only where built with CUDA, like cuda_write
-    def __init__(self, *, dtypes: Dtypes, columns: Columns, joint: bool) -> None: ...
-    @property
-    def table(self) -> bytes: ...
-    @property
-    def workspace_bytes(self) -> int: ...
-    def step(
-        self,
-        *,
-        device: int,
-        stream: int,
-        table: int,
-        workspace: int,
-        reference_norms: int,
-        grads: int,
-        lr: tuple[int, bool],
-        lower: tuple[int, bool],
-        upper: tuple[int, bool],
-        grad_scale: int,
-        found_inf: int,
-        verify: bool,
-        options: StepOptions,
-    ) -> None: ...

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How the kernels read and write runs of elements: 16 bytes at a time, and with a word to the
-// caches.
+// Loads and stores of runs of elements: 16 bytes at a time, with cache hints.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
-#include "stored.h"
+#include "common/dtypes.h"
 
-// An address out of a table could lead anywhere, for all the compiler knows. Told that it leads to
-// global memory, it emits global instead of generic accesses.
+// Makes the compiler emit global instead of generic accesses for an address read from a table.
 #if defined(__CUDACC__)
 #define D3_ASSUME_GLOBAL(p) __builtin_assume(__isGlobal(p))
 #else
@@ -19,11 +18,10 @@
 
 namespace d3 {
 
-// Elements a thread handles together, so many that weights come 16 bytes at a time where the arrays
-// allow it. The assignment of elements to threads is the same either way, and so are the sums'
-// bits.
-template <class K>
-constexpr int kElements = 16 / sizeof(typename K::Weight);
+// Elements that a thread processes together: 16 bytes of weights, one access where the arrays are
+// aligned. Elements go to the same threads where they are not, so the sums have the same bits.
+template <class DTypes>
+constexpr int kElements = 16 / sizeof(typename DTypes::Weight);
 
 template <int N>
 struct Run {
@@ -34,49 +32,49 @@ __device__ inline bool aligned16(const void* p) {
   return (reinterpret_cast<uintptr_t>(p) & 15) == 0;
 }
 
-// How a value is read: `stays` may be wanted again soon (the weights, by the projection), `passes`
-// is not and gives way in the second-level cache first, `others` was written by another block of
-// this launch, which the first-level cache does not see.
-enum class Read { stays, passes, others };
+// The cache hint of a load. keep: needed again soon (the weights, by the projection). stream: not
+// needed again, evicted from L2 first. bypass_l1: written by another block of this
+// launch, which L1 does not see.
+enum class Read { keep, stream, bypass_l1 };
 
-template <Read R, class P>
-__device__ inline P read(const P* p) {
-  if constexpr (R == Read::stays) {
+template <Read kRead, class Piece>
+__device__ inline Piece read(const Piece* p) {
+  if constexpr (kRead == Read::keep) {
     return *p;
   } else {
-    return R == Read::passes ? __ldcs(p) : __ldcg(p);
+    return kRead == Read::stream ? __ldcs(p) : __ldcg(p);
   }
 }
 
-template <Read R, class S>
-__device__ inline S read_one(const S* p) {
-  if constexpr (R != Read::others) {
+template <Read kRead, class Stored>
+__device__ inline Stored read_one(const Stored* p) {
+  if constexpr (kRead != Read::bypass_l1) {
     return *p;
-  } else if constexpr (Stored<S>::kHalf) {
+  } else if constexpr (DTypeTraits<Stored>::kHalf) {
     return {__ldcg(&p->bits)};
   } else {
     return __ldcg(p);
   }
 }
 
-// What one access takes of a run.
-template <int N, class S>
-using Piece = std::conditional_t<N * sizeof(S) >= 16, uint4, uint2>;
+// The part of a run that one access loads or stores.
+template <int N, class Stored>
+using PieceOf = std::conditional_t<N * sizeof(Stored) >= 16, uint4, uint2>;
 
-template <int N, Read R, class S>
-__device__ inline Run<N> load_run(const S* p, int64_t at, int64_t n, bool aligned) {
+template <int N, Read kRead, class Stored>
+__device__ inline Run<N> load_run(const Stored* p, int64_t at, int64_t n, bool aligned) {
   D3_ASSUME_GLOBAL(p);
-  S stored[N];
+  Stored stored[N];
   if (aligned && at + N <= n) {
-    using P = Piece<N, S>;
-    P pieces[sizeof(stored) / sizeof(P)];
-    const P* from = reinterpret_cast<const P*>(p + at);
+    using Piece = PieceOf<N, Stored>;
+    Piece pieces[sizeof(stored) / sizeof(Piece)];
+    const Piece* from = reinterpret_cast<const Piece*>(p + at);
 #pragma unroll
-    for (size_t k = 0; k < sizeof(stored) / sizeof(P); ++k) pieces[k] = read<R>(from + k);
+    for (size_t k = 0; k < sizeof(stored) / sizeof(Piece); ++k) pieces[k] = read<kRead>(from + k);
     memcpy(stored, pieces, sizeof(stored));
   } else {
 #pragma unroll
-    for (int k = 0; k < N; ++k) stored[k] = at + k < n ? read_one<R>(p + at + k) : S();
+    for (int k = 0; k < N; ++k) stored[k] = at + k < n ? read_one<kRead>(p + at + k) : Stored();
   }
   Run<N> run;
 #pragma unroll
@@ -84,19 +82,20 @@ __device__ inline Run<N> load_run(const S* p, int64_t at, int64_t n, bool aligne
   return run;
 }
 
-template <int N, class S>
-__device__ inline void store_run(S* p, int64_t at, int64_t n, bool aligned, const Run<N>& run) {
+template <int N, class Stored>
+__device__ inline void store_run(Stored* p, int64_t at, int64_t n, bool aligned,
+                                 const Run<N>& run) {
   D3_ASSUME_GLOBAL(p);
-  S stored[N];
+  Stored stored[N];
 #pragma unroll
-  for (int k = 0; k < N; ++k) stored[k] = narrow<S>(run.x[k]);
+  for (int k = 0; k < N; ++k) stored[k] = narrow<Stored>(run.x[k]);
   if (aligned && at + N <= n) {
-    using P = Piece<N, S>;
-    P pieces[sizeof(stored) / sizeof(P)];
+    using Piece = PieceOf<N, Stored>;
+    Piece pieces[sizeof(stored) / sizeof(Piece)];
     memcpy(pieces, stored, sizeof(stored));
-    P* to = reinterpret_cast<P*>(p + at);
+    Piece* to = reinterpret_cast<Piece*>(p + at);
 #pragma unroll
-    for (size_t k = 0; k < sizeof(stored) / sizeof(P); ++k) to[k] = pieces[k];
+    for (size_t k = 0; k < sizeof(stored) / sizeof(Piece); ++k) to[k] = pieces[k];
     return;
   }
 #pragma unroll

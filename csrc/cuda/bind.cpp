@@ -1,97 +1,94 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "cuda/bind.h"
+
 #include <pybind11/stl.h>
 
-#include <limits>
 #include <utility>
+#include <vector>
 
-#include "bindings.h"
-#include "check.h"
+#include "common/check.h"
 #include "cuda/launch.h"
-#include "cuda/step.h"
+#include "cuda/memory.h"
+#include "python/plan.h"
 
 namespace py = pybind11;
 
 namespace d3 {
 namespace {
 
-template <class T>
-void append(std::string& bytes, const std::vector<T>& items) {
-  bytes.append(reinterpret_cast<const char*>(items.data()), items.size() * sizeof(T));
-}
-
-// Address of a number on the device, 0 where it is among the options, and whether it is a double.
-using Scalar = std::pair<Address, bool>;
-
-DeviceScalar on_device(const Scalar& scalar) {
-  return {pointer<void>(scalar.first), scalar.second};
-}
-
-class CudaPlan {
+class CudaPlan : public Plan {
  public:
-  CudaPlan(const Dtypes& types, const Columns& columns, bool joint)
-      : stepper_(cuda_stepper(types)), cut_(cut(segments_of(columns, types), joint, cuda_chunk())) {
-    if (stepper_ == nullptr) refuse(types);
+  CudaPlan(const DTypeNames& dtypes, const Columns& columns, bool joint_norm)
+      : Plan(dtypes, columns, joint_norm, cuda_chunk()), launch_(cuda_launch(dtypes)) {
+    if (launch_ == nullptr) refuse_dtypes(dtypes);
   }
 
-  // What has to lie on the device: segments, units, chunks and order, one after the other.
-  py::bytes table() const {
-    std::string bytes;
-    append(bytes, cut_.segments);
-    append(bytes, cut_.units);
-    append(bytes, cut_.chunks);
-    append(bytes, cuda_order(cut_));
-    return bytes;
+  int64_t memory_bytes() const { return device_memory_bytes(partition_); }
+
+  void attach(int device, Address stream, Address memory, Address reference_norms) {
+    D3_CHECK_ARG("reference_norms", reference_norms, !partition_.tracked() || reference_norms != 0,
+                 "must be an address");
+    device_ = device;
+    reference_norms_ = pointer<double>(reference_norms);
+    cuda_write(device, pointer<void>(stream), pointer<void>(memory),
+               table_words(partition_, kResidentBlocks));
+    memory_ = pointer<void>(memory);
   }
 
-  int64_t workspace_bytes() const { return cuda_workspace_bytes(cut_); }
-
-  void step(int device, Address stream, Address table, Address workspace, Address reference_norms,
-            Address grads, const Scalar& lr, const Scalar& lower, const Scalar& upper,
-            Address grad_scale, Address found_inf, bool verify, const StepOptions& options) const {
-    StepOptions known = options;  // a bound on the device is unknown here
-    if (lower.first != 0) known.lower = 0;
-    if (upper.first != 0) known.upper = std::numeric_limits<double>::infinity();
-    check_options(cut_, known);
+  void step(const StepRequest& request) override {
+    check(request);
+    D3_CHECK(memory_ != nullptr, "attach() must come before step()");
+    void* const stream = pointer<void>(request.executor);
+    write_grads(stream, request);
     CudaStep call;
-    call.device = device;
-    call.stream = pointer<void>(stream);
-    call.table = pointer<void>(table);
-    call.workspace = pointer<void>(workspace);
-    call.reference_norms = pointer<double>(reference_norms);
-    call.grads = pointer<void>(grads);
-    call.lr = on_device(lr);
-    call.lower = on_device(lower);
-    call.upper = on_device(upper);
-    call.grad_scale = pointer<float>(grad_scale);
-    call.found_inf = pointer<float>(found_inf);
-    call.verify = verify;
-    call.options = options;
-    stepper_(cut_, call);
+    call.device = device_;
+    call.stream = stream;
+    call.memory = memory_;
+    call.reference_norms = reference_norms_;
+    call.verify = request.verify;
+    call.grad_scale = request.grad_scale;
+    call.found_inf = request.found_inf;
+    call.options = request.options;
+    launch_(partition_, call);
   }
 
  private:
-  CudaStepper stepper_;
-  Cut cut_;
+  // Writes the gradients' table where it differs from the one on the device. Every replay of a
+  // graph writes that graph's own table, so after a capture the present one is never known.
+  void write_grads(void* stream, const StepRequest& request) {
+    std::vector<GradEntry> entries(request.grads.size());
+    for (size_t i = 0; i < entries.size(); ++i) {
+      entries[i] = {pointer<void>(request.grads[i]), is_first_step(request, i)};
+    }
+    std::vector<int64_t> words;
+    append_words(words, entries);
+    captured_ = captured_ || cuda_is_capturing(device_, stream);
+    if (!captured_ && words == written_ && stream == written_on_) return;
+    cuda_write(device_, stream, device_memory(partition_, memory_).grads, words);
+    written_ = std::move(words);
+    written_on_ = stream;
+  }
+
+  CudaLaunch launch_;
+  int device_ = 0;
+  void* memory_ = nullptr;
+  const double* reference_norms_ = nullptr;
+  std::vector<int64_t> written_;  // the gradients' table on the device
+  void* written_on_ = nullptr;    // the stream that wrote it
+  bool captured_ = false;
 };
 
 }  // namespace
 
 void bind_cuda(py::module_& m) {
-  m.def(
-      "cuda_write",
-      [](int device, Address stream, Address to, const std::vector<int64_t>& words) {
-        cuda_write(device, pointer<void>(stream), pointer<void>(to), words);
-      },
-      py::kw_only(), py::arg("device"), py::arg("stream"), py::arg("to"), py::arg("words"));
-  py::class_<CudaPlan>(m, "CudaPlan")
-      .def(py::init<const Dtypes&, const Columns&, bool>(), py::kw_only(), py::arg("dtypes"),
-           py::arg("columns"), py::arg("joint"))
-      .def_property_readonly("table", &CudaPlan::table)
-      .def_property_readonly("workspace_bytes", &CudaPlan::workspace_bytes)
-      .def("step", &CudaPlan::step, py::kw_only(), py::arg("device"), py::arg("stream"),
-           py::arg("table"), py::arg("workspace"), py::arg("reference_norms"), py::arg("grads"),
-           py::arg("lr"), py::arg("lower"), py::arg("upper"), py::arg("grad_scale"),
-           py::arg("found_inf"), py::arg("verify"), py::arg("options"));
+  py::class_<CudaPlan, Plan>(m, "CudaPlan")
+      .def(py::init<const DTypeNames&, const Columns&, bool>(), py::kw_only(), py::arg("dtypes"),
+           py::arg("columns"), py::arg("joint_norm"))
+      .def_property_readonly("memory_bytes", &CudaPlan::memory_bytes)
+      .def("attach", &CudaPlan::attach, py::kw_only(), py::arg("device"), py::arg("stream"),
+           py::arg("memory"), py::arg("reference_norms"),
+           "Writes the plan's tables into zeroed device memory of memory_bytes, which the caller "
+           "keeps alive, as it does the norms of the references.");
 }
 
 }  // namespace d3

@@ -2,60 +2,44 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
-#include <sstream>
-#include <stdexcept>
 
+#include "common/check.h"
+#include "cuda/dispatch.cuh"
 #include "cuda/launch.h"
-#include "cuda/persistent.cuh"
-#include "cuda/sequence.h"
-
-#define D3_CUDA_CHECK(call)                                                                 \
-  do {                                                                                      \
-    const cudaError_t error = (call);                                                       \
-    if (error != cudaSuccess) {                                                             \
-      std::ostringstream out;                                                               \
-      out << #call << ": " << cudaGetErrorName(error) << ", " << cudaGetErrorString(error); \
-      throw std::runtime_error(out.str());                                                  \
-    }                                                                                       \
-  } while (false)
 
 namespace d3 {
 namespace {
 
-constexpr int kWords = 480;  // with the other arguments below the 4 KiB a launch may carry
+constexpr int kWords = 480;  // with the other arguments below the 4 KiB that a launch may carry
 
 struct Words {
   int64_t x[kWords];
 };
 
-// Arguments are copied when a launch is enqueued or captured: no host memory has to outlive it.
 __global__ void write_kernel(int64_t* to, const Words words, int count) {
   const int i = static_cast<int>(threadIdx.x);
   if (i < count) to[i] = words.x[i];
+}
+
+template <class DTypes>
+void launch_step(const Partition& partition, const CudaStep& call) {
+  D3_CUDA_CHECK(cudaSetDevice(call.device));
+  const auto stream = static_cast<cudaStream_t>(call.stream);
+  enqueue<DTypes>(partition, call,
+                  [stream](Kernel kernel, unsigned blocks, const DeviceStep& step) {
+                    kernel<<<blocks, kThreads, 0, stream>>>(step);
+                    D3_CUDA_CHECK(cudaGetLastError());
+                  });
 }
 
 }  // namespace
 
 int64_t cuda_chunk() { return kCudaChunk; }
 
-std::vector<int64_t> cuda_order(const Cut& cut) { return order_of(cut, kResident); }
-
-int64_t cuda_workspace_bytes(const Cut& cut) { return workspace_bytes(cut); }
-
-template <class K>
-void cuda_step(const Cut& cut, const CudaStep& call) {
-  D3_CUDA_CHECK(cudaSetDevice(call.device));
-  const auto stream = static_cast<cudaStream_t>(call.stream);
-  enqueue<K>(cut, call, [stream](Kernel kernel, unsigned blocks, const DeviceStep& step) {
-    kernel<<<blocks, kThreads, 0, stream>>>(step);
-    D3_CUDA_CHECK(cudaGetLastError());
-  });
-}
-
-CudaStepper cuda_stepper(const Dtypes& types) {
-  CudaStepper found = nullptr;
-  visit_storage(CudaStorages(), types,
-                [&found](auto storage) { found = cuda_step<decltype(storage)>; });
+CudaLaunch cuda_launch(const DTypeNames& dtypes) {
+  CudaLaunch found = nullptr;
+  visit_dtypes(CudaDTypes(), dtypes,
+               [&found](auto triple) { found = launch_step<decltype(triple)>; });
   return found;
 }
 
@@ -69,6 +53,13 @@ void cuda_write(int device, void* stream, void* to, const std::vector<int64_t>& 
         static_cast<int64_t*>(to) + at, piece, count);
     D3_CUDA_CHECK(cudaGetLastError());
   }
+}
+
+bool cuda_is_capturing(int device, void* stream) {
+  D3_CUDA_CHECK(cudaSetDevice(device));
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  D3_CUDA_CHECK(cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status));
+  return status != cudaStreamCaptureStatusNone;
 }
 
 }  // namespace d3

@@ -2,7 +2,8 @@
 """The eager step of all param groups: check every group, then let each group's backend step it.
 
 A group served by the kernels has a ``GroupPlan``, which is kept while its tensors stay where they
-are; the other groups are stepped by the PyTorch or the sharded backend.
+are; where every group has a valid one, the extension takes the whole step in one call. Other groups
+are stepped by the PyTorch or the sharded backend.
 """
 
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -14,7 +15,7 @@ from d3fast.optim.anchors import require_references
 from d3fast.optim.backends import sharded, torch_backend
 from d3fast.optim.backends.choose import choose_backend
 from d3fast.optim.backends.dtensor import check_not_replaced, is_sharded
-from d3fast.optim.backends.group_plan import GroupPlan
+from d3fast.optim.backends.group_plan import GroupPlan, step_planned
 from d3fast.optim.buffers import drop_unused_buffers, is_first_step
 from d3fast.optim.options import check_gradient, check_options, is_tracked
 
@@ -51,11 +52,14 @@ class Stepper:
             ValueError: an option out of its range; a gradient or a reference that cannot be used.
                 Nothing has moved then.
         """
+        scaled = grad_scale is not None or found_inf is not None
+        if not scaled and step_planned(self._plans, groups, state):
+            return
         distributed = [group for group in groups if is_sharded(group)]
         if distributed and found_inf is not None:
             found_inf = sharded.any_rank(found_inf, distributed)
         try:
-            gradients = self._check(groups, state)
+            planned = self._check(groups, state)
         except ValueError:
             if not _is_overflow(found_inf):
                 sharded.refuse(distributed)
@@ -63,26 +67,26 @@ class Stepper:
         joint = [group for group in distributed if sharded.needs_allreduce(group)]
         if joint and not _is_overflow(found_inf):
             sharded.step_tracked(joint, state, grad_scale)
-        for index, grads in gradients.items():
+        for index, is_planned in planned.items():
             group = groups[index]
-            if grads is None:
+            if not is_planned:
                 self._build_plan_and_step(index, group, state, grad_scale, found_inf)
             elif group["params"][0].is_cuda or not _is_overflow(found_inf):
-                self._plans[index].step(grads, group, grad_scale, found_inf)
+                self._plans[index].step(group, grad_scale, found_inf)
 
-    def _check(self, groups: Sequence[Group], state: State) -> dict[int, list[Tensor] | None]:
+    def _check(self, groups: Sequence[Group], state: State) -> dict[int, bool]:
         """Check all groups that have gradients.
 
         Returns:
-            By group index the gradients for its plan, or ``None`` where a plan is missing or
-            outdated. Groups that are stepped together with other ranks are left out.
+            By group index whether the group has a valid plan. Groups that are stepped together
+            with other ranks are left out.
         """
-        gradients: dict[int, list[Tensor] | None] = {}
+        planned: dict[int, bool] = {}
         takes_part = False
         for index, group in enumerate(groups):
             plan = self._plans.get(index)
-            grads = plan.gradients(group, state) if plan is not None else None
-            if grads is None:
+            is_planned = plan is not None and plan.matches(group, state)
+            if not is_planned:
                 params = [p for p in group["params"] if p.grad is not None]
                 needs_allreduce = sharded.needs_allreduce(group)
                 if not params and not needs_allreduce:
@@ -92,10 +96,10 @@ class Stepper:
                 takes_part = True
                 if needs_allreduce:
                     continue
-            gradients[index] = grads
-        if not gradients and not takes_part:
+            planned[index] = is_planned
+        if not planned and not takes_part:
             check_not_replaced()
-        return gradients
+        return planned
 
     def _build_plan_and_step(
         self,
@@ -118,10 +122,8 @@ class Stepper:
             torch_backend.step_group(members, group, grad_scale=grad_scale)
             return
         plan = self._plans[index] = GroupPlan(group, state)
-        grads = plan.gradients(group, state)
-        if grads is None:  # a kind of gradient that the C++ guard cannot read
-            grads = [p.grad for p in plan.params if p.grad is not None]
-        plan.step(grads, group, grad_scale, found_inf)
+        plan.matches(group, state)  # False for a kind of gradient that the C++ guard cannot read
+        plan.step(group, grad_scale, found_inf)
 
     def cached_norm(self, index: int, p: Tensor, state: State) -> Tensor | None:
         """Return the distance that the last step stored for ``p``, ``None`` where it is outdated.

@@ -122,22 +122,23 @@ for weight, momentum_type, reference_type in TYPES:
         reference, distance = column(reference_type), [np.full((), np.nan) for _ in theta]
         compensation = [np.zeros_like(a) for a in theta] if weight in (BF16, F16) else []
         plan = _C.CpuPlan(
-            dtypes=_C.Dtypes(weight=weight, momentum=momentum_type, reference=reference_type),
+            dtypes=_C.DTypeNames(weight=weight, momentum=momentum_type, reference=reference_type),
             columns=_C.Columns(
                 theta=at(theta), numel=[a.size for a in theta], compensation=at(compensation),
                 reference=at(reference), momentum=at(momentum), distance=at(distance),
             ),
-            joint=False, reference_norms=[a.size ** 0.5 for a in reference],
+            joint_norm=False, reference_norms=[a.size ** 0.5 for a in reference],
         )
         options = _C.StepOptions(
             lr=0.05, momentum=0.9, dampening=0.0, weight_decay=0.01, nesterov=nesterov,
-            maximize=False, distance_weight=1.0, p=p, center=center, lower=0.9, upper=1.1,
-            relative=True, grad_scale=2.0,
+            maximize=False, distance_weight=1.0, p=p, center=_C.Center(center), lower=0.9,
+            upper=1.1, relative=True,
         )
         for step in range(4):
-            plan.step(at(grads), [False] * 3, step == 0, 1, options)
+            plan.step(grads=at(grads), first_step=[False] * 3, verify=step == 0, options=options,
+                      grad_scale=2.0, executor=1)
             if step == 2:
-                theta[1][::2] = theta[1][1]  # a stale norm, to be mended
+                theta[1][::2] = theta[1][1]  # a stale norm, to be corrected
         for a in theta + compensation + momentum + distance:
             digest.update(a.tobytes())
 print(digest.hexdigest())
@@ -156,10 +157,10 @@ def digest_at(level):
 
 def test_the_simd_level_changes_no_bit():
     runs = [digest_at(level) for level in _C.build_info()["simd_levels"]]
-    outputs = [r.stdout for r in runs if "this CPU does not have it" not in r.stderr]
+    outputs = [r.stdout for r in runs if "must be a level of this CPU" not in r.stderr]
     assert outputs[0]
     assert len(set(outputs)) == 1
 
 
 def test_an_unknown_simd_level_is_refused_by_name():
-    assert "D3FAST_SIMD=x86-64-v9 is not compiled in" in digest_at("x86-64-v9").stderr
+    assert "D3FAST_SIMD must be a level compiled in, got x86-64-v9" in digest_at("x86-64-v9").stderr

@@ -3,15 +3,19 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from d3fast.optim.backends import native
 
+if TYPE_CHECKING:
+    from d3fast import _C
 
-def _norm(tensor: Tensor) -> float:
+
+def euclidean_norm(tensor: Tensor) -> float:
+    """Return ``||tensor||`` computed in float64; the tensor is dense, of any dtype."""
     # Piece by piece: torch would first copy the whole tensor to float64.
     flat = tensor.detach().as_strided((tensor.numel(),), (1,))
     pieces = (
@@ -21,30 +25,43 @@ def _norm(tensor: Tensor) -> float:
 
 
 class CpuLauncher:
-    """Steps through ``_C.CpuPlan`` with as many threads as torch uses."""
+    """Steps through ``_C.CpuPlan`` with as many threads as torch uses.
 
-    def __init__(self, tensors: Mapping[str, Sequence[Tensor]], joint: bool) -> None:
-        self._plan = native.extension.CpuPlan(
-            dtypes=native.native_dtypes(tensors),
-            columns=native.native_columns(tensors),
-            reference_norms=[_norm(t) for t in tensors["reference"]],
-            joint=joint,
+    Args:
+        tensors: ``theta`` and the columns of one group's state.
+        joint_norm: one norm over the group.
+    """
+
+    def __init__(self, tensors: Mapping[str, Sequence[Tensor]], joint_norm: bool) -> None:
+        self.plan: _C.Plan = native.extension.CpuPlan(
+            **native.plan_arguments(tensors, joint_norm),
+            reference_norms=[euclidean_norm(t) for t in tensors["reference"]],
         )
+
+    def options(self, group: Mapping[str, Any]) -> "_C.StepOptions":
+        """Return the options of a group, tensors read."""
+        return native.step_options(group)
+
+    def executor(self) -> int:
+        """Return the number of threads."""
+        return torch.get_num_threads()
 
     def step(
         self,
         grads: Sequence[int],
-        fresh: Sequence[bool],
+        first_step: Sequence[bool],
         verify: bool,
-        group: Mapping[str, Any],
-        options: Any | None,
+        options: "_C.StepOptions",
         grad_scale: Tensor | None,
         found_inf: Tensor | None,
     ) -> None:
-        """Take the step; ``found_inf`` is on the host, so it is simply read."""
-        if found_inf is not None and bool(found_inf != 0):
-            return
-        if options is None or grad_scale is not None:
-            scale = 1.0 if grad_scale is None else float(grad_scale)
-            options = native.native_options(group, scale, on_host=True)
-        self._plan.step(grads, fresh, verify, torch.get_num_threads(), options)
+        """Take the step; see ``native.Launcher``."""
+        self.plan.step(
+            grads=grads,
+            first_step=first_step,
+            verify=verify,
+            options=options,
+            grad_scale=1.0 if grad_scale is None else float(grad_scale),
+            found_inf=0.0 if found_inf is None else float(found_inf),
+            executor=self.executor(),
+        )

@@ -3,7 +3,8 @@
 
 A ``GroupPlan`` holds addresses and is valid as long as none of the tensors moves. Every step
 checks that for every tensor, which for small tensors is most of the cost of a step:
-``_C.Watch`` does it in one call. After anything that may have changed a weight unnoticed the plan
+``_C.TensorGuard`` does it. Where all groups have a valid plan, ``step_planned`` checks and steps
+them in one call of the extension. After anything that may have changed a weight unnoticed the plan
 asks the kernels to verify the cached norms first; edits through ``.data``, which cannot be seen
 from here, are noticed by the kernels themselves.
 """
@@ -27,16 +28,16 @@ read_options = itemgetter(
 )
 
 
-def make_launcher(tensors: Mapping[str, Sequence[Tensor]], joint: bool) -> native.Launcher:
+def make_launcher(tensors: Mapping[str, Sequence[Tensor]], joint_norm: bool) -> native.Launcher:
     """Return the launcher for the device of a group's tensors.
 
     Args:
         tensors: ``theta`` and the columns ``native.STATE_COLUMNS``.
-        joint: one norm over the group.
+        joint_norm: one norm over the group.
     """
     if tensors["theta"][0].is_cuda:
-        return cuda.CudaLauncher(tensors, joint)
-    return cpu.CpuLauncher(tensors, joint)
+        return cuda.CudaLauncher(tensors, joint_norm)
+    return cpu.CpuLauncher(tensors, joint_norm)
 
 
 class _Settings:
@@ -47,11 +48,11 @@ class _Settings:
         self._values = read_options(group)
         # A tensor, or an item of a list, may change in place.
         constant = all(map(_is_constant, self._values))
-        self.native = native.native_options(group, 1.0, on_host=True) if constant else None
+        self.options = native.step_options(group) if constant else None
 
     def hold(self, group: Mapping[str, Any]) -> bool:
         """Return True where the options are the same objects, none of which can change."""
-        return self.native is not None and all(map(is_, read_options(group), self._values))
+        return self.options is not None and all(map(is_, read_options(group), self._values))
 
 
 def _is_constant(value: Any) -> bool:
@@ -77,76 +78,91 @@ class GroupPlan:
             cuda.refuse_capture(self.params[0].device)
         columns = {column: name for column, name in native.state_columns(group).items() if name}
         # A group that needs no state leaves none, as torch.optim.SGD does.
-        self._stateless = None if columns else {p: dict[str, Any]() for p in self.params}
-        state = self._stateless or state
-        self._first_step = [native.prepare_state(p, state[p], group) for p in self.params]
+        self._first_step = (
+            [native.prepare_state(p, state[p], group) for p in self.params] if columns else []
+        )
         self._settings = _Settings(group)
         self._key = _key(group)
         self._positions = {id(p): i for i, p in enumerate(self.params)}
         tensors = {
             column: [state[p][name] for p in self.params] for column, name in columns.items()
         }
-        self._watch = native.extension.Watch(
+        self._guard = native.extension.TensorGuard(
             params=group["params"],
             state=state,
             columns=list(columns.values()),
             exchange=native.TENSOR_EXCHANGE,
         )
-        self._watched = (list(group["params"]), tensors)  # the watch itself keeps nothing alive
+        self._guarded = (list(group["params"]), tensors)  # the guard itself keeps nothing alive
         every = {
             "theta": self.params,
             **{column: tensors.get(column, []) for column in native.STATE_COLUMNS},
         }
         self._launcher = make_launcher(every, group["scope"] == "group")
 
-    def gradients(self, group: Mapping[str, Any], state: native.State) -> list[Tensor] | None:
-        """Return the gradients of the coming step, or ``None`` where the plan is outdated.
+    def matches(self, group: Mapping[str, Any], state: native.State) -> bool:
+        """Return True where the plan is valid for the coming step.
 
-        It is valid while the same parameters have gradients, no tensor has moved and the options
-        ask for the same kernels; other changed options are checked and taken over.
+        It is while the same parameters have gradients, no tensor has moved and the options ask
+        for the same kernels; other changed options are checked and taken over.
 
         Raises:
             ValueError: an option out of its range.
         """
-        grads: list[Tensor] | None = self._watch.look(group["params"], self._stateless or state)
-        if grads is not None and not self._settings.hold(group):
-            settings = _Settings(group)
-            if _key(group) != self._key:
-                return None
-            self._settings = settings
-        return grads
+        return self._guard.matches(group["params"], state) and self._take_over_options(group)
+
+    def _take_over_options(self, group: Mapping[str, Any]) -> bool:
+        if self._settings.hold(group):
+            return True
+        settings = _Settings(group)
+        if _key(group) != self._key:
+            return False
+        self._settings = settings
+        return True
 
     def step(
         self,
-        grads: Sequence[Tensor],
         group: Mapping[str, Any],
         grad_scale: Tensor | None,
         found_inf: Tensor | None,
     ) -> None:
-        """Take one step in place.
+        """Take one step in place; ``matches`` has just been called.
 
         Args:
-            grads: what ``gradients`` just returned.
             group: the param group.
             grad_scale: 1-element tensor the gradients are divided by, in place.
             found_inf: 1-element tensor; where it is not 0 nothing moves.
         """
-        addresses, fitted = self._watch.addresses, grads
-        if addresses is None or not all(addresses) or any(map(Tensor.is_neg, grads)):
-            # Another dtype or layout, or memory that does not hold the values.
-            fitted = [native.fit_gradient(g, p) for g, p in zip(grads, self.params, strict=True)]
-            addresses = [g.data_ptr() for g in fitted]
-        options, verify = self._settings.native, self._watch.edited
+        fitted: list[tuple[Tensor, Tensor]] = []
+        if self._guard.readable:
+            addresses = self._guard.gradients
+        else:
+            grads = [(p.grad, p) for p in self.params if p.grad is not None]
+            fitted = [(grad, native.fit_gradient(grad, p)) for grad, p in grads]
+            addresses = [ours.data_ptr() for _, ours in fitted]
+        options = self._settings.options or self._launcher.options(group)
         self._launcher.step(
-            addresses, self._first_step, verify, group, options, grad_scale, found_inf
+            addresses, self._first_step, self._guard.edited, options, grad_scale, found_inf
         )
         if grad_scale is not None:
-            for theirs, ours in zip(grads, fitted, strict=True):
+            for theirs, ours in fitted:
                 if theirs is not ours and not theirs._is_zerotensor():
                     theirs.copy_(ours)
         native.increment_versions(self.params)
-        self._watch.settle()
+        self._guard.record_versions()
         self._first_step = []
+
+    def direct_step(self, group: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """Return the group's entry of ``_C.step_groups``, ``None`` where it needs ``step``.
+
+        Raises:
+            ValueError: an option out of its range.
+        """
+        executor = self._launcher.executor()
+        if executor is None or self._first_step or not self._take_over_options(group):
+            return None
+        options = self._settings.options or self._launcher.options(group)
+        return self._guard, self._launcher.plan, group["params"], options, executor
 
     def cached_norm(self, p: Tensor, state: native.State) -> Tensor | None:
         """Return the norm that the last step stored for ``p`` (0-dim float64).
@@ -154,7 +170,7 @@ class GroupPlan:
         ``None`` where ``p`` has changed since, and for half types: there the stored norm is that
         of the weights before they were rounded.
         """
-        position, versions = self._positions.get(id(p)), self._watch.versions
+        position, versions = self._positions.get(id(p)), self._guard.versions
         if position is None or not versions or p._version != versions[position]:
             return None
         if p.dtype in HALF_TYPES:
@@ -168,3 +184,32 @@ def _key(group: Mapping[str, Any]) -> tuple[Any, ...]:
     kinds = ("reference_dtype", "reference_device", "momentum_dtype")
     names = ("scope", "backend", "distance_p", *kinds)
     return (*(group[name] for name in names), *native.state_columns(group).values())
+
+
+def step_planned(
+    plans: Mapping[int, GroupPlan], groups: Sequence[Mapping[str, Any]], state: native.State
+) -> bool:
+    """Take the step of all param groups in one call, where every group has a valid plan.
+
+    Args:
+        plans: plans by number of the group.
+        groups: the param groups.
+        state: the optimizer's state.
+
+    Returns:
+        False where a group has no plan, or one that is outdated or needs Python; nothing has
+        moved then.
+
+    Raises:
+        ValueError: an option out of its range.
+    """
+    steps = []
+    for index, group in enumerate(groups):
+        plan = plans.get(index)
+        step = None if plan is None else plan.direct_step(group)
+        if step is None:
+            return False
+        steps.append(step)
+    return native.extension.step_groups(
+        groups=steps, state=state, increment_versions=native.increment_versions
+    )

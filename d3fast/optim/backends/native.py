@@ -7,7 +7,7 @@ tensors of the optimizer's state that a step reads and writes. Norms travel from
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -27,10 +27,10 @@ try:
 except ImportError as error:  # a source tree that was never built
     _IMPORT_ERROR = str(error)
 
-_CENTERS = {"origin": 1, "reference": 2}
 State = Mapping[Tensor, dict[str, Any]]
 
-# Through which an extension reads a tensor's address and strides without torch's headers.
+# How an extension reads a tensor's address and strides without torch's headers; None in an older
+# torch, whose tensors are read through their methods.
 TENSOR_EXCHANGE = getattr(Tensor, "__dlpack_c_exchange_api__", None)
 
 
@@ -55,33 +55,46 @@ def increment_versions(params: Sequence[Tensor]) -> None:
 
 
 class Launcher(Protocol):
-    """What a device has to offer: one step over the tensors it was built for."""
+    """The steps of one param group on one kind of device.
+
+    Attributes:
+        plan: the extension's plan for the tensors it was built for.
+    """
+
+    plan: "_C.Plan"
+
+    def options(self, group: Mapping[str, Any]) -> "_C.StepOptions":
+        """Return the options of a group for the coming step; some of them are tensors."""
+
+    def executor(self) -> int | None:
+        """Return what takes the step: the number of threads, or the address of a stream.
+
+        ``None`` where the step must be taken through ``step``.
+        """
 
     def step(
         self,
         grads: Sequence[int],
-        fresh: Sequence[bool],
+        first_step: Sequence[bool],
         verify: bool,
-        group: Mapping[str, Any],
-        options: Any | None,
+        options: "_C.StepOptions",
         grad_scale: Tensor | None,
         found_inf: Tensor | None,
     ) -> None:
         """Take one step.
 
         Args:
-            grads: addresses of gradients laid out like their parameters.
-            fresh: where the momentum buffer holds no step yet; empty where all hold one.
-            verify: carried norms may be wrong.
-            group: the param group.
-            options: ``native_options(group, 1.0)`` where no option is a tensor, else ``None``.
+            grads: addresses of gradients in the layout of their parameters.
+            first_step: momentum buffers that hold no step yet; empty where all hold one.
+            verify: cached norms may be wrong.
+            options: ``step_options(group)``, or what ``options`` returns.
             grad_scale: 1-element tensor the gradients are divided by, in place.
             found_inf: 1-element tensor; where it is not 0 nothing moves.
         """
 
 
 def why_not(group: Mapping[str, Any]) -> str | None:
-    """Why the kernels cannot serve a param group, or ``None`` if they can."""
+    """Return the reason why the kernels cannot serve a param group, or ``None``."""
     if _IMPORT_ERROR is not None:
         return f"the extension d3fast._C cannot be imported ({_IMPORT_ERROR})"
     params = floating_params(group)
@@ -98,7 +111,7 @@ def why_not(group: Mapping[str, Any]) -> str | None:
         return "the group mixes dtypes"
     if not all(is_dense(p) for p in params):
         return "a parameter does not fill its memory densely"
-    # As `CpuStorages` and `CudaStorages` in stored.h have it.
+    # As in `CpuDTypes` and `CudaDTypes`, csrc/common/dtypes.h.
     wider = [torch.float32] if dtype in HALF_TYPES else []
     if group["momentum"] != 0 and group["momentum_dtype"] not in (None, dtype, *wider):
         return f"momentum_dtype={group['momentum_dtype']} differs from the parameters' {dtype}"
@@ -115,26 +128,21 @@ def why_not(group: Mapping[str, Any]) -> str | None:
     return None
 
 
-def stays_on_device(value: float | Tensor) -> bool:
-    """Whether reading an option would make the host wait for the device."""
-    return isinstance(value, Tensor) and value.is_cuda
-
-
-def native_options(group: Mapping[str, Any], grad_scale: float, on_host: bool) -> Any:
-    """The kernels' view of a group's options.
+def step_options(
+    group: Mapping[str, Any],
+    scalar: Callable[[str, float | Tensor], "float | _C.Scalar"] | None = None,
+) -> "_C.StepOptions":
+    """Return a group's options in the kernels' form.
 
     Args:
         group: the param group.
-        grad_scale: what gradients are divided by; 1 where the device reads it itself.
-        on_host: read tensors; otherwise those on the device are left to the kernels.
+        scalar: how to pass ``lr``, ``lower`` and ``upper``, given name and value; by default as
+            numbers, for which the host reads tensors.
     """
-
-    def number(value: float | Tensor) -> float:
-        return float(value) if on_host or not stays_on_device(value) else 0.0
-
+    convert = scalar or (lambda name, value: float(value))
     bounds = resolve_bounds(group)
     return extension.StepOptions(
-        lr=number(group["lr"]),
+        lr=convert("lr", group["lr"]),
         momentum=float(group["momentum"]),
         dampening=float(group["dampening"]),
         weight_decay=float(group["weight_decay"]),
@@ -142,41 +150,35 @@ def native_options(group: Mapping[str, Any], grad_scale: float, on_host: bool) -
         maximize=bool(group["maximize"]),
         distance_weight=float(group["distance_weight"]),
         p=int(group["distance_p"]) if is_tracked(group) else 2,
-        center=_CENTERS[bounds.center] if bounds else 0,
-        lower=number(bounds.lower) if bounds else 0.0,
-        upper=number(bounds.upper) if bounds else math.inf,
+        center=getattr(extension.Center, bounds.center if bounds else "none"),
+        lower=convert("lower", bounds.lower) if bounds else 0.0,
+        upper=convert("upper", bounds.upper) if bounds else math.inf,
         relative=bounds.relative if bounds else False,
-        grad_scale=grad_scale,
     )
 
 
-def grad_entries(grads: Sequence[int], fresh: Sequence[bool]) -> list[int]:
-    """The CUDA kernels' table of gradients: pairs of an address and whether its buffer is fresh."""
-    flags = fresh or [False] * len(grads)
-    return [x for g, f in zip(grads, flags, strict=True) for x in (g, int(f))]
+def dtype_names(tensors: Mapping[str, Sequence[Tensor]]) -> dict[str, str]:
+    """Return torch's names of a group's dtypes; an absent column counts as that of the weights."""
+    columns = {"weight": "theta", "momentum": "momentum", "reference": "reference"}
+    return {
+        name: str((tensors[column] or tensors["theta"])[0].dtype).removeprefix("torch.")
+        for name, column in columns.items()
+    }
 
 
-def dtype_names(tensors: Mapping[str, Sequence[Tensor]]) -> tuple[str, str, str]:
-    """Of weights, momentum and reference; where a group has no such column, that of the weights."""
-    weight, momentum, reference = (
-        str((tensors[name] or tensors["theta"])[0].dtype).removeprefix("torch.")
-        for name in ("theta", "momentum", "reference")
-    )
-    return weight, momentum, reference
+def plan_arguments(tensors: Mapping[str, Sequence[Tensor]], joint_norm: bool) -> dict[str, Any]:
+    """Return the arguments that the plans of both devices take.
 
-
-def native_dtypes(tensors: Mapping[str, Sequence[Tensor]]) -> Any:
-    """The types of a group's arrays, for the kernels."""
-    weight, momentum, reference = dtype_names(tensors)
-    return extension.Dtypes(weight=weight, momentum=momentum, reference=reference)
-
-
-def native_columns(tensors: Mapping[str, Sequence[Tensor]]) -> Any:
-    """Where a group's arrays lie: ``theta`` and the columns of its state."""
-    return extension.Columns(
-        numel=[t.numel() for t in tensors["theta"]],
-        **{name: [t.data_ptr() for t in column] for name, column in tensors.items()},
-    )
+    Args:
+        tensors: ``theta`` and the columns ``STATE_COLUMNS`` of one group.
+        joint_norm: one norm over the group.
+    """
+    addresses = {name: [t.data_ptr() for t in column] for name, column in tensors.items()}
+    return {
+        "dtypes": extension.DTypeNames(**dtype_names(tensors)),
+        "columns": extension.Columns(numel=[t.numel() for t in tensors["theta"]], **addresses),
+        "joint_norm": joint_norm,
+    }
 
 
 def fit_gradient(grad: Tensor, p: Tensor) -> Tensor:
@@ -189,7 +191,7 @@ STATE_COLUMNS = ("compensation", "reference", "momentum", "distance")
 
 
 def state_columns(group: Mapping[str, Any]) -> dict[str, str | None]:
-    """Names in the state of what the kernels need; ``None`` where the group has no such column."""
+    """Return the names in the state of the kernels' columns; ``None`` where a group has none."""
     tracked = is_tracked(group)
     compensated = tracked and any(p.dtype in HALF_TYPES for p in group["params"])
     return {
@@ -201,14 +203,21 @@ def state_columns(group: Mapping[str, Any]) -> dict[str, str | None]:
 
 
 def prepare_state(p: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> bool:
-    """Make or re-lay what the kernels need beside ``p``; whether the momentum is still unset."""
+    """Make the tensors that the kernels need beside ``p``, in its layout.
+
+    Returns:
+        True where the momentum buffer holds no step yet.
+
+    Raises:
+        ValueError: a tensor of another shape than ``p``.
+    """
     columns = state_columns(group)
     dtypes = {
         "momentum_buffer": group["momentum_dtype"] or p.dtype,
         "reference": group["reference_dtype"] or p.dtype,
         "compensation": p.dtype,
     }
-    fresh = bool(columns["momentum"]) and is_first_step(p, {p: state})
+    first_step = bool(columns["momentum"]) and is_first_step(p, {p: state})
     state.pop("step", None)
     if state.get("momentum_buffer") is None and columns["momentum"]:
         state["momentum_buffer"] = torch.zeros_like(p, dtype=dtypes["momentum_buffer"])
@@ -223,7 +232,7 @@ def prepare_state(p: Tensor, state: dict[str, Any], group: Mapping[str, Any]) ->
     if columns["distance"]:
         distance = state.get("distance")
         state["distance"] = (_unknown_distance(p) if distance is None else distance).to(p.device)
-    return fresh
+    return first_step
 
 
 def _unknown_distance(p: Tensor) -> Tensor:
@@ -232,7 +241,7 @@ def _unknown_distance(p: Tensor) -> Tensor:
 
 
 def forget_distance(p: Tensor, state: dict[str, Any]) -> None:
-    """Where a norm is carried for ``p``, let the next step take it anew."""
+    """Make the next step compute the cached norm of ``p`` anew, where there is one."""
     if state.get("distance") is not None:
         # Replaced, not removed: a graph was compiled for the name.
         state["distance"] = _unknown_distance(p)

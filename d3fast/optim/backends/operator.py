@@ -188,7 +188,8 @@ def _launch(
             cache.plans[index] = plan
     fitted = [native.fit_gradient(g, p) for g, p in zip(grads, columns["theta"], strict=True)]
     addresses = [g.data_ptr() for g in fitted]
-    plan.launcher.step(addresses, [], verify, group, None, grad_scale, found_inf)
+    options = plan.launcher.options(group)
+    plan.launcher.step(addresses, [], verify, options, grad_scale, found_inf)
     if grad_scale is not None:
         for theirs, ours in zip(grads, fitted, strict=True):
             if theirs is not ours and not theirs._is_zerotensor():

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bytes, not seconds: what a CPU step asks of memory, how often it wakes cores, what it allocates.
 
-The step of csrc/cpu is run with counters in place of its sweeps (see traffic.cpp). 24 bytes per
+The step of csrc/cpu runs with counters around its kernels (see traffic.cpp). 24 bytes per
 tracked parameter are the least there can be; a projection touches the weights once more, while they
 are as far back as one tensor is large.
 """
@@ -19,7 +19,7 @@ from benchmarks.speed.memory import allocations, storage_bytes
 from benchmarks.speed.workloads import FULL, Workload, draw
 
 HERE = Path(__file__).parent
-KINDS = ("update", "mend", "verify", "rescale", "unscale", "reuse", "teams")
+KINDS = ("update", "correct", "verify", "rescale", "unscale", "reuse", "teams")
 ORIGIN, REFERENCE = 1, 2
 LARGE = [300_000, 300_000]  # shared by the cores one after the other
 SMALL = [40_000] * 20  # a core takes them whole
@@ -28,7 +28,7 @@ TINY = [500] * 20  # not worth waking a core
 
 @pytest.fixture(scope="session")
 def counters(shared_library):
-    sources = ("plan.cpp", "cpu/step.cpp", "cpu/sweeps_impl.cpp")
+    sources = ("common/partition.cpp", "cpu/launch.cpp", "cpu/kernels.cpp")
     flags = ("-O2", "-Wno-psabi", "-DD3_SIMD_LEVEL=baseline", "-Wno-ignored-attributes")
     return shared_library(HERE / "traffic.cpp", *sources, flags=flags)
 
@@ -47,17 +47,17 @@ def count(counters):
         lower=0.0,
         upper=math.inf,
         *,
-        joint=False,
+        joint_norm=False,
         verify=False,
         tracked=True,
         momentum=0.9,
-        handed=1.0,
+        cached=1.0,
     ):
         g = torch.Generator().manual_seed(0)
         references, thetas, grads = ([torch.randn(n, generator=g) for n in sizes] for _ in range(3))
         momenta = [torch.zeros(n) for n in sizes]
         distances = [
-            handed * torch.linalg.vector_norm(t - r, dtype=torch.float64)
+            cached * torch.linalg.vector_norm(t - r, dtype=torch.float64)
             for t, r in zip(thetas, references, strict=True)
         ]
         norms = [float(r.norm()) for r in references]
@@ -71,7 +71,7 @@ def count(counters):
             addresses(grads),
             (ctypes.c_int64 * len(sizes))(*sizes),
             (ctypes.c_double * len(norms))(*norms),
-            ctypes.c_bool(joint),
+            ctypes.c_bool(joint_norm),
             ctypes.c_bool(verify),
             ctypes.c_int(center),
             (ctypes.c_double * 5)(1e-3, momentum, 1.0 if tracked else 0.0, lower, upper),
@@ -86,16 +86,18 @@ def count(counters):
 
 
 @pytest.mark.parametrize("sizes", [LARGE, SMALL], ids=["large", "small"])
-@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("joint_norm", [False, True])
 @pytest.mark.parametrize(
     ("center", "lower", "upper"),
     [(0, 0.0, math.inf), (ORIGIN, 0.0, 1e9), (REFERENCE, 0.0, 1e9), (REFERENCE, 1e-9, 1e9)],
     ids=["free", "norm ball", "distance ball", "distance shell"],
 )
-def test_a_step_that_need_not_project_moves_24_bytes(count, sizes, joint, center, lower, upper):
-    moved = count(sizes, center, lower, upper, joint=joint)
+def test_a_step_that_need_not_project_moves_24_bytes(
+    count, sizes, joint_norm, center, lower, upper
+):
+    moved = count(sizes, center, lower, upper, joint_norm=joint_norm)
     assert moved.update == 24
-    assert moved.mend == moved.verify == moved.rescale == moved.unscale == 0
+    assert moved.correct == moved.verify == moved.rescale == moved.unscale == 0
 
 
 @pytest.mark.parametrize("sizes", [LARGE, SMALL], ids=["large", "small"])
@@ -105,7 +107,7 @@ def test_a_projection_is_one_more_sweep_over_what_the_last_tensor_left(
 ):
     moved = count(sizes, center, 0.0, 1.0)
     assert (moved.update, moved.rescale) == (24, second)
-    assert moved.mend == moved.verify == 0
+    assert moved.correct == moved.verify == 0
     assert moved.reuse <= (24 + second) * max(sizes)
 
 
@@ -122,8 +124,8 @@ def test_untracked_tensors_move_20_bytes_and_12_without_momentum(count):
 
 def test_a_norm_to_verify_costs_8_bytes_and_a_stale_one_a_second_update(count):
     assert count(LARGE, verify=True).verify == 8
-    stale = count(LARGE, handed=2.0)
-    assert (stale.update, stale.mend) == (24, 24)
+    stale = count(LARGE, cached=2.0)
+    assert (stale.update, stale.correct) == (24, 24)
 
 
 def test_other_cores_are_woken_once_per_sweep_of_a_large_tensor_and_once_for_all_small_ones(count):

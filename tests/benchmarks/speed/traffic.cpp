@@ -1,28 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The CPU step with its sweeps behind a counter: what it asks of memory, in bytes and in order, and
-// how often it wakes other cores. Linked with csrc/cpu/step.cpp in place of sweeps.cpp and
-// parallel.cpp.
+// The CPU step with counters around its kernels: the memory it reads and writes, in bytes and in
+// order, and how often it wakes other cores. Linked with csrc/cpu/launch.cpp in place of
+// simd_level.cpp and parallel.cpp.
 #include <algorithm>
 #include <map>
 #include <vector>
 
+#include "cpu/kernels.h"
+#include "cpu/launch.h"
 #include "cpu/parallel.h"
-#include "cpu/step.h"
-#include "cpu/sweeps.h"
 
 namespace d3 {
 
-const AllSweeps& sweeps_baseline();
+const AllKernels& kernels_baseline();
 
 namespace {
 
-using K = Storage<float, float, float>;  // what is counted
+using Counted = DTypeTriple<float, float, float>;
 
-const Sweeps<K>& real_sweeps() { return sweeps_baseline(); }
+const Kernels<Counted>& real_kernels() { return kernels_baseline(); }
 
 struct Traffic {
-  int64_t update = 0, mend = 0, verify = 0, rescale = 0, unscale = 0;  // bytes
+  int64_t update = 0, correct = 0, verify = 0, rescale = 0, unscale = 0;  // bytes
   int64_t reuse = 0;  // the most bytes moved between a chunk's update and its rescaling
   int64_t teams = 0;  // how often the other cores were woken
 };
@@ -37,44 +37,44 @@ void move(int64_t& kind, int64_t bytes) {
 }
 
 // Arrays read and written once per element: theta, gradient, momentum, reference.
-int64_t bytes_of(const Span<K>& a, Momentum momentum, bool reference) {
+int64_t bytes_of(const ChunkArrays<Counted>& a, Momentum momentum, bool reference) {
   const int64_t arrays = 3 + (momentum == Momentum::none ? 0 : 2) + (reference ? 1 : 0);
   return arrays * static_cast<int64_t>(sizeof(float)) * a.n;
 }
 
-const Sweeps<K> counted = {
-    [](const Span<K>& a, Tracking tracking, Momentum momentum, const Scalars<float>& s, float rate,
+const Kernels<Counted> counted = {
+    [](const ChunkArrays<Counted>& a, Tracking tracking, Momentum momentum, const Scalars<float>& s, float rate,
        float inverse) {
       move(traffic.update, bytes_of(a, momentum, tracking != Tracking::none));
       updated_at[a.theta] = moved;
-      return real_sweeps().update(a, tracking, momentum, s, rate, inverse);
+      return real_kernels().update(a, tracking, momentum, s, rate, inverse);
     },
-    [](const Span<K>& a, Momentum momentum, const Scalars<float>& s, float rate, float stale,
+    [](const ChunkArrays<Counted>& a, Momentum momentum, const Scalars<float>& s, float rate, float stale,
        float right) {
-      move(traffic.mend, bytes_of(a, momentum, true));
-      return real_sweeps().mend(a, momentum, s, rate, stale, right);
+      move(traffic.correct, bytes_of(a, momentum, true));
+      return real_kernels().correct_stale_norm(a, momentum, s, rate, stale, right);
     },
-    [](const Span<K>& a) {
+    [](const ChunkArrays<Counted>& a) {
       move(traffic.verify, 8 * a.n);
-      return real_sweeps().squared_distance(a);
+      return real_kernels().squared_distance(a);
     },
-    [](const Span<K>& a, Center center, float c) {
+    [](const ChunkArrays<Counted>& a, Center center, float c) {
       traffic.reuse = std::max(traffic.reuse, moved - updated_at[a.theta]);
       move(traffic.rescale, (center == Center::origin ? 8 : 12) * a.n);
-      real_sweeps().rescale(a, center, c);
+      real_kernels().rescale(a, center, c);
     },
-    [](const Span<K>& a, float scale) {
+    [](const ChunkArrays<Counted>& a, float scale) {
       move(traffic.unscale, 8 * a.n);
-      real_sweeps().unscale(a, scale);
+      real_kernels().unscale(a, scale);
     },
 };
 
 }  // namespace
 
-const AllSweeps& sweeps() {
-  static const AllSweeps all = [] {
-    AllSweeps made = sweeps_baseline();
-    static_cast<Sweeps<K>&>(made) = counted;
+const AllKernels& kernels() {
+  static const AllKernels all = [] {
+    AllKernels made = kernels_baseline();
+    static_cast<Kernels<Counted>&>(made) = counted;
     return made;
   }();
   return all;
@@ -93,7 +93,7 @@ extern "C" int64_t cpu_chunk() { return d3::kCpuChunk; }
 // Takes one step; scalars: lr, momentum, distance_weight, lower, upper. counts: [7], as Traffic.
 extern "C" void count_traffic(int64_t n, void** theta, const void** reference, void** momentum,
                               double** distance, void** grads, const int64_t* numel,
-                              const double* reference_norms, bool joint, bool verify, int center,
+                              const double* reference_norms, bool joint_norm, bool verify, int center,
                               const double* scalars, int64_t* counts) {
   using namespace d3;
   std::vector<Segment> segments(n);
@@ -104,26 +104,26 @@ extern "C" void count_traffic(int64_t n, void** theta, const void** reference, v
     segments[i].distance = distance ? distance[i] : nullptr;
     segments[i].numel = numel[i];
   }
-  const Cut whole = cut(std::move(segments), joint, kCpuChunk);
-  const std::vector<char> fresh(n, 0);
+  const Partition partition = make_partition(std::move(segments), joint_norm, kCpuChunk);
+  const std::vector<char> first_step(n, 0);
   CpuStep step;
-  step.cut = &whole;
+  step.partition = &partition;
   step.reference_norms = reference_norms;
   step.grads = grads;
-  step.fresh = reinterpret_cast<const bool*>(fresh.data());
+  step.first_step = reinterpret_cast<const bool*>(first_step.data());
   step.verify = verify;
   step.threads = 2;
-  step.options.lr = scalars[0];
+  step.options.lr.value = scalars[0];
   step.options.momentum = scalars[1];
   step.options.distance_weight = scalars[2];
-  step.options.center = center;
-  step.options.lower = scalars[3];
-  step.options.upper = scalars[4];
+  step.options.center = static_cast<Center>(center);
+  step.options.lower.value = scalars[3];
+  step.options.upper.value = scalars[4];
   traffic = {};
   moved = 0;
   updated_at.clear();
-  cpu_stepper({"float32", "float32", "float32"})(step);
-  const int64_t all[] = {traffic.update,  traffic.mend,  traffic.verify, traffic.rescale,
+  cpu_launch({"float32", "float32", "float32"})(step);
+  const int64_t all[] = {traffic.update,  traffic.correct,  traffic.verify, traffic.rescale,
                          traffic.unscale, traffic.reuse, traffic.teams};
   std::copy(std::begin(all), std::end(all), counts);
 }

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The options of one step, in the units of the Python interface.
+#pragma once
+
+#include <cmath>
+#include <limits>
+
+#include "common/partition.h"
+#include "common/step_math.h"
+
+namespace d3 {
+
+// A number that a step reads: known to the host, or in device memory where only kernels read it.
+struct Scalar {
+  double value = 0;
+  const void* device = nullptr;  // [1], float, or double where is_double; null: `value` counts
+  bool is_double = false;
+};
+
+struct StepOptions {
+  Scalar lr;
+  double momentum = 0, dampening = 0, weight_decay = 0;
+  bool nesterov = false, maximize = false;
+  double distance_weight = 0;
+  int p = 2;  // of the distance's norm, 1 or 2
+  Center center = Center::none;
+  Scalar lower, upper{std::numeric_limits<double>::infinity()};  // bounds of the constraint set
+  bool relative = false;                                         // bounds in units of ||theta_0||
+};
+
+// Throws std::invalid_argument where a group with this partition cannot take such a step.
+void check_options(const Partition& partition, const StepOptions& options);
+
+template <class Real>
+D3_HD Scalars<Real> scalars_of(const StepOptions& o, double lr) {
+  return {static_cast<Real>(lr), static_cast<Real>(o.momentum), static_cast<Real>(o.weight_decay),
+          o.maximize ? Real(-1) : Real(1), static_cast<Real>(o.distance_weight)};
+}
+
+// Absolute bounds. reference_norm: ||theta_0|| of the norm group where bounds are relative.
+D3_HD Bounds bounds_of(const StepOptions& o, double lower, double upper, double reference_norm) {
+  const double unit = o.relative ? reference_norm : 1.0;
+  Bounds bounds;
+  bounds.center = o.center;
+  bounds.lower = lower * unit;
+  if (upper * 0 == 0) bounds.upper = upper * unit;  // infinity * 0 would be NaN
+  return bounds;
+}
+
+}  // namespace d3

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The mathematics of one D3 step, element by element and norm by norm. Both backends include this
+// file; they differ only in how the work is partitioned and summed. Notation (arXiv 2411.09585):
+//
+//   delta = theta - theta_0,  D = ||delta||_p,  u = w * dD/dtheta
+//   d = g + weight_decay * theta - u
+//   v <- momentum * v + rate * d            rate = 1 on the first step, else 1 - dampening
+//   theta <- Pi(theta - lr * (nesterov ? d + momentum * v : v))
+//
+// Real is the arithmetic type, float or double. Vector is one element of that type or, on the CPU,
+// a GCC/Clang vector of several; expressions are written so that both read the same.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+#if defined(__CUDACC__)
+#define D3_HD __host__ __device__ __forceinline__
+#else
+#define D3_HD inline __attribute__((always_inline))
+#endif
+
+namespace d3 {
+
+// The gradient of the distance that is added: none, sign(delta) (p = 1) or delta / D (p = 2).
+enum class Push : int { none = 0, p1 = 1, p2 = 2 };
+
+enum class Momentum : int { none = 0, heavy_ball = 1, nesterov = 2 };
+
+// The point the projection rescales around: none, the origin (norm sets), theta_0 (distance sets).
+enum class Center : int { none = 0, origin = 1, reference = 2 };
+
+// How the update uses theta_0: not at all (plain SGD), to measure the distance, or to push as well.
+enum class Tracking : int { none = 0, measured = 1, pushed_p1 = 2, pushed_p2 = 3 };
+
+// The numbers of one step, the same for every element of a group.
+template <class Real>
+struct Scalars {
+  Real lr;
+  Real momentum;
+  Real weight_decay;
+  Real grad_sign;        // -1 where maximize, else 1
+  Real distance_weight;  // w
+};
+
+D3_HD Momentum momentum_of(double momentum, bool nesterov) {
+  return momentum == 0 ? Momentum::none : nesterov ? Momentum::nesterov : Momentum::heavy_ball;
+}
+
+D3_HD Tracking tracking_of(bool tracked, double distance_weight, int p) {
+  if (!tracked) return Tracking::none;
+  if (distance_weight == 0) return Tracking::measured;
+  return p == 1 ? Tracking::pushed_p1 : Tracking::pushed_p2;
+}
+
+D3_HD constexpr Push push_of(Tracking tracking) {
+  return tracking == Tracking::pushed_p1   ? Push::p1
+         : tracking == Tracking::pushed_p2 ? Push::p2
+                                           : Push::none;
+}
+
+// `delta_before_update` divides by 1 - lr * weight_decay; where that nears 0 the norm is verified
+// before the update instead of being corrected after it.
+D3_HD bool needs_verification(Momentum momentum, double lr, double weight_decay) {
+  return momentum != Momentum::heavy_ball && !(lr * weight_decay <= 0.5);
+}
+
+// What one pass over the elements accumulates, so that no other pass reads the same bytes again.
+struct Sums {
+  double before = 0;  // sum of delta^2 before the update: checks the cached norm
+  double after = 0;   // sum of delta^2 after the update
+  double weight = 0;  // sum of theta^2 after the update
+  double inner = 0;   // sum of delta * theta after the update
+
+  D3_HD void add(const Sums& o) {
+    before += o.before;
+    after += o.after;
+    weight += o.weight;
+    inner += o.inner;
+  }
+};
+
+// 1/D, 0 where D = 0. Capped: a subnormal D must not turn 0 * inf into NaN.
+template <class Real>
+D3_HD Real inverse_distance(double distance) {
+  const double cap = sizeof(Real) == 4 ? 1e37 : 1e300;
+  if (!(distance > 0)) return Real(0);
+  return static_cast<Real>(1 / distance < cap ? 1 / distance : cap);
+}
+
+// dD/dtheta. |delta_i| <= D holds for a true norm, so for p = 2 the clamp changes nothing; for a
+// stale norm it keeps the update small enough to be undone exactly (see `correct_stale_norm`).
+template <class Real, Push kPush, class Vector>
+D3_HD Vector distance_gradient(Vector delta, Real inverse) {
+  const Vector zero = Vector();
+  const Vector one = zero + Real(1);
+  if constexpr (kPush == Push::p1) {
+    return delta > zero ? one : (delta < zero ? -one : delta * Real(0));
+  } else {
+    const Vector ratio = delta * inverse;
+    return ratio > one ? one : (ratio < -one ? -one : ratio);
+  }
+}
+
+// One element's update. Reads and writes v; returns the new theta, not yet projected.
+template <class Real, Push kPush, Momentum kMomentum, class Vector>
+D3_HD Vector update_element(Vector theta, Vector delta, Vector grad, Vector& v,
+                            const Scalars<Real>& s, Real rate, Real inverse) {
+  Vector d = grad * s.grad_sign + theta * s.weight_decay;
+  if constexpr (kPush != Push::none)
+    d = d - distance_gradient<Real, kPush>(delta, inverse) * s.distance_weight;
+  if constexpr (kMomentum == Momentum::none) return theta - d * s.lr;
+  v = v * s.momentum + d * rate;
+  if constexpr (kMomentum == Momentum::nesterov) return theta - (d + v * s.momentum) * s.lr;
+  return theta - v * s.lr;
+}
+
+// delta as it was before `update_element` ran with Push::p2 and `inverse`. Without Nesterov the
+// step is lr * v; otherwise the update is inverted, which is linear in delta on either side of the
+// clamp. Needs lr * weight_decay < 1; `needs_verification` makes sure of it.
+template <class Real, Momentum kMomentum, class Vector>
+D3_HD Vector delta_before_update(Vector theta, Vector reference, Vector grad, Vector v,
+                                 const Scalars<Real>& s, Real inverse) {
+  if constexpr (kMomentum == Momentum::heavy_ball) return theta + v * s.lr - reference;
+  const Vector zero = Vector();
+  const Real keep = Real(1) - s.lr * s.weight_decay;
+  const Real push = s.lr * s.distance_weight;
+  Vector step = grad * s.grad_sign;
+  if constexpr (kMomentum == Momentum::nesterov) step = step + v * s.momentum;
+  // base = keep * delta + push * clamp(delta * inverse)
+  const Vector base = theta + step * s.lr - reference * keep;
+  const Vector inside = base / (keep + push * inverse);
+  const Vector sign = base > zero ? zero + Real(1) : zero - Real(1);
+  const Vector outside = (base - sign * push) / keep;
+  return (inside * inverse) * sign > zero + Real(1) ? outside : inside;
+}
+
+// Replaces the push made with a stale norm by the right one; theta and v are what `update_element`
+// left.
+template <class Real, Momentum kMomentum, class Vector>
+D3_HD Vector correct_stale_norm(Vector theta, Vector reference, Vector grad, Vector& v,
+                                const Scalars<Real>& s, Real rate, Real stale, Real right) {
+  const Vector delta = delta_before_update<Real, kMomentum>(theta, reference, grad, v, s, stale);
+  const Vector change = (distance_gradient<Real, Push::p2>(delta, stale) -
+                         distance_gradient<Real, Push::p2>(delta, right)) *
+                        s.distance_weight;  // d_right - d_stale
+  if constexpr (kMomentum == Momentum::none) return theta - change * s.lr;
+  v = v + change * rate;
+  if constexpr (kMomentum == Momentum::nesterov)
+    return theta - (change + change * (rate * s.momentum)) * s.lr;
+  return theta - change * (rate * s.lr);
+}
+
+// True where a cached norm is off by more than the rounding of stored weights explains; never for
+// weights that are infinite or NaN.
+template <class Real>
+D3_HD bool is_stale(double cached, double actual, double rounding) {
+  const double off = cached > actual ? cached - actual : actual - cached;
+  const double tolerance = sizeof(Real) == 4 ? 1e-5 : 1e-12;
+  return actual * 0 == 0 && !(off <= tolerance * actual + rounding);
+}
+
+// The constraint set lower <= ||x|| <= upper, absolute.
+struct Bounds {
+  Center center = Center::none;
+  double lower = 0;
+  double upper = std::numeric_limits<double>::infinity();
+};
+
+// The factor that brings the updated weights into the set: 1 inside it and at norm 0. Rounded to
+// Real, in which it will be applied, so that `distance_after` describes what is stored.
+template <class Real>
+D3_HD double projection_coefficient(const Bounds& bounds, const Sums& sums) {
+  if (bounds.center == Center::none) return 1;
+  const double norm = sqrt(bounds.center == Center::origin ? sums.weight : sums.after);
+  if (!(norm > 0)) return 1;
+  if (norm < bounds.lower) return static_cast<Real>(bounds.lower / norm);
+  if (norm > bounds.upper) return static_cast<Real>(bounds.upper / norm);
+  return 1;
+}
+
+// ||theta - theta_0|| after the projection, without another pass:
+// ||c theta - theta_0||^2 = D^2 + 2 (c-1) <delta, theta> + (c-1)^2 ||theta||^2.
+D3_HD double distance_after(Center center, double c, const Sums& sums) {
+  if (c == 1) return sqrt(sums.after);
+  if (center == Center::reference) return c * sqrt(sums.after);
+  const double squared = sums.after + (c - 1) * (2 * sums.inner + (c - 1) * sums.weight);
+  return sqrt(squared > 0 ? squared : 0);
+}
+
+}  // namespace d3

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How a step is spread over cores. Large norm groups are processed one after the other by all
+// cores, so that the projection's second pass finds theta still in the shared cache; small ones
+// each by one core.
+#include "cpu/launch.h"
+
+#include <cmath>
+#include <vector>
+
+#include "cpu/kernels.h"
+#include "cpu/parallel.h"
+
+namespace d3 {
+namespace {
+
+// Waking the other cores does not pay for fewer elements than this.
+constexpr int64_t kSharedElements = 1 << 17;
+
+// Runs tasks one after the other or spread over threads.
+struct Team {
+  int threads;
+  template <class Task>
+  void run(int64_t count, const Task& task) const {
+    parallel_for(count, threads, task);
+  }
+};
+
+template <class DTypes>
+class Launch {
+  using Real = typename DTypes::Real;
+  using Weight = typename DTypes::Weight;
+
+ public:
+  explicit Launch(const CpuStep& step)
+      : step_(step), partition_(*step.partition), options_(step.options), kernels_(kernels()) {
+    const StepOptions& o = options_;
+    const double lr = o.lr.value;
+    scalars_ = scalars_of<Real>(o, lr);
+    momentum_ = momentum_of(o.momentum, o.nesterov);
+    tracking_ = tracking_of(partition_.tracked(), o.distance_weight, o.p);
+    corrects_ = !needs_verification(momentum_, lr, o.weight_decay);
+    verify_ = step.verify || !corrects_;
+    partial_.resize(partition_.chunks.size());
+  }
+
+  void run() {
+    const Team all{step_.threads}, alone{1};
+    if (tracking_ == Tracking::none) {
+      int64_t elements = 0;
+      for (const NormGroup& group : partition_.norm_groups) elements += group.elements;
+      const Team& team = elements >= kSharedElements ? all : alone;
+      team.run(static_cast<int64_t>(partition_.chunks.size()),
+               [&](int64_t i) { update(partition_.chunks[i], 0); });
+      return;
+    }
+    std::vector<const NormGroup*> small;
+    int64_t elements = 0;
+    for (const NormGroup& group : partition_.norm_groups) {
+      if (group.elements >= kSharedElements) {
+        step_norm_group(group, all);
+      } else {
+        small.push_back(&group);
+        elements += group.elements;
+      }
+    }
+    const Team& team = elements >= kSharedElements ? all : alone;
+    team.run(static_cast<int64_t>(small.size()),
+             [&](int64_t i) { step_norm_group(*small[i], alone); });
+  }
+
+ private:
+  ChunkArrays<DTypes> arrays(const Chunk& chunk) const {
+    const Segment& s = partition_.segments[chunk.segment];
+    const auto from = [&chunk](auto* first) { return first ? first + chunk.offset : nullptr; };
+    return {from(static_cast<Weight*>(s.theta)),
+            from(static_cast<Weight*>(s.compensation)),
+            from(static_cast<const typename DTypes::Reference*>(s.reference)),
+            from(static_cast<Weight*>(step_.grads[chunk.segment])),
+            from(static_cast<typename DTypes::MomentumBuffer*>(s.momentum)),
+            chunk.length};
+  }
+
+  Real rate(const Chunk& chunk) const {
+    if (step_.first_step[chunk.segment]) return Real(1);
+    return static_cast<Real>(1 - options_.dampening);
+  }
+
+  Sums update(const Chunk& chunk, Real inverse) const {
+    const ChunkArrays<DTypes> a = arrays(chunk);
+    if (step_.grad_scale != 1) kernels_.unscale(a, static_cast<Real>(step_.grad_scale));
+    return kernels_.update(a, tracking_, momentum_, scalars_, rate(chunk), inverse);
+  }
+
+  // Runs kernel(chunk) on every chunk of the norm group, keeps its sums, and adds them in chunk
+  // order.
+  template <class Kernel>
+  Sums accumulate(const NormGroup& group, const Team& team, const Kernel& kernel) {
+    team.run(group.chunks, [&](int64_t i) {
+      partial_[group.first_chunk + i] = kernel(partition_.chunks[group.first_chunk + i]);
+    });
+    Sums sums;
+    for (int64_t i = 0; i < group.chunks; ++i) sums.add(partial_[group.first_chunk + i]);
+    return sums;
+  }
+
+  // sqrt of the sum of number(segment index)^2 over the segments of the norm group.
+  template <class Number>
+  static double segment_norm(const NormGroup& group, const Number& number) {
+    double squared = 0;
+    for (int64_t i = 0; i < group.segments; ++i) {
+      const double x = number(group.first_segment + i);
+      squared += x * x;
+    }
+    return std::sqrt(squared);
+  }
+
+  double reference_norm(const NormGroup& group) const {
+    return segment_norm(group, [this](int64_t i) { return step_.reference_norms[i]; });
+  }
+
+  double distance_before(const NormGroup& group, const Team& team) {
+    const double cached =
+        segment_norm(group, [this](int64_t i) { return *partition_.segments[i].distance; });
+    if (!verify_) return cached;
+    const Sums sums = accumulate(group, team, [&](const Chunk& chunk) {
+      Sums s;
+      s.before = kernels_.squared_distance(arrays(chunk));
+      return s;
+    });
+    const double actual = std::sqrt(sums.before);
+    // A norm that is right keeps its bits: resuming from a checkpoint repeats the run exactly.
+    const bool wrong = !(cached >= 0) || stale(group, cached, actual, reference_norm(group));
+    return wrong ? actual : cached;
+  }
+
+  // weight_norm: ||theta||, roughly.
+  bool stale(const NormGroup& group, double cached, double actual, double weight_norm) const {
+    return is_stale<Real>(cached, actual, rounding_of_norm<Weight>(weight_norm, group.elements));
+  }
+
+  void step_norm_group(const NormGroup& group, const Team& team) {
+    const bool pushed = tracking_ == Tracking::pushed_p2;
+    const double cached = pushed ? distance_before(group, team) : 0;
+    const Real inverse = inverse_distance<Real>(cached);
+    Sums sums = accumulate(group, team, [&](const Chunk& chunk) { return update(chunk, inverse); });
+    const double actual = std::sqrt(sums.before);
+    if (pushed && corrects_ && stale(group, cached, actual, std::sqrt(sums.weight))) {
+      const Real right = inverse_distance<Real>(actual);
+      sums = accumulate(group, team, [&](const Chunk& chunk) {
+        return kernels_.correct_stale_norm(arrays(chunk), momentum_, scalars_, rate(chunk), inverse,
+                                           right);
+      });
+    }
+    const double c = projection_coefficient<Real>(bounds(group), sums);
+    if (c != 1) {
+      // Backwards: the elements updated last are the ones still in cache.
+      team.run(group.chunks, [&](int64_t i) {
+        const Chunk& chunk = partition_.chunks[group.first_chunk + group.chunks - 1 - i];
+        kernels_.rescale(arrays(chunk), options_.center, static_cast<Real>(c));
+      });
+    }
+    if (options_.p == 2) store_norm(group, c);
+  }
+
+  Bounds bounds(const NormGroup& group) const {
+    const double unit = options_.relative ? reference_norm(group) : 1;
+    return bounds_of(options_, options_.lower.value, options_.upper.value, unit);
+  }
+
+  void store_norm(const NormGroup& group, double c) {
+    for (int64_t i = group.first_segment; i < group.first_segment + group.segments; ++i) {
+      const Segment& segment = partition_.segments[i];
+      Sums sums;
+      for (int64_t k = 0; k < segment.chunks; ++k) sums.add(partial_[segment.first_chunk + k]);
+      *segment.distance = distance_after(options_.center, c, sums);
+    }
+  }
+
+  const CpuStep& step_;
+  const Partition& partition_;
+  const StepOptions& options_;
+  const Kernels<DTypes>& kernels_;
+  Scalars<Real> scalars_;
+  Momentum momentum_;
+  Tracking tracking_;
+  bool corrects_, verify_;
+  std::vector<Sums> partial_;
+};
+
+}  // namespace
+
+CpuLaunch cpu_launch(const DTypeNames& dtypes) {
+  CpuLaunch found = nullptr;
+  visit_dtypes(CpuDTypes(), dtypes, [&found](auto triple) {
+    found = [](const CpuStep& step) { Launch<decltype(triple)>(step).run(); };
+  });
+  return found;
+}
+
+}  // namespace d3

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The device memory of one plan: tables that never change, the gradients' table, and the workspace
+// that kernels keep between steps. It is one allocation, made by torch and passed in; this file
+// alone knows its layout.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "common/partition.h"
+#include "common/step_math.h"
+#include "cuda/schedule.h"
+
+namespace d3 {
+
+// One entry per segment, rewritten when a gradient moves.
+struct GradEntry {
+  void* grad = nullptr;    // [numel]
+  int64_t first_step = 0;  // 1 where the momentum buffer holds no step yet
+};
+
+// State of a norm group between kernels and steps; zero before the first step.
+struct GroupState {
+  double cached_norm;  // D before the coming step
+  double c;            // projection coefficient of this step
+  unsigned finished;   // updated chunks, back to zero with the last
+  unsigned ready;      // c is that of this step
+  unsigned projected;  // chunks that have read c; the last one clears `ready`
+  unsigned padding;
+};
+
+// The item of the order that is taken next, and the number of blocks that found none left; zero
+// between steps.
+struct Queue {
+  unsigned next;
+  unsigned done;
+};
+
+struct DeviceMemory {
+  Segment* segments;
+  NormGroup* norm_groups;
+  Chunk* chunks;
+  int64_t* order;  // [items], see schedule.h
+  GradEntry* grads;
+  Sums* partial;       // [chunks], workspace from here on
+  GroupState* states;  // [norm groups]
+  Queue* queue;
+};
+
+// Where everything lies in an allocation at `base`, 8-byte aligned. bytes: receives its size.
+inline DeviceMemory device_memory(const Partition& partition, void* base,
+                                  int64_t* bytes = nullptr) {
+  char* next = static_cast<char*>(base);
+  const auto take = [&next](auto*& array, size_t count) {
+    array = reinterpret_cast<std::remove_reference_t<decltype(array)>>(next);
+    next += count * sizeof(*array);
+    static_assert(sizeof(*array) % 8 == 0, "every array must end 8-byte aligned");
+  };
+  DeviceMemory memory;
+  take(memory.segments, partition.segments.size());
+  take(memory.norm_groups, partition.norm_groups.size());
+  take(memory.chunks, partition.chunks.size());
+  take(memory.order, 2 * partition.chunks.size());
+  take(memory.grads, partition.segments.size());
+  take(memory.partial, partition.chunks.size());
+  take(memory.states, partition.norm_groups.size());
+  take(memory.queue, 1);
+  if (bytes != nullptr) *bytes = next - static_cast<char*>(base);
+  return memory;
+}
+
+// The number of bytes that `device_memory` divides up.
+inline int64_t device_memory_bytes(const Partition& partition) {
+  int64_t bytes = 0;
+  device_memory(partition, nullptr, &bytes);
+  return bytes;
+}
+
+// Appends the bytes of the items; their size is a multiple of 8.
+template <class Item>
+void append_words(std::vector<int64_t>& words, const std::vector<Item>& items) {
+  static_assert(sizeof(Item) % 8 == 0, "items must be whole words");
+  if (items.empty()) return;
+  const size_t at = words.size();
+  words.resize(at + items.size() * sizeof(Item) / 8);
+  memcpy(words.data() + at, items.data(), items.size() * sizeof(Item));
+}
+
+// The tables that never change, segments to order, as they lie at the start of the memory.
+inline std::vector<int64_t> table_words(const Partition& partition, int64_t lag) {
+  std::vector<int64_t> words;
+  append_words(words, partition.segments);
+  append_words(words, partition.norm_groups);
+  append_words(words, partition.chunks);
+  append_words(words, work_order(partition, lag));
+  return words;
+}
+
+}  // namespace d3

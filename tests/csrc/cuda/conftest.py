@@ -1,0 +1,142 @@
+"""The CUDA kernels compiled for the host (see cuda_on_host.cpp), in place of the CPU launcher."""
+
+import ctypes
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from d3fast.optim.backends import cpu, native
+
+HERE = Path(__file__).parent
+POINTER, INT64, DOUBLE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
+BOOL, UNSIGNED, INT, NAME = ctypes.c_bool, ctypes.c_uint, ctypes.c_int, ctypes.c_char_p
+
+
+class HostGroup(ctypes.Structure):
+    _fields_ = (
+        *((name, NAME) for name in ("weight", "momentum_dtype", "reference_dtype")),
+        ("tensors", INT64),
+        *((n, POINTER) for n in ("theta", "numel", "compensation", "reference", "momentum")),
+        *((name, POINTER) for name in ("distance", "reference_norms")),
+        ("joint_norm", BOOL),
+        *((name, INT64) for name in ("chunk_length", "lag")),
+        ("memory", POINTER),
+        ("memory_size", INT64),
+    )
+
+
+class HostStep(ctypes.Structure):
+    _fields_ = (
+        ("grads", POINTER),
+        ("verify", BOOL),
+        *((name, UNSIGNED) for name in ("host_threads", "shuffle")),
+        *((name, DOUBLE) for name in ("lr", "lower", "upper")),
+        *((name, POINTER) for name in ("lr_at", "lower_at", "upper_at")),
+        *((name, BOOL) for name in ("lr_is_double", "lower_is_double", "upper_is_double")),
+        *((name, POINTER) for name in ("grad_scale", "found_inf")),
+        *((name, DOUBLE) for name in ("momentum", "dampening", "weight_decay")),
+        *((name, BOOL) for name in ("nesterov", "maximize")),
+        ("distance_weight", DOUBLE),
+        *((name, INT) for name in ("p", "center")),
+        ("relative", BOOL),
+    )
+
+
+def _array(values, kind=POINTER):
+    return ctypes.cast((kind * len(values))(*values), POINTER) if values else None
+
+
+def _address(tensor):
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _scalar(name, value):
+    """As on a device: a number in a tensor is for the kernels alone to read."""
+    if not isinstance(value, torch.Tensor):
+        return float(value)
+    is_double = value.dtype == torch.float64
+    return native.extension.Scalar(device=value.data_ptr(), is_double=is_double)
+
+
+@pytest.fixture(scope="session")
+def host_library(shared_library):
+    flags = ("-O1", "-pthread", "-Wno-unknown-pragmas")
+    return shared_library(HERE / "cuda_on_host.cpp", "common/partition.cpp", flags=flags)
+
+
+class HostLauncher:
+    """Stands in for a device's launcher: same tables, same kernels, run on the host."""
+
+    library = None
+    chunk_length = 1000
+    lag = 2
+    host_threads = 3
+    launches = 0
+    shuffle = 0
+
+    def __init__(self, tensors, joint_norm):
+        self._tensors = tensors
+        names = native.dtype_names(tensors)
+        norms = [float(torch.linalg.vector_norm(t.double())) for t in tensors["reference"]]
+        chunks = sum(math.ceil(t.numel() / self.chunk_length) for t in tensors["theta"])
+        self._memory = torch.zeros(1024 * (chunks + len(tensors["theta"]) + 1), dtype=torch.uint8)
+        self._group = HostGroup(
+            weight=names["weight"].encode(),
+            momentum_dtype=names["momentum"].encode(),
+            reference_dtype=names["reference"].encode(),
+            tensors=len(tensors["theta"]),
+            numel=_array([t.numel() for t in tensors["theta"]], INT64),
+            **{name: _array([t.data_ptr() for t in c]) for name, c in tensors.items()},
+            reference_norms=_array(norms, DOUBLE),
+            joint_norm=joint_norm,
+            memory=self._memory.data_ptr(),
+            memory_size=self._memory.numel(),
+        )
+
+    def options(self, group):
+        return native.step_options(group, _scalar)
+
+    def executor(self):
+        return None  # the extension cannot call it
+
+    def step(self, grads, first_step, verify, options, grad_scale, found_inf):
+        flags = first_step or [False] * len(grads)
+        entries = [x for pair in zip(grads, flags, strict=True) for x in pair]
+        numbers = {}
+        for name in ("lr", "lower", "upper"):
+            scalar = getattr(options, name)
+            numbers[name] = math.nan if scalar.device else scalar.value
+            numbers[f"{name}_at"] = scalar.device or None
+            numbers[f"{name}_is_double"] = scalar.is_double
+        plain = ("momentum", "dampening", "weight_decay", "nesterov", "maximize")
+        step = HostStep(
+            grads=_array(entries, INT64),
+            verify=verify,
+            host_threads=self.host_threads,
+            shuffle=HostLauncher.shuffle,
+            **numbers,
+            grad_scale=_address(grad_scale),
+            found_inf=_address(found_inf),
+            **{name: getattr(options, name) for name in plain},
+            distance_weight=options.distance_weight,
+            p=options.p,
+            center=int(options.center),
+            relative=options.relative,
+        )
+        self._group.chunk_length, self._group.lag = self.chunk_length, self.lag
+        launches = self.library.host_step(ctypes.byref(self._group), ctypes.byref(step))
+        assert launches != -1, "the memory is too small for the partition"
+        assert launches != -2, "there are no kernels for these dtypes"
+        HostLauncher.launches = launches
+        HostLauncher.shuffle += 1
+
+
+@pytest.fixture
+def cuda_on_host(host_library, monkeypatch):
+    """`backend="fused"` on CPU tensors runs the CUDA kernels, blocks in a new order each step."""
+    monkeypatch.setattr(HostLauncher, "library", host_library)
+    monkeypatch.setattr(HostLauncher, "shuffle", 0)
+    monkeypatch.setattr(cpu, "CpuLauncher", HostLauncher)
+    return HostLauncher
