@@ -25,8 +25,9 @@ from d3fast.cli.monitor import monitor
 from d3fast.cli.pilot import pilot
 from d3fast.cli.report import report
 from d3fast.cli.spectrum import spectrum
-from d3fast.io.untrusted import printable
+from d3fast.io.untrusted import error_text, printable
 from d3fast.runtime import environment
+from d3fast.runtime.devices import is_out_of_memory
 
 _MAX_ERROR = 2000  # characters: names in an error may come from untrusted files
 _ARGUMENTS = "d3fast.arguments"
@@ -47,6 +48,11 @@ class _OneLineErrors(TyperGroup):
             return super().invoke(ctx)
         except (ValueError, OSError) as error:
             typer.echo(f"error: {printable(error, _MAX_ERROR)}", err=True)
+            raise typer.Exit(2) from None
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            typer.echo(f"error: out of memory: {error_text(error)}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)

@@ -51,6 +51,19 @@ def resolve_device(
     return chosen
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether Python's, the CPU's or the GPU's allocator raised an error.
+
+    Example:
+        >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("shapes differ"))
+        (True, False)
+    """
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    # The CPU allocator raises a plain RuntimeError.
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until the device has finished all queued work; call before reading a clock."""
     if device.type == "cuda":

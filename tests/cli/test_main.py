@@ -5,6 +5,7 @@ import signal
 import time
 
 import pytest
+import torch
 import typer
 
 import d3fast
@@ -67,6 +68,15 @@ def test_a_defect_keeps_its_traceback(call, monkeypatch):
 
     monkeypatch.setattr(environment, "describe", broken)
     assert isinstance(call("env").exception, KeyError)
+
+
+@pytest.mark.parametrize("allocate", [lambda: torch.empty(2**60), lambda: bytearray(2**60)])
+def test_too_little_memory_is_one_line(call, monkeypatch, allocate):
+    monkeypatch.setattr(environment, "describe", allocate)
+    result = call("env")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: out of memory: ")
+    assert result.stderr.count("\n") == 1
 
 
 def test_ctrl_c_ends_with_one_line_and_leaves_nothing_half_written(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from d3fast.runtime.devices import resolve_device, synchronize
+from d3fast.runtime.devices import is_out_of_memory, resolve_device, synchronize
 
 CPU = torch.device("cpu")
 
@@ -84,3 +84,16 @@ def test_waiting_for_a_gpu_synchronizes_that_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
     synchronize(torch.device("cuda", 1))
     assert waited == [torch.device("cuda", 1)]
+
+
+@pytest.mark.parametrize("allocate", [lambda: torch.empty(2**60), lambda: bytearray(2**60)])
+def test_the_error_of_an_allocator_is_recognised(allocate):
+    with pytest.raises((MemoryError, RuntimeError)) as raised:
+        allocate()
+    assert is_out_of_memory(raised.value)
+
+
+def test_other_errors_are_not_out_of_memory():
+    assert is_out_of_memory(torch.cuda.OutOfMemoryError())
+    assert not is_out_of_memory(RuntimeError("shapes differ"))
+    assert not is_out_of_memory(ValueError())
