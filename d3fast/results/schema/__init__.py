@@ -6,6 +6,7 @@
     audit        inspect.json, card.json
     pilot        pilot.json
     spectrum     spectrum.json
+    benchmark    table.json of the benchmark, attacks, demo
 
 ``Row.to_row`` gives the JSON of a row, ``read_rows`` reads it. A results file of schema version 1
 keeps its field names; where a struct has another name than its JSON (``DetectorRow.flagged`` is

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of ``d3fast benchmark`` and ``d3fast demo``: one model, one seed.
+
+A row without numbers says why in ``refused``: a floor violation, or a defence that failed. Rates
+are fractions. JSON of ``d3fast benchmark attacks`` and ``d3fast demo`` has no field ``kind``.
+"""
+
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from d3fast.results.schema.fields import (
+    Count,
+    Fraction,
+    Interval,
+    Label,
+    Name,
+    NonNegative,
+    Number,
+    Record,
+    Row,
+    Text,
+)
+
+_Change = Annotated[float, Meta(ge=-1, le=1)]  # difference of two fractions
+_Curve = Annotated[tuple[Fraction, ...], Meta(max_length=1000)]
+
+
+class MeasuredFields(Record, frozen=True, kw_only=True):
+    """A model on clean and triggered test images, beside the clean model.
+
+    Attributes:
+        acc: accuracy; with its 95 % interval and counts as in ``Metrics``, like the next two.
+        asr: attack success rate.
+        ra: robust accuracy.
+        floor: ASR of the clean model.
+        ra_ceiling: RA of the clean model.
+        asr_excess: asr - floor.
+        acc_loss: accuracy lost against the suspect, or of an attack against the clean model.
+        der: defence effectiveness rating.
+        distance: of the tracked weights from the suspect's.
+        seconds: of training or repair.
+        refused: why the row has no numbers.
+    """
+
+    acc: Fraction | None = None
+    asr: Fraction | None = None
+    ra: Fraction | None = None
+    acc_interval: Interval | None = None
+    asr_interval: Interval | None = None
+    ra_interval: Interval | None = None
+    correct: Count | None = None
+    images: Count | None = None
+    hits: Count | None = None
+    robust: Count | None = None
+    triggered: Count | None = None
+    floor: Fraction | None = None
+    ra_ceiling: Fraction | None = None
+    asr_excess: _Change | None = None
+    acc_loss: _Change | None = None
+    der: Fraction | None = None
+    distance: NonNegative | None = None
+    seconds: NonNegative | None = None
+    refused: Text | None = None
+
+
+class Ablation(Record, frozen=True, kw_only=True):
+    """One point of an ablation.
+
+    Attributes:
+        factor: name of the option that is varied.
+        value: of the option.
+    """
+
+    factor: Name
+    value: Any = None
+
+
+class GridFields(MeasuredFields, frozen=True, kw_only=True):
+    """Position of a row in the grid of attacks, defences and seeds.
+
+    Attributes:
+        defense: label of the defence, or of a model that no defence repaired.
+        ablation: ``None`` in the grid itself.
+        seed: of everything random.
+        data: name of the data set.
+        model: name of the architecture.
+        attack: name of the attack.
+        adaptive: the adaptive attacker around it, or ``None``.
+        ratio: of poisoned training samples.
+        clean: the defender's clean samples.
+        options: of the attack or of the defences.
+        epochs: of training or repair.
+        val_accuracy: on the defender's held-out samples.
+    """
+
+    defense: Name
+    ablation: Ablation | None = None
+    seed: Count
+    data: Name | None = None
+    model: Name | None = None
+    attack: Name | None = None
+    adaptive: Name | None = None
+    ratio: Fraction | None = None
+    clean: Count | None = None
+    options: Any = None
+    epochs: Count | None = None
+    val_accuracy: Fraction | None = None
+
+
+class CleanRow(GridFields, Row, frozen=True, kw_only=True, tag="clean"):
+    """A model that was never poisoned."""
+
+
+class SuspectRow(GridFields, Row, frozen=True, kw_only=True, tag="suspect"):
+    """A backdoored model."""
+
+
+class DefenseRow(GridFields, Row, frozen=True, kw_only=True, tag="repair"):
+    """A backdoored model after a defence."""
+
+
+class RelearningRow(Row, frozen=True, kw_only=True, tag="relearning"):
+    """A model fine-tuned on a few poisoned samples.
+
+    Attributes:
+        defense: label of the defence.
+        ablation: ``None``.
+        seed: of everything random.
+        data: name of the data set.
+        model: name of the architecture.
+        attack: name of the attack.
+        adaptive: the adaptive attacker around it, or ``None``.
+        ratio: of poisoned training samples.
+        clean: the defender's clean samples.
+        ks: numbers of poisoned samples.
+        acc: accuracy, one per number.
+        asr: attack success rate, one per number.
+        regained: part of the suspect's ASR that came back, one per number.
+        area: below ``regained``.
+        before: metrics before the first poisoned sample.
+        refused: why the row has no numbers.
+    """
+
+    defense: Name
+    ablation: Ablation | None = None
+    seed: Count
+    data: Name | None = None
+    model: Name | None = None
+    attack: Name
+    adaptive: Name | None = None
+    ratio: Fraction | None = None
+    clean: Count | None = None
+    ks: Annotated[tuple[Count, ...], Meta(max_length=1000)] = ()
+    acc: _Curve = ()
+    asr: _Curve = ()
+    regained: Annotated[tuple[Number, ...], Meta(max_length=1000)] = ()
+    area: Number | None = None
+    before: MeasuredFields | None = None
+    refused: Text | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("acc", "asr", "regained"):
+            length = len(getattr(self, name))
+            if length not in (0, len(self.ks)):
+                raise ValueError(f"{name} must be of length {len(self.ks)}, got {length}")
+
+
+class AttackRow(MeasuredFields, frozen=True, kw_only=True):
+    """One attack on one seed, of ``d3fast benchmark attacks``.
+
+    Attributes:
+        seed: of everything random.
+        attack: name of the attack; ``clean`` for the clean model.
+        adaptive: the adaptive attacker around it, or ``None``.
+        ratio: of poisoned training samples.
+        target: the target class.
+        mapping: ``all-to-one`` or ``all-to-all``.
+        learning_seconds: to learn the trigger.
+        options: of the attack.
+    """
+
+    seed: Count
+    attack: Name
+    adaptive: Name | None = None
+    ratio: Fraction | None = None
+    target: Count | None = None
+    mapping: Label | None = None
+    learning_seconds: NonNegative | None = None
+    options: Any = None
+
+
+class DemoRow(MeasuredFields, frozen=True, kw_only=True):
+    """One model of ``d3fast demo`` on one seed.
+
+    Attributes:
+        seed: of everything random.
+        model: label of the model.
+    """
+
+    seed: Count
+    model: Name
