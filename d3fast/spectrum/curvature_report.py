@@ -16,6 +16,13 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from d3fast.data.base import ImageData
+from d3fast.results.schema.audit import LayerDistance
+from d3fast.results.schema.spectrum import (
+    ModelDistances,
+    PredictionRow,
+    SpectrumModelRow,
+    SpectrumRow,
+)
 from d3fast.runtime.checks import check_choice, check_integer, check_number
 from d3fast.runtime.devices import resolve_device
 from d3fast.runtime.progress import progress_bar
@@ -170,7 +177,7 @@ def _jobs(
 
 def _rates(name: str, model: nn.Module, clean: Sequence[Any], attack: Trigger | None) -> Row:
     metrics = evaluate(model, clean, attack, name="data")
-    return {"kind": "model", "model": name, **metrics.as_dict()}
+    return SpectrumModelRow(model=name, **metrics.as_dict()).to_row()
 
 
 def _spectrum(
@@ -182,22 +189,21 @@ def _spectrum(
     spread = estimate_density(curvature, probes=config.probes, steps=config.steps, seed=config.seed)
     mean, size = spread.moment(1), curvature.size
     error = mean.standard_error
-    return {
-        "kind": "spectrum",
-        "model": name,
-        "loss": title,
-        "value": value,
-        "gradient_norm": float(gradient.norm()),
-        "size": size,
-        "eigenvalues": pairs.values.tolist(),
-        "residuals": pairs.residuals.tolist(),
-        "converged": pairs.converged,
-        "trace": size * mean.value,
-        "trace_error": None if error is None else size * error,
-        "nodes": spread.nodes.tolist(),
-        "weights": spread.weights.tolist(),
-        "products": pairs.products + spread.nodes.numel(),
-    }
+    return SpectrumRow(
+        model=name,
+        loss=title,
+        value=value,
+        gradient_norm=float(gradient.norm()),
+        size=size,
+        eigenvalues=tuple(pairs.values.tolist()),
+        residuals=tuple(pairs.residuals.tolist()),
+        converged=pairs.converged,
+        trace=size * mean.value,
+        trace_error=None if error is None else size * error,
+        nodes=tuple(map(tuple, spread.nodes.tolist())),
+        weights=tuple(map(tuple, spread.weights.tolist())),
+        products=pairs.products + spread.nodes.numel(),
+    ).to_row()
 
 
 def _path(
@@ -221,14 +227,13 @@ def _prediction(
     config: CurvatureReportConfig,
 ) -> Row:
     found = quadratic_prediction(suspect, model, cross_entropy, data, params=config.params)
-    return {"kind": "prediction", "model": name, "loss": title, **found.as_dict()}
+    return PredictionRow(model=name, loss=title, **found.as_dict()).to_row()
 
 
 def _distance(name: str, suspect: nn.Module, model: nn.Module) -> Row:
     profile = distance_profile(suspect, model)
-    return {
-        "kind": "distance",
-        "model": name,
-        "layers": [layer.as_dict() for layer in profile],
-        "total": total_distance(profile).as_dict(),
-    }
+    return ModelDistances(
+        model=name,
+        layers=tuple(LayerDistance(**layer.as_dict()) for layer in profile),
+        total=LayerDistance(**total_distance(profile).as_dict()),
+    ).to_row()
