@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which of a few numbers, one per class, stand out: the anomaly index of Neural Cleanse.
+"""The anomaly index of Neural Cleanse: outliers among a few numbers, one per class.
 
     index = |norm - median| / (1.4826 MAD),   MAD = median of |norm - median|
 
@@ -16,11 +16,11 @@ MAD_SCALE = 1.4826
 
 
 def anomaly_indices(norms: Sequence[float]) -> tuple[float, ...]:
-    """How far every norm is from the others: |norm - median| / (1.4826 MAD).
+    """Return the anomaly index of every norm: |norm - median| / (1.4826 MAD).
 
     MAD is the median of |norm - median|. Where it is 0, more than half of the norms are equal;
-    those have index 0 and all others infinity. Two classes always have 0.67 each (or 0 if equal)
-    and one class 0: with so few, nothing stands out.
+    those have index 0 and all others infinity. Two classes have 0.67 each (or 0 if equal) and one
+    class has 0: so few classes have no outlier.
 
     Args:
         norms: one per class, finite.
@@ -54,11 +54,11 @@ def anomaly_indices(norms: Sequence[float]) -> tuple[float, ...]:
 
 
 def outliers(norms: Sequence[float], threshold: float = 2.0) -> tuple[int, ...]:
-    """Positions of the norms that are suspiciously small.
+    """Return the positions of the norms that are unusually small.
 
     Args:
         norms: one per class, finite.
-        threshold: anomaly index above which a norm below the median is one.
+        threshold: anomaly index above which a norm below the median is an outlier.
 
     Returns:
         The positions in order; empty for fewer than three classes at a threshold of 2.

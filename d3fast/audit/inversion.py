@@ -1,22 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The smallest patch that makes a model answer a given class, and whether it is suspiciously small.
+"""Trigger inversion: the smallest patch that makes a model predict a given class.
 
-For a class t, a mask m (1, H, W) and a pattern p (C, H, W), both in [0, 1], are searched with
+For a class t the search is over a mask m (1, H, W) and a pattern p (C, H, W), both in [0, 1]:
 
     x' = (1 - m) x + m p
     min over m, p of   mean CE(f(x'), t) + lambda ||m||_1        over clean x of other classes
 
-A backdoor is a shortcut to its class: there a much smaller mask is enough. With the norms of all
-classes, those below the median by more than twice the (scaled) median absolute deviation are taken
-for the targets of backdoors (``d3fast.audit.anomaly``; Neural Cleanse: Wang et al., IEEE S&P 2019).
+A backdoor is a shortcut to its class: a much smaller mask is enough. A class whose norm is below
+the median of all classes by more than twice the scaled median absolute deviation is a suspected
+target (``d3fast.audit.anomaly``; Neural Cleanse: Wang et al., IEEE S&P 2019).
 
-Both m and p are (tanh(.) + 1) / 2 of free variables, moved by Adam. Lambda follows the success: a
-mask that works may shrink, one that fails may grow. Several classes run through the model in one
-batch; they share nothing else.
+Both m and p are (tanh(.) + 1) / 2 of free variables, optimised by Adam. Lambda grows while the mask
+succeeds and shrinks while it fails. Several classes share a forward pass and nothing else.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,29 +27,30 @@ from d3fast.runtime.devices import resolve_device
 from d3fast.runtime.progress import progress_bar
 from d3fast.runtime.seeding import generator
 from d3fast.training.loaders import class_scores, unpack, yields_nothing
+from d3fast.training.modes import frozen
 
-_EVALUATED_AT_ONCE = 256
+_BATCH = 256
 
 
 @dataclass(frozen=True)
 class InversionOptions:
-    """How long and how hard to search.
+    """Options of a trigger inversion.
 
-    Success is taken over rounds of ``round_steps`` steps; lambda moves between rounds. The cost
-    is ``steps * batch_size`` images forward and backward per class, less where a class stops early.
+    Success is measured over rounds of ``round_steps`` steps; lambda changes between rounds. The
+    cost is ``steps * batch_size`` images forward and backward per class, or less if a class stops
+    early.
 
     Args:
-        steps: optimizer steps per class; 50 rounds.
+        steps: optimizer steps per class.
         round_steps: steps per round.
         batch_size: images per class and step, drawn with replacement.
         lr: learning rate of Adam.
         betas: decay rates of Adam.
-        success: share of images that must answer the class for a mask to count.
-        weight: first lambda.
-        factor: lambda grows by it and shrinks by its power 1.5.
-        patience: rounds in a row that must succeed, or fail, before lambda moves.
-        stall: a class is done when a mask that counts was found and then, for this many rounds,
-            no smaller one.
+        success: share of images that must be predicted as the class for a mask to count.
+        weight: initial lambda.
+        factor: lambda grows by this factor and shrinks by its power 1.5.
+        patience: rounds in a row that must succeed, or fail, before lambda changes.
+        stall: a class stops after this many rounds without a smaller mask that counts.
         classes_at_once: classes in one forward pass; bounds the memory.
 
     Raises:
@@ -84,15 +83,15 @@ class InversionOptions:
 
 @dataclass(frozen=True, eq=False)
 class Inversion:
-    """What was found for one class.
+    """The smallest patch found for one class.
 
     Attributes:
         target: the class.
         mask: (1, H, W) in [0, 1].
         pattern: (C, H, W) in [0, 1].
         norm: L1 norm of the mask, in pixels.
-        success: share of the loader's images of other classes that answer the class with it. Below
-            ``InversionOptions.success`` the mask that came closest is given.
+        success: share of the images of other classes that are predicted as the class. If no mask
+            reaches ``InversionOptions.success``, this is the mask that came closest.
     """
 
     target: int
@@ -102,7 +101,7 @@ class Inversion:
     success: float
 
     def apply(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) in [0, 1] with the pattern on them: (1 - m) x + m p."""
+        """Return images (N, C, H, W) in [0, 1] with the pattern applied: (1 - m) x + m p."""
         mask, pattern = self.mask.to(images), self.pattern.to(images)
         return images + mask * (pattern - images)
 
@@ -117,7 +116,7 @@ def invert_trigger(
     seed: int = 0,
     progress: bool = True,
 ) -> Inversion:
-    """The smallest patch for one class; see ``invert_all``, whose arguments these are.
+    """Return the smallest patch for one class; arguments as in ``invert_all``.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
@@ -142,31 +141,31 @@ def invert_all(
     seed: int = 0,
     progress: bool = True,
 ) -> tuple[Inversion, ...]:
-    """The smallest patch for every class.
+    """Return the smallest patch for every class.
 
-    The model is in eval mode with frozen weights meanwhile and comes back as it was.
+    The model is in eval mode with frozen weights meanwhile; its state is restored afterwards.
 
     Args:
         model: gives (N, classes) scores of images in [0, 1]; a normalisation belongs inside it.
-            Stays where it is unless ``device`` says otherwise.
+            It is moved to ``device``.
         clean_loader: yields (images, labels) of clean samples, images (N, C, H, W) in [0, 1];
             read once and kept on the device.
         targets: the classes, all if ``None``.
         options: ``InversionOptions()`` if ``None``.
-        device: where to compute; where the model is if ``None``.
-        seed: of the first masks and patterns and of the batches; every class has its own stream.
+        device: where to compute; the model's device if ``None``.
+        seed: of the initial masks and patterns and of the batches; every class has its own stream.
         progress: show a progress bar.
 
     Returns:
         One inversion per target, in order.
 
     Raises:
-        ValueError: no images, or something else than images in [0, 1]; labels or targets outside
+        ValueError: no images, or images outside [0, 1]; labels or targets outside
             the classes; no image of another class than a target; NaN or inf in the scores.
 
     Source:
-        Wang et al. 2019: loss, Adam, success 99 %, lambda that follows it. Steps and
-        rounds are chosen for time: ten classes are 160,000 images forward and backward.
+        Wang et al. 2019: loss, Adam, success 99 %, adaptive lambda. Steps and rounds are chosen
+        for time: ten classes cost 160,000 images forward and backward.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
@@ -179,7 +178,7 @@ def invert_all(
     chosen = options or InversionOptions()
     where = resolve_device(device, model)
     model.to(where)
-    with _frozen(model), torch.enable_grad():
+    with frozen(model), torch.enable_grad():
         pool, classes = _gather(model, clean_loader, where)
         asked = range(classes) if targets is None else targets
         searches = [_start(pool, target, classes, seed) for target in asked]
@@ -190,22 +189,6 @@ def invert_all(
             for at in range(0, len(searches), size):
                 _run(model, pool.images, searches[at : at + size], chosen, advance)
         return tuple(_finish(model, pool, search) for search in searches)
-
-
-@contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients for the weights, put back afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    flags = [(param, param.requires_grad) for param in model.parameters()]
-    model.eval()
-    model.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for param, flag in flags:
-            param.requires_grad_(flag)
 
 
 @dataclass(frozen=True)
@@ -247,7 +230,7 @@ def _gather(model: nn.Module, loader: Iterable[Any], device: torch.device) -> tu
 
 @dataclass
 class _Search:
-    """The state of one class. Mask and pattern are (tanh(.) + 1) / 2 of the raw tensors."""
+    """The search for one class. Mask and pattern are (tanh(.) + 1) / 2 of the raw tensors."""
 
     target: int
     others: Tensor  # (M,) indices of the images of other classes, on the CPU
@@ -264,7 +247,7 @@ class _Search:
         self.best = (self.raw_mask, self.raw_pattern)
 
     def record(self, success: float, norm: float, threshold: float) -> None:
-        """Keep the smallest mask that counts; as long as none does, the most successful one."""
+        """Keep the smallest mask that counts, or the most successful one while none counts."""
         counts = success >= threshold
         better = success > self.best_success
         if self.reached:
@@ -320,7 +303,7 @@ def _run(
     options: InversionOptions,
     advance: Callable[[str], None],
 ) -> None:
-    """Search for some classes together; one round is one look at the device."""
+    """Search for some classes together; each round synchronizes with the device once."""
     free = [raw.requires_grad_() for s in searches for raw in (s.raw_mask, s.raw_pattern)]
     optimizer = torch.optim.Adam(free, options.lr, options.betas)
     running = [(search, _Weight(options.weight)) for search in searches]
@@ -344,7 +327,7 @@ def _round(
     steps: int,
     batch_size: int,
 ) -> list[list[float]]:
-    """Some steps for K classes; gives every class's (success, last norm)."""
+    """Take some steps for K classes; return (success, last norm) of each class."""
     searches = [search for search, _ in running]
     device, shape = images.device, (steps, batch_size)
     picks = torch.stack(
@@ -370,13 +353,23 @@ def _round(
     return torch.stack([hits / (steps * batch_size), norms], dim=1).tolist()
 
 
+def class_groups(classes: int, size: int) -> list[range]:
+    """Return the classes in groups of at most ``size``, for one forward pass each.
+
+    Example:
+        >>> class_groups(5, 2)
+        [range(0, 2), range(2, 4), range(4, 5)]
+    """
+    return [range(at, min(at + size, classes)) for at in range(0, classes, size)]
+
+
 @torch.no_grad()
 def _finish(model: nn.Module, pool: _Pool, search: _Search) -> Inversion:
-    """Measure what was found on every image of another class."""
+    """Measure the result of a search on every image of another class."""
     mask, pattern = (_squash(raw.detach()) for raw in search.best)
     found = Inversion(search.target, mask, pattern, float(mask.sum()), 0.0)
     counts = torch.zeros(2, dtype=torch.long, device=pool.images.device)
-    for pick in torch.split(search.others, _EVALUATED_AT_ONCE):
+    for pick in torch.split(search.others, _BATCH):
         scores = class_scores(model, found.apply(pool.images[pick.to(pool.images.device)]))
         hits = scores.argmax(dim=1) == search.target
         counts += torch.stack([hits.sum(), (~scores.isfinite()).sum()])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An inverted trigger as a picture that an HTML page can hold."""
+"""Pictures of inverted triggers for an HTML page."""
 
 import base64
 import io
@@ -13,9 +13,9 @@ _GREY = 0.5
 
 
 def picture_of(found: Inversion) -> str:
-    """The pattern where the mask is, on grey: a PNG as a data URI, one pixel per pixel.
+    """Return the masked pattern on grey as a PNG in a data URI, at the images' size.
 
-    Grey and colour images become pictures; of any other number of channels the mean is shown.
+    Images of one or three channels keep them; other numbers of channels are averaged.
 
     Example:
         >>> found = Inversion(0, torch.ones(1, 2, 2), torch.zeros(1, 2, 2), 4.0, 1.0)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A case: somebody's checkpoint, and a few samples known to be clean. No trigger, no test data.
+"""An audit: a checkpoint from elsewhere and a few clean samples. No trigger, no test data.
 
-``open_audit`` is how every command of the command line comes by both. What they find is written
-into one folder per case, from which ``d3fast report`` makes its page:
+Every command opens both with ``open_audit`` and writes its results into the folder of the audit.
+``d3fast report`` reads them from there:
 
     inspect.json    d3fast inspect
     pilot.json      d3fast pilot
@@ -32,11 +32,11 @@ class Audit:
 
     Attributes:
         model: the suspect, in eval mode, on its device.
-        spec: what it was built from; see ``make_model``.
-        checkpoint: the file that its weights are from.
+        spec: its architecture; see ``make_model``.
+        checkpoint: file of its weights.
         sha256: of that file, in hex.
         data: all clean samples, on the same device.
-        seed: decides which of them are held out.
+        seed: of the choice of held-out samples.
     """
 
     model: nn.Module
@@ -47,7 +47,7 @@ class Audit:
     seed: int
 
     def parts(self, held_out: float = 0.25) -> tuple[ImageData, ImageData]:
-        """Samples to repair with, and samples that no gradient sees; the same for every command.
+        """Return samples to repair with and held-out samples; the same for every command.
 
         Args:
             held_out: share of the samples in the second part, stratified.
@@ -66,7 +66,7 @@ class Audit:
         return self.data.subset(kept.sort().values), self.data.subset(held.sort().values)
 
     def settings(self) -> dict[str, Any]:
-        """What a results file says of it; no folder's name."""
+        """Return the settings for a results file; they name no folder."""
         return {
             "model": self.spec,
             "checkpoint": self.checkpoint.name,
@@ -88,7 +88,7 @@ def open_audit(
     device: str = "auto",
     seed: int = 0,
 ) -> Audit:
-    """Read a suspect and its clean samples; both may be hostile.
+    """Read a suspect and its clean samples; the files may be hostile.
 
     Args:
         spec: a model of the registry or ``package.module:factory``; see ``make_model``.
@@ -98,10 +98,10 @@ def open_audit(
         size: height and width to stretch images to.
         classes: list of the model's classes.
         device: where to compute; see ``resolve_device``.
-        seed: of the case.
+        seed: of the audit.
 
     Raises:
-        ValueError: what the readers refuse.
+        ValueError: a file that a reader refuses.
         OSError: a file that cannot be opened.
     """
     checkpoint, where = Path(checkpoint), resolve_device(device)

@@ -27,6 +27,7 @@ from d3fast.defenses.fine_tuning import FineTuning
 from d3fast.runtime.checks import check_integer, check_number
 from d3fast.training.loaders import unpack, yields_nothing
 from d3fast.training.loop import Epoch, Gradients, Loss, plain_gradients
+from d3fast.training.modes import eval_mode
 
 
 @dataclass(frozen=True)
@@ -263,17 +264,13 @@ def _shapes_of_single_calls(model: nn.Module, inputs: Tensor) -> dict[str, torch
     def record(name: str, module: nn.Module, args: Any, output: Any) -> None:
         calls.append((name, output.shape if isinstance(output, Tensor) else torch.Size()))
 
-    modes = [(module, module.training) for module in model.modules()]
     handles = [m.register_forward_hook(partial(record, name)) for name, m in model.named_modules()]
     try:
-        model.eval()
-        with torch.no_grad():
+        with eval_mode(model), torch.no_grad():
             model(inputs)
     finally:
         for handle in handles:
             handle.remove()
-        for module, training in modes:
-            module.training = training
     names = [name for name, _ in calls]
     return {name: shape for name, shape in calls if name and names.count(name) == 1}
 

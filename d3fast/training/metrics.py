@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from d3fast.runtime.devices import resolve_device
 from d3fast.training.labels import target_labels
 from d3fast.training.loaders import class_scores, unpack, yields_nothing
+from d3fast.training.modes import eval_mode
 
 # Percent: if a never-poisoned model has a higher ASR under a trigger, the ASR is meaningless.
 MAX_FLOOR = 20.0
@@ -269,13 +270,8 @@ def evaluate(
     where = resolve_device(device, model)
     trigger = _as_trigger(attack, target)
     model.to(where)
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    with eval_mode(model):
         counts = [_count_batch(model, batch, trigger, where, name) for batch in clean_loader]
-    finally:
-        for module, training in modes:
-            module.training = training
     if not counts:
         raise yields_nothing(name)
     return _read_counts(torch.stack(counts), trigger, name)

@@ -14,6 +14,7 @@ from d3fast.data.base import ImageData, as_float
 from d3fast.runtime.checks import check_integer
 from d3fast.runtime.seeding import generator
 from d3fast.training.loaders import class_scores
+from d3fast.training.modes import frozen
 
 _BATCH = 256
 
@@ -75,18 +76,10 @@ def open_context(
     check_integer("seed", seed, 0)
     images, labels = _checked(data)
     model.to(device)
-    modes = [(module, module.training) for module in model.modules()]
-    flags = [(param, param.requires_grad) for param in model.parameters()]
-    try:
-        model.eval().requires_grad_(False)
+    with frozen(model):
         context = InspectionContext(model, images.to(device), labels, len(data.classes), seed)
         _check_scores(context)
         yield context
-    finally:
-        for module, training in modes:
-            module.training = training
-        for param, flag in flags:
-            param.requires_grad_(flag)
 
 
 def _checked(data: ImageData) -> tuple[Tensor, Tensor]:

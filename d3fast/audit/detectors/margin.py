@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from d3fast.audit.detectors.context import InspectionContext, margins
+from d3fast.audit.inversion import class_groups
 from d3fast.runtime.checks import check_integer, check_number
 
 
@@ -60,10 +61,8 @@ class MaximumMargin:
     def __call__(self, context: InspectionContext) -> Sequence[float]:
         """Return one statistic per class; see ``Detector``."""
         statistics: list[float] = []
-        for first in range(0, context.classes, self.classes_at_once):
-            statistics += self._largest(
-                context, range(first, min(first + self.classes_at_once, context.classes))
-            )
+        for targets in class_groups(context.classes, self.classes_at_once):
+            statistics += self._largest(context, targets)
         return statistics
 
     def _largest(self, context: InspectionContext, targets: range) -> list[float]:

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from d3fast.audit.detectors.context import InspectionContext
+from d3fast.audit.inversion import class_groups
 from d3fast.runtime.checks import check_integer, check_number
 
-_AT_ONCE = 256
+_BATCH = 256
 _MOMENTUM, _STEP = 0.7, 0.2  # the step in units of the radius, falling to 0
 
 
@@ -65,8 +66,7 @@ class SharedShift:
     def __call__(self, context: InspectionContext) -> Sequence[float]:
         """Return one statistic per class; see ``Detector``."""
         statistics: list[float] = []
-        for first in range(0, context.classes, self.classes_at_once):
-            targets = range(first, min(first + self.classes_at_once, context.classes))
+        for targets in class_groups(context.classes, self.classes_at_once):
             shifts = self._search(context, targets)
             statistics += [
                 -_loss(context, target, shift)
@@ -75,7 +75,7 @@ class SharedShift:
         return statistics
 
     def _search(self, context: InspectionContext, targets: range) -> Tensor:
-        """The shifts (K, C, H, W) of K classes, which share nothing but the forward pass."""
+        """Return the shifts (K, C, H, W) of K classes, which share only the forward pass."""
         images, count = context.images, self.batch_size
         others = [context.others(target) for target in targets]
         draws = [context.draws(f"shared shift of class {target}") for target in targets]
@@ -104,15 +104,15 @@ class SharedShift:
 
 
 def _norms(each: Tensor) -> Tensor:
-    """2-norms of (K, C, H, W), as (K, 1, 1, 1), never 0."""
+    """Return the 2-norms of (K, C, H, W) as (K, 1, 1, 1), never 0."""
     return each.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, 1, 1, 1)
 
 
 @torch.no_grad()
 def _loss(context: InspectionContext, target: int, shift: Tensor) -> float:
-    """Mean loss of a class on all images of others under its shift."""
+    """Return the mean loss of a class on all images of other classes under its shift."""
     total, others = 0.0, context.others(target)
-    for pick in torch.split(others, _AT_ONCE):
+    for pick in torch.split(others, _BATCH):
         shifted = (context.images[pick.to(shift.device)] + shift).clamp(0, 1)
         goal = torch.full((len(pick),), target, device=shift.device)
         total += float(functional.cross_entropy(context.scores(shifted), goal, reduction="sum"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a pilot's numbers say: the front, how much each parameter matters, which setting to take."""
+"""Conclusions from the trials: Pareto front, sensitivity per parameter, recommended setting."""
 
 from collections.abc import Mapping, Sequence
 from statistics import mean, median
@@ -12,7 +12,7 @@ Row = Mapping[str, Any]
 
 
 def attack_rate(row: Row) -> float:
-    """The ASR that counts: of the user's trigger where there is one, else of the inverted ones.
+    """Return the ASR of the user's trigger if there is one, else of the inverted triggers.
 
     Example:
         >>> attack_rate({"asr": None, "inversion_asr": 0.25}), attack_rate({"asr": 0.5})
@@ -23,7 +23,7 @@ def attack_rate(row: Row) -> float:
 
 
 def with_front(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Trials of one rung, marked where no other of them is better in ACC and ASR.
+    """Return the trials of one rung with a mark on those of the Pareto front of ACC and ASR.
 
     Example:
         >>> rows = [{"acc": 0.9, "asr": 0.1}, {"acc": 0.8, "asr": 0.2}]
@@ -31,23 +31,23 @@ def with_front(rows: Sequence[Row]) -> list[dict[str, Any]]:
         [True, False]
     """
     rank = ranks([(row["acc"], attack_rate(row)) for row in rows])
-    return [{**row, "pareto": not place} for row, place in zip(rows, rank, strict=True)]
+    return [{**row, "pareto": not own} for row, own in zip(rows, rank, strict=True)]
 
 
 def going_on(rows: Sequence[Row], count: int) -> list[int]:
-    """Numbers of the trials that go on to the next rung.
+    """Return the numbers of the trials that continue in the next rung.
 
-    Held-out accuracy and the inverted triggers decide; a trigger of the user's own does not.
+    Held-out accuracy and the inverted triggers decide; the user's own trigger does not.
     """
     points = [(float(row["acc"]), float(row["inversion_asr"])) for row in rows]
-    return [rows[place]["trial"] for place in survivors(points, count)]
+    return [rows[index]["trial"] for index in survivors(points, count)]
 
 
 def sensitivity(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """For each parameter the means of ACC and inversion-based ASR over its values.
+    """Return, for each parameter, the means of ACC and inversion-based ASR over its values.
 
     Args:
-        rows: trials of the first rung, which no choice has thinned out.
+        rows: trials of the first rung, which has all settings.
 
     Returns:
         One row per parameter; the ranges are largest minus smallest mean, as fractions.
@@ -73,23 +73,24 @@ def sensitivity(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def lost(suspect: Row, row: Row) -> float:
-    """Points of held-out accuracy that a trial is below the suspect."""
+    """Return the loss of held-out accuracy against the suspect, in points."""
     return 100 * (suspect["correct"] - row["correct"]) / suspect["samples"]
 
 
 def recommendation(
     suspect: Row, rows: Sequence[Row], max_acc_drop: float, full_epochs: int
 ) -> dict[str, Any]:
-    """Which setting to take.
+    """Return the row of the recommended setting.
 
-    Of the trials that lose at most ``max_acc_drop`` points the one with the lowest ASR, then the
-    highest ACC, then the greatest distance. Where none is within, the one that loses least.
+    Among the trials that lose at most ``max_acc_drop`` points it is the one with the lowest ASR,
+    then the highest ACC, then the greatest distance. If none is within the limit, it is the one
+    that loses least.
 
     Args:
         suspect: its row.
-        rows: trials of one rung, the last that is complete.
+        rows: trials of the last complete rung.
         max_acc_drop: points.
-        full_epochs: of a whole repair, for its seconds.
+        full_epochs: epochs of a full repair, for its estimated seconds.
     """
     within = [row for row in rows if lost(suspect, row) <= max_acc_drop + 1e-9]
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Successive halving for two objectives: accuracy up, success of the attack down.
 
-All settings get a few epochs, the better share goes on with more, and so on (Jamieson and
+All settings get a few epochs, the better share continues with more, and so on (Jamieson and
 Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS 2016).
-"Better" is the rank of non-dominated sorting: rank 0 is the Pareto front, rank 1 the front of what
-is left.
+The order is the rank of non-dominated sorting: rank 0 is the Pareto front, rank 1 the front of the
+remaining settings.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ Point = tuple[float, float]  # (ACC, ASR)
 
 
 def dominates(one: Point, other: Point) -> bool:
-    """Whether one is no worse in both and better in one of them.
+    """Return ``True`` if ``one`` is no worse in both objectives and better in at least one.
 
     Example:
         >>> dominates((0.9, 0.1), (0.9, 0.2)), dominates((0.9, 0.1), (0.9, 0.1))
@@ -23,7 +23,7 @@ def dominates(one: Point, other: Point) -> bool:
 
 
 def ranks(points: Sequence[Point]) -> list[int]:
-    """Rank of non-dominated sorting of every point; 0 is the Pareto front.
+    """Return the rank of non-dominated sorting of every point; 0 is the Pareto front.
 
     Example:
         >>> ranks([(0.9, 0.1), (0.8, 0.0), (0.8, 0.2), (0.7, 0.3)])
@@ -33,15 +33,15 @@ def ranks(points: Sequence[Point]) -> list[int]:
     left, rank = set(range(len(points))), 0
     while left:
         front = {i for i in left if not any(dominates(points[j], points[i]) for j in left)}
-        for place in front:
-            found[place] = rank
+        for index in front:
+            found[index] = rank
         left -= front
         rank += 1
     return found
 
 
 def survivors(points: Sequence[Point], count: int) -> list[int]:
-    """Places of those that go on, in order: by rank, then by ACC, then the earlier ones.
+    """Return the positions of the best points in order: by rank, then ACC, then position.
 
     Example:
         >>> survivors([(0.9, 0.1), (0.8, 0.0), (0.8, 0.2), (0.7, 0.3)], 1)
@@ -53,10 +53,10 @@ def survivors(points: Sequence[Point], count: int) -> list[int]:
 
 
 def ladder(trials: int, epochs: int, rungs: int, factor: int) -> list[tuple[int, int]]:
-    """How many settings run for how many epochs, rung by rung.
+    """Return (settings, epochs) of every rung.
 
-    A rung that would hold no fewer settings or take no more epochs than the one before is left
-    out; the last one always has all the epochs.
+    A rung without fewer settings or more epochs than the previous one is left out; the last rung
+    has all the epochs.
 
     Example:
         >>> ladder(9, 20, rungs=3, factor=2)

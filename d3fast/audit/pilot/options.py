@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a pilot tries: settings of (distance weight, lambda, epsilon), and for how many epochs.
+"""Options of a pilot, and its settings of (distance weight, lambda, epsilon).
 
-The settings are drawn from a grid of a few values each. The draw is a Latin square first: with n
-values each, the first n^2 settings hold every pair of values of any two parameters once, so that
-a mean over one parameter's value is not tilted by the other two.
+The settings are drawn from a grid of a few values each, in Latin squares: with n values each, the
+first n^2 settings hold every pair of values of any two parameters once, so that the mean over one
+parameter's value is not biased by the other two.
 """
 
 from dataclasses import dataclass, field, replace
@@ -22,7 +22,7 @@ PARAMETERS = ("distance_weight", "clean_weight", "epsilon")
 
 @dataclass(frozen=True)
 class Setting:
-    """One choice of the three.
+    """One choice of the three parameters.
 
     Attributes:
         distance_weight: w.
@@ -36,11 +36,11 @@ class Setting:
 
     @classmethod
     def of(cls, source: Any) -> "Setting":
-        """That of a configuration."""
+        """Return the setting of a configuration."""
         return cls(*(getattr(source, name) for name in PARAMETERS))
 
     def config(self, base: D3Config, **changes: Any) -> D3Config:
-        """A configuration with this setting as it stands: lambda is not searched for.
+        """Return a configuration with this setting and a fixed lambda.
 
         Example:
             >>> Setting(1.0, 5.0, 0.1).config(D3Config.auto()).dual_step
@@ -53,21 +53,22 @@ class Setting:
 
 @dataclass(frozen=True)
 class PilotOptions:
-    """What is tried, how long, and what a recommendation may cost.
+    """Options of a pilot.
 
     Attributes:
-        trials: settings on the first rung.
-        epochs: of a trial on the last rung.
-        rungs: how often the better share goes on with more epochs, the first included.
-        factor: a rung has 1/factor of the settings of the one before, and factor times its epochs.
+        trials: number of settings in the first rung.
+        epochs: of a trial in the last rung.
+        rungs: number of rungs.
+        factor: each rung has 1/factor of the settings of the previous rung and factor times its
+            epochs.
         distance_weight: values of w.
         clean_weight: values of lambda.
         epsilon: values of epsilon.
-        max_acc_drop: points of accuracy on held-out samples that a repair may cost.
-        batch_size: at most so many images per batch of a repair.
-        inversion: how the suspect's triggers are searched. They are to work, not to be the
-            smallest: fewer steps than an inspection takes will do.
-        threads: of torch, for each worker on a CPU; results depend on it in the last bits.
+        max_acc_drop: allowed loss of held-out accuracy, in points.
+        batch_size: largest number of images per batch of a repair.
+        inversion: options of the search for the suspect's triggers. The triggers must work, not be
+            the smallest, so fewer steps than in an inspection suffice.
+        threads: of torch, for each worker on a CPU; the last bits of the results depend on it.
 
     Raises:
         ValueError: a number out of range; more trials than the grid has settings.
@@ -107,12 +108,12 @@ class PilotOptions:
 
 
 def draw_settings(options: PilotOptions, seed: int, first: Setting | None = None) -> list[Setting]:
-    """The settings of the first rung: different ones, in a seeded order.
+    """Return different settings for the first rung, in a seeded order.
 
     Args:
-        options: values of each parameter, and how many settings.
+        options: values of each parameter, and the number of settings.
         seed: of the draw.
-        first: a setting that comes first if the grid has it.
+        first: a setting that is put first if the grid has it.
 
     Example:
         >>> settings = draw_settings(PilotOptions(trials=9), seed=0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``run_pilot``: many short repairs side by side, and what they say about a long one."""
+"""``run_pilot``: many short repairs side by side, to choose the settings of a long one."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from d3fast.audit.inversion import class_groups
 from d3fast.audit.pilot.advice import going_on, recommendation, sensitivity, with_front
 from d3fast.audit.pilot.halving import ladder
 from d3fast.audit.pilot.options import PilotOptions, Setting, draw_settings
@@ -28,20 +29,20 @@ from d3fast.runtime.progress import progress_bar
 from d3fast.training.metrics import Trigger
 
 Row = dict[str, Any]
-# Classes of one search: small, so that workers share them; not one, so that a GPU has work.
+# Few, so that workers share the classes; more than one, so that a GPU is busy.
 _CLASSES_AT_ONCE = 5
 
 
 @dataclass(frozen=True)
 class Pilot:
-    """What came out.
+    """Results of a pilot, possibly an unfinished one.
 
     Attributes:
-        rows: of kinds ``suspect``, ``trial`` (one per setting and rung), ``failed`` (in place of
-            it), ``sensitivity`` and ``recommendation``; docs/pilot.md says what is in them.
-        rungs: (settings, epochs) of all that were planned.
-        done: how many of them are complete.
-        base: all choices of a repair but the three that were tried.
+        rows: of kinds ``suspect``, ``trial`` (one per setting and rung), ``failed`` (in its
+            place), ``sensitivity`` and ``recommendation``; docs/pilot.md describes their fields.
+        rungs: (settings, epochs) of every planned rung.
+        done: number of complete rungs.
+        base: configuration of a repair, without the three tried parameters.
         seconds: since the pilot began.
     """
 
@@ -57,18 +58,18 @@ class Pilot:
 
     @property
     def finished(self) -> bool:
-        """Whether all rungs are complete."""
+        """All rungs are complete."""
         return self.done == len(self.rungs)
 
     @property
     def recommended(self) -> Row:
-        """The row of the setting to take."""
+        """The row of the recommended setting."""
         (row,) = self.of("recommendation")
         return row
 
     @property
     def config(self) -> D3Config:
-        """The configuration of a whole repair with that setting, for ``detoxify``."""
+        """The configuration of a full repair with the recommended setting, for ``detoxify``."""
         names = ("distance_weight", "clean_weight", "epsilon")
         return Setting(*(self.recommended[name] for name in names)).config(self.base)
 
@@ -86,26 +87,26 @@ def run_pilot(
     progress: bool = True,
     on_rung: Callable[[Pilot], None] | None = None,
 ) -> Pilot:
-    """Try settings of (w, lambda, epsilon) by short repairs, the better ones by longer ones.
+    """Compare settings of (w, lambda, epsilon) by short repairs, the better ones by longer ones.
 
     Successive halving (Jamieson and Talwalkar, AISTATS 2016) over (accuracy on held-out samples,
-    success of inverted triggers): see ``audit.pilot.halving``. Every trial starts at the suspect
-    with the same seed.
+    success of inverted triggers): see ``audit.pilot.halving``. Every trial starts
+    from the suspect with the same seed.
 
     Args:
         model: the suspect; gives (N, classes) scores of images in [0, 1]. It is not changed.
-        repair: clean samples to repair with; triggers are searched on them too.
+        repair: clean samples to repair with, and to search triggers on.
         held_out: other clean samples, to measure on.
-        options: what is tried; ``PilotOptions()`` if ``None``.
-        base: the other choices of a repair; ``D3Config.auto()`` if ``None``. Trials keep lambda
-            as it is tried and neither end early nor recover.
-        attack: a trigger of the user's own. It is measured and counts in the recommendation; it
-            has no say in which settings go on.
-        augment: what is done to a batch of the repair; ``d3fast.detox.usual_augment`` if ``None``.
-        devices: one worker each, in processes of their own if there are several; the same one may
-            be named again. On CPUs the numbers do not depend on how many there are.
+        options: of the pilot; ``PilotOptions()`` if ``None``.
+        base: configuration of a repair; ``D3Config.auto()`` if ``None``. Trials keep lambda fixed
+            and neither end early nor recover.
+        attack: a trigger of the user's own. It is measured and enters the recommendation, but not
+            the choice of the settings that continue.
+        augment: augmentation of a batch of the repair; ``d3fast.detox.usual_augment`` if ``None``.
+        devices: one worker each, in processes of their own if there are several; a name may be
+            repeated. On CPUs the numbers do not depend on how many there are.
         progress: show a progress bar.
-        on_rung: called with what is known after every rung.
+        on_rung: called with the results so far after every rung.
 
     Raises:
         ValueError: parts without images or of different classes; a trigger that does not fit the
@@ -128,10 +129,7 @@ def run_pilot(
     _check(repair, held_out, attack)
     context = TrialContext(model, repair, held_out, options, base, augment, attack)
     rungs = tuple(ladder(options.trials, options.epochs, options.rungs, options.factor))
-    targets = [
-        range(at, min(at + _CLASSES_AT_ONCE, len(repair.classes)))
-        for at in range(0, len(repair.classes), _CLASSES_AT_ONCE)
-    ]
+    targets = class_groups(len(repair.classes), _CLASSES_AT_ONCE)
     settings = draw_settings(options, base.seed, Setting.of(base))
     steps = len(targets) + sum(count for count, _ in rungs)
     with (
@@ -174,7 +172,7 @@ def _so_far(
     base: D3Config,
     seconds: float,
 ) -> Pilot:
-    """What is known after the last of some complete rungs."""
+    """Return the results after the last complete rung."""
     last = trials[-1]["rung"]
     advice = recommendation(
         suspect, [row for row in trials if row["rung"] == last], options.max_acc_drop, base.epochs
