@@ -256,7 +256,16 @@ class D3Optimizer(Optimizer):
         ``torch.distributed.checkpoint`` loads a saved state into the tensors of this one: where an
         optimizer with tracked groups has taken no step yet, its momentum buffers are zeros here.
         """
-        return complete_state(super().state_dict(), self.param_groups)
+
+        def complete(_: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+            return complete_state(state_dict, self.param_groups)
+
+        # Before the hooks of users, which may rename the entries.
+        handle = self.register_state_dict_post_hook(complete, prepend=True)
+        try:
+            return super().state_dict()
+        finally:
+            handle.remove()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict; the reference is the saved theta_0, not the current weights.

@@ -41,7 +41,7 @@ def drop_unused_buffers(group: Mapping[str, Any], state: State) -> None:
 def new_momentum(p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the state of a momentum buffer that holds no step: zeros like ``p`` and step 0."""
     buffer = torch.zeros_like(p, dtype=group["momentum_dtype"], requires_grad=False)
-    return {"momentum_buffer": buffer, "step": torch.zeros(())}
+    return {"momentum_buffer": buffer, "step": torch.zeros((), device="cpu")}
 
 
 def is_first_step(p: Tensor, state: Mapping[Tensor, Mapping[str, Any]]) -> bool:

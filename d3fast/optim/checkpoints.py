@@ -51,7 +51,7 @@ def complete_state(state_dict: dict[str, Any], groups: Groups) -> dict[str, Any]
             if group["momentum"] != 0 and own.get("momentum_buffer") is None:
                 own.update(new_momentum(p, group))
             if is_sharded(group) or (group["momentum"] != 0 and group["dampening"] != 0):
-                own.setdefault("step", torch.ones(()))
+                own.setdefault("step", torch.ones((), device="cpu"))
             else:
                 own.pop("step", None)
     return {**state_dict, "state": state}

@@ -143,7 +143,7 @@ def _count_step(group: Mapping[str, Any], moved: Iterable[Tensor], state: State)
             torch.autograd.graph.increment_version(p)
         if group["momentum"] != 0:
             taken = state[p].get("step")
-            state[p]["step"] = torch.ones(()) if taken is None else taken + 1
+            state[p]["step"] = torch.ones((), device="cpu") if taken is None else taken + 1
 
 
 def _member(
