@@ -32,7 +32,7 @@ class Samples:
     """Loader for ``detoxify`` and its random generators for ``Checkpointing``.
 
     Attributes:
-        loader: yields (images, labels), in another order and augmented anew in every pass.
+        loader: yields (images, labels), in a new order and with new augmentation in every pass.
         generators: the loader's generators.
     """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A ``D3Config`` from a TOML file: its fields by name, whatever is left out from a preset.
+"""Read a ``D3Config`` from a TOML file: fields by name, missing ones from a preset.
 
 preset = "auto"          # or "paper", "authors"
 clean_weight = 5.0
@@ -40,7 +40,7 @@ def read_config(path: str | Path, preset: str | None = None) -> D3Config:
 
     Args:
         path: the TOML file.
-        preset: what the rest is taken from; what the file says, or ``"auto"``, if ``None``.
+        preset: preset of the missing fields; that of the file, or ``"auto"``, if ``None``.
 
     Raises:
         ValueError: no TOML; an unknown option or preset; a value out of range or of another type.

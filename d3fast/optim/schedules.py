@@ -118,7 +118,7 @@ class DistanceSchedule:
         check_choice("what", what, OPTIONS)
         check_integer("last_epoch", last_epoch, -1)
         if last_epoch >= 0 and end is None:
-            raise ValueError(f"end must be given where last_epoch={last_epoch} goes on with a run")
+            raise ValueError(f"end must be given to resume at last_epoch={last_epoch}")
         self.optimizer = optimizer
         self.what = what
         self.groups = _indices(optimizer, groups)
@@ -292,7 +292,7 @@ def _checked(name: str, value: Any) -> Value:
 def _present(group: Mapping[str, Any], what: str, index: int) -> Any:
     """Return the present value of a group as numbers; a tensor is read."""
     value = group[what]
-    if value is None:  # a radius by default, which is relative whatever the unit is
+    if value is None:  # the default radius is relative in every radius_unit
         default = CONSTRAINTS[group["constraint"]].default_radius
         if default is None or group["radius_unit"] != "relative":
             raise ValueError(

@@ -177,7 +177,7 @@ def _launch(
 ) -> None:
     joint = group["scope"] == "group"
     plan = cache.plans.get(index) if cache is not None else None
-    # The tensors may be copies, made anew for each step; the cached norms are copied with them.
+    # The tensors may be new copies in each step; the cached norms are copied with them.
     verify = plan is None or not plan.has_references(columns["reference"])
     if plan is None or not plan.matches(columns, joint):
         reason = native.why_not(group)
