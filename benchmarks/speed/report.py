@@ -7,7 +7,6 @@ file has them; nothing is computed here but their inverses and units.
 
 import argparse
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from benchmarks.speed.contenders import BALL_INSIDE, FREE, OURS, SINGLE, SPHERE, VARIANTS
 from benchmarks.speed.peers import AUTOGRAD, COMPILE, FOREACH, PEERS, PLAIN, SGD
@@ -15,9 +14,7 @@ from benchmarks.speed.plot import roofline
 from d3fast.results.format import MISSING, fixed, percent, significant
 from d3fast.results.plot import save_png
 from d3fast.results.store import Results, read_results
-from d3fast.results.table import text_table, to_markdown
-
-Row = Mapping[str, Any]
+from d3fast.results.table import Row, text_table, to_markdown
 
 
 def of_kind(results: Results, kind: str) -> list[Row]:

@@ -1,14 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables of ``benchmarks.studies.inspection`` for the documentation."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from d3fast.results.format import MISSING, fixed, mean, percent, shortest, value_range
 from d3fast.results.store import Results
 from d3fast.results.table import text_table, to_markdown
 
-Row = Mapping[str, Any]
 ALL = "all"
 
 

@@ -1,15 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables of ``scaling.json`` for docs/scaling.md; see ``benchmarks.studies.scaling``."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from benchmarks.speed.report import of_kind
 from d3fast.results.format import MISSING, count, fixed, percent, significant
 from d3fast.results.store import Results
-from d3fast.results.table import text_table, to_markdown
+from d3fast.results.table import Row, text_table, to_markdown
 
-Row = Mapping[str, Any]
 SHOWN = (1, 8, 64, 512)
 DEVICE = "H100 SXM"
 

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables of the studies ``why`` and ``spectrum_peers`` for the documentation."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from d3fast.results.store import Results
-from d3fast.results.table import Column, mean_table, to_markdown
+from d3fast.results.table import Column, Row, mean_table, to_markdown
 
-Row = Mapping[str, Any]
 _ATTACKS = {"badnets": "BadNets", "blended": "Blended"}
 
 

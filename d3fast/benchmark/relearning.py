@@ -4,14 +4,14 @@
     regained(k) = ASR_k - ASR_0
     area = integral of ASR_k d(log k) / log(k_max / k_min)
 
-A model that no longer answers a trigger may have lost the backdoor, or may only hide it. A copy is
-fine-tuned on k poisoned samples, for a few k, and its ASR measured; a repair that a handful of
-samples undoes was shallow. The numbers speak only beside those of a model that was never poisoned,
-which learns the trigger anew, under the same arguments: the samples drawn depend on the seed and
-the data, never on the model. ACC belongs beside them: half of what is trained on is labelled as the
-target, and where ACC falls the model may answer the target to anything, trigger or not.
+A repaired model may have lost the backdoor or may only hide it. Copies of the model are fine-tuned
+on k poisoned samples, for several k, and their ASR is measured; a repair that a few samples undo
+was shallow. Compare the numbers with those of a clean model under the same arguments, which learns
+the trigger for the first time: the samples depend on the seed and the data, not on the model.
+Compare ACC too: half of each batch has the target label, and a model with a low ACC may predict the
+target for any input.
 
-A measurement, not a defence: it is given the trigger and the test images.
+This is a measurement, not a defence: it uses the trigger and the test images.
 """
 
 import copy
@@ -40,9 +40,9 @@ _TEST_BATCH = 1000
 
 @dataclass(frozen=True)
 class RelearnConfig:
-    """How a copy is fine-tuned: SGD at a constant rate for a fixed number of steps.
+    """Options of the fine-tuning: SGD at a constant rate for a fixed number of steps.
 
-    The steps are as many for every k, so that more samples do not mean more training.
+    The number of steps is the same for every k: more samples do not mean more training.
 
     Attributes:
         steps: number of SGD steps; 0 measures the model as it is.
@@ -76,13 +76,13 @@ class RelearnConfig:
 
 @dataclass(frozen=True)
 class Relearning:
-    """How far a backdoor came back.
+    """The outcome of a relearning test.
 
     Attributes:
-        ks: numbers of poisoned samples, ascending; 0, the clean fine-tuning, stands first.
+        ks: numbers of poisoned samples, ascending; the first is 0, fine-tuning on clean samples.
         acc: accuracy on clean test images after fine-tuning, one per k.
         asr: attack success rate after fine-tuning, one per k.
-        before: the model as it was given.
+        before: the model before the fine-tuning.
 
     Example:
         >>> before = Metrics(correct=9, images=10, hits=0, robust=8, triggered=9)
@@ -98,12 +98,12 @@ class Relearning:
 
     @property
     def regained(self) -> tuple[float, ...]:
-        """ASR that the poisoned samples brought back, beyond what clean fine-tuning did."""
+        """Gain of ASR over fine-tuning on clean samples, one per k."""
         return tuple(asr - self.asr[0] for asr in self.asr)
 
     @property
     def area(self) -> float:
-        """Mean ASR over log k, trapezoids, in [0, 1]; k = 0 is left out. Smaller is deeper."""
+        """Mean ASR over log k (trapezoidal rule), in [0, 1], without k = 0; smaller is deeper."""
         if len(self.ks) == 2:
             return self.asr[1]
         logs = torch.tensor(self.ks[1:], dtype=torch.float64).log()
@@ -111,7 +111,7 @@ class Relearning:
         return float(torch.trapezoid(rates, logs) / (logs[-1] - logs[0]))
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Return all numbers, ready for JSON."""
         return {
             "ks": list(self.ks),
             "acc": list(self.acc),
@@ -124,20 +124,19 @@ class Relearning:
 
 @dataclass(frozen=True)
 class _Samples:
-    """What a run draws from: on its device, the same for every k."""
+    """The samples of a run, on its device, the same for every k."""
 
     images: Tensor  # (k_max, C, H, W), triggered, floats; the first k are those of k
-    labels: Tensor  # (k_max,), as the attacker wants them
+    labels: Tensor  # (k_max,), the labels of the attacker
     clean: ImageData
 
 
 def poison_order(clean: ImageData, attack: Trigger, seed: int) -> Tensor:
-    """Which clean images are poisoned: the first k of this order.
+    """Return the order in which clean images are poisoned; a run with k uses the first k.
 
     Args:
         clean: the images to draw from.
-        attack: its target, and its mapping if it has one, decide who may be drawn: the images that
-            a hit changes the label of.
+        attack: its target and its mapping select the images whose label the attack changes.
         seed: draws the order.
 
     Returns:
@@ -180,7 +179,7 @@ def _draw_samples(clean: ImageData, attack: Trigger, ks: tuple[int, ...], seed: 
             f"k={too_large} needs {too_large} clean images that the attack changes the label of "
             f"(target {attack.target}), there are {len(order)}"
         )
-    # Left out for every k alike: only the poisoned samples differ between two points of a curve.
+    # Left out for every k: two points of a curve differ in their poisoned samples alone.
     rest = torch.ones(len(clean), dtype=torch.bool)
     rest[order[: ks[-1]]] = False
     if not rest.any():
@@ -199,7 +198,7 @@ def _batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     device = samples.labels.device
     half = config.batch_size // 2 if k else 0
-    # As many are drawn for every k, so that all k see the same clean images in the same steps.
+    # The same number for every k, so that all k have the same clean images in the same steps.
     clean = torch.randint(
         len(samples.clean),
         (config.steps, config.batch_size),
@@ -219,7 +218,7 @@ def _batches(
 def _frozen_statistics(
     model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The plain gradients of a model in eval mode, a ``Gradients``."""
+    """Return plain gradients of a model in eval mode (a ``Gradients``)."""
     model.eval()
     return plain_gradients(model, inputs, labels, loss)
 
@@ -261,38 +260,36 @@ def evaluate_relearning(
 ) -> Relearning:
     """Fine-tune copies of a model on k poisoned samples each, and measure ACC and ASR.
 
-    Every step takes one batch, half of it drawn with replacement from the k poisoned samples, half
-    from the clean images; for k = 0 the batch is clean altogether, so that what clean fine-tuning
-    changes is not taken for relearning. The clean halves are the same for all k. The model stays
-    in eval mode: batch norm normalises by the statistics it came with and keeps them, which a few
-    samples would upset otherwise, and dropout is off. Weights that are frozen stay frozen.
+    Half of every batch is drawn with replacement from the k poisoned samples, half from the clean
+    images; for k = 0 the whole batch is clean, which measures the effect of clean fine-tuning. The
+    clean halves are the same for all k. The model stays in eval mode: batch norm uses its stored
+    statistics and does not change them, and dropout is off. Frozen weights stay frozen.
 
     The poisoned samples are the first k of one random order of the clean images whose label a hit
-    changes, so those of a smaller k are among those of a larger one. They carry the trigger and
-    the label that counts as a hit at test time. That holds under ``"clean-label"`` too, where the
-    attacker had poisoned images of the target alone: images of other classes, labelled as the
-    target. No image that is poisoned for the largest k is used as a clean one, for any k.
+    changes, so the samples of a smaller k are among those of a larger one. They carry the trigger
+    and the label that counts as a hit at test time. This also holds for ``"clean-label"`` attacks,
+    which poisoned images of the target alone: here, images of other classes get the target label.
+    An image that is poisoned for the largest k is never used as a clean one.
 
     Args:
         model: the repaired model; gives (N, classes) scores. It is not changed.
-        clean: images to poison and to train on, none of them from ``test``. They hold as many as
-            the largest k and at least one more.
-        test: what ACC and ASR are measured on.
-        attack: any object with ``trigger(images)`` and ``target``; a ``mapping`` is looked at.
+        clean: images to poison and to train on, none of them from ``test``; more than the largest
+            k.
+        test: images for ACC and ASR.
+        attack: any object with ``trigger(images)`` and ``target``, and optionally ``mapping``.
         ks: numbers of poisoned samples, ascending.
-        config: how to fine-tune; ``RelearnConfig()`` if ``None``.
+        config: options of the fine-tuning; ``RelearnConfig()`` if ``None``.
         seed: draws samples and batches, the same for every model.
-        device: where to compute; where the model is if ``None``.
+        device: device of the fine-tuning; the model's if ``None``.
         progress: show a progress bar.
 
     Returns:
         ACC and ASR for k = 0 and every k of ``ks``.
 
     Raises:
-        ValueError: ks that are not ascending integers >= 1; a k that asks for more images than
-            there are, which includes clean images that are all of the target class; a target that
-            is no class; a model without a weight to train; NaN or inf in weights or losses; what
-            ``evaluate`` raises.
+        ValueError: ks that are not ascending integers >= 1; a k above the number of images whose
+            label the attack changes; a target that is no class; a model without trainable weights;
+            NaN or inf in weights or losses; an error of ``evaluate``.
 
     Source:
         Min, Qin, Zhang, Shen, Cheng, *Uncovering, Explaining, and Mitigating the Superficial

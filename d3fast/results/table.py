@@ -8,12 +8,15 @@ A ``Table`` holds text and what it means (the best number, a footnote, a shade) 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import rich.table
 from rich.box import SIMPLE_HEAD
 from rich.text import Text
 
 from d3fast.results.format import mean_and_range
+
+Row = Mapping[str, Any]  # one measurement: values by field
 
 
 @dataclass(frozen=True)
@@ -101,9 +104,7 @@ def spread_cell(values: Sequence[float | None], digits: int = 1, scale: float = 
     return Cell(text, detail=detail)
 
 
-def mean_table(
-    columns: Sequence[Column], groups: Mapping[str, Sequence[Mapping[str, float | None]]]
-) -> Table:
+def mean_table(columns: Sequence[Column], groups: Mapping[str, Sequence[Row]]) -> Table:
     """Return a table with one line per group of rows: each column's mean and range.
 
     Args:
@@ -111,7 +112,7 @@ def mean_table(
         groups: rows by the name of their line.
     """
 
-    def line(rows: Sequence[Mapping[str, float | None]]) -> tuple[Cell, ...]:
+    def line(rows: Sequence[Row]) -> tuple[Cell, ...]:
         return tuple(
             spread_cell([row.get(column.key) for row in rows], column.digits, column.scale)
             for column in columns

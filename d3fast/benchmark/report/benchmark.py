@@ -13,7 +13,7 @@ from rich.console import Console
 
 from d3fast.benchmark.labels import D3
 from d3fast.benchmark.report.goals import Goal, judge_goals
-from d3fast.benchmark.report.numbers import Grid, Row, both_grids, grid, sections
+from d3fast.benchmark.report.numbers import Grid, both_grids, grid, sections
 from d3fast.benchmark.report.plots import (
     ablation_figures,
     der_figure,
@@ -34,7 +34,7 @@ from d3fast.results.format import count, shortest
 from d3fast.results.page import write_page
 from d3fast.results.plot import inline_svg, save_png
 from d3fast.results.store import Results
-from d3fast.results.table import Table, to_markdown, to_rich
+from d3fast.results.table import Row, Table, to_markdown, to_rich
 
 
 def _by_section(rows: Sequence[Row], make: Callable[[Sequence[Row]], Table]) -> str:

@@ -34,7 +34,7 @@ def _draw_distance(axes: Axes, curves: Mapping[str, Curve]) -> None:
         axes.plot(curve.epochs, curve.distance, style, color=colour, label=name)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("epoch of the repair")
-    axes.set_title("Distance of the tracked weights\n(1: their initial norm)", loc="left")
+    axes.set_title("Relative distance of tracked weights", loc="left")
 
 
 @torch.no_grad()

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from d3fast.benchmark.labels import CLEAN_MODEL, D3, FINE_TUNING, NONE, attack_label
-from d3fast.benchmark.report.numbers import Grid, Row, both_grids, relearning
+from d3fast.benchmark.report.numbers import Grid, both_grids, relearning
 from d3fast.results.format import count, fixed, mean, percent, shortest
+from d3fast.results.table import Row
 
 # Limits of the goals, in points.
 MAX_MEAN_EXCESS = 0.5

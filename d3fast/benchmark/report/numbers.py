@@ -14,8 +14,8 @@ from typing import Any
 
 from d3fast.benchmark.labels import FINE_TUNING, NONE, attack_label, defense_label
 from d3fast.results.format import mean, percent
+from d3fast.results.table import Row
 
-Row = Mapping[str, Any]
 _SETTING = ("data", "model", "clean", "ratio")
 # Fields that do not apply to a kind: a clean model has neither a defender's nor poisoned samples.
 _NOT_APPLICABLE = {"clean": ("clean", "ratio"), "suspect": ("clean",)}

@@ -17,7 +17,6 @@ from d3fast.benchmark.labels import D3, NONE
 from d3fast.benchmark.report.numbers import (
     ByValue,
     Grid,
-    Row,
     ablations,
     both_grids,
     is_numeric,
@@ -27,6 +26,7 @@ from d3fast.benchmark.report.relearning_plot import relearning_figure
 from d3fast.benchmark.report.tables import SHADES, shade
 from d3fast.results.format import fixed, percent, shortest
 from d3fast.results.plot import AMBER, BLUE, GREEN, GREY, INK, ORANGE, PAPER, PINK, SKY, STYLE
+from d3fast.results.table import Row
 
 _OTHERS = [
     (colour, marker) for marker in ("s", "^") for colour in (ORANGE, GREEN, PINK, AMBER, SKY, GREY)

@@ -15,9 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from d3fast.benchmark.labels import CLEAN_MODEL
-from d3fast.benchmark.report.numbers import Row
 from d3fast.results.format import fixed
 from d3fast.results.plot import AMBER, BLUE, GREEN, GREY, INK, ORANGE, PINK, SKY, STYLE
+from d3fast.results.table import Row
 
 # Okabe and Ito without their yellow, which is hard to see on white.
 _COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, AMBER, INK)

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from d3fast.benchmark.labels import CLEAN_MODEL, D3, NONE, attack_label
 from d3fast.benchmark.report.goals import REFERENCES, better_elsewhere
-from d3fast.benchmark.report.numbers import Grid, Row, ablations, is_numeric, relearning
+from d3fast.benchmark.report.numbers import Grid, ablations, is_numeric, relearning
 from d3fast.results.format import MISSING, fixed, mean, percent, shortest
-from d3fast.results.table import Cell, Line, Table, spread_cell
+from d3fast.results.table import Cell, Line, Row, Table, spread_cell
 
 # Upper ends of the shades of ASR excess, in points: the goal of D3, then coarser.
 SHADES = (0.5, 2.0, 5.0, 15.0, 40.0, 70.0)
