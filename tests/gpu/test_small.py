@@ -26,7 +26,7 @@ def test_every_kernel_leaves_finite_weights(make, momentum, kind, scope):
 
 
 @pytest.mark.parametrize("momentum", MOMENTA)
-def test_a_stale_norm_is_mended_without_touching_anything_else(make, momentum):
+def test_a_stale_norm_is_corrected_without_touching_anything_else(make, momentum):
     params, opt = make(**MOMENTA[momentum])
     opt.step()
     params[3].data.mul_(3)
