@@ -114,6 +114,10 @@ def detox(
         typer.Option(help="Tracked weights: head, linear, conv+linear, all, or a regex."),
     ] = None,
     push: options.Deprecated = None,
+    restart: Annotated[
+        str | None,
+        typer.Option(help="Restart the last N blocks from random weights, or weights by a regex."),
+    ] = None,
     constraint: Annotated[
         str | None,
         typer.Option(help="norm_sphere, norm_ball, distance_ball, _floor, _shell, or none."),
@@ -157,6 +161,7 @@ def detox(
         {
             "max_acc_drop": max_acc_drop,
             "track": options.renamed("--push", "--track", push, track),
+            "restart": int(restart) if restart and restart.isdecimal() else restart,
             "constraint": constraint,
             "radius": _radius(radius),
             "distance_schedule": options.renamed(

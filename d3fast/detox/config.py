@@ -38,6 +38,9 @@ class D3Config:
         track: the weights that are tracked; see ``param_groups``.
         warm_start: initial position of the tracked weights: ``"near"``, ``"middle"``, ``"far"``,
             ``"noise"`` or ``"random"``.
+        restart: blocks that start from random weights of the norm they had: the number of last
+            blocks, or a regular expression over parameter names; 0 restarts none. See
+            ``d3fast.optim.blocks``.
         epochs: passes over the clean samples.
         lr: learning rate.
         momentum: momentum.
@@ -107,6 +110,7 @@ class D3Config:
     precision: str = "fp32"
     channels_last: bool = False
     max_grad_norm: float | None = None
+    restart: int | str = 0
 
     def __post_init__(self) -> None:
         check_clean_loss(self.epsilon, self.clean_weight, self.reduction, "clean_weight")
@@ -117,6 +121,8 @@ class D3Config:
         check_integer("epochs", self.epochs, 1)
         for name in ("seed", "patience", "recovery"):
             check_integer(name, getattr(self, name), 0)
+        if not isinstance(self.restart, str):
+            check_integer("restart", self.restart, 0)
         check_number("dual_step", self.dual_step)
         for name in ("margin", "max_acc_drop", "max_grad_norm"):
             if getattr(self, name) is not None:

@@ -30,6 +30,7 @@ from d3fast.detox.parts import (
 from d3fast.detox.resume import Checkpointing, HasState, Journal, Progress
 from d3fast.detox.save import save_weights
 from d3fast.optim import D3FusedSGD, param_groups
+from d3fast.optim.blocks import restart_blocks
 from d3fast.optim.schedules import DistanceSchedule
 from d3fast.runtime.devices import resolve_device, synchronize
 from d3fast.runtime.seeding import generator, global_seed
@@ -186,6 +187,7 @@ class _Repair:
     def _push(self, gradients: Gradients) -> None:
         config = self.config
         optimizer = make_optimizer(self.model, config)
+        restart_blocks(self.model, config.restart, generator(config.seed, "restart"))
         optimizer.warm_start(config.warm_start, generator=generator(config.seed, "warm start"))
         loss = CleanLoss(config.epsilon, config.weights()[0], config.reduction)
         average = Average(self.model, first_averaged(config))

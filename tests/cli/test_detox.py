@@ -152,6 +152,8 @@ def test_options_go_over_a_file_and_that_over_a_preset(call, tmp_path):
         "0.03",
         "--track",
         "all",
+        "--restart",
+        "1",
         "--no-inspect",
         "--max-acc-drop",
         "100",
@@ -160,6 +162,7 @@ def test_options_go_over_a_file_and_that_over_a_preset(call, tmp_path):
     config = card(tmp_path)["settings"]["config"]
     assert (config["epochs"], config["lr"], config["constraint"]) == (2, 0.03, None)
     assert (config["track"], config["schedule"], config["averaging"]) == ("all", "cosine", 0.0)
+    assert config["restart"] == 1
     assert rows(tmp_path, "repair")[0]["preset"] == "d3.toml over authors"
 
 
