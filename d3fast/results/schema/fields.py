@@ -64,8 +64,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     def to_row(self) -> dict[str, Any]:
-        """Return the fields by their JSON names, ``kind`` first."""
-        row: dict[str, Any] = msgspec.to_builtins(self)
+        """Return the fields by their JSON names, ``kind`` first; a tuple becomes a list."""
+        row: dict[str, Any] = _lists(msgspec.to_builtins(self))
         return row
 
 
@@ -74,6 +74,12 @@ class Row(Record, frozen=True, kw_only=True, tag_field="kind"):
 
 
 Read = TypeVar("Read", bound=msgspec.Struct)
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _lists(part) for key, part in value.items()}
+    return [_lists(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 @cache
