@@ -55,7 +55,7 @@ def test_what_is_wrong_beside_the_weights_has_no_effect(group):
     assert not _odd(group, lambda case, end: end["type"] is not None and case.says == LOADS)
 
 
-def test_every_complaint_is_one_short_line_that_prints(group):
+def test_every_error_is_one_short_line_that_prints(group):
     assert not _odd(
         group,
         lambda case, end: (
@@ -64,13 +64,13 @@ def test_every_complaint_is_one_short_line_that_prints(group):
     )
 
 
-def test_every_complaint_says_what_is_wrong(group):
+def test_every_error_says_what_is_wrong(group):
     assert not _odd(
         group, lambda case, end: case.says != LOADS and not re.search(case.says, end["line"])
     )
 
 
-def test_every_complaint_names_the_file(group):
+def test_every_error_names_the_file(group):
     """Or the folder that it is in; long names have their ends."""
 
     def silent(case, end):
