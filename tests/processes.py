@@ -42,9 +42,16 @@ def python(*arguments, cwd=None):
 
 
 def interrupt(process):
-    """Send Ctrl-C as a terminal does, to the whole group; return what was printed."""
-    os.killpg(process.pid, signal.SIGINT)
-    return process.communicate(timeout=60)
+    """Send Ctrl-C as a terminal does, to the whole group; return what was printed.
+
+    A library that catches everything while it is imported may swallow one: press again, as a user
+    would.
+    """
+    for _ in range(2):
+        os.killpg(process.pid, signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=30)
+    raise AssertionError("the process did not end after two interrupts")
 
 
 def wait_until(condition, seconds=90.0):

@@ -121,3 +121,13 @@ def test_presets_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="2950 samples and 100 of the relearning test"):
         replace(CPU, clean=2950)
     assert isinstance(replace(CPU, clean=2950, relearning=()), BenchmarkPreset)
+
+
+def test_run_directories_of_release_0_1_are_continued():
+    first = {type(p.job).__name__: key_of(p.job) for p in reversed(plan_jobs(CPU, [0]).all)}
+    assert first == {
+        "CleanJob": "fashion-mnist-seed0-clean-357381e194",
+        "AttackJob": "fashion-mnist-seed0-badnets-ab9c5e7735",
+        "RepairJob": "fashion-mnist-seed0-badnets-fine-tuning-f9379105e5",
+        "RelearningJob": "fashion-mnist-seed0-badnets-relearning-clean-5be371dacb",
+    }

@@ -222,7 +222,7 @@ def test_ctrl_c_ends_the_workers_and_leaves_the_rungs_that_are_complete(started,
 
 
 @needs_proc
-@pytest.mark.parametrize("seconds", [0.05, 1.0])
+@pytest.mark.parametrize("seconds", [pytest.param(0.05, marks=pytest.mark.slow), 1.0])
 def test_ctrl_c_while_workers_start_is_as_quiet(started, tmp_path, seconds):
     wait_until((tmp_path / "audit").exists)
     time.sleep(seconds)

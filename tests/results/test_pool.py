@@ -19,15 +19,14 @@ from tests.processes import alive_in_group, interrupt, needs_proc, python, wait_
 
 @dataclass
 class Shared:
-    """A number; ``folder`` is where a job notes that it ran."""
+    """A number, and what may be hard to send."""
 
     number: int
-    folder: Path | None = None
     extra: object = None
     device: torch.device | None = None
 
     def to(self, device):
-        return Shared(self.number, self.folder, self.extra, device)
+        return Shared(self.number, self.extra, device)
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Call:
     """Calls a function of this module."""
 
     function: Any
-    item: int = 0
+    item: Any = 0
     kind: ClassVar[str] = "Call"
 
     @property
@@ -51,8 +50,8 @@ def add(shared, item):
     return shared.number + item
 
 
-def note(shared, item):
-    (shared.folder / f"{os.getpid()}").write_text(f"{torch.get_num_threads()} {shared.device}")
+def note(shared, folder):
+    (Path(folder) / f"{os.getpid()}").write_text(f"{torch.get_num_threads()} {shared.device}")
     time.sleep(0.3)
 
 
@@ -95,18 +94,19 @@ def results(function, items, devices=("cpu", "cpu"), shared=None, **options):
         return run(engine, function, *items)
 
 
-@pytest.fixture(scope="module", params=[1, 2])
-def engine(request):
-    """An engine of one worker, or two."""
-    with local_engine(Shared(10), ["cpu"] * request.param) as made:
-        yield made
-
-
 @pytest.fixture(scope="module")
 def processes():
     """An engine of two processes."""
     with local_engine(Shared(10), ["cpu", "cpu"]) as made:
         yield made
+
+
+@pytest.fixture(params=["inline", "processes"])
+def engine(request):
+    """An engine of one worker, or two."""
+    if request.param == "processes":
+        return request.getfixturevalue("processes")
+    return local_engine(Shared(10), ["cpu"])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -128,12 +128,12 @@ def test_tensors_are_returned(engine):
 
 
 def test_one_device_needs_no_process(tmp_path):
-    results(note, [0], ["cpu"], Shared(0, tmp_path))
+    results(note, [tmp_path], ["cpu"])
     assert [path.name for path in tmp_path.iterdir()] == [str(os.getpid())]
 
 
-def test_several_devices_are_processes_with_their_device_and_threads(tmp_path):
-    results(note, [0, 1], shared=Shared(0, tmp_path), threads=1)
+def test_several_devices_are_processes_with_their_device_and_threads(tmp_path, processes):
+    run(processes, note, tmp_path, tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert len(names - {str(os.getpid())}) == 2
     assert {path.read_text() for path in tmp_path.iterdir()} == {"1 cpu"}
@@ -217,7 +217,9 @@ def sleeping(tmp_path):
 
 
 @needs_proc
-@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "ending", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_workers_end_with_their_parent(sleeping, ending):
     sleeping.send_signal(ending)
     sleeping.wait()
