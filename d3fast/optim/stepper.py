@@ -53,7 +53,9 @@ class Stepper:
                 Nothing has moved then.
         """
         scaled = grad_scale is not None or found_inf is not None
-        if not scaled and step_planned(self._plans, groups, state):
+        # A group with DTensors never has a plan: its other ranks would wait if this one raised.
+        all_planned = len(self._plans) == len(groups)
+        if all_planned and not scaled and step_planned(self._plans, groups, state):
             return
         distributed = [group for group in groups if is_sharded(group)]
         if distributed and found_inf is not None:
