@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the machine is, never who: the name of a result file, the size of the last cache."""
+"""Name of the machine type for result files, and the size of its last-level cache."""
 
 import re
 from pathlib import Path
@@ -8,13 +8,13 @@ import torch
 
 from d3fast.runtime import environment
 
-# Words of a GPU's name that say nothing about its speed, or that its neighbours share.
+# Words of a GPU's name that do not distinguish models.
 _NOISE = {"nvidia", "geforce", "tesla", "quadro", "pcie", "sxm", "gpu", "laptop"}
 _L3 = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
 
 
 def short_name(gpu: str) -> str:
-    """A GPU's name in one word.
+    """Return a GPU's name in one word.
 
     Example:
         >>> short_name("NVIDIA H100 80GB HBM3"), short_name("NVIDIA GeForce RTX 4090")
@@ -26,14 +26,14 @@ def short_name(gpu: str) -> str:
 
 
 def machine_name(device: torch.device) -> str:
-    """The first part of a result file's name: ``cpu-2core``, ``h100``."""
+    """Return the first part of a result file's name: ``cpu-2core``, ``h100``."""
     if device.type == "cuda":
         return short_name(torch.cuda.get_device_properties(device).name)
     return f"cpu-{environment.cores()}core"
 
 
 def cache_bytes(device: torch.device) -> int | None:
-    """Size of the last cache before memory, ``None`` if the system does not say."""
+    """Return the bytes of the last-level cache, ``None`` if unknown."""
     if device.type == "cuda":
         return getattr(torch.cuda.get_device_properties(device), "L2_cache_size", None)
     try:

@@ -31,7 +31,7 @@ from benchmarks.studies.scaling_report import (
     time_table,
 )
 from benchmarks.studies.search import search_markdown
-from benchmarks.studies.spectrum_report import peers_table, way_table, why_table
+from benchmarks.studies.spectrum_report import path_table, peers_table, why_table
 from d3fast.benchmark.report.attacks import attacks_markdown
 from d3fast.benchmark.report.benchmark import (
     adaptive_markdown,
@@ -95,7 +95,7 @@ PARTS: Mapping[str, Callable[[Results], str]] = {
     "repair": repair_table,
     "peers": peers_table,
     "why": why_table,
-    "way": way_table,
+    "way": path_table,
     "inspect-digits": lambda results: inspect_table(results, "digits"),
     "inspect-fashion": lambda results: inspect_table(results, "fashion-mnist"),
     "inspect-rates": rates_table,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parameter lists of known architectures, written down from their descriptions.
+"""Parameter shapes of known architectures.
 
-Only the shapes matter to an optimizer: no model is built and no weight is loaded. Every list names
-the weight of its classification head, the tensor that D3 tracks by default.
+An optimizer needs only the shapes: no model is built and no weight is loaded. Every list names the
+weight of its classification head, the tensor that D3 tracks by default.
 
 Sources: He et al., CVPR 2016 (ResNet-18); Simonyan and Zisserman, ICLR 2015, with batch norm
 (VGG19-BN); Dosovitskiy et al., ICLR 2021 (ViT-B/16); Radford et al. 2019 (GPT-2's layout);
@@ -17,10 +17,10 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class ParameterList:
-    """The parameters of one model.
+    """Parameter shapes of one model.
 
     Attributes:
-        name: of the architecture.
+        name: name of the architecture.
         shapes: by parameter name, in the model's order.
         head: name of the classification head's weight.
     """
@@ -119,7 +119,7 @@ def transformer_1b() -> ParameterList:
 def _llama(
     name: str, width: int, layers: int, heads: int, head_width: int, mlp: int, tied: bool
 ) -> ParameterList:
-    """A decoder of the Llama 3 family: 8 heads of keys and values, a vocabulary of 128256.
+    """Return a decoder of the Llama 3 family: 8 heads of keys and values, a vocabulary of 128256.
 
     The parameters have the names that transformers gives them.
     """
@@ -146,7 +146,7 @@ def _llama(
 
 
 def llama_1b() -> ParameterList:
-    """As Llama 3.2 1B: its head is tied to the embedding.
+    """Return the shapes of Llama 3.2 1B, whose head is tied to the embedding.
 
     Example:
         >>> [f"{m.numel / 1e9:.2f}" for m in (llama_1b(), llama_8b(), llama_70b())]
@@ -156,10 +156,10 @@ def llama_1b() -> ParameterList:
 
 
 def llama_8b() -> ParameterList:
-    """As Llama 3 8B."""
+    """Return the shapes of Llama 3 8B."""
     return _llama("8B", 4096, 32, 32, 128, 14336, tied=False)
 
 
 def llama_70b() -> ParameterList:
-    """As Llama 3 70B."""
+    """Return the shapes of Llama 3 70B."""
     return _llama("70B", 8192, 80, 64, 128, 28672, tied=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A few steps, for a profiler to look at: ``python -m benchmarks.gpu.probe``."""
+"""Five steps for a profiler: ``python -m benchmarks.gpu.probe``."""
 
 import argparse
 

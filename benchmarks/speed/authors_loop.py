@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""A whole repair the way the published experiments run it, written from the paper's formulas.
+r"""Training loop of the published experiments, written from the paper's formulas.
 
     loss = (lambda * mean_i max(0, CE_i - epsilon) - sum_s ||theta_s - theta_0||) / (lambda + 1)
 
 Autograd goes through the distance, ``torch.optim.SGD`` steps, every tracked tensor is rescaled
-through ``.data``. Images are converted one by one on the host, the loss and the hits are read after
-every batch, and after every epoch ACC, ASR and RA are measured over the whole test set, each in a
-pass of its own. Same start, batches, schedule and number of epochs as ``detoxify`` is given.
+through ``.data``. Images are converted one by one on the host, loss and accuracy are read after
+every batch, and ACC, ASR and RA are measured after every epoch in one pass each over the test set.
+Start, batches, schedule and number of epochs are those of ``detoxify``.
 """
 
 import copy
@@ -29,9 +29,9 @@ TEST_BATCH = 256
 
 
 class SampleBySample(Dataset):
-    """Images as a folder of pictures is read: each one turned into floats when it is asked for.
+    """Images converted to floats one by one, like a folder of pictures.
 
-    No decoding and no augmentation: that is more favourable than a folder of pictures.
+    Without decoding and augmentation, which favours this loop.
     """
 
     def __init__(self, data: ImageData, change: Callable[[Tensor], Tensor] | None = None) -> None:
@@ -49,7 +49,7 @@ class SampleBySample(Dataset):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came out.
+    """Result of the repair.
 
     Attributes:
         model: the repaired copy.
@@ -78,7 +78,7 @@ def repair(
         clean: the defender's samples.
         test: clean test images.
         attack: stamps the triggered test images.
-        config: the same that ``detoxify`` is given; sphere, p = 2, hinge per sample.
+        config: the options of ``detoxify``; sphere, p = 2, hinge per sample.
         batch_size: of the training.
         device: where to compute.
     """
@@ -156,7 +156,7 @@ def _train_epoch(
 
 @torch.no_grad()
 def accuracy(model: nn.Module, loader: DataLoader, device: torch.device) -> float:
-    """Share of a loader's samples that is answered with their label."""
+    """Return the accuracy on the samples of a loader."""
     model.eval()
     hits, loss_sum, samples = 0, 0.0, 0
     for images, labels in loader:

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ours: ``D3FusedSGD`` without a constraint and with each of them, at its bound and inside.
+"""Variants of ``D3FusedSGD``: without a constraint and with each, active and inactive.
 
-All variants drive one optimizer over one set of weights, whose options are exchanged around the
-untimed call. That call also puts the weights where the timed one surely has to project, or surely
-has not: gradients lead outwards, and a bound that is meant to be reached lies closer, or further
-out, than what the untimed call was bound to.
+All variants use one optimizer over one set of weights; the untimed call before a timed one changes
+its options. The untimed call also moves the weights so that the timed call must, or must not,
+project: gradients point outwards, and an active bound differs from the bound of the untimed call.
 """
 
 from collections.abc import Mapping
@@ -23,13 +22,13 @@ OURS = "d3fast"
 
 @dataclass(frozen=True)
 class Variant:
-    """One choice of constraint.
+    """Options of one variant.
 
     Attributes:
-        constraint: its name.
-        radius: its radius, relative.
+        constraint: name of the constraint, or ``None``.
+        radius: relative radius.
         before: options of the untimed step where they differ.
-        active: whether the timed step has to project.
+        active: True if the timed step must project.
     """
 
     constraint: str | None
@@ -55,12 +54,12 @@ VARIANTS: Mapping[str, Variant] = {
 }
 
 
-# Beside weights of a half type: the momentum wider, and everything in fp32.
+# For weights of a half type: momentum in fp32, and everything in fp32.
 WIDE_MOMENTUM, SINGLE = f"{SPHERE}, momentum fp32", f"{SPHERE}, all fp32"
 
 
 def variants(workload: Workload) -> list[str]:
-    """Names of the variants that a workload is measured with."""
+    """Return the names of the variants of a workload."""
     main = [FREE, SPHERE, BALL_INSIDE]
     if workload.half:
         return [*main, WIDE_MOMENTUM, SINGLE]
@@ -68,7 +67,7 @@ def variants(workload: Workload) -> list[str]:
 
 
 def optimizer(problem: Problem, **options: Any) -> D3FusedSGD:
-    """``D3FusedSGD`` over a copy of a problem's weights, their gradients set."""
+    """Return ``D3FusedSGD`` over a copy of a problem's weights with gradients."""
     params = [torch.nn.Parameter(theta.clone()) for theta in problem.thetas]
     for p, grad in zip(params, problem.grads, strict=True):
         p.grad = grad
@@ -81,7 +80,7 @@ def optimizer(problem: Problem, **options: Any) -> D3FusedSGD:
 
 
 def ours(problem: Problem) -> list[Contender]:
-    """All variants of a workload, over one optimizer; what needs other tensors over its own."""
+    """Return all variants of a workload; those with other dtypes have their own optimizer."""
     opt = optimizer(problem)
     opt.step()
     names = [name for name in variants(problem.workload) if name in VARIANTS]

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a step takes besides weights, gradients and momentum.
+"""Memory of a step besides weights, gradients and momentum.
 
-Persistent: tensors kept from step to step, each storage counted once. Transient: the most that one
-step has allocated at any time, from torch's own reports: its CUDA allocator's statistics, or the
-profiler's record of every allocation on the CPU. What C++ keeps beside tensors is not in it: for
-d3fast's CPU step 32 bytes per 32768 elements.
+Persistent: tensors kept between steps, each storage counted once. Transient: peak allocation during
+one step, from the statistics of the CUDA allocator or the profiler's record of CPU allocations.
+Memory that C++ keeps outside tensors is not included: 32 bytes per 32768 elements for the CPU step.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,13 +16,13 @@ from benchmarks.speed.timing import Contender
 
 
 def storage_bytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes of the storages behind some tensors, each counted once."""
+    """Return the bytes of the storages of some tensors, each counted once."""
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in tensors}
     return sum(storage.nbytes() for storage in storages.values())
 
 
 def allocations(call: Callable[[], object]) -> list[int]:
-    """Bytes of every allocation (> 0) and release (< 0) of CPU tensor memory during a call."""
+    """Return the bytes of every allocation (> 0) and release (< 0) of CPU memory in a call."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         call()
     events = profiled.profiler.kineto_results.events()
@@ -32,7 +31,7 @@ def allocations(call: Callable[[], object]) -> list[int]:
 
 
 def peak(sizes: Iterable[int]) -> int:
-    """The most that was allocated at any time.
+    """Return the peak of the running sum.
 
     Example:
         >>> peak([100, 50, -100, 20, -50, -20])
@@ -46,7 +45,7 @@ def peak(sizes: Iterable[int]) -> int:
 
 
 def transient_bytes(contender: Contender, device: torch.device) -> int:
-    """The most that one call has allocated at any time."""
+    """Return the peak allocation of one call, in bytes."""
     contender.prepare()
     if device.type != "cuda":
         return peak(allocations(contender.call))

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""The peers, all written here from the formulas of the D3 step (DESIGN §2, arXiv 2411.09585).
+r"""Other implementations of the D3 step, written from its formulas (arXiv 2411.09585).
 
     u = w * (theta - theta_0) / ||theta - theta_0||,  v <- momentum * v + g - u
     theta <- theta - lr * v,  theta <- theta * ||theta_0|| / ||theta||
 
-``sgd`` is torch's fused SGD and does none of the D3 part. ``autograd`` is the way of the published
-code: the distance is a term of the loss. Only that term's backward is timed, the loss's own
-gradient is there beforehand; the radius is computed once, and rescaling is in place. ``foreach`` is
-the fastest composition of multi-tensor calls that was found: a scratch buffer instead of a
-temporary, torch's fused SGD for the descent. ``compile`` is the plain step under torch.compile, one
-graph for all sizes. Tensors that are not tracked take torch's fused SGD in both.
+``sgd`` is torch's fused SGD without distance term and projection. ``autograd`` follows the
+published code: the distance is a term of the loss. Only the backward pass of that term is timed; the radius
+is computed once, and rescaling is in place. ``foreach`` is the fastest composition of multi-tensor
+calls found: a scratch buffer instead of a temporary, torch's fused SGD for the descent. ``compile``
+is the plain step under torch.compile, one graph for all sizes. Untracked tensors take torch's fused
+SGD in both.
 
-Beside weights of a half type there are two: ``sgd``, and ``plain``, the reference backend of
-d3fast, which rounds as the kernels do. The others would lose small steps.
+For weights of a half type there are two: ``sgd``, and ``plain``, the reference backend of d3fast,
+which rounds like the kernels. The others would lose small steps.
 """
 
 import warnings
@@ -31,7 +31,7 @@ PLAIN = "plain"
 
 
 class Unavailable(Exception):
-    """A peer cannot run here; says why."""
+    """A peer cannot run on this machine; the message gives the reason."""
 
 
 def _parameters(problem: Problem, grads: Sequence[Tensor]) -> list[torch.nn.Parameter]:
@@ -49,19 +49,19 @@ def _sgd(problem: Problem, params: list[torch.nn.Parameter], **options: Any) -> 
 
 
 def sgd(problem: Problem) -> Contender:
-    """``torch.optim.SGD(fused=True)``: no distance, no projection."""
+    """Return ``torch.optim.SGD(fused=True)``: no distance, no projection."""
     opt = _sgd(problem, _parameters(problem, problem.grads), fused=True)
     return Contender(SGD, opt.step)
 
 
 def plain(problem: Problem) -> Contender:
-    """The step in plain PyTorch, as the reference backend takes it, on the sphere."""
+    """Return the step of the reference backend on the sphere."""
     opt = optimizer(problem, backend="reference")
     return Contender(PLAIN, opt.step)
 
 
 def autograd(problem: Problem) -> Contender:
-    """The distance as a term of the loss, SGD, then every layer rescaled through ``.data``."""
+    """Return the step with the distance as a loss term, SGD, and rescaling through ``.data``."""
     params = _parameters(problem, [g.clone() for g in problem.grads])  # backward adds to them
     opt = _sgd(problem, params)
     tracked = params[: len(problem.references)]
@@ -98,7 +98,7 @@ def _fused_sgd(thetas: list[Tensor], grads: list[Tensor], momenta: list[Tensor])
 
 
 def foreach(problem: Problem) -> Contender:
-    """Multi-tensor calls: all tensors of a pass in one."""
+    """Return the step from multi-tensor calls."""
     references, count = problem.references, len(problem.references)
     thetas, grads, momenta = (x[:count] for x in (problem.thetas, problem.grads, problem.momenta))
     rest = [x[count:] for x in (problem.thetas, problem.grads, problem.momenta)]
@@ -138,10 +138,10 @@ _compiled = torch.compile(_plain_step, dynamic=True)
 
 
 def compiled(problem: Problem) -> Contender:
-    """The plain step under torch.compile, tensor by tensor, one graph for all sizes.
+    """Return the plain step under torch.compile, tensor by tensor, one graph for all sizes.
 
     Raises:
-        Unavailable: torch.compile does not work here, with its first error_text.
+        Unavailable: torch.compile fails; the message is the first line of its error.
     """
     references, count = problem.references, len(problem.references)
     columns = (problem.thetas, problem.grads, problem.momenta, references)
@@ -177,7 +177,7 @@ PEERS: Mapping[str, Callable[[Problem], Contender]] = {
 
 
 def peers(workload: Workload) -> list[str]:
-    """Names of the peers that a workload is measured with."""
+    """Return the names of the peers of a workload."""
     if workload.half:
         return [SGD, PLAIN]
     return [SGD, AUTOGRAD, FOREACH, *([COMPILE] if workload.compiled else [])]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The roofline: a step's useful bytes per second over its footprint, below what memory gives.
+"""Roofline plot: useful bytes per second of a step over its memory footprint.
 
-All contenders have the same few operations per byte, so the classical axis of a roofline would put
-them on one vertical line; what decides here is how much memory a step works on.
+All contenders have nearly the same operations per byte, so the horizontal axis is the footprint
+instead of the arithmetic intensity.
 """
 
 import matplotlib
@@ -29,7 +29,7 @@ def _quiet(workload: str) -> bool:
 
 
 def roofline(results: Results) -> Figure:
-    """Draw it.
+    """Draw the roofline.
 
     Args:
         results: rows of kinds ``step`` and ``bandwidth``.

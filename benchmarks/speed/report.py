@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables and a plot of one result file: ``python -m benchmarks.speed.report FILE [--plot PNG]``.
 
-Markdown goes to standard output. Ratios are medians over rounds of ratios within a round, as the
-file has them; nothing is computed here but their inverses and units.
+Writes Markdown to standard output. Ratios in the file are medians over rounds of ratios within a
+round; only inverses and units are computed here.
 """
 
 import argparse
@@ -18,12 +18,12 @@ from d3fast.results.table import Row, text_table, to_markdown
 
 
 def of_kind(results: Results, kind: str) -> list[Row]:
-    """The rows of one kind, in order."""
+    """Return the rows of one kind, in order."""
     return [row for row in results.rows if row["kind"] == kind]
 
 
 def by_workload(results: Results) -> dict[str, dict[str, Row]]:
-    """Rows of steps that were taken, by workload and contender."""
+    """Return the measured steps by workload and contender."""
     found: dict[str, dict[str, Row]] = {}
     for row in of_kind(results, "step"):
         if row["skipped"] is None:
@@ -45,7 +45,7 @@ def _faster(ratio: float) -> str:
 
 
 def step_table(results: Results) -> str:
-    """One line per workload: against both floors (see ``yardsticks``), against every peer."""
+    """Return one line per workload: ratios to both floors (``yardsticks``) and to every peer."""
     headings = [
         "workload",
         "floor ms",
@@ -85,7 +85,7 @@ def step_table(results: Results) -> str:
 
 
 def short_table(results: Results) -> str:
-    """The lines of ``step_table`` with all tensors tracked and the machine at rest, in short."""
+    """Return a short ``step_table`` of the workloads with all tensors tracked and no busy core."""
     headings = [
         "workload",
         "sphere ms",
@@ -113,7 +113,7 @@ def short_table(results: Results) -> str:
 
 
 def half_table(results: Results) -> str:
-    """Every contender beside weights of a half type: against the floor, torch and plain steps."""
+    """Return every contender on weights of a half type: ratios to floor, torch and plain step."""
     headings = [
         "workload",
         "contender",
@@ -141,7 +141,7 @@ def half_table(results: Results) -> str:
 
 
 def constraint_table(results: Results) -> str:
-    """Every variant against the floor, on the workloads that have them all."""
+    """Return every variant against the floor, on the workloads that have them all."""
     found = {w: r for w, r in by_workload(results).items() if all(v in r for v in VARIANTS)}
     lines = [
         [
@@ -154,7 +154,7 @@ def constraint_table(results: Results) -> str:
 
 
 def cost_table(results: Results) -> str:
-    """Memory beyond weights, gradients and momentum, in bytes per parameter, and host time."""
+    """Return extra memory in bytes per parameter, and host time."""
     lines = []
     for workload, rows in by_workload(results).items():
         for name in (SPHERE, *PEERS):
@@ -191,7 +191,7 @@ def cost_table(results: Results) -> str:
 
 
 def bandwidth_table(results: Results) -> str:
-    """What the machine moves at each footprint."""
+    """Return the bandwidth of the yardsticks at each footprint."""
     found: dict[str, dict[str, Row]] = {}
     for row in of_kind(results, "bandwidth"):
         found.setdefault(row["workload"], {})[row["yardstick"]] = row
@@ -210,7 +210,7 @@ def bandwidth_table(results: Results) -> str:
 
 
 def repair_table(results: Results) -> str:
-    """Whole repairs."""
+    """Return the whole repairs."""
     headings = [
         "data",
         "repaired by",
@@ -248,7 +248,7 @@ TABLES: Mapping[str, tuple[str, Callable[[Results], str]]] = {
 
 
 def report(results: Results) -> str:
-    """All tables of a result file, in Markdown."""
+    """Return all tables of a result file in Markdown."""
     machine = results.machine
     what = ", ".join(machine["gpus"]) if results.settings["device"] == "cuda" else machine["cpu"]
     parts = [
@@ -265,7 +265,7 @@ def report(results: Results) -> str:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.report", description=__doc__)
     parser.add_argument("file", help="a JSON of benchmarks/results")
     parser.add_argument("--plot", help="write the roofline to this PNG")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a step is measured on: lists of tensors, some tracked, the others plain SGD.
+"""Workloads of the step benchmark: lists of tensors, some tracked, the others plain SGD.
 
-theta_0 ~ N(0, 0.02), theta at distance ||theta_0|| from it, gradients of the size that fine-tuning
-gives. The shapes are those of the models; no model is built.
+theta_0 ~ N(0, 0.02), theta at distance ||theta_0|| from it, gradients of the size of fine-tuning.
+Shapes are those of known models; no model is built.
 """
 
 from collections.abc import Sequence
@@ -30,14 +30,14 @@ class Workload:
     """Tensors to step over.
 
     Attributes:
-        name: what tables call it.
-        tracked: shapes that are pushed and projected.
-        plain: shapes that take the plain SGD step.
+        name: name in tables.
+        tracked: shapes of the tracked tensors.
+        plain: shapes of the tensors with the plain SGD step.
         constraints: ``FULL`` or ``MAIN``.
-        compiled: let torch.compile take part; compiling takes longer than measuring.
-        busy: keep one core busy with something else meanwhile.
-        dtype: of weights, gradients, momentum and references; a half type beside which d3fast
-            keeps what rounding takes off tracked weights.
+        compiled: include torch.compile, which takes longer to compile than to measure.
+        busy: keep one core busy during the measurement.
+        dtype: dtype of weights, gradients, momentum and references. For a half type d3fast also
+            keeps the Kahan compensation of tracked weights.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Workload:
 
     @property
     def half(self) -> bool:
-        """Whether the weights are of a half type."""
+        """True for weights of a half type."""
         return self.dtype.itemsize == 2
 
     @property
@@ -65,26 +65,26 @@ class Workload:
 
     @property
     def bytes(self) -> int:
-        """The least a D3 step moves: 24 bytes per tracked fp32 parameter, 20 per other one.
+        """Least bytes that a D3 step moves: 24 per tracked fp32 parameter, 20 per other one.
 
-        In a half type 16, of which 4 are the remainder's, and 10.
+        In a half type 16, of which 4 are the compensation, and 10.
         """
         tracked, plain = (16, 10) if self.half else (24, 20)
         return tracked * self.tracked_numel + plain * self.plain_numel
 
     @property
     def footprint(self) -> int:
-        """Bytes of weights, gradients, momentum; of references and remainders of tracked ones."""
+        """Bytes of weights, gradients and momentum, with references and compensation if tracked."""
         tracked, plain = (10, 6) if self.half else (16, 12)
         return tracked * self.tracked_numel + plain * self.plain_numel
 
     def of_one_element(self) -> "Workload":
-        """As many tensors, of one element each: what is left is the call itself."""
+        """Return the workload with tensors of one element, to measure the call itself."""
         one = {"tracked": ((1,),) * len(self.tracked), "plain": ((1,),) * len(self.plain)}
         return replace(self, **one)
 
     def shrunk(self, scale: int) -> "Workload":
-        """The same with every tensor cut to about 1/scale of its elements, for a smoke run."""
+        """Return the workload with about 1/scale of the elements per tensor, for a smoke run."""
 
         def cut(shapes: Sequence[Shape]) -> tuple[Shape, ...]:
             return tuple((max(1, prod(shape) // scale),) for shape in shapes)
@@ -101,7 +101,7 @@ def _of_model(model: ParameterList, tracked: str, **options: object) -> Workload
 
 
 def workloads(gpu: bool) -> list[Workload]:
-    """Everything that is measured on a CPU, or on a GPU."""
+    """Return all workloads of a CPU or of a GPU."""
     tens = Workload("10x2.5M", ((2_500_000,),) * 10, constraints=FULL, compiled=True)
     sixties = Workload("60x36k", ((36_000,),) * 60, constraints=FULL, compiled=True)
     chosen = [
@@ -138,10 +138,10 @@ def _beside_a_busy_core(workload: Workload) -> Workload:
 
 @dataclass(frozen=True)
 class Problem:
-    """A workload's numbers on their device; the first tensors of each list are the tracked ones.
+    """Tensors of a workload on their device; the first tensors of each list are tracked.
 
     Attributes:
-        workload: what they were drawn for.
+        workload: the workload.
         thetas: weights, shared by all peers; d3fast keeps its own.
         grads: gradients.
         momenta: momentum buffers, shared by the peers that update them in place.
@@ -156,12 +156,12 @@ class Problem:
 
     @property
     def device(self) -> torch.device:
-        """Where the numbers are."""
+        """Device of the tensors."""
         return self.thetas[0].device
 
 
 def draw(workload: Workload, device: torch.device) -> Problem:
-    """Draw a workload's numbers; they are the same in every run."""
+    """Draw the tensors of a workload, the same in every run."""
     generator = torch.Generator(device).manual_seed(0)
 
     def normal(shape: Shape, scale: float) -> Tensor:
@@ -170,8 +170,8 @@ def draw(workload: Workload, device: torch.device) -> Problem:
     references = [normal(shape, 0.02) for shape in workload.tracked]
     thetas = [r + normal(tuple(r.shape), 0.02) for r in references]
     thetas += [normal(shape, 0.02) for shape in workload.plain]
-    # Descending leads outwards, by far more than rounding: a bound that is meant to be reached is
-    # reached in every step, as in training.
+    # Gradients point outwards by far more than rounding, so that an active bound is reached in
+    # every step, as in training.
     grads = [normal(tuple(t.shape), 0.01).sub_(t, alpha=0.05) for t in thetas]
     thetas, grads, references = (
         [t.to(workload.dtype) for t in ts] for ts in (thetas, grads, references)

@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The limit: how many bytes per second this machine moves, in the run that is judged by it.
+"""Memory bandwidth of the machine, measured in the same run as the contenders.
 
     copy    b <- a            8 bytes per element
     add     c <- a + b       12 bytes per element
     update  a <- a + s * b   12 bytes per element
 
-The bytes are those the program asks for. Where a store fetches its cache line first, ``copy`` and
-``add`` move more than that; ``update`` and the D3 step write only what they have read, so it is the
-fairest of the three and the hardest to match. The floor of a workload takes the best of them at
-the workload's own footprint: what fits in a cache is measured against that cache. On a
-shared last-level cache of hundreds of megabytes "memory" is a matter of degree; ``IN_MEMORY``
-measures buffers several times larger than it.
+Bytes are those the program accesses. Where a store first fetches its cache line, ``copy`` and
+``add`` move more; ``update``, like the D3 step, writes only what it has read and is the strictest
+of the three. The floor of a workload uses the best of them at the workload's own footprint, so a
+workload that fits in a cache is compared with that cache. ``IN_MEMORY`` measures buffers several
+times larger than the last-level cache.
 """
 
 import statistics
@@ -22,18 +21,18 @@ from benchmarks.speed.timing import Contender
 
 BYTES = {"copy": 8, "add": 12, "update": 12}
 _ARRAYS = {"copy": 2, "add": 3, "update": 2}
-# The floor proper, and a laxer one from the two yardsticks that most papers use.
+# "lax_floor" uses only the two yardsticks that most papers use.
 FLOORS = {"floor": ("copy", "add", "update"), "lax_floor": ("copy", "add")}
 MAX_FOOTPRINT = 4 << 30
 IN_MEMORY = 3 << 30
 
 
 class Yardsticks:
-    """The three of them over one stretch of memory.
+    """The three yardsticks over one buffer.
 
     Args:
-        footprint: bytes each of them works on; capped at ``MAX_FOOTPRINT``.
-        device: where.
+        footprint: bytes of the buffer, at most ``MAX_FOOTPRINT``.
+        device: device of the buffer.
     """
 
     def __init__(self, footprint: int, device: torch.device) -> None:
@@ -52,12 +51,12 @@ class Yardsticks:
     def floor(
         self, samples: Mapping[str, Sequence[float]], moved: int, of: Sequence[str]
     ) -> list[float]:
-        """Seconds that so many bytes take at the bandwidth of one yardstick, round by round.
+        """Return seconds per round that ``moved`` bytes take at the bandwidth of a yardstick.
 
         Args:
             samples: seconds per call by yardstick, one per round.
-            moved: bytes.
-            of: yardsticks to choose from; the one with the highest median bandwidth is taken.
+            moved: number of bytes.
+            of: candidates; the yardstick with the highest median bandwidth is used.
         """
         best = max(of, key=lambda name: self.moved[name] / statistics.median(samples[name]))
         return [moved * s / self.moved[best] for s in samples[best]]

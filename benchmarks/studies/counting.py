@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the plain-PyTorch step of D3 asks of a device, counted operation by operation.
+"""Operations and bytes of the plain-PyTorch step of D3, the step that DTensors take.
 
-That is the step that DTensors take (``optim.backends.sharded``). Every operation of torch that the
-step runs is counted with the bytes of the tensors that it reads and writes; views and allocations
-count nothing. On a GPU each of them is a kernel launch at least.
+Every torch operation of the step (``optim.backends.sharded``) is counted with the bytes of the
+tensors that it reads and writes; views and allocations count nothing. On a GPU every operation is
+at least one kernel launch.
 """
 
 from collections.abc import Callable
@@ -24,8 +24,8 @@ _WRITE_ONLY = {"copy_", "zero_", "fill_"}  # their first tensor is not read
 PIECE = 1 << 16  # elements that the sums of a step take at a time on the CPU
 
 
-class Watch(TorchDispatchMode):
-    """Counts operations and the bytes of what they read and write while it is entered."""
+class OperationCounter(TorchDispatchMode):
+    """Context that counts operations and the bytes that they read and write."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,15 +48,15 @@ class Watch(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class Counts:
-    """A plain-PyTorch step per parameter and per tensor.
+    """Counts of a plain-PyTorch step per parameter and per tensor.
 
     Attributes:
-        asked: bytes that its operations read and write, per parameter.
-        held: bytes that it holds meanwhile, per parameter of all tensors together.
-        passing: bytes that it allocates beyond, per parameter of the largest tensor.
+        asked: bytes read and written by its operations, per parameter.
+        held: bytes of temporaries of all tensors, per parameter.
+        passing: bytes of further temporaries, per parameter of the largest tensor.
         per_tensor: operations per tensor, with the first piece of its sums.
         per_piece: operations per further piece of the sums.
-        per_step: operations that are there however many tensors.
+        per_step: operations independent of the number of tensors.
     """
 
     asked: float
@@ -74,16 +74,16 @@ def _step(tensors: int, pieces: int, dtype: torch.dtype, tracked: bool) -> Calla
     opt = D3FusedSGD(params, lr=0.1, momentum=0.9, backend="reference", **plain)
     for p in params:
         p.grad = torch.linspace(-1.0, 1.0, size).to(dtype)
-    opt.step()  # the buffers are there from now on
+    opt.step()  # allocates the buffers
     (group,) = opt.param_groups
     if tracked:
         return torch.no_grad()(lambda: sharded.step_tracked([group], opt.state))
     return torch.no_grad()(lambda: sharded.step_plain(group, opt.state))
 
 
-def _watched(tensors: int, pieces: int, dtype: torch.dtype, tracked: bool) -> Watch:
+def _counted(tensors: int, pieces: int, dtype: torch.dtype, tracked: bool) -> OperationCounter:
     step = _step(tensors, pieces, dtype, tracked)
-    with Watch() as watch:
+    with OperationCounter() as watch:
         step()
     return watch
 
@@ -95,8 +95,8 @@ def count(dtype: torch.dtype, tracked: bool) -> Counts:
         >>> count(torch.float32, tracked=False).asked > 20
         True
     """
-    one, longer = (_watched(1, pieces, dtype, tracked) for pieces in (1, 2))
-    two = _watched(2, 1, dtype, tracked)
+    one, longer = (_counted(1, pieces, dtype, tracked) for pieces in (1, 2))
+    two = _counted(2, 1, dtype, tracked)
     per_tensor = two.operations - one.operations
     peaks = [
         peak(allocations(_step(tensors, pieces, dtype, tracked)))

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How often ``d3fast inspect`` is right: ``python -m benchmarks.studies.inspection``.
+"""Detection and false-alarm rates of ``d3fast inspect`` on models with known truth.
 
-Models whose truth is known are inspected: every attack's, clean ones, clean ones of which one class
-had twice as many training images as the others, and backdoored ones that D3 repaired. The rate of
-false alarms that sets the thresholds is the best one of ``RATES`` on digits with the seeds of
-``DEVELOPMENT``; what is reported is measured on other seeds, and on Fashion-MNIST, with that rate.
+Inspected are backdoored models of every attack, clean models, clean models with twice as many
+training images of one class, and backdoored models repaired by D3. The false-alarm rate that sets
+the thresholds is the best one of ``RATES`` on digits with the seeds of ``DEVELOPMENT``; reported
+are rates on other seeds and on Fashion-MNIST.
 """
 
 import time
@@ -41,22 +41,22 @@ RATES = (0.005, 0.01, 0.025, 0.05)
 CLEAN, UNEVEN, EVERY = "clean", "clean, one class twice", "every attack"
 REPAIRED = "repaired by detox"
 SPARSE = 0.02
-# The rate given here changes no value; which one the defaults have is decided by this study.
+# The rate does not change the scores; this study chooses the default.
 OPTIONS = InspectOptions(rate=0.025)
 
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """Which models of a data set are inspected.
+    """Models of a data set to inspect.
 
     Attributes:
-        preset: data, model and training of all of them.
-        attacks: names.
+        preset: data, model and training.
+        attacks: names of the attacks.
         backdoored: seeds of the backdoored models.
-        clean: seeds of the clean ones.
-        uneven: seeds of those with one class twice.
+        clean: seeds of the clean models.
+        uneven: seeds of the clean models with one class twice.
         sparse: seeds of BadNets with a poison ratio of ``SPARSE``.
-        repaired: seeds of the backdoored models that are inspected once more after a repair.
+        repaired: seeds of the backdoored models that are also inspected after a repair.
     """
 
     preset: AttackPreset
@@ -88,13 +88,13 @@ PLANS = {
 
 @dataclass(frozen=True)
 class InspectJob:
-    """One model, trained before or here, and what the signs say of it.
+    """Inspection of one model.
 
     Attributes:
-        source: the job that trained it; ``None`` trains a clean one with one class twice.
-        spec: what it was trained by.
-        options: of the inspection.
-        repaired: whether it is repaired first, as ``d3fast detox`` would.
+        source: the job that trained it; ``None`` trains a clean model with one class twice.
+        spec: data, model and training.
+        options: options of the inspection.
+        repaired: repair it first, as ``d3fast detox`` does.
     """
 
     source: AttackJob | CleanJob | None
@@ -105,13 +105,13 @@ class InspectJob:
 
     @property
     def name(self) -> str:
-        """Fit for a file name."""
+        """Name for a file."""
         what = "uneven" if self.source is None else self.spec.attack or "clean"
         what += "-repaired" if self.repaired else ""
         return f"{self.spec.data}-seed{self.spec.seed}-inspect-{what}"
 
     def run(self, run_dir: RunDir, progress: bool) -> Row:
-        """Inspect it on the samples that a defender has."""
+        """Inspect the model on the defender's samples."""
         splits = self.spec.splits(run_dir.data_dir)
         if self.source is None:
             named: dict[str, Any] = {"attack": UNEVEN, "target": self.spec.seed % 10, "asr": None}
@@ -134,7 +134,7 @@ class InspectJob:
         found = inspect_model(
             model, splits.clean, options=self.options, seed=self.spec.seed, progress=progress
         )
-        signs = {f.name: {"value": _capped(f.value), "target": f.target} for f in found.results}
+        signs = {f.name: {"value": _finite(f.value), "target": f.target} for f in found.results}
         return {
             **named,
             "seed": self.spec.seed,
@@ -157,7 +157,7 @@ def _stem(source: AttackJob | CleanJob | None, run_dir: Path) -> Path:
 def _repaired(
     model: nn.Module, splits: Splits, trigger: Any, seed: int, progress: bool
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """A model as ``d3fast detox`` repairs it, and what test images say of it."""
+    """Repair a model as ``d3fast detox`` does; return it with ACC and ASR on test images."""
     case = Audit(model.eval(), "", Path(), "", splits.clean, seed)
     repair, held_out = case.parts()
     result = detoxify(
@@ -171,14 +171,14 @@ def _repaired(
     return result.model, {"acc": after.acc, "asr": after.asr}
 
 
-def _capped(value: float | None) -> float:
-    """JSON has no infinity."""
+def _finite(value: float | None) -> float:
+    """Return a score of at most 1e6: JSON has no infinity."""
     assert value is not None
     return min(value, 1e6)
 
 
 def _uneven(spec: AttackSpec, splits: Splits, progress: bool) -> tuple[nn.Module, float]:
-    """A clean model; half of the images of all classes but one are left out."""
+    """Train a clean model without half of the images of all classes but one; return its ACC too."""
     labels = splits.train.labels
     kept = (labels == spec.seed % 10) | (torch.arange(len(labels)) % 2 == 0)
     train: ImageData = splits.train.subset(kept.nonzero()[:, 0])
@@ -187,7 +187,7 @@ def _uneven(spec: AttackSpec, splits: Splits, progress: bool) -> tuple[nn.Module
 
 
 def jobs_of(plan: StudyPlan) -> tuple[list[CleanJob], list[AttackJob], list[InspectJob]]:
-    """Clean twins, backdoored models, and the inspections of both."""
+    """Return the jobs of clean models, of backdoored models, and of the inspections."""
     twins = [
         clean_job_of(plan.preset.spec(seed, None, None))
         for seed in dict.fromkeys((*plan.clean, *plan.backdoored))
@@ -205,15 +205,15 @@ def jobs_of(plan: StudyPlan) -> tuple[list[CleanJob], list[AttackJob], list[Insp
         *attacks,
         *(twin for twin in twins if twin.spec.seed in plan.clean),
     ]
-    looks = [InspectJob(source, source.spec, OPTIONS) for source in sources]
-    looks += [
-        replace(look, repaired=True)
-        for look in looks
-        if look.spec.attack and look.spec.seed in plan.repaired and look.spec.ratio != SPARSE
+    inspections = [InspectJob(source, source.spec, OPTIONS) for source in sources]
+    inspections += [
+        replace(job, repaired=True)
+        for job in inspections
+        if job.spec.attack and job.spec.seed in plan.repaired and job.spec.ratio != SPARSE
     ]
     for seed in plan.uneven:
-        looks.append(InspectJob(None, plan.preset.spec(seed, None, None), OPTIONS))
-    return twins, attacks, looks
+        inspections.append(InspectJob(None, plan.preset.spec(seed, None, None), OPTIONS))
+    return twins, attacks, inspections
 
 
 def inspected(name: str, workers: Workers) -> list[Row]:
@@ -225,8 +225,8 @@ def inspected(name: str, workers: Workers) -> list[Row]:
     return [{"kind": "inspected", "set": name, **row} for row in rows if not row.get("refused")]
 
 
-def raised(row: Row, rate: float, signs: Sequence[str] | None = None) -> list[tuple[str, int]]:
-    """Which signs a rate raises on a model, with the class that each points to."""
+def flagged(row: Row, rate: float, signs: Sequence[str] | None = None) -> list[tuple[str, int]]:
+    """Return (detector, target class) of every detector that flags a model at a rate."""
     above = threshold(10, rate)
     return [
         (name, found["target"])
@@ -236,7 +236,7 @@ def raised(row: Row, rate: float, signs: Sequence[str] | None = None) -> list[tu
 
 
 def choices(rows: Sequence[Row]) -> list[Row]:
-    """What each of ``RATES`` gives on some models: how many are found, how many false alarms."""
+    """Return the detections and false alarms at each of ``RATES`` on some models."""
     table = []
     for rate in RATES:
         row: Row = {
@@ -246,14 +246,14 @@ def choices(rows: Sequence[Row]) -> list[Row]:
             "threshold": threshold(10, rate),
         }
         for kind, clean in (("backdoored", False), ("clean", True)):
-            alarms = [bool(raised(r, rate)) for r in rows if (r["attack"] == CLEAN) == clean]
+            alarms = [bool(flagged(r, rate)) for r in rows if (r["attack"] == CLEAN) == clean]
             row |= {f"{kind}_found": sum(alarms), f"{kind}_models": len(alarms)}
         table.append(row)
     return table
 
 
 def chosen_rate(table: Sequence[Row]) -> float:
-    """The rate with the largest share found minus share of false alarms; of equals the lowest."""
+    """Return the rate with the largest detection minus false-alarm share; of equals the lowest."""
 
     def gain(row: Row) -> float:
         found, alarms = (row[f"{k}_found"] / row[f"{k}_models"] for k in ("backdoored", "clean"))
@@ -263,10 +263,10 @@ def chosen_rate(table: Sequence[Row]) -> float:
 
 
 def rates(rows: Sequence[Row], rate: float) -> Iterator[Row]:
-    """Per set and attack, of every sign alone and of all together: how many were found.
+    """Yield the detections per set and attack, of every detector alone and of all together.
 
-    ``EVERY`` is all attacks at the usual poison ratio together. A backdoored model is ``found`` if
-    a sign is raised, and ``named`` if one points to its target.
+    ``EVERY`` combines all attacks at the usual poison ratio. A backdoored model is ``found`` if a
+    detector flags it, and ``named`` if one of them points to its target.
     """
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
@@ -275,8 +275,8 @@ def rates(rows: Sequence[Row], rate: float) -> Iterator[Row]:
         groups.setdefault((row["set"], row["attack"]), []).append(row)
     for (name, attack), own in groups.items():
         for sign in ("all", *own[0]["signs"]):
-            asked = None if sign == "all" else (sign,)
-            alarms = [raised(row, rate, asked) for row in own]
+            detectors = None if sign == "all" else (sign,)
+            alarms = [flagged(row, rate, detectors) for row in own]
             found = sum(map(bool, alarms))
             named = sum(
                 any(target == row["target"] for _, target in alarm)

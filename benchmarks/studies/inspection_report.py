@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of ``benchmarks.studies.inspection`` for the documentation."""
+"""Tables of the study ``inspection`` for the documentation."""
 
 from d3fast.results.format import MISSING, fixed, mean, percent, shortest, value_range
 from d3fast.results.store import Results
@@ -9,11 +9,11 @@ ALL = "all"
 
 
 def inspect_table(results: Results, name: str) -> str:
-    """One line per attack and per kind of clean model: on how many each sign was raised.
+    """Return one line per attack and kind of clean model: models flagged by each detector.
 
     Args:
-        results: of the study.
-        name: the set of models.
+        results: results of the study.
+        name: name of the set of models.
     """
     rows = [row for row in results.rows if row["set"] == name]
     rates = [row for row in rows if row["kind"] == "rate"]
@@ -39,7 +39,7 @@ def inspect_table(results: Results, name: str) -> str:
 
 
 def rates_table(results: Results) -> str:
-    """What each rate of false alarms would have given on the development models and on the rest."""
+    """Return detections and false alarms of each rate on the development models."""
     rows = [row for row in results.rows if row["kind"] == "choice"]
     lines = [
         [
@@ -52,4 +52,6 @@ def rates_table(results: Results) -> str:
         ]
         for row in rows
     ]
-    return to_markdown(text_table(["rate", "threshold", "backdoored found", "clean raised"], lines))
+    return to_markdown(
+        text_table(["rate", "threshold", "backdoored found", "clean flagged"], lines)
+    )

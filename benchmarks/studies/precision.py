@@ -36,11 +36,11 @@ SHAPES = ((10, 64), (10, 512), (128, 256))
 MOMENTUM, STEPS, SEEDS = 0.9, 1000, 3
 _LOWEST = {torch.bfloat16: -126, torch.float16: -14}  # exponents of the least normal numbers
 
-Gradient = Callable[[int, Tensor], Tensor]  # (step, weights that a forward pass would see)
+Gradient = Callable[[int, Tensor], Tensor]  # (step, weights of the forward pass) -> gradient
 
 
 def spacing(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """The distance between neighbours of ``dtype`` around each element of a float32 tensor."""
+    """Return the spacing of ``dtype`` around each element of a float32 tensor."""
     finest = int(torch.tensor(torch.finfo(dtype).eps).log2())
     exponent = (torch.frexp(x).exponent - 1).clamp(min=_LOWEST[dtype])
     return torch.ldexp(torch.ones_like(x), exponent + finest)
@@ -79,7 +79,7 @@ def _joined(high: Tensor, low: Tensor | None = None) -> Tensor:
     return high.float() + low.float()
 
 
-# What a step leaves behind: first what the model sees, then what only the optimizer knows.
+# (weights, dtype, draws) -> stored tensors: what the model sees, then what only the optimizer has.
 STORAGE: Mapping[str, Callable[[Tensor, torch.dtype, torch.Generator], tuple[Tensor, ...]]] = {
     "to nearest": _nearest,
     "stochastic": _stochastic,
@@ -92,14 +92,14 @@ _SUMMARY: Sequence[Callable[[Sequence[float]], float]] = (statistics.median, min
 
 
 @dataclass(frozen=True)
-class Case:
-    """Where the weights start, and along what they descend.
+class Problem:
+    """Start, reference and gradients of a run.
 
     Attributes:
-        name: of the case.
-        theta_0: the reference, float32 numbers that the half type holds exactly.
+        name: name in the rows.
+        theta_0: the reference, float32 numbers that the half type represents exactly.
         start: the weights before the first step, likewise.
-        gradient: of the loss, in the dtype of the weights it is given.
+        gradient: gradient of the loss, in the dtype of the weights it is given.
     """
 
     name: str
@@ -115,8 +115,8 @@ def _started(theta_0: Tensor, start: str, dtype: torch.dtype, seed: int) -> tupl
     return theta_0.float(), opt.param_groups[0]["params"][0].detach().float()
 
 
-def drawn(shape: tuple[int, int], start: str, dtype: torch.dtype, seed: int) -> Case:
-    """Weights as ``nn.Linear`` draws them; gradients of norm 1, half direction and half noise."""
+def random_problem(shape: tuple[int, int], start: str, dtype: torch.dtype, seed: int) -> Problem:
+    """Return weights as ``nn.Linear`` draws them and gradients of norm 1, half of it noise."""
     draws = generator(seed, "weights")
     theta_0 = (2 * torch.rand(shape, generator=draws) - 1) / shape[1] ** 0.5
     direction = torch.randn(shape, generator=draws) / (2 * theta_0.numel()) ** 0.5
@@ -126,11 +126,11 @@ def drawn(shape: tuple[int, int], start: str, dtype: torch.dtype, seed: int) -> 
         both = direction + noise / (2 * theta_0.numel()) ** 0.5
         return both.to(dtype).to(weights)
 
-    return Case(f"{shape[0]}x{shape[1]}", *_started(theta_0, start, dtype, seed), gradient)
+    return Problem(f"{shape[0]}x{shape[1]}", *_started(theta_0, start, dtype, seed), gradient)
 
 
-def head_of_digits(start: str, dtype: torch.dtype, seed: int) -> Case:
-    """The head of a classifier trained on digits, its body frozen, 250 clean images."""
+def digits_head(start: str, dtype: torch.dtype, seed: int) -> Problem:
+    """Return the head of a digits classifier with a frozen body, on 250 clean images."""
     splits = digits(seed, train=None, clean=250)
     with global_seed(seed):
         body, head = nn.Sequential(nn.Linear(64, 64), nn.ReLU()), nn.Linear(64, 10, bias=False)
@@ -154,51 +154,57 @@ def head_of_digits(start: str, dtype: torch.dtype, seed: int) -> Case:
         return torch.autograd.grad(value, at)[0]
 
     theta_0 = head.weight.detach()
-    return Case("digits head", *_started(theta_0, start, dtype, seed), gradient)
+    return Problem("digits head", *_started(theta_0, start, dtype, seed), gradient)
 
 
-def _optimizer(case: Case, dtype: torch.dtype, lr: float) -> D3FusedSGD:
+def _optimizer(problem: Problem, dtype: torch.dtype, lr: float) -> D3FusedSGD:
     return D3FusedSGD(
-        [nn.Parameter(case.start.to(dtype, copy=True))],
+        [nn.Parameter(problem.start.to(dtype, copy=True))],
         lr=lr,
         momentum=MOMENTUM,
-        reference=[case.theta_0],
+        reference=[problem.theta_0],
         backend="reference",
     )
 
 
-def exact(case: Case, lr: float, steps: int) -> Tensor:
-    """The weights after so many steps in float64."""
-    opt = _optimizer(case, torch.float64, lr)
+def run_float64(problem: Problem, lr: float, steps: int) -> Tensor:
+    """Return the weights after ``steps`` steps in float64."""
+    opt = _optimizer(problem, torch.float64, lr)
     (theta,) = opt.param_groups[0]["params"]
     for t in range(steps):
-        theta.grad = case.gradient(t, theta.detach())
+        theta.grad = problem.gradient(t, theta.detach())
         opt.step()
     return theta.detach()
 
 
-def stored(
-    case: Case, dtype: torch.dtype, way: str, momentum: str, lr: float, steps: int, seed: int
+def run_half(
+    problem: Problem,
+    dtype: torch.dtype,
+    storage: str,
+    momentum: str,
+    lr: float,
+    steps: int,
+    seed: int,
 ) -> tuple[Tensor, ...]:
-    """What is stored after so many steps in float32.
+    """Return the stored tensors after ``steps`` steps in float32.
 
     Args:
-        case: the weights and gradients.
+        problem: the weights and gradients.
         dtype: the half type of weights and gradients.
-        way: one of ``STORAGE``.
+        storage: one of ``STORAGE``.
         momentum: ``"fp32"``, or ``"same"`` for a buffer in ``dtype``, rounded to nearest.
         lr: learning rate.
         steps: number of steps.
-        seed: of the draws of stochastic rounding.
+        seed: draws stochastic rounding.
     """
-    opt = _optimizer(case, torch.float32, lr)
+    opt = _optimizer(problem, torch.float32, lr)
     (theta,), draws = opt.param_groups[0]["params"], generator(seed, "rounding")
-    kept = STORAGE[way](case.start, dtype, draws)
+    kept = STORAGE[storage](problem.start, dtype, draws)
     for t in range(steps):
         theta.data.copy_(_joined(*kept))
-        theta.grad = case.gradient(t, kept[0].float()).to(dtype).float()
+        theta.grad = problem.gradient(t, kept[0].float()).to(dtype).float()
         opt.step()
-        kept = STORAGE[way](theta.detach(), dtype, draws)
+        kept = STORAGE[storage](theta.detach(), dtype, draws)
         if momentum == "same":
             buffer = opt.state[theta]["momentum_buffer"]
             buffer.copy_(buffer.to(dtype))
@@ -209,15 +215,19 @@ def _shown(value: Tensor) -> float:
     return float(f"{float(value):.3g}")
 
 
-def errors(case: Case, got: Tensor, want: Tensor) -> dict[str, float]:
-    """How far off weights are, in float64.
+def errors(problem: Problem, got: Tensor, want: Tensor) -> dict[str, float]:
+    """Return relative errors of the weights, computed in float64.
 
     Args:
-        case: has the reference and the start.
+        problem: the reference and the start.
         got: the weights as the model sees them.
-        want: those of the float64 run.
+        want: the weights of the float64 run.
+
+    Returns:
+        ``distance`` and ``norm``: of the distance from theta_0 and of the norm; ``weights`` and
+        ``way``: norm of the difference over that of the weights and of the displacement.
     """
-    got, theta_0, start = (x.double() for x in (got, case.theta_0, case.start))
+    got, theta_0, start = (x.double() for x in (got, problem.theta_0, problem.start))
     distance, off = (want - theta_0).norm(), (got - want).norm()
     return {
         "distance": _shown(((got - theta_0).norm() - distance).abs() / distance),
@@ -228,49 +238,49 @@ def errors(case: Case, got: Tensor, want: Tensor) -> dict[str, float]:
 
 
 def extra_bytes(kept: Sequence[Tensor]) -> int:
-    """Bytes per parameter beside the weights themselves."""
+    """Return the bytes per parameter of the tensors beside the weights."""
     return sum(x.element_size() for x in kept[1:])
 
 
-def cases(dtype: torch.dtype, seed: int) -> Iterator[tuple[str, Case]]:
-    """All cases of one seed, with the name of the start."""
+def problems(dtype: torch.dtype, seed: int) -> Iterator[tuple[str, Problem]]:
+    """Yield all problems of one seed with the name of the start."""
     for start in STARTS:
         for shape in SHAPES:
-            yield start, drawn(shape, start, dtype, seed)
-        yield start, head_of_digits(start, dtype, seed)
+            yield start, random_problem(shape, start, dtype, seed)
+        yield start, digits_head(start, dtype, seed)
 
 
 def study(seed: int, steps: int = STEPS) -> Iterator[dict[str, Any]]:
-    """One row per dtype, case, learning rate, way of keeping weights and dtype of the momentum.
+    """Yield one row per dtype, problem, learning rate, storage and dtype of the momentum.
 
-    ``carried`` is ``way`` for what the optimizer knows, with what it keeps beside the weights.
+    ``carried`` is ``way`` of the weights that the optimizer knows, compensation included.
     """
     for name, dtype in DTYPES.items():
-        for start, case in cases(dtype, seed):
+        for start, problem in problems(dtype, seed):
             for lr in LRS:
-                want = exact(case, lr, steps)
+                want = run_float64(problem, lr, steps)
                 about = {
                     "kind": "run",
                     "dtype": name,
-                    "case": case.name,
+                    "case": problem.name,
                     "start": start,
                     "lr": lr,
                     "seed": seed,
                 }
-                once = {**errors(case, want.to(dtype), want), "carried": None}
+                once = {**errors(problem, want.to(dtype), want), "carried": None}
                 yield {**about, "way_kept": ROUNDED, "momentum": None, "bytes": None, **once}
-                for way in STORAGE:
+                for storage in STORAGE:
                     for momentum in ("same", "fp32"):
-                        kept = stored(case, dtype, way, momentum, lr, steps, seed)
+                        kept = run_half(problem, dtype, storage, momentum, lr, steps, seed)
                         # Weights, gradient and reference in the half type, and what is added.
                         size = 6 + (2 if momentum == "same" else 4) + extra_bytes(kept)
-                        known = errors(case, _joined(*kept), want)["way"]
+                        known = errors(problem, _joined(*kept), want)["way"]
                         yield {
                             **about,
-                            "way_kept": way,
+                            "way_kept": storage,
                             "momentum": momentum,
                             "bytes": size,
-                            **errors(case, kept[0], want),
+                            **errors(problem, kept[0], want),
                             "carried": known,
                         }
 
@@ -280,7 +290,7 @@ class StudyJob:
     """All runs of one seed.
 
     Attributes:
-        seed: of the weights, the gradients and the rounding.
+        seed: draws the weights, the gradients and the rounding.
     """
 
     seed: int
@@ -297,7 +307,7 @@ class StudyJob:
 
 
 def _percent(values: Sequence[float | None]) -> str:
-    """Median and range, in percent, two significant digits."""
+    """Format median and range in percent with two significant digits."""
     present = [100 * value for value in values if value is not None]
     if not present:
         return "–"
@@ -308,10 +318,10 @@ def _percent(values: Sequence[float | None]) -> str:
 
 
 def precision_table(results: Results, dtype: str, measure: str) -> str:
-    """One line per way and momentum, one column per learning rate: median and range in percent.
+    """Return one line per storage and momentum, one column per learning rate, in percent.
 
     Args:
-        results: of the study.
+        results: results of the study.
         dtype: a name in ``DTYPES``.
         measure: ``"distance"``, ``"norm"``, ``"weights"`` or ``"way"``, as ``errors`` has them;
             ``"carried"``, as ``study`` has it.
@@ -339,7 +349,7 @@ def precision_table(results: Results, dtype: str, measure: str) -> str:
 
 
 def worst_table(results: Results) -> str:
-    """The largest errors of all runs with the momentum in the weights' dtype, in percent."""
+    """Return the largest errors in percent, momentum in the dtype of the weights."""
     lines = []
     for way in (*STORAGE, ROUNDED):
         own = [r for r in results.rows if r["way_kept"] == way and r["momentum"] in ("same", None)]

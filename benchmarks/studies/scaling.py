@@ -38,7 +38,7 @@ GPU_PIECE = 1 << 24  # elements that the sums of a step take at a time on a GPU
 
 @dataclass(frozen=True)
 class Precision:
-    """Bytes per element of what an optimizer step touches; gradients have the weights' dtype."""
+    """Bytes per element of the tensors of a step; gradients have the dtype of the weights."""
 
     name: str
     dtype: torch.dtype
@@ -48,7 +48,7 @@ class Precision:
     compensation: int
 
     def state(self, tracked: bool) -> dict[str, int]:
-        """Bytes kept per parameter.
+        """Return the bytes kept per parameter.
 
         Example:
             >>> [sum(p.state(t).values()) for p in PRECISIONS for t in (True, False)]
@@ -63,7 +63,7 @@ class Precision:
         }
 
     def sweep(self, tracked: bool) -> int:
-        """Bytes of the one pass: everything is read, weight, momentum and remainder written.
+        """Return the bytes of one pass: all read; weight, momentum and compensation written.
 
         Example:
             >>> [p.sweep(t) for p in PRECISIONS for t in (True, False)]
@@ -74,7 +74,7 @@ class Precision:
 
     @property
     def projection(self) -> int:
-        """Bytes of a second pass from memory that rescales weights, remainders included."""
+        """Bytes of a second pass from memory that rescales weights and compensation."""
         return 2 * (self.weight + self.compensation)
 
 
@@ -86,13 +86,13 @@ PRECISIONS = (
 
 @dataclass(frozen=True)
 class Device:
-    """Data-sheet figures of a GPU and of what connects it.
+    """Data-sheet figures of a GPU and its links.
 
     Attributes:
-        name: of the GPU.
+        name: name of the GPU.
         memory: bytes.
-        bandwidth: of its memory, bytes per second.
-        cache: bytes of its second-level cache.
+        bandwidth: memory bandwidth, bytes per second.
+        cache: bytes of L2.
         link: bytes per second and direction to GPUs of the same node.
         port: bytes per second and direction of its own port to other nodes.
         node: GPUs in a node.
@@ -112,12 +112,12 @@ DEVICES = (Device("H100 SXM", 80e9, 3.35e12, 50e6), Device("H200 SXM", 141e9, 4.
 
 @dataclass(frozen=True)
 class Assumed:
-    """What nothing in this repository has measured.
+    """Assumed constants, not measured in this repository.
 
     Attributes:
-        efficiency: share of the data-sheet memory bandwidth that a step attains.
+        efficiency: attained share of the data-sheet memory bandwidth.
         latency: seconds per hop of an all-reduce.
-        launch: seconds per kernel launch, where the host launches them one by one.
+        launch: seconds per kernel launch.
     """
 
     efficiency: float = 1.0
@@ -126,7 +126,7 @@ class Assumed:
 
 
 def tracked_names(model: ParameterList, what: str) -> set[str]:
-    """Names of the tracked weights: ``"head"``, ``"MLP"`` or ``"all linear"``."""
+    """Return the names of the tracked weights: ``"head"``, ``"MLP"`` or ``"all linear"``."""
     if what == "head":
         return {model.head}
     part = ".mlp." if what == "MLP" else "_proj."
@@ -135,7 +135,7 @@ def tracked_names(model: ParameterList, what: str) -> set[str]:
 
 
 def local(shape: Shape, gpus: int) -> int:
-    """Elements of a tensor on the fullest rank: FSDP2 deals out rows of the first dimension.
+    """Return the elements of a tensor on the fullest rank: FSDP2 shards the first dimension.
 
     Example:
         >>> local((10, 3), 1), local((10, 3), 4), local((2, 3), 512)
@@ -147,7 +147,7 @@ def local(shape: Shape, gpus: int) -> int:
 def state_bytes(
     model: ParameterList, tracked: set[str], precision: Precision, gpus: int
 ) -> dict[str, int]:
-    """Bytes that lie on the fullest rank between steps, gradients included."""
+    """Return the bytes on the fullest rank between steps, gradients included."""
     total = dict.fromkeys(precision.state(True), 0)
     for name, shape in model.shapes.items():
         for part, size in precision.state(name in tracked).items():
@@ -158,9 +158,9 @@ def state_bytes(
 def kernel_bytes(
     model: ParameterList, tracked: set[str], precision: Precision, gpus: int, cache: float
 ) -> int:
-    """Bytes through memory of a step on the norm sphere, as DESIGN section 2 counts them.
+    """Return the bytes through memory of a fused step on the norm sphere.
 
-    The projection's pass is from memory where the arrays of a tensor do not fit into the cache.
+    The projection reads from memory if the arrays of a tensor do not fit into the cache.
     """
     total = 0
     for name, shape in model.shapes.items():
@@ -172,7 +172,7 @@ def kernel_bytes(
 
 
 def added(model: ParameterList, tracked: set[str], precision: Precision) -> float:
-    """Share of bytes that the kernel's step on one GPU has beyond plain SGD with momentum."""
+    """Return the share of bytes that the fused step adds to SGD with momentum on one GPU."""
     ours, plain = (kernel_bytes(model, names, precision, 1, 0.0) for names in (tracked, set()))
     return ours / plain - 1
 
@@ -180,7 +180,7 @@ def added(model: ParameterList, tracked: set[str], precision: Precision) -> floa
 def built(
     model: ParameterList, tracked: set[str], counts: Mapping[bool, Counts], gpus: int
 ) -> dict[str, float]:
-    """Bytes asked for, launches and bytes of temporaries of the plain-PyTorch step."""
+    """Return bytes accessed, launches and bytes of temporaries of the plain-PyTorch step."""
     asked = held = passing = 0.0
     launches = sum(c.per_step for c in counts.values())
     for name, shape in model.shapes.items():
@@ -193,17 +193,17 @@ def built(
 
 
 def message_bytes(tracked: set[str]) -> int:
-    """Bytes of the one all-reduce of a step (docs/distributed.md)."""
+    """Return the bytes of the all-reduce of a step (docs/distributed.md)."""
     return 48 * len(tracked) + 48
 
 
 def link(gpus: int, device: Device) -> float:
-    """Bytes per second and direction of the slowest connection of a ring."""
+    """Return the bandwidth of the slowest link of a ring, bytes per second and direction."""
     return device.link if gpus <= device.node else device.port
 
 
 def all_reduce_seconds(size: int, gpus: int, device: Device, assumed: Assumed) -> float:
-    """Seconds of an all-reduce over so many GPUs; 0 on one."""
+    """Return the seconds of an all-reduce over ``gpus`` GPUs; 0 for one."""
     if gpus == 1:
         return 0.0
     hops = 2 * math.ceil(math.log2(gpus))
@@ -211,7 +211,7 @@ def all_reduce_seconds(size: int, gpus: int, device: Device, assumed: Assumed) -
 
 
 def fsdp_bytes(model: ParameterList, precision: Precision, gpus: int) -> int:
-    """Bytes that FSDP2 brings to a rank per step: two gathers of weights, one of gradients."""
+    """Return the bytes FSDP2 moves to a rank per step: two gathers of weights, one of gradients."""
     return 3 * precision.weight * model.numel * (gpus - 1) // gpus
 
 
@@ -222,7 +222,7 @@ def rows_of(
     counts: Mapping[bool, Counts],
     assumed: Assumed,
 ) -> Iterator[dict[str, Any]]:
-    """One row per number of GPUs and device."""
+    """Yield one row per number of GPUs and device."""
     tracked = tracked_names(model, what)
     for gpus in GPUS:
         state = state_bytes(model, tracked, precision, gpus)
@@ -230,7 +230,7 @@ def rows_of(
         for device in DEVICES:
             reach = assumed.efficiency * device.bandwidth
             moved = kernel_bytes(model, tracked, precision, gpus, device.cache)
-            meeting = all_reduce_seconds(message_bytes(tracked), gpus, device, assumed)
+            all_reduce = all_reduce_seconds(message_bytes(tracked), gpus, device, assumed)
             plain_seconds = max(plain["asked"] / reach, plain["launches"] * assumed.launch)
             yield {
                 "kind": "step",
@@ -249,13 +249,13 @@ def rows_of(
                 "built_passing": plain["passing"],
                 "built_ms": 1e3 * plain_seconds,
                 "message_bytes": message_bytes(tracked),
-                "all_reduce_ms": 1e3 * meeting,
+                "all_reduce_ms": 1e3 * all_reduce,
                 "fsdp_bytes": fsdp_bytes(model, precision, gpus),
             }
 
 
 def model_rows() -> Iterator[dict[str, Any]]:
-    """What is tracked of each model."""
+    """Yield the tracked parameters of each model and track option."""
     for make in MODELS:
         model = make()
         for what in TRACKED:
@@ -274,7 +274,7 @@ def model_rows() -> Iterator[dict[str, Any]]:
 
 
 def check_rows(measured: Results) -> Iterator[dict[str, Any]]:
-    """The model's bytes against steps that were measured on a CPU, all tensors tracked there."""
+    """Yield predicted and measured times over the floor of steps on a CPU, all tensors tracked."""
     fp32 = PRECISIONS[0]
     second = {
         "free": 0,
@@ -296,7 +296,7 @@ def check_rows(measured: Results) -> Iterator[dict[str, Any]]:
 
 
 def all_rows(assumed: Assumed) -> list[dict[str, Any]]:
-    """All rows."""
+    """Return all rows."""
     rows = [*check_rows(read_results(RESULTS / f"{MEASURED}.json")), *model_rows()]
     for precision in PRECISIONS:
         counts = {tracked: count(precision.dtype, tracked) for tracked in (True, False)}
@@ -320,7 +320,7 @@ def all_rows(assumed: Assumed) -> list[dict[str, Any]]:
 
 
 def settings(assumed: Assumed) -> dict[str, Any]:
-    """Where every constant is from."""
+    """Return the source of every constant."""
     return {
         "measured": {"file": f"{MEASURED}.json", "what": "time over floor, rows of kind check"},
         "counted": "rows of kind bytes: asked, held, passing, per_tensor, per_piece, per_step",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of ``scaling.json`` for docs/scaling.md; see ``benchmarks.studies.scaling``."""
+"""Tables of the study ``scaling`` for the documentation."""
 
 from benchmarks.speed.report import of_kind
 from d3fast.results.format import MISSING, count, fixed, percent, significant
@@ -11,7 +11,7 @@ DEVICE = "H100 SXM"
 
 
 def bytes_table(results: Results) -> str:
-    """Bytes per parameter: what is kept, what a step moves, what it asks for as built."""
+    """Return bytes per parameter: kept, moved by a step, accessed as built."""
     parts = ("parameters", "gradients", "momentum", "reference", "compensation")
     headings = [
         "bytes per parameter",
@@ -40,7 +40,7 @@ def bytes_table(results: Results) -> str:
 
 
 def models_table(results: Results) -> str:
-    """What is tracked, and what one step says to the other ranks beside FSDP2's own traffic."""
+    """Return tracked parameters and the communication of a step beside that of FSDP2."""
     steps = {(r["model"], r["precision"]): r for r in of_kind(results, "step") if r["gpus"] == 64}
     headings = [
         "model, tracked",
@@ -69,7 +69,7 @@ def models_table(results: Results) -> str:
 
 
 def _steps(results: Results) -> dict[str, dict[int, Row]]:
-    """Rows of the device shown, by line and number of GPUs."""
+    """Return the rows of ``DEVICE`` by line and number of GPUs."""
     found: dict[str, dict[int, Row]] = {}
     for row in of_kind(results, "step"):
         if row["device"] == DEVICE:
@@ -79,7 +79,7 @@ def _steps(results: Results) -> dict[str, dict[int, Row]]:
 
 
 def memory_table(results: Results) -> str:
-    """GB per GPU between steps, what of it is D3's, and where an H100 does not hold it."""
+    """Return GB per GPU between steps, the part of D3, and a mark where it does not fit."""
 
     def cell(row: Row) -> str:
         ours = row["reference"] + row["compensation"]
@@ -91,7 +91,7 @@ def memory_table(results: Results) -> str:
 
 
 def time_table(results: Results) -> str:
-    """Milliseconds of a step: as the kernel's bytes have it, and as built for DTensors."""
+    """Return milliseconds of a step: from the bytes of the kernel, and as built for DTensors."""
     headings = [
         "ms per step",
         *(f"kernel, {_gpus(g)}" for g in SHOWN),
@@ -106,7 +106,7 @@ def time_table(results: Results) -> str:
 
 
 def check_table(results: Results) -> str:
-    """Time over the floor of 24 bytes: predicted by counting bytes, and measured on a CPU."""
+    """Return time over the floor of 24 bytes: predicted from bytes, and measured on a CPU."""
     found: dict[str, dict[str, Row]] = {}
     for row in of_kind(results, "check"):
         found.setdefault(row["workload"], {})[row["step"]] = row

@@ -38,19 +38,19 @@ Found = tuple[Tensor, Tensor, float]
 
 @dataclass(frozen=True)
 class Task:
-    """What everybody is asked for."""
+    """Hessian and target residual, the same for all packages."""
 
     model: nn.Module
     data: Batches
     target: float  # of ||H v - lambda v|| / |lambda|, for every pair
-    referee: Curvature
+    exact: Curvature
 
     def residual(self, values: Tensor, vectors: Tensor) -> float:
-        """The largest relative residual, of vectors made unit, in double precision."""
+        """Return the largest relative residual of the normalised vectors in double precision."""
         worst = 0.0
         for value, vector in zip(values.double().tolist(), vectors.double(), strict=True):
             unit = vector / vector.norm()
-            worst = max(worst, float((self.referee @ unit - value * unit).norm()) / abs(value))
+            worst = max(worst, float((self.exact @ unit - value * unit).norm()) / abs(value))
         return worst
 
 
@@ -73,7 +73,7 @@ def _task(images: int, batch: int, target: float, seed: int) -> Task:
 
 
 def _by_d3fast(task: Task) -> Found:
-    # Its own default: at the target, one of two eigenvalues 4 % apart was passed over once.
+    # The default tolerance: at the target, one of two eigenvalues 4 % apart was missed once.
     pairs = eigenpairs(Curvature(task.model, CE, task.data), K)
     return pairs.values, pairs.vectors, 0.0
 
@@ -83,30 +83,30 @@ def _flat(parts: Sequence[Tensor]) -> Tensor:
 
 
 def _until(task: Task, run: Callable[[int], tuple[Tensor, Tensor]], first: int, most: int) -> Found:
-    """Ask with more and more iterations until the referee is content."""
+    """Double the iterations until the residual reaches the target."""
     iterations = first
     while True:
         started = time.perf_counter()
         values, vectors = run(iterations)
         seconds = time.perf_counter() - started
-        with _clock_stopped():
-            content = task.residual(values, vectors) <= task.target
-        if content or 2 * iterations > most:
+        with _untimed():
+            reached = task.residual(values, vectors) <= task.target
+        if reached or 2 * iterations > most:
             return values, vectors, seconds
         iterations *= 2
 
 
-_STOPPED = [0.0]
+_EXCLUDED = [0.0]
 
 
-class _clock_stopped:
-    """Time spent inside is not a contender's."""
+class _untimed:
+    """Exclude the time inside the block from the measurement."""
 
     def __enter__(self) -> None:
         self.started = time.perf_counter()
 
     def __exit__(self, *_: object) -> None:
-        _STOPPED[0] += time.perf_counter() - self.started
+        _EXCLUDED[0] += time.perf_counter() - self.started
 
 
 def _by_eigenthings_lanczos(task: Task) -> Found:
@@ -139,7 +139,7 @@ def _by_pyhessian(task: Task) -> Found:
     asked = hessian(task.model, CE, dataloader=task.data, cuda=False)
 
     def run(steps: int) -> tuple[Tensor, Tensor]:
-        # Its tolerance is on the change of an eigenvalue: of the order of the squared residual.
+        # Its tolerance bounds the change of an eigenvalue, of the order of the squared residual.
         values, vectors = asked.eigenvalues(maxIter=steps, tol=task.target**2, top_n=K)
         return torch.tensor(values), torch.stack([_flat(vector) for vector in vectors])
 
@@ -176,10 +176,10 @@ def _measured(name: str, task: Task, rounds: int) -> dict[str, Any] | None:
         return None
     seconds, last = [], []
     for _ in range(1 if name in _ONCE else rounds):
-        _STOPPED[0] = 0.0
+        _EXCLUDED[0] = 0.0
         started = time.perf_counter()
         values, vectors, final = run(task)
-        seconds.append(time.perf_counter() - started - _STOPPED[0])
+        seconds.append(time.perf_counter() - started - _EXCLUDED[0])
         last.append(final or seconds[-1])
     order = values.abs().argsort(descending=True)
     return {

@@ -24,7 +24,7 @@ def _one(rows: Sequence[Row], kind: str, loss: str | None = None) -> Row | None:
 def _table(
     results: Results, columns: Sequence[Column], line: Callable[[Sequence[Row]], Row | None]
 ) -> str:
-    """One line per attack and model: means and ranges over the seeds."""
+    """Return one line per attack and model: means and ranges over the seeds."""
     lines: dict[str, list[Row]] = {}
     for (attack, _, model), rows in _grouped(results.rows).items():
         if (values := line(rows)) is not None:
@@ -33,7 +33,7 @@ def _table(
 
 
 def why_table(results: Results) -> str:
-    """Rates, losses, sharpness: one line per attack and model."""
+    """Return rates, losses and sharpness per attack and model."""
 
     def line(rows: Sequence[Row]) -> Row | None:
         measured = _one(rows, "model")
@@ -61,8 +61,8 @@ def why_table(results: Results) -> str:
     return _table(results, columns, line)
 
 
-def way_table(results: Results) -> str:
-    """From the suspect to a repair: distance, barrier, where the ASR ends, the prediction."""
+def path_table(results: Results) -> str:
+    """Return distance, barrier, end of the ASR and the quadratic prediction per repair."""
 
     def line(rows: Sequence[Row]) -> Row | None:
         path, distance = _one(rows, "path"), _one(rows, "distance")
@@ -98,7 +98,7 @@ def way_table(results: Results) -> str:
 
 
 def peers_table(results: Results) -> str:
-    """Seconds to the same residual, and what they are in units of d3fast's."""
+    """Return seconds to the same residual, and their ratio to d3fast."""
     columns = [
         Column("seconds", "s"),
         Column("times_d3fast", "/ d3fast"),

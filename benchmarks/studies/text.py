@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Backdoors in transformers: ``python -m benchmarks.studies.text search|table|decoder``.
+"""Backdoors in transformers: search for settings, table of defences, tracked weights of a decoder.
 
-MiniLM fine-tuned on the sentiment of film reviews, a rare-token and a sentence trigger, and what
-each defence leaves of them (``text_cells``). As in the benchmark on images, every defence was
-first tried in three settings on a seed that the table does not show, with its sentence trigger
-known (``search``); ``best_choices`` says which one is in the table. ``decoder`` asks which
-weights of a causal language model to track: its head is tied to the input embeddings.
+MiniLM is fine-tuned on the sentiment of film reviews with a rare-token or a sentence trigger and
+repaired by each defence (``text_jobs``). ``search`` measures three settings of every defence on a
+seed that the table does not show, under the sentence trigger; ``best_choices`` picks the setting of
+the table. ``decoder`` compares tracked weights of a causal language model whose head is tied to the
+input embeddings.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +39,7 @@ MLP = r"(intermediate\.dense|(?<!attention\.)output\.dense|mlp\.\w+)\.weight$"
 
 
 def upper(blocks: int, depth: int = 6) -> str:
-    """All linear layers of the last blocks of MiniLM, and what comes behind them."""
+    """Return a regex of the linear layers of the last blocks of MiniLM, pooler and classifier."""
     last = rf"layer\.[{depth - blocks}-{depth - 1}]\.(?!.*LayerNorm)"
     return rf"({last}.*|pooler\.dense\.|classifier\.)weight$"
 
@@ -47,8 +47,8 @@ def upper(blocks: int, depth: int = 6) -> str:
 def _choices(name: str, *settings: Mapping[str, Any]) -> list[DefenseSpec]:
     lines = []
     for changes in settings:
-        said = ", ".join(f"{option} {value:g}" for option, value in changes.items())
-        lines.append(DefenseSpec(name, ({**_SHARED, **changes},), label=f"{name}: {said}"))
+        text = ", ".join(f"{option} {value:g}" for option, value in changes.items())
+        lines.append(DefenseSpec(name, ({**_SHARED, **changes},), label=f"{name}: {text}"))
     return lines
 
 
@@ -66,7 +66,7 @@ CHOICES: Mapping[str, list[DefenseSpec]] = {
         "fst", {"lr": 0.03, "alpha": 0.2}, {"lr": 0.1, "alpha": 0.2}, {"lr": 0.03, "alpha": 0.02}
     ),
     "d3": [_d3(f"d3: lr {lr:g}", lr=lr) for lr in (0.01, 0.03, 0.1)],
-    # From where they are: a random start would undo the pretraining.
+    # No restart: a random start would undo the pretraining.
     "d3 on feed-forward layers": [
         _d3(
             f"d3 on feed-forward layers: lr {lr:g}, w {weight:g}",
@@ -77,7 +77,7 @@ CHOICES: Mapping[str, list[DefenseSpec]] = {
         )
         for lr, weight in ((0.01, 0.03), (0.03, 0.03), (0.03, 0.1))
     ],
-    # From random weights: what these blocks have learned is learned anew.
+    # Restart from random weights: these blocks are trained again.
     UPPER: [
         _d3(f"d3 on the last blocks: {blocks}", lr=0.03, track=upper(blocks), distance_weight=0.1)
         for blocks in (1, 2, 3)
@@ -125,10 +125,10 @@ def run(
 
 
 def best_choices(rows: Sequence[Mapping[str, Any]]) -> list[DefenseSpec]:
-    """For every defence the setting with the best DER, under the defence's plain name.
+    """Return the setting with the best DER of every defence, under the name of the defence.
 
-    Of those that lose at most five points of ACC, if any does: on two classes a model that gives
-    one answer to everything has a DER of 84 %.
+    Settings that lose more than five points of ACC are used only if there is no other: on two
+    classes a constant prediction has a DER of 84 %.
     """
 
     def rating(choice: DefenseSpec) -> tuple[bool, float]:
@@ -140,9 +140,9 @@ def best_choices(rows: Sequence[Mapping[str, Any]]) -> list[DefenseSpec]:
 
 
 def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[DefenseSpec]:
-    """The lines of the table: what the search chose, and what the restart does without a push."""
+    """Return the lines of the table: the chosen settings, and the restart without a push."""
     chosen = {repair.label: repair for repair in best_choices(rows)}
-    del chosen["d3 on feed-forward layers"]  # leaves the backdoor where it is; see the search
+    del chosen["d3 on feed-forward layers"]  # does not remove the backdoor; see the search
     restart = {**chosen[UPPER].options[0], "distance_weight": 0.0}  # the sphere keeps them tracked
     return [*chosen.values(), DefenseSpec("d3", (restart,), label=f"{UPPER}, no push")]
 

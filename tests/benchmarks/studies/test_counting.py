@@ -4,7 +4,7 @@
 import pytest
 import torch
 
-from benchmarks.studies.counting import Watch, count
+from benchmarks.studies.counting import OperationCounter, count
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from benchmarks.studies.counting import Watch, count
 )
 def test_bytes_are_those_read_and_written(call, operations, asked):
     a, b = torch.rand(100), torch.rand(100)
-    with Watch() as watch:
+    with OperationCounter() as watch:
         call(a, b)
     assert (watch.operations, watch.asked) == (operations, 100 * asked)
 

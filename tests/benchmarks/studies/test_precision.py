@@ -7,8 +7,8 @@ from benchmarks.studies import precision as study
 from d3fast.results.store import Results
 
 
-def case(dtype=torch.bfloat16, start="near"):
-    return study.drawn((10, 64), start, dtype, 0)
+def problem(dtype=torch.bfloat16, start="near"):
+    return study.random_problem((10, 64), start, dtype, 0)
 
 
 @pytest.mark.parametrize("dtype", study.DTYPES.values(), ids=study.DTYPES)
@@ -41,20 +41,20 @@ def test_two_tensors_know_the_weight_to_so_many_bits(way, bits, dtype):
 
 
 def test_runs_leave_their_case_as_it_was_and_repeat_to_the_same_bits():
-    one = case()
+    one = problem()
     start = one.start.clone()
     first, second = (
-        study.stored(one, torch.bfloat16, "stochastic", "same", 1e-2, 3, 0) for _ in range(2)
+        study.run_half(one, torch.bfloat16, "stochastic", "same", 1e-2, 3, 0) for _ in range(2)
     )
     assert torch.equal(first[0], second[0])
     assert torch.equal(one.start, start)
 
 
 def test_every_way_agrees_with_float64_where_steps_are_large():
-    one = case(start="random")
-    want = study.exact(one, 0.05, 20)
+    one = problem(start="random")
+    want = study.run_float64(one, 0.05, 20)
     for way in study.STORAGE:
-        got = study.stored(one, torch.bfloat16, way, "fp32", 0.05, 20, 0)[0]
+        got = study.run_half(one, torch.bfloat16, way, "fp32", 0.05, 20, 0)[0]
         assert study.errors(one, got, want)["way"] < 0.05, way
 
 

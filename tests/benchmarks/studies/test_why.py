@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from benchmarks.studies import why
-from benchmarks.studies.spectrum_report import peers_table, way_table, why_table
+from benchmarks.studies.spectrum_report import path_table, peers_table, why_table
 from d3fast.attacks import BadNets
 from d3fast.benchmark.presets import BENCHMARK_PRESETS
 from d3fast.data import ImageData
@@ -54,8 +54,8 @@ def test_the_table_of_models_has_a_line_per_attack_and_model(results):
     assert lines[0].count("λ₁") == 2
 
 
-def test_the_table_of_ways_has_a_line_per_repair(results):
-    lines = way_table(results).splitlines()
+def test_the_table_of_paths_has_a_line_per_repair(results):
+    lines = path_table(results).splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["BadNets: d3"]
     assert "barrier, nats" in lines[0]
 
