@@ -5,11 +5,11 @@ r"""Other implementations of the D3 step, written from its formulas (arXiv 2411.
     theta <- theta - lr * v,  theta <- theta * ||theta_0|| / ||theta||
 
 ``sgd`` is torch's fused SGD without distance term and projection. ``autograd`` follows the
-published code: the distance is a term of the loss. Only the backward pass of that term is timed; the radius
-is computed once, and rescaling is in place. ``foreach`` is the fastest composition of multi-tensor
-calls found: a scratch buffer instead of a temporary, torch's fused SGD for the descent. ``compile``
-is the plain step under torch.compile, one graph for all sizes. Untracked tensors take torch's fused
-SGD in both.
+published code: the distance is a term of the loss. Only the backward pass of that term is timed;
+the radius is computed once, and rescaling is in place. ``foreach`` is the fastest composition of
+multi-tensor calls found: a scratch buffer instead of a temporary, torch's fused SGD for the
+descent. ``compile`` is the plain step under torch.compile, one graph for all sizes. Untracked
+tensors take torch's fused SGD in both.
 
 For weights of a half type there are two: ``sgd``, and ``plain``, the reference backend of d3fast,
 which rounds like the kernels. The others would lose small steps.

@@ -11,10 +11,10 @@ from benchmarks.studies.counting import Counts, count
 from benchmarks.studies.harness import RESULTS
 from d3fast.audit import DETECTORS, InspectOptions
 from d3fast.audit.verdict import BACKDOORED, CLEAN, CLEAN_BY_HEAD, SPARSE
-from d3fast.benchmark.presets import PRESETS
+from d3fast.benchmark.presets import BENCHMARK_PRESETS
 from d3fast.results.store import read_results
 
-CPU = PRESETS["cpu"]
+CPU = BENCHMARK_PRESETS["cpu"]
 
 
 def rows(name):
