@@ -147,13 +147,13 @@ def test_the_committed_rows_follow_from_the_committed_counts():
 def test_the_table_has_what_the_search_found_best():
     found = search.best_choices(rows("search-all-cpu"))
     for name, choice in found.items():
-        lines = [repair.all_options(0) for repair in CPU.repairs if repair.name == name]
+        lines = [repair.all_options(0) for repair in CPU.defenses if repair.name == name]
         if name != "d3":  # its learning rate was searched again
             assert choice.all_options(0) in lines, name
 
 
 def test_no_setting_of_the_second_search_has_a_better_der_by_more_than_a_tenth_of_a_point():
-    (d3,) = (repair for repair in CPU.repairs if repair.label == "d3")
+    (d3,) = (repair for repair in CPU.defenses if repair.label == "d3")
     measured = rows("search-hard-cpu")
     (default,) = (line for line in search.HARD if line.all_options(0) == d3.all_options(0))
     der = {
