@@ -8,7 +8,7 @@ import torch
 from d3fast import evaluate
 from d3fast.benchmark import demo
 from d3fast.benchmark.labels import CLEAN_MODEL
-from d3fast.benchmark.presets import DEMO_PRESETS, FINE_TUNED, FINE_TUNED_FASTER, REPAIRED
+from d3fast.benchmark.presets import FINE_TUNED, FINE_TUNED_FASTER, REPAIRED
 from d3fast.training.metrics import der
 
 NAMES = [CLEAN_MODEL, demo.BACKDOORED, FINE_TUNED, FINE_TUNED_FASTER, REPAIRED]
@@ -134,13 +134,3 @@ def test_shortfalls_name_seed_number_and_goal():
         "seed 1: ASR excess 7.2 points, goal <= 5",
         "seed 2: ACC loss 4.1 points, goal <= 3",
     ]
-
-
-@pytest.mark.parametrize("name", DEMO_PRESETS)
-def test_presets_compare_repairs_at_the_same_rate_and_twice_that_rate(name):
-    preset = DEMO_PRESETS[name]
-    same, faster, d3 = (defense.build(seed=1) for defense in preset.defenses)
-    assert preset.suspects[0].base.data == name
-    assert (same.lr, same.epochs) == (d3.config.lr, d3.config.epochs)
-    assert (faster.lr, faster.epochs) == (2 * same.lr, same.epochs)
-    assert preset.clean == preset.suspects[0].base.clean
