@@ -14,6 +14,7 @@ from d3fast.benchmark.plan import (
 from d3fast.benchmark.presets import BENCHMARK_PRESETS
 from d3fast.benchmark.repair_jobs import DefenseSpec
 from d3fast.data import AUGMENTATIONS
+from d3fast.results.jobs import key_of
 
 CPU, PAPER = BENCHMARK_PRESETS["cpu"], BENCHMARK_PRESETS["paper"]
 
