@@ -7,6 +7,7 @@ from typing import Any
 
 from d3fast.audit.pilot.halving import ranks, survivors
 from d3fast.audit.pilot.options import PARAMETERS
+from d3fast.results.schema.pilot import RecommendationRow, SensitivityRow
 
 Row = Mapping[str, Any]
 
@@ -55,19 +56,19 @@ def sensitivity(rows: Sequence[Row]) -> list[dict[str, Any]]:
     found = []
     for name in PARAMETERS:
         values = sorted({row[name] for row in rows})
-        means = {
-            key: [mean(row[key] for row in rows if row[name] == value) for value in values]
+        acc, asr = (
+            tuple(mean(row[key] for row in rows if row[name] == value) for value in values)
             for key in ("acc", "inversion_asr")
-        }
+        )
         found.append(
-            {
-                "kind": "sensitivity",
-                "parameter": name,
-                "values": values,
-                **means,
-                "acc_range": max(means["acc"]) - min(means["acc"]),
-                "asr_range": max(means["inversion_asr"]) - min(means["inversion_asr"]),
-            }
+            SensitivityRow(
+                parameter=name,
+                values=tuple(values),
+                acc=acc,
+                inversion_asr=asr,
+                acc_range=max(acc) - min(acc),
+                asr_range=max(asr) - min(asr),
+            ).to_row()
         )
     return found
 
@@ -100,18 +101,17 @@ def recommendation(
 
     best = min(within or rows, key=order)
     each = median(row["seconds"] / row["epochs"] for row in rows)
-    return {
-        "kind": "recommendation",
-        "trial": best["trial"],
-        "rung": best["rung"],
+    return RecommendationRow(
+        trial=best["trial"],
+        rung=best["rung"],
         **{name: best[name] for name in PARAMETERS},
-        "within": bool(within),
-        "acc_drop": lost(suspect, best),
-        "epochs": full_epochs,
-        "seconds_per_epoch": each,
-        "seconds": each * full_epochs,
-        "why": _why(suspect, best, len(rows), len(within), max_acc_drop),
-    }
+        within=bool(within),
+        acc_drop=lost(suspect, best),
+        epochs=full_epochs,
+        seconds_per_epoch=each,
+        seconds=each * full_epochs,
+        why=_why(suspect, best, len(rows), len(within), max_acc_drop),
+    ).to_row()
 
 
 def _why(suspect: Row, best: Row, count: int, within: int, limit: float) -> str:

@@ -20,6 +20,7 @@ from d3fast.audit.inversion import Inversion, invert_all
 from d3fast.audit.pilot.options import PilotOptions, Setting
 from d3fast.data import Augment, ImageData
 from d3fast.detox import D3Config, detoxify, repair_samples
+from d3fast.results.schema.pilot import FailedRow, PilotSuspectRow, TrialRow
 from d3fast.spectrum.distances import distance_profile, total_distance
 from d3fast.training.metrics import Metrics, Trigger, evaluate, wilson
 
@@ -110,11 +111,10 @@ class SuspectJob:
 
     def run(self, context: TrialContext, progress: bool) -> Row:
         """Return the row of the suspect."""
-        return {
-            "kind": self.kind,
+        return PilotSuspectRow(
             **measured(context, context.model, self.patches),
-            "targets": [patch.target for patch in self.patches],
-        }
+            targets=tuple(patch.target for patch in self.patches),
+        ).to_row()
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class TrialJob:
             augment=context.augment,
             seed=config.seed,
         )
-        row = {
+        row: Row = {
             "trial": self.number,
             "rung": self.rung,
             "epochs": self.epochs,
@@ -165,15 +165,14 @@ class TrialJob:
                 context.model, samples.loader, config, device=context.device, progress=False
             )
         except ValueError as error:
-            return {"kind": "failed", **row, "reason": str(error)}
+            return FailedRow(**row, reason=str(error)).to_row()
         moved = total_distance(distance_profile(context.model, result.model, config.track))
-        return {
-            "kind": self.kind,
+        return TrialRow(
             **row,
             **measured(context, result.model, self.patches),
-            "distance": moved.relative or 0.0,
-            "seconds": result.seconds,
-        }
+            distance=moved.relative or 0.0,
+            seconds=result.seconds,
+        ).to_row()
 
 
 def suspicious(found: Sequence[Inversion]) -> tuple[tuple[Inversion, ...], bool]:

@@ -92,7 +92,7 @@ class TrialRow(HeldOutFields, Row, frozen=True, kw_only=True, tag="trial"):
         epsilon: bound on the clean loss, nats.
         distance: of the tracked weights, relative to their norm.
         seconds: of the repair.
-        pareto: no other trial of the rung is better in both rates.
+        pareto: no other trial of the rung is better in both rates; known when the rung is complete.
     """
 
     trial: Count
@@ -103,7 +103,7 @@ class TrialRow(HeldOutFields, Row, frozen=True, kw_only=True, tag="trial"):
     epsilon: DrawnNonNegative
     distance: DrawnNonNegative | None = None
     seconds: DrawnNonNegative
-    pareto: bool
+    pareto: bool = False
 
 
 class FailedRow(SettingFields, Row, frozen=True, kw_only=True, tag="failed"):
