@@ -19,7 +19,8 @@ struct DeviceStep {
   DeviceMemory memory;
   const double* reference_norms;  // [segments], null where untracked
   int64_t items;                  // length of the order
-  Scalar grad_scale, found_inf;
+  const float* grad_scale;        // [1] or null
+  const float* found_inf;         // [1] or null
   StepOptions options;
 };
 
@@ -30,11 +31,14 @@ __device__ inline double value_of(const Scalar& scalar) {
 }
 
 // True on overflow of the loss scale: nothing moves.
-__device__ inline bool skipped(const DeviceStep& step) { return value_of(step.found_inf) != 0; }
+__device__ inline bool skipped(const DeviceStep& step) {
+  return step.found_inf != nullptr && *step.found_inf != 0;
+}
 
 __device__ inline float rate_of(const DeviceStep& step, const Chunk& chunk) {
-  if (step.memory.grads[chunk.segment].first_step) return 1.0f;
-  return static_cast<float>(1 - step.options.dampening);
+  return step.memory.grads[chunk.segment].first_step
+             ? 1.0f
+             : static_cast<float>(1 - step.options.dampening);
 }
 
 // One chunk; compensation, reference and momentum may be null.
@@ -95,7 +99,10 @@ __device__ inline ChunkArrays<DTypes> arrays_of(const DeviceStep& step, const Ch
   a.compensation = from(static_cast<Weight*>(s.compensation), chunk.offset);
   a.reference = from(static_cast<const typename DTypes::Reference*>(s.reference), chunk.offset);
   a.momentum = from(static_cast<typename DTypes::MomentumBuffer*>(s.momentum), chunk.offset);
-  a.grad = from(static_cast<Weight*>(step.memory.grads[chunk.segment].grad), chunk.offset);
+  // The table is never null; without the comparison step_kernel spills on sm_120 (nvcc 13.0).
+  a.grad = step.memory.grads
+               ? from(static_cast<Weight*>(step.memory.grads[chunk.segment].grad), chunk.offset)
+               : nullptr;
   a.n = chunk.length;
   a.aligned = aligned16(a.theta) && aligned16(a.compensation) && aligned16(a.reference) &&
               aligned16(a.momentum) && aligned16(a.grad);

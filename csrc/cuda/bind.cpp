@@ -38,6 +38,8 @@ class CudaPlan : public Plan {
   void step(const StepRequest& request) override {
     check(request);
     D3_CHECK(memory_ != nullptr, "attach() must come before step()");
+    check_on_device("grad_scale", request.grad_scale, 1);
+    check_on_device("found_inf", request.found_inf, 0);
     void* const stream = pointer<void>(request.executor);
     write_grads(stream, request);
     CudaStep call;
@@ -53,6 +55,13 @@ class CudaPlan : public Plan {
   }
 
  private:
+  // The kernels read these as float in device memory; without, they have the value `absent`.
+  static void check_on_device(const char* name, const Scalar& scalar, double absent) {
+    D3_CHECK_ARG(name, scalar.value, scalar.device != nullptr || scalar.value == absent,
+                 "must be on the device or " << absent);
+    D3_CHECK_ARG(name, "float64", !scalar.is_double, "must be float32");
+  }
+
   // Writes the gradients' table where it differs from the one on the device. Every replay of a
   // graph writes that graph's own table, so after a capture the present one is never known.
   void write_grads(void* stream, const StepRequest& request) {

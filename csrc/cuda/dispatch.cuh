@@ -22,8 +22,8 @@ inline DeviceStep device_step(const Partition& partition, const CudaStep& call) 
   s.memory = device_memory(partition, call.memory);
   s.reference_norms = call.reference_norms;
   s.items = static_cast<int64_t>(2 * partition.chunks.size());
-  s.grad_scale = call.grad_scale;
-  s.found_inf = call.found_inf;
+  s.grad_scale = static_cast<const float*>(call.grad_scale.device);
+  s.found_inf = static_cast<const float*>(call.found_inf.device);
   s.options = call.options;
   return s;
 }

@@ -21,7 +21,7 @@ struct CudaStep {
   void* memory = nullptr;                   // see memory.h
   const double* reference_norms = nullptr;  // [segments], null where untracked
   bool verify = false;                      // cached norms may be wrong: verify them before use
-  Scalar grad_scale{1}, found_inf{0};
+  Scalar grad_scale{1}, found_inf{0};       // on the device as float, or these values
   StepOptions options;
 };
 

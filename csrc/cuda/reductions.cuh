@@ -52,19 +52,18 @@ __device__ inline Sums group_total(const DeviceStep& step, const NormGroup& grou
 template <class Use>
 __device__ inline void each_segment(const DeviceStep& step, const NormGroup& group,
                                     const Sums& of_group, const Use& use) {
-  const Segment* segments = step.memory.segments + group.first_segment;
   if (group.segments == 1) {
-    if (threadIdx.x == 0) use(segments[0], of_group);
+    if (threadIdx.x == 0) use(step.memory.segments[group.first_segment], of_group);
     return;
   }
   for (int64_t i = 0; i < group.segments; ++i) {
-    const Segment& segment = segments[i];
+    const Segment& segment = step.memory.segments[group.first_segment + i];
     if (segment.chunks <= kFewChunks) continue;
     const Sums sums = total(step, segment.first_chunk, segment.chunks);
     if (threadIdx.x == 0) use(segment, sums);
   }
   for (int64_t i = threadIdx.x; i < group.segments; i += kThreads) {
-    const Segment& segment = segments[i];
+    const Segment& segment = step.memory.segments[group.first_segment + i];
     if (segment.chunks > kFewChunks) continue;
     Sums sums;
     for (int64_t k = 0; k < segment.chunks; ++k) {

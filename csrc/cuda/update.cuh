@@ -66,7 +66,7 @@ __device__ inline void update_chunk(const DeviceStep& step, int64_t index) {
   const ChunkArrays<DTypes> a = arrays_of<DTypes>(step, chunk);
   const Scalars<float> s = scalars_of<float>(step.options, value_of(step.options.lr));
   const float rate = rate_of(step, chunk);
-  const float scale = static_cast<float>(value_of(step.grad_scale));
+  const float scale = step.grad_scale ? *step.grad_scale : 1.0f;
   float inverse = 0;
   if constexpr (kPush == Push::p2) {
     inverse = inverse_distance<float>(step.memory.states[chunk.norm_group].cached_norm);
