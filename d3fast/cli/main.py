@@ -55,6 +55,7 @@ class _OneLineErrors(TyperGroup):
             typer.echo(f"error: out of memory: {error_text(error)}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not end in a traceback
             typer.echo("interrupted", err=True)
         # The interrupted frames are gone here; their semaphores are freed, not reported as leaked.
         gc.collect()
