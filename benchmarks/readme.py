@@ -41,6 +41,7 @@ from d3fast.benchmark.report.benchmark import (
     summary_markdown,
 )
 from d3fast.benchmark.report.demo import demo_markdown
+from d3fast.results.schema.benchmark import read_attacks, read_grid
 from d3fast.results.store import Results, read_results
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,15 +77,15 @@ def _columns(table: str, names: Sequence[str]) -> str:
 
 PARTS: Mapping[str, Callable[[Results], str]] = {
     "demo": lambda results: demo_markdown(results.rows),
-    "attacks": lambda results: attacks_markdown(results.rows),
+    "attacks": lambda results: attacks_markdown(read_attacks(results.rows)),
     "main": lambda results: _columns(
-        summary_markdown(results.rows), ("ACC %", "ASR excess", "RA %", "DER %")
+        summary_markdown(read_grid(results.rows)), ("ACC %", "ASR excess", "RA %", "DER %")
     ),
-    "summary": lambda results: summary_markdown(results.rows),
-    "grid": lambda results: grid_markdown(results.rows),
-    "adaptive": lambda results: adaptive_markdown(results.rows),
-    "relearning": lambda results: relearning_markdown(results.rows),
-    "verdict": lambda results: goals_markdown(results.rows),
+    "summary": lambda results: summary_markdown(read_grid(results.rows)),
+    "grid": lambda results: grid_markdown(read_grid(results.rows)),
+    "adaptive": lambda results: adaptive_markdown(read_grid(results.rows)),
+    "relearning": lambda results: relearning_markdown(read_grid(results.rows)),
+    "verdict": lambda results: goals_markdown(read_grid(results.rows)),
     "search": lambda results: search_markdown(results.rows),
     "step": step_table,
     "short": short_table,

@@ -25,6 +25,7 @@ from d3fast.benchmark.repair_jobs import DefenseSpec
 from d3fast.benchmark.report.benchmark import summary_markdown
 from d3fast.detox import D3Config
 from d3fast.results.jobs import Job, Row
+from d3fast.results.schema.benchmark import read_grid
 from d3fast.results.store import read_results
 from d3fast.runtime import environment
 from d3fast.runtime.checks import check_choice
@@ -147,6 +148,10 @@ def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[DefenseSpec]:
     return [*chosen.values(), DefenseSpec("d3", (restart,), label=f"{UPPER}, no push")]
 
 
+def _summary(rows: Sequence[Row]) -> str:
+    return summary_markdown(read_grid(rows))
+
+
 def text(
     what: Annotated[str, typer.Argument(help="search, table, decoder")],
     snippets: Annotated[Path, typer.Option(help=f"Folder of {ARCHIVE}.")],
@@ -157,7 +162,7 @@ def text(
     """Run the jobs that are not finished and write ``text-WHAT-cpu.json``."""
     check_choice("WHAT", what, ("search", "table", "decoder"))
     chosen, triggers = range(seeds), tuple(TRIGGERS)
-    show: Callable[[Sequence[Row]], str] = summary_markdown
+    show: Callable[[Sequence[Row]], str] = _summary
     setting, training = "minilm", {}
     if what == "search":
         lines = [line for choices in CHOICES.values() for line in choices]

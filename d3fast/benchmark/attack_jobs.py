@@ -23,6 +23,7 @@ from d3fast.models import load_weights
 from d3fast.results.engine import run_jobs
 from d3fast.results.jobs import Row, RunDir, key_of
 from d3fast.results.pool import local_engine
+from d3fast.results.schema.benchmark import AttackRow, read_attacks
 from d3fast.runtime.checks import check_choice
 from d3fast.runtime.devices import resolve_device
 from d3fast.training.metrics import evaluate
@@ -140,13 +141,8 @@ class CleanJob:
         measured = evaluate(model, splits.test.batches(TEST_BATCH), None)
         make_folder(run_dir.folder / "models")
         save_weights(model, self.weights(run_dir.folder))
-        return {
-            "seed": self.spec.seed,
-            "attack": "clean",
-            "adaptive": None,
-            **measured.as_dict(),
-            "seconds": seconds,
-        }
+        row = AttackRow(seed=self.spec.seed, attack="clean", **measured.as_dict(), seconds=seconds)
+        return row.to_row()
 
 
 def clean_job_of(spec: AttackSpec) -> CleanJob:
@@ -199,7 +195,7 @@ class AttackJob:
         )
         if result.model is not None:
             save_suspect(result.model, result.attack, self.spec, self.stem(run_dir.folder))
-        return result.row(self.spec)
+        return result.row(self.spec).to_row()
 
 
 def run_attacks(
@@ -209,7 +205,7 @@ def run_attacks(
     seeds: Sequence[int],
     devices: Sequence[str] = ("cpu",),
     progress: bool = True,
-) -> list[Row]:
+) -> list[AttackRow]:
     """Run the jobs that are not finished and return the rows of all.
 
     Args:
@@ -233,4 +229,5 @@ def run_attacks(
     ]
     with local_engine(run_dir, devices, progress=progress) as engine:
         run = partial(run_jobs, engine=engine, folder=run_dir.folder, progress=progress)
-        return run(clean, title="clean models") + run(jobs, title="attacks")
+        rows = run(clean, title="clean models") + run(jobs, title="attacks")
+    return read_attacks(rows)

@@ -16,6 +16,7 @@ from d3fast.benchmark.relearning_jobs import RelearningJob
 from d3fast.results.engine import run_jobs
 from d3fast.results.jobs import Job, Row, RunDir, finished_row, key_of
 from d3fast.results.pool import local_engine
+from d3fast.results.schema.benchmark import DefenseRow, GridRow, SuspectRow
 from d3fast.results.table import Column, mean_table, to_rich
 from d3fast.runtime.checks import check_integer, check_number
 
@@ -34,7 +35,7 @@ class GridResult:
         missing: number of jobs that are not finished.
     """
 
-    rows: list[Row]
+    rows: list[GridRow]
     missing: int
 
 
@@ -118,14 +119,13 @@ class _Live:
 
     def __init__(self, planned: Iterable[PlannedJob]) -> None:
         self.planned = {key_of(p.job): p for p in planned if p.labels["ablation"] is None}
-        self.groups: dict[str, list[Row]] = {}
+        self.groups: dict[str, list[Row]] = {}  # JSON of the rows
 
     def add(self, job: Job, row: Row) -> None:
         planned = self.planned.get(key_of(job))
-        if planned is None or planned.labels["kind"] not in ("suspect", "repair"):
-            return
-        if not row.get("refused"):
-            self.groups.setdefault(planned.labels["defense"], []).append(planned.row(row))
+        made = None if planned is None else planned.row(row)
+        if isinstance(made, (SuspectRow, DefenseRow)) and not made.refused:
+            self.groups.setdefault(made.defense, []).append(made.to_row())
 
     def table(self) -> "Table":
         return to_rich(mean_table(_LIVE, self.groups), "means so far")

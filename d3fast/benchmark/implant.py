@@ -28,6 +28,7 @@ from d3fast.attacks.files import option_values
 from d3fast.data import Splits, load
 from d3fast.detox import save_weights
 from d3fast.models import make_model
+from d3fast.results.schema.benchmark import AttackRow
 from d3fast.runtime.checks import check_integer, check_number
 from d3fast.runtime.devices import resolve_device, synchronize
 from d3fast.runtime.seeding import global_seed
@@ -127,29 +128,30 @@ class AttackResult:
             return None
         return floor_violation(self.clean, self.attack.target)
 
-    def row(self, spec: AttackSpec) -> dict[str, Any]:
+    def row(self, spec: AttackSpec) -> AttackRow:
         """Return the row of the table: options, rates, counts, floor and seconds."""
-        row: dict[str, Any] = {
-            "seed": spec.seed,
-            "attack": spec.attack,
-            "adaptive": spec.adaptive,
-            "ratio": spec.ratio,
-            "target": self.attack.target,
-            "mapping": self.attack.mapping,
-            "learning_seconds": self.learning_seconds,
-            "options": option_values(base_of(self.attack)),
-            "refused": self.violation,
-        }
+        numbers: dict[str, Any] = {}
         if self.clean is not None:
-            row |= {"floor": self.clean.asr, "ra_ceiling": self.clean.ra}
+            numbers |= {"floor": self.clean.asr, "ra_ceiling": self.clean.ra}
         if self.measured is not None:
-            row |= {**self.measured.as_dict(), "seconds": self.seconds}
+            numbers |= {**self.measured.as_dict(), "seconds": self.seconds}
         if self.clean is not None and self.measured is not None:
-            row |= {
-                "asr_excess": row["asr"] - row["floor"],
+            numbers |= {
+                "asr_excess": numbers["asr"] - numbers["floor"],
                 "acc_loss": self.clean.acc - self.measured.acc,
             }
-        return row
+        return AttackRow(
+            seed=spec.seed,
+            attack=str(spec.attack),
+            adaptive=spec.adaptive,
+            ratio=spec.ratio,
+            target=self.attack.target,
+            mapping=self.attack.mapping,
+            learning_seconds=self.learning_seconds,
+            options=option_values(base_of(self.attack)),
+            refused=self.violation,
+            **numbers,
+        )
 
 
 def prepare_attack(

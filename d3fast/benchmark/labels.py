@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labels of the rows of a benchmark: the defence, or the model that no defence repaired."""
 
-from collections.abc import Mapping
-from typing import Any
+from d3fast.results.schema.benchmark import AttackRow, GridRow, SuspectRow
 
 NONE, CLEAN_MODEL = "none", "clean model"
 FINE_TUNING, D3 = "fine-tuning", "d3"
@@ -16,23 +15,23 @@ _OLD = {
 }
 
 
-def attack_label(row: Mapping[str, Any]) -> str:
+def attack_label(row: GridRow | AttackRow) -> str:
     """Return the attack, and in brackets the adaptive attacker around it.
 
     Example:
-        >>> attack_label({"attack": "badnets", "adaptive": "sam-3"})
+        >>> attack_label(AttackRow(seed=0, attack="badnets", adaptive="sam-3"))
         'badnets (sam-3)'
     """
-    adaptive = row.get("adaptive")
-    return f"{row['attack']} ({adaptive})" if adaptive else str(row["attack"])
+    return f"{row.attack} ({row.adaptive})" if row.adaptive else str(row.attack)
 
 
-def defense_label(row: Mapping[str, Any]) -> str:
+def defense_label(row: GridRow) -> str:
     """Return the label of the defence, or of the model that no defence repaired.
 
     Example:
-        >>> defense_label({"kind": "relearning", "defense": "clean twin"})
+        >>> from d3fast.results.schema.benchmark import CleanRow
+        >>> defense_label(CleanRow(defense="clean twin", seed=0))
         'clean model'
     """
-    label = NONE if row["kind"] == "suspect" else str(row["defense"])
+    label = NONE if isinstance(row, SuspectRow) else row.defense
     return _OLD.get(label, label)

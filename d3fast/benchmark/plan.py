@@ -17,6 +17,7 @@ from d3fast.benchmark.relearning_jobs import RelearningJob
 from d3fast.benchmark.repair_jobs import DefenseSpec, RepairJob, suspect_row
 from d3fast.data import AUGMENTATIONS
 from d3fast.results.jobs import Job, Row, key_of
+from d3fast.results.schema.benchmark import GridRow, read_grid
 from d3fast.runtime.checks import check_choice
 
 Attacks = tuple[tuple[str, str | None], ...]
@@ -121,15 +122,16 @@ class PlannedJob:
     suspect: AttackJob
     labels: Mapping[str, Any]
 
-    def row(self, row: Row) -> Row:
-        """Return the row of the table from the row of the job."""
+    def row(self, row: Row) -> GridRow:
+        """Return the row of the table from the JSON of the job's row."""
         if isinstance(self.job, AttackJob):
             row = suspect_row(self.job, row)
         elif isinstance(self.job, CleanJob):
             spec = self.job.spec
             shared = {"data": spec.data, "model": spec.model, "ratio": None, "clean": None}
             row = {**row, **shared, "refused": None}
-        return {**self.labels, **row}
+        (made,) = read_grid([{**self.labels, **row}])
+        return made
 
 
 @dataclass(frozen=True)

@@ -44,16 +44,16 @@ def done(tmp_path_factory):
 
 def test_there_is_a_row_for_the_clean_model_and_for_every_attack(done):
     rows = done[1]
-    assert [(row["attack"], row["adaptive"]) for row in rows] == [
+    assert [(row.attack, row.adaptive) for row in rows] == [
         ("clean", None),
         ("badnets", None),
         ("badnets", "distance-aware"),
     ]
     clean, badnets, _ = rows
-    assert badnets["acc_loss"] == pytest.approx(clean["acc"] - badnets["acc"])
-    assert badnets["asr_excess"] == pytest.approx(badnets["asr"] - badnets["floor"])
-    assert badnets["asr"] > 0.5 > badnets["floor"]
-    assert badnets["refused"] is None
+    assert badnets.acc_loss == pytest.approx(clean.acc - badnets.acc)
+    assert badnets.asr_excess == pytest.approx(badnets.asr - badnets.floor)
+    assert badnets.asr > 0.5 > badnets.floor
+    assert badnets.refused is None
 
 
 def test_model_and_trigger_that_were_kept_give_the_numbers_of_the_row(done):
@@ -65,7 +65,7 @@ def test_model_and_trigger_that_were_kept_give_the_numbers_of_the_row(done):
     attack = load_attack(f"{job.stem(folder)}.trigger.safetensors")
     measured = evaluate(model, splits.test.batches(1000), attack)
     for key in ("correct", "images", "hits", "robust", "triggered"):
-        assert getattr(measured, key) == rows[1][key]
+        assert getattr(measured, key) == getattr(rows[1], key)
 
 
 def test_a_second_run_trains_nothing(done, monkeypatch):
@@ -86,13 +86,13 @@ def test_a_trigger_that_a_clean_model_answers_is_refused_before_training(done, m
         white["blended"] = {"target": target, "alpha": 1.0}
         jobs = replace(SMALL, attacks=(("blended", None),), base=replace(SMALL.base, target=target))
         row = run(folder, jobs)[-1]
-        if row.get("refused"):
+        if row.refused:
             answers.append((row, AttackJob(jobs.spec(0, "blended", None))))
     (row, job), *others = answers
     assert not others
-    assert "the trigger measures nothing with target" in row["refused"]
-    assert row["floor"] == 1.0
-    assert "acc" not in row
+    assert "the trigger measures nothing with target" in row.refused
+    assert row.floor == 1.0
+    assert row.acc is None
     assert not job.stem(folder).with_suffix(".safetensors").exists()
 
 
@@ -137,7 +137,7 @@ def test_every_attack_can_be_implanted_by_every_attacker(tmp_path, name, adaptiv
     monkeypatch.setattr("d3fast.training.metrics.MAX_FLOOR", 100.0)
     base = replace(SMALL.base, train=64, training=TrainConfig(epochs=1, batch_size=32))
     rows = run(tmp_path, AttackPreset(base, ((name, adaptive),)))
-    assert rows[-1]["attack"] == name
-    assert 0 <= rows[-1]["asr"] <= 1
+    assert rows[-1].attack == name
+    assert 0 <= rows[-1].asr <= 1
     trigger = next((tmp_path / "models").glob("*.trigger.safetensors"))
     assert load_attack(trigger).trigger(torch.zeros(1, 1, 8, 8)).shape == (1, 1, 8, 8)

@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 from rich.console import Console
 
 from d3fast.attacks import TrainConfig
@@ -15,6 +16,9 @@ from d3fast.benchmark.relearning import RelearnConfig
 from d3fast.benchmark.relearning_jobs import RelearningJob
 from d3fast.benchmark.repair_jobs import DefenseSpec, RepairJob
 from d3fast.results.jobs import CachedJob, RunDir, key_of
+from d3fast.results.schema import benchmark
+from d3fast.results.schema.benchmark import CleanRow, DefenseRow, SuspectRow
+from d3fast.results.schema.fields import tag_of
 from tests.processes import interrupt, python, wait_until
 
 FT, D3 = DefenseSpec("fine-tuning", ({"epochs": 1},)), DefenseSpec("d3", ({"epochs": 1},))
@@ -58,8 +62,13 @@ def counted(outcome, kind, **marks):
     return [
         row
         for row in outcome.rows
-        if row["kind"] == kind and all(row[key] == value for key, value in marks.items())
+        if tag_of(type(row)) == kind
+        and all(getattr(row, key) == value for key, value in marks.items())
     ]
+
+
+def point(factor, value):
+    return benchmark.Ablation(factor=factor, value=value)
 
 
 @pytest.fixture(scope="module")
@@ -78,29 +87,29 @@ def forbid(monkeypatch):
 def test_rows_of_every_kind_are_there(done):
     outcome = done[1]
     assert outcome.missing == 0
-    assert [row["attack"] for row in counted(outcome, "clean")] == ["clean"]
+    assert [row.attack for row in counted(outcome, "clean")] == ["clean"]
     suspects = counted(outcome, "suspect", ablation=None)
-    assert [(row["attack"], row["defense"]) for row in suspects] == [
+    assert [(row.attack, row.defense) for row in suspects] == [
         ("badnets", "none"),
         ("blended", "none"),
     ]
     repairs = counted(outcome, "repair", ablation=None)
-    assert [(row["attack"], row["defense"]) for row in repairs] == [
+    assert [(row.attack, row.defense) for row in repairs] == [
         ("badnets", "fine-tuning"),
         ("badnets", "d3"),
         ("blended", "fine-tuning"),
         ("blended", "d3"),
     ]
     relearning = counted(outcome, "relearning")
-    assert [row["defense"] for row in relearning] == ["clean model", "none", "fine-tuning", "d3"]
-    assert all(row["ks"] == [0, 1, 5] for row in relearning)
+    assert [row.defense for row in relearning] == ["clean model", "none", "fine-tuning", "d3"]
+    assert all(row.ks == (0, 1, 5) for row in relearning)
 
 
 def test_repairs_and_suspects_have_the_same_columns(done):
     keys = {
-        tuple(sorted(row))
+        tuple(sorted(row.to_row()))
         for row in done[1].rows
-        if row["kind"] in ("suspect", "repair") and not row["refused"]
+        if isinstance(row, (SuspectRow, DefenseRow)) and not row.refused
     }
     assert len(keys) == 1
     assert {
@@ -131,13 +140,13 @@ def test_repairs_and_suspects_have_the_same_columns(done):
 
 
 def test_an_ablation_changes_one_thing_and_shares_what_it_does_not_change(done):
-    rows = counted(done[1], "repair", ablation={"factor": "poison ratio", "value": 0.05})
-    assert [(row["ratio"], row["clean"], row["attack"]) for row in rows] == [(0.05, 50, "badnets")]
-    (same,) = counted(done[1], "repair", ablation={"factor": "poison ratio", "value": 0.1})
+    rows = counted(done[1], "repair", ablation=point("poison ratio", 0.05))
+    assert [(row.ratio, row.clean, row.attack) for row in rows] == [(0.05, 50, "badnets")]
+    (same,) = counted(done[1], "repair", ablation=point("poison ratio", 0.1))
     (standard,) = counted(done[1], "repair", ablation=None, attack="badnets", defense="d3")
-    assert {**same, "ablation": None} == standard
-    (fewer,) = counted(done[1], "repair", ablation={"factor": "clean share", "value": 0.15})
-    assert (fewer["ratio"], fewer["clean"]) == (0.1, 30)
+    assert structs.replace(same, ablation=None) == standard
+    (fewer,) = counted(done[1], "repair", ablation=point("clean share", 0.15))
+    assert (fewer.ratio, fewer.clean) == (0.1, 30)
 
 
 def test_one_clean_model_serves_every_poison_ratio(done):
@@ -155,7 +164,7 @@ def test_fewer_repairs_and_no_relearning_read_what_is_there(done, monkeypatch):
     fewer = replace(select_defenses(SMALL, ["d3"]), ablations=(), relearning=())
     outcome = run(done[0], fewer)
     assert outcome.missing == 0
-    assert [row["defense"] for row in counted(outcome, "repair")] == ["d3", "d3"]
+    assert [row.defense for row in counted(outcome, "repair")] == ["d3", "d3"]
 
 
 def test_a_changed_option_computes_its_own_cells_alone(done, monkeypatch):
@@ -180,8 +189,8 @@ def test_a_model_that_was_not_kept_is_made_again_for_the_relearning_test(tmp_pat
     (repaired,) = counted(second, "repair")
     (relearned,) = counted(second, "relearning", defense="fine-tuning")
     assert repaired == counted(first, "repair")[0]
-    before = relearned["before"]
-    assert (before["images"], before["acc"]) == (repaired["images"], repaired["acc"])
+    before = relearned.before
+    assert (before.images, before.acc) == (repaired.images, repaired.acc)
 
 
 def test_parts_share_out_the_suspects_and_their_rows_come_together(done):
@@ -199,10 +208,10 @@ def test_parts_share_out_the_suspects_and_their_rows_come_together(done):
 def test_a_part_reports_what_the_others_have_to_do(tmp_path):
     small = replace(SMALL, defenses=(FT,), ablations=(), relearning=())
     first = run(tmp_path, small, part=(1, 2))
-    assert {row["attack"] for row in counted(first, "repair")} == {"badnets"}
+    assert {row.attack for row in counted(first, "repair")} == {"badnets"}
     assert first.missing == 2
     second = run(tmp_path, small, part=(2, 2))
-    assert {row["attack"] for row in counted(second, "repair")} == {"badnets", "blended"}
+    assert {row.attack for row in counted(second, "repair")} == {"badnets", "blended"}
     assert second.missing == 0
 
 
@@ -218,7 +227,7 @@ def test_what_was_begun_in_time_is_finished_and_told(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     small = replace(SMALL, defenses=(FT,), ablations=(), relearning=(), suspects=ONE)
     outcome = run(tmp_path, small, minutes=1)
-    assert [row["kind"] for row in outcome.rows] == ["clean"]
+    assert [type(row) for row in outcome.rows] == [CleanRow]
     assert outcome.missing == 2
     monkeypatch.undo()
     assert run(tmp_path, small, minutes=10).missing == 0
@@ -244,7 +253,7 @@ def test_a_refused_suspect_has_rows_that_say_so(tmp_path, monkeypatch):
     for kind in ("suspect", "repair", "relearning"):
         rows = counted(outcome, kind)
         assert rows
-        assert all("measures nothing" in row["refused"] for row in rows)
+        assert all("measures nothing" in row.refused for row in rows)
 
 
 def test_the_means_so_far_stand_above_the_bar(done, monkeypatch, capsys):

@@ -49,17 +49,17 @@ def test_the_result_holds_the_metrics_of_both_models(splits, clean, result):
 
 def test_a_row_compares_the_model_with_the_clean_model(result):
     row = result.row(SPEC)
-    assert row["floor"] == result.clean.asr
-    assert row["ra_ceiling"] == result.clean.ra
-    assert row["asr_excess"] == row["asr"] - row["floor"]
-    assert row["acc_loss"] == result.clean.acc - row["acc"]
-    assert (row["attack"], row["target"], row["refused"]) == ("badnets", 0, None)
+    assert row.floor == result.clean.asr
+    assert row.ra_ceiling == result.clean.ra
+    assert row.asr_excess == row.asr - row.floor
+    assert row.acc_loss == result.clean.acc - row.acc
+    assert (row.attack, row.target, row.refused) == ("badnets", 0, None)
 
 
 def test_without_a_clean_model_a_row_has_no_floor(splits):
     row = implant(SPEC, splits, None, progress=False).row(SPEC)
-    assert row["refused"] is None
-    assert not {"floor", "ra_ceiling", "asr_excess", "acc_loss"} & row.keys()
+    assert row.refused is None
+    assert not {"floor", "ra_ceiling", "asr_excess", "acc_loss"} & row.to_row().keys()
 
 
 def test_a_floor_violation_ends_before_the_training(splits, clean, monkeypatch):
@@ -67,9 +67,9 @@ def test_a_floor_violation_ends_before_the_training(splits, clean, monkeypatch):
     refused = implant(SPEC, splits, clean, progress=False)
     assert refused.model is refused.measured is None
     row = refused.row(SPEC)
-    assert row["refused"] == refused.violation
-    assert "target 0" in row["refused"]
-    assert "acc" not in row
+    assert row.refused == refused.violation
+    assert "target 0" in row.refused
+    assert "acc" not in row.to_row()
 
 
 def test_the_same_seed_gives_the_same_initial_model_and_another_seed_another(splits):

@@ -13,10 +13,11 @@ from d3fast.benchmark.implant import AttackResult, AttackSpec, save_suspect
 from d3fast.benchmark.labels import attack_label
 from d3fast.benchmark.report.trigger_plot import trigger_figure
 from d3fast.results.format import fixed, shortest
-from d3fast.results.jobs import Row, RunDir
+from d3fast.results.jobs import RunDir
 from d3fast.results.plot import save_png
+from d3fast.results.schema.benchmark import AttackRow
 from d3fast.results.store import Results
-from d3fast.results.table import Column, mean_table, to_markdown, to_rich
+from d3fast.results.table import Column, Row, Table, mean_table, to_markdown, to_rich
 
 COLUMNS = (
     Column("acc", "ACC %", scale=100),
@@ -37,31 +38,31 @@ MAX_ACC_LOSS = 1.5
 MAX_FLOOR = 10.0
 
 
-def by_attack(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Return the rows of all seeds by attack, in the order they were run."""
+def attacks_table(rows: Sequence[AttackRow]) -> Table:
+    """Return one line per attack, in the order they were run: means and ranges over the seeds."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault(attack_label(row), []).append(row)
-    return groups
+        groups.setdefault(attack_label(row), []).append(row.to_row())
+    return mean_table(COLUMNS, groups)
 
 
-def attacks_markdown(rows: Sequence[Row]) -> str:
+def attacks_markdown(rows: Sequence[AttackRow]) -> str:
     """Return the table of attacks in Markdown."""
-    return to_markdown(mean_table(COLUMNS, by_attack(rows)))
+    return to_markdown(attacks_table(rows))
 
 
-def attack_shortfalls(rows: Sequence[Row]) -> list[str]:
+def attack_shortfalls(rows: Sequence[AttackRow]) -> list[str]:
     """Return where an attack misses a goal: one line per seed and number."""
     lines = []
     for row in rows:
-        if row["attack"] == "clean":
+        if row.attack == "clean":
             continue
-        name = f"{row['attack']}, seed {row['seed']}"
-        if row.get("refused"):
-            lines.append(f"{name}: {row['refused']}")
+        name = f"{row.attack}, seed {row.seed}"
+        if row.refused:
+            lines.append(f"{name}: {row.refused}")
             continue
-        asr, loss, floor = (100 * row[key] for key in ("asr", "acc_loss", "floor"))
-        least = MIN_ASR_CLEAN_LABEL if row["mapping"] == "clean-label" else MIN_ASR
+        asr, loss, floor = (100 * getattr(row, key) for key in ("asr", "acc_loss", "floor"))
+        least = MIN_ASR_CLEAN_LABEL if row.mapping == "clean-label" else MIN_ASR
         if asr < least:
             lines.append(f"{name}: ASR {fixed(asr)}, goal >= {shortest(least)}")
         if loss > MAX_ACC_LOSS:
@@ -73,7 +74,7 @@ def attack_shortfalls(rows: Sequence[Row]) -> list[str]:
 
 
 def write_attacks(
-    rows: Sequence[Row], preset: AttackPreset, command: str, run_dir: RunDir, console: Console
+    rows: Sequence[AttackRow], preset: AttackPreset, command: str, run_dir: RunDir, console: Console
 ) -> None:
     """Print the table and write attacks.json, attacks.md and attacks.png.
 
@@ -93,10 +94,10 @@ def write_attacks(
         splits = base.splits(run_dir.data_dir)
         save_png(trigger_figure(triggers, splits.test), folder / "attacks.png")
         written.append("attacks.png")
-    seeds = sorted({row["seed"] for row in rows})
+    seeds = sorted({row.seed for row in rows})
     share = shortest(100 * base.ratio)
     title = f"{base.data}, {base.model}, {share} % poisoned, seeds {seeds}"
-    console.print(to_rich(mean_table(COLUMNS, by_attack(rows)), title, CAPTION))
+    console.print(to_rich(attacks_table(rows), title, CAPTION))
     missed = attack_shortfalls(rows)
     goal = (
         f"ASR >= {shortest(MIN_ASR)} (clean-label {shortest(MIN_ASR_CLEAN_LABEL)}), "
@@ -121,8 +122,7 @@ def write_card(result: AttackResult, spec: AttackSpec, folder: Path, console: Co
     save_suspect(result.model, result.attack, spec, folder / "backdoored")
     command = _command(spec, with_clean_model=result.clean is not None)
     Results(command, asdict(spec), [row]).write(folder / "card.json")
-    table = mean_table(COLUMNS, by_attack([row]))
-    console.print(to_rich(table, f"{spec.data}, {spec.model}", CAPTION))
+    console.print(to_rich(attacks_table([row]), f"{spec.data}, {spec.model}", CAPTION))
     console.print(
         f"Written to {folder}: backdoored.safetensors, backdoored.trigger.safetensors, card.json.",
         highlight=False,
@@ -149,14 +149,14 @@ def _command(spec: AttackSpec, with_clean_model: bool) -> str:
     return " ".join(["d3fast attack", *given, *flags])
 
 
-def _triggers(rows: Sequence[Row], preset: AttackPreset, folder: Path) -> dict[str, Attack]:
+def _triggers(rows: Sequence[AttackRow], preset: AttackPreset, folder: Path) -> dict[str, Attack]:
     """Return the trigger of every plain attack, of its first seed that has one."""
     triggers: dict[str, Attack] = {}
     for row in rows:
-        if row["attack"] in ("clean", *triggers) or row["adaptive"] or row.get("refused"):
+        if row.attack in ("clean", *triggers) or row.adaptive or row.refused:
             continue
-        job = AttackJob(preset.spec(row["seed"], row["attack"], None))
+        job = AttackJob(preset.spec(row.seed, row.attack, None))
         path = Path(f"{job.stem(folder)}.trigger.safetensors")
         if path.is_file():
-            triggers[row["attack"]] = load_attack(path)
+            triggers[row.attack] = load_attack(path)
     return triggers

@@ -33,11 +33,12 @@ from d3fast.io.files import atomic_write
 from d3fast.results.format import count, shortest
 from d3fast.results.page import write_page
 from d3fast.results.plot import inline_svg, save_png
+from d3fast.results.schema.benchmark import DefenseRow, GridRow, SuspectRow
 from d3fast.results.store import Results
-from d3fast.results.table import Row, Table, to_markdown, to_rich
+from d3fast.results.table import Table, to_markdown, to_rich
 
 
-def _by_section(rows: Sequence[Row], make: Callable[[Sequence[Row]], Table]) -> str:
+def _by_section(rows: Sequence[GridRow], make: Callable[[Sequence[GridRow]], Table]) -> str:
     """Return one Markdown table per setting, with a heading if there are several."""
     parts = []
     for name, own in sections(rows).items():
@@ -47,32 +48,32 @@ def _by_section(rows: Sequence[Row], make: Callable[[Sequence[Row]], Table]) -> 
     return "\n\n".join(parts)
 
 
-def summary_markdown(rows: Sequence[Row]) -> str:
+def summary_markdown(rows: Sequence[GridRow]) -> str:
     """Return one line per defence, best mean DER first: plain attacks, all seeds."""
     return _by_section(rows, lambda own: summary_table(grid(own), own))
 
 
-def grid_markdown(rows: Sequence[Row]) -> str:
+def grid_markdown(rows: Sequence[GridRow]) -> str:
     """Return ACC / ASR of plain attacks x defences; the best of each line in bold."""
     return _by_section(rows, lambda own: grid_table(grid(own)))
 
 
-def adaptive_markdown(rows: Sequence[Row]) -> str:
+def adaptive_markdown(rows: Sequence[GridRow]) -> str:
     """Return ACC / ASR of adaptive attacks x defences."""
     return _by_section(rows, lambda own: grid_table(both_grids(own)[1]))
 
 
-def relearning_markdown(rows: Sequence[Row]) -> str:
+def relearning_markdown(rows: Sequence[GridRow]) -> str:
     """Return the area under the relearning curve, models x attacks."""
     return _by_section(rows, relearning_table)
 
 
-def ablation_markdown(rows: Sequence[Row]) -> str:
+def ablation_markdown(rows: Sequence[GridRow]) -> str:
     """Return one table per factor."""
     return "\n\n".join(map(to_markdown, ablation_tables(rows).values()))
 
 
-def goals_markdown(rows: Sequence[Row]) -> str:
+def goals_markdown(rows: Sequence[GridRow]) -> str:
     """Return the goals of D3 as a list, and where another defence does better."""
     parts = []
     for name, own in sections(rows).items():
@@ -93,7 +94,7 @@ def goal_lines(goals: Sequence[Goal]) -> list[str]:
     ]
 
 
-def benchmark_markdown(rows: Sequence[Row]) -> str:
+def benchmark_markdown(rows: Sequence[GridRow]) -> str:
     """Return all tables, a heading above each part that is not empty."""
     parts = {
         "Did D3 reach its goals?": goals_markdown(rows),
@@ -106,8 +107,8 @@ def benchmark_markdown(rows: Sequence[Row]) -> str:
     return "\n\n".join(f"## {heading}\n\n{text}" for heading, text in parts.items() if text) + "\n"
 
 
-def flat_row(row: Row) -> dict[str, Any]:
-    """Return a row for CSV: intervals and ablations in columns of their own, other lists as JSON.
+def flat_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON of a row for CSV: intervals and ablations in columns of their own, other lists as JSON.
 
     Example:
         >>> flat_row({"acc": 0.9, "acc_interval": [0.8, 0.95], "ks": [1, 2], "refused": None})
@@ -127,7 +128,7 @@ def flat_row(row: Row) -> dict[str, Any]:
 
 
 def write_benchmark(
-    rows: Sequence[Row],
+    rows: Sequence[GridRow],
     preset: Any,
     command: str,
     folder: Path,
@@ -174,8 +175,8 @@ def _gap(missing: int, end: str = "") -> str:
     return f"{count(missing, 'job')} {have} not been run yet; the same command continues.{end}"
 
 
-def _write_csv(rows: Sequence[Row], path: Path) -> None:
-    flat = [flat_row(row) for row in rows]
+def _write_csv(rows: Sequence[GridRow], path: Path) -> None:
+    flat = [flat_row(row.to_row()) for row in rows]
     names = list(dict.fromkeys(key for row in flat for key in row))
     with (
         atomic_write(path) as temporary,
@@ -186,7 +187,7 @@ def _write_csv(rows: Sequence[Row], path: Path) -> None:
         writer.writerows(flat)
 
 
-def _print_section(name: str, rows: Sequence[Row], console: Console) -> None:
+def _print_section(name: str, rows: Sequence[GridRow], console: Console) -> None:
     made = grid(rows)
     title = f"Defences, best first{f': {name}' if name else ''} ({_extent(made)})"
     console.print(to_rich(summary_table(made, rows), title))
@@ -198,12 +199,12 @@ def _extent(made: Grid) -> str:
     return f"{count(len(made.attacks), 'attack')}, {count(len(made.seeds), 'seed')}"
 
 
-def _page(rows: Sequence[Row], results: Results, missing: int) -> dict[str, Any]:
+def _page(rows: Sequence[GridRow], results: Results, missing: int) -> dict[str, Any]:
     """Return the content of the template."""
     settings = sections(rows)
     made = [_section(name, own) for name, own in settings.items()]
     tables, figures = ablation_tables(rows), ablation_figures(rows)
-    seeds = count(len({row["seed"] for row in rows}), "seed")
+    seeds = count(len({row.seed for row in rows}), "seed")
     return {
         "title": _title(rows),
         "lead": _lead(rows, seeds),
@@ -220,7 +221,7 @@ def _page(rows: Sequence[Row], results: Results, missing: int) -> dict[str, Any]
     }
 
 
-def _section(name: str, rows: Sequence[Row]) -> dict[str, Any]:
+def _section(name: str, rows: Sequence[GridRow]) -> dict[str, Any]:
     plain, adaptive = both_grids(rows)
     figures = []
     if plain.all_rows(D3) or any(map(plain.all_rows, plain.defenses)):
@@ -262,20 +263,20 @@ def _figure(figure: Any, title: str, caption: str, section: str) -> dict[str, An
     return {"title": title, "caption": caption, "svg": inline_svg(figure, alt)}
 
 
-def _title(rows: Sequence[Row]) -> str:
+def _title(rows: Sequence[GridRow]) -> str:
     data, models = (
-        ", ".join(dict.fromkeys(str(row[key]) for row in rows if row.get(key)))
+        ", ".join(dict.fromkeys(filter(None, (getattr(row, key) for row in rows))))
         for key in ("data", "model")
     )
     return " · ".join(part for part in (data, models) if part) or "Attacks against defences"
 
 
-def _lead(rows: Sequence[Row], seeds: str) -> str:
-    attacks = {row["attack"] for row in rows if row["kind"] == "suspect"}
-    repairs = [r for r in rows if r["kind"] == "repair" and not r.get("ablation")]
-    defenses = {row["defense"] for row in repairs}
+def _lead(rows: Sequence[GridRow], seeds: str) -> str:
+    attacks = {row.attack for row in rows if isinstance(row, SuspectRow)}
+    repairs = [row for row in rows if isinstance(row, DefenseRow) and not row.ablation]
+    defenses = {row.defense for row in repairs}
     text = f"{count(len(attacks), 'backdoor attack')}, {count(len(defenses), 'defence')}, {seeds}."
-    clean = sorted({row["clean"] for row in repairs if row.get("clean")})
+    clean = sorted({row.clean for row in repairs if row.clean})
     if clean:
         text += f" Each defence has {' or '.join(map(str, clean))} clean samples"
         text += " and sees neither test data nor a trigger."

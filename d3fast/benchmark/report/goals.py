@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from d3fast.benchmark.labels import CLEAN_MODEL, D3, FINE_TUNING, NONE, attack_label
 from d3fast.benchmark.report.numbers import Grid, both_grids, relearning
 from d3fast.results.format import count, fixed, mean, percent, shortest
-from d3fast.results.table import Row
+from d3fast.results.schema.benchmark import GridRow
 
 # Limits of the goals, in points.
 MAX_MEAN_EXCESS = 0.5
@@ -44,10 +44,10 @@ class Goal:
 
 def _paired(grid: Grid, other: str, key: str) -> float | None:
     """Return the mean of D3 minus another defence over the models that both repaired."""
-    own = {(attack_label(row), row["seed"]): row.get(key) for row in grid.all_rows(D3)}
+    own = {(attack_label(row), row.seed): getattr(row, key) for row in grid.all_rows(D3)}
     differences = []
     for row in grid.all_rows(other):
-        mine, theirs = own.get((attack_label(row), row["seed"])), row.get(key)
+        mine, theirs = own.get((attack_label(row), row.seed)), getattr(row, key)
         if mine is not None and theirs is not None:
             differences.append(mine - theirs)
     return mean(differences)
@@ -61,8 +61,8 @@ def _excess(plain: Grid) -> Goal:
         return Goal(text, None)
     found = (
         f"{percent(value, 2)} points over {count(len(plain.attacks), 'attack')} and "
-        f"{count(len(plain.seeds), 'seed')}; worst {percent(worst['asr_excess'], 2)} on "
-        f"{attack_label(worst)}, seed {worst['seed']}"
+        f"{count(len(plain.seeds), 'seed')}; worst {percent(worst.asr_excess, 2)} on "
+        f"{attack_label(worst)}, seed {worst.seed}"
     )
     if (have := len(plain.all_rows(D3))) < plain.expected():
         found += f"; only {have} of {plain.expected()} models"
@@ -122,12 +122,14 @@ def _adaptive(adaptive: Grid) -> Goal:
     return Goal(text, not over, f"{'missed on' if over else 'largest:'} {listed} points")
 
 
-def _relearning(rows: Sequence[Row]) -> Goal:
+def _relearning(rows: Sequence[GridRow]) -> Goal:
     text = "lowest relearning area of all defences"
     areas: dict[str, dict[tuple[str, int], float]] = {}
     for attack, by_name in relearning(rows).items():
         for name, runs in by_name.items():
-            areas.setdefault(name, {}).update({(attack, r["seed"]): r["area"] for r in runs})
+            areas.setdefault(name, {}).update(
+                {(attack, run.seed): run.area for run in runs if run.area is not None}
+            )
     own = areas.pop(D3, {})
     leads = {
         name: lead
@@ -150,7 +152,7 @@ def _relearning(rows: Sequence[Row]) -> Goal:
     return Goal(text, True, found)
 
 
-def judge_goals(rows: Sequence[Row]) -> list[Goal]:
+def judge_goals(rows: Sequence[GridRow]) -> list[Goal]:
     """Return every goal of D3, judged on the unrounded numbers of one setting.
 
     Args:

@@ -14,11 +14,21 @@ from typing import Any
 
 from d3fast.benchmark.labels import FINE_TUNING, NONE, attack_label, defense_label
 from d3fast.results.format import mean, percent
-from d3fast.results.table import Row
+from d3fast.results.schema.benchmark import (
+    CleanRow,
+    DefenseRow,
+    GridRow,
+    RelearningRow,
+    SuspectRow,
+)
 
+AttackedRow = SuspectRow | DefenseRow  # a model under attack, before or after a repair
 _SETTING = ("data", "model", "clean", "ratio")
 # Fields that do not apply to a kind: a clean model has neither a defender's nor poisoned samples.
-_NOT_APPLICABLE = {"clean": ("clean", "ratio"), "suspect": ("clean",)}
+_NOT_APPLICABLE: Mapping[type[GridRow], tuple[str, ...]] = {
+    CleanRow: ("clean", "ratio"),
+    SuspectRow: ("clean",),
+}
 
 
 @dataclass(frozen=True)
@@ -32,52 +42,65 @@ class Grid:
         seeds: of all rows.
     """
 
-    cells: Mapping[tuple[str, str], tuple[Row, ...]]
+    cells: Mapping[tuple[str, str], tuple[AttackedRow, ...]]
     attacks: tuple[str, ...]
     defenses: tuple[str, ...]
     seeds: tuple[int, ...]
 
-    def rows(self, attack: str, defense: str) -> list[Row]:
+    def rows(self, attack: str, defense: str) -> list[AttackedRow]:
         """Return the measured rows of one attack and defence."""
-        return [row for row in self.cells.get((attack, defense), ()) if not row.get("refused")]
+        return [row for row in self.cells.get((attack, defense), ()) if not row.refused]
 
     def mean(self, attack: str, defense: str, key: str) -> float | None:
         """Return the mean over the seeds of one attack and defence."""
-        return mean(row.get(key) for row in self.rows(attack, defense))
+        return mean(getattr(row, key) for row in self.rows(attack, defense))
 
-    def all_rows(self, defense: str) -> list[Row]:
+    def all_rows(self, defense: str) -> list[AttackedRow]:
         """Return the measured rows of a defence."""
         return [row for attack in self.attacks for row in self.rows(attack, defense)]
 
     def seed_means(self, defense: str, key: str) -> list[float]:
         """Return, per seed, the mean over attacks; a seed without a number is left out."""
-        rows = self.all_rows(defense)
-        means = (mean(row.get(key) for row in rows if row["seed"] == s) for s in self.seeds)
+        return self._means([(row.seed, getattr(row, key)) for row in self.all_rows(defense)])
+
+    def acc_changes(self, defense: str) -> list[float]:
+        """Return, per seed, the mean ACC minus that of fine-tuning on the same models."""
+        tuned = {(attack_label(row), row.seed): row.acc for row in self.all_rows(FINE_TUNING)}
+        changes = []
+        for row in self.all_rows(defense):
+            base = tuned.get((attack_label(row), row.seed))
+            if row.acc is not None and base is not None:
+                changes.append((row.seed, row.acc - base))
+        return self._means(changes)
+
+    def _means(self, values: Sequence[tuple[int, float | None]]) -> list[float]:
+        """Return the mean of each seed that has a number; ``values`` are (seed, number)."""
+        means = (mean(value for seed, value in values if seed == own) for own in self.seeds)
         return [value for value in means if value is not None]
 
     def overall(self, defense: str, key: str) -> float | None:
         """Return the mean over seeds of ``seed_means``."""
         return mean(self.seed_means(defense, key))
 
-    def worst(self, defense: str, key: str) -> Row | None:
+    def worst(self, defense: str, key: str) -> AttackedRow | None:
         """Return the row with the largest number."""
-        rows = [row for row in self.all_rows(defense) if row.get(key) is not None]
-        return max(rows, key=lambda row: row[key], default=None)
+        rows = [row for row in self.all_rows(defense) if getattr(row, key) is not None]
+        return max(rows, key=lambda row: float(getattr(row, key)), default=None)
 
     def floor(self, attack: str, key: str = "floor") -> float | None:
         """Return the mean score of the clean model under the trigger of an attack."""
         by_seed = {
-            row["seed"]: row[key]
+            row.seed: getattr(row, key)
             for defense in (NONE, *self.defenses)
             for row in self.cells.get((attack, defense), ())
-            if row.get(key) is not None
+            if getattr(row, key) is not None
         }
         return mean(by_seed.values())
 
     def refusals(self, attack: str, defense: str) -> list[str]:
         """Return the reasons of the rows without numbers: a floor violation or a failed defence."""
         rows = self.cells.get((attack, defense), ())
-        return [str(row["refused"]) for row in rows if row.get("refused")]
+        return [row.refused for row in rows if row.refused]
 
     def expected(self) -> int:
         """Return how many rows a defence has if every suspect with numbers was repaired."""
@@ -85,27 +108,7 @@ class Grid:
         return len(self.attacks) * len(self.seeds) - without
 
 
-def _derived(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows with ASR excess, and ACC minus that of fine-tuning on the same model."""
-    tuned = {
-        (attack_label(row), row["seed"]): row.get("acc")
-        for row in rows
-        if defense_label(row) == FINE_TUNING and not row.get("refused")
-    }
-    full: list[Row] = []
-    for row in rows:
-        new = dict(row)
-        asr, floor = row.get("asr"), row.get("floor")
-        if row.get("asr_excess") is None and asr is not None and floor is not None:
-            new["asr_excess"] = asr - floor
-        base = tuned.get((attack_label(row), row["seed"]))
-        if row.get("acc") is not None and base is not None:
-            new["acc_change"] = row["acc"] - base
-        full.append(new)
-    return full
-
-
-def grid(rows: Sequence[Row], adaptive: bool = False) -> Grid:
+def grid(rows: Sequence[GridRow], adaptive: bool = False) -> Grid:
     """Return the grid of plain or of adaptive attacks of one setting.
 
     Args:
@@ -113,35 +116,31 @@ def grid(rows: Sequence[Row], adaptive: bool = False) -> Grid:
         adaptive: choose adaptive attacks instead of plain ones.
 
     Example:
-        >>> row = {"kind": "repair", "seed": 0, "attack": "badnets", "adaptive": None,
-        ...        "defense": "d3", "acc": 0.9, "asr": 0.02, "floor": 0.01}
-        >>> made = grid([row])
-        >>> made.attacks, made.defenses, round(made.mean("badnets", "d3", "asr_excess"), 3)
-        (('badnets',), ('d3',), 0.01)
+        >>> made = grid([DefenseRow(seed=0, attack="badnets", defense="d3", acc=0.9)])
+        >>> made.attacks, made.defenses, made.mean("badnets", "d3", "acc")
+        (('badnets',), ('d3',), 0.9)
     """
     chosen = [
         row
         for row in rows
-        if row["kind"] in ("suspect", "repair")
-        and not row.get("ablation")
-        and bool(row.get("adaptive")) == adaptive
+        if isinstance(row, AttackedRow) and not row.ablation and bool(row.adaptive) == adaptive
     ]
-    cells: dict[tuple[str, str], dict[int, Row]] = {}
-    for row in _derived(chosen):
-        cells.setdefault((attack_label(row), defense_label(row)), {})[row["seed"]] = row
+    cells: dict[tuple[str, str], dict[int, AttackedRow]] = {}
+    for row in chosen:
+        cells.setdefault((attack_label(row), defense_label(row)), {})[row.seed] = row
     names = dict.fromkeys(name for _, name in cells if name != NONE)
     made = Grid(
         {key: tuple(by_seed.values()) for key, by_seed in cells.items()},
         tuple(dict.fromkeys(attack_label(row) for row in chosen)),
         tuple(names),
-        tuple(sorted({row["seed"] for row in chosen})),
+        tuple(sorted({row.seed for row in chosen})),
     )
     ranks = {name: made.overall(name, "der") for name in names}
     order = sorted(names, key=lambda name: (ranks[name] is None, -(ranks[name] or 0.0)))
     return replace(made, defenses=tuple(order))
 
 
-def both_grids(rows: Sequence[Row]) -> tuple[Grid, Grid]:
+def both_grids(rows: Sequence[GridRow]) -> tuple[Grid, Grid]:
     """Return the grids of plain and of adaptive attacks, their defences in the same order."""
     plain, adaptive = grid(rows), grid(rows, adaptive=True)
     order = (*plain.defenses, *adaptive.defenses)
@@ -149,7 +148,7 @@ def both_grids(rows: Sequence[Row]) -> tuple[Grid, Grid]:
     return plain, replace(adaptive, defenses=shared)
 
 
-def sections(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def sections(rows: Sequence[GridRow]) -> dict[str, list[GridRow]]:
     """Return the rows by setting: data, model, number of clean samples, share of poisoned samples.
 
     A row without a part of the setting (a suspect has no number of clean samples) belongs to every
@@ -159,18 +158,18 @@ def sections(rows: Sequence[Row]) -> dict[str, list[Row]]:
         Rows by what distinguishes the setting from the others; a single setting has an empty name.
 
     Example:
-        >>> row = {"kind": "repair", "model": "vgg", "clean": 500, "ratio": 0.1}
-        >>> list(sections([row, {**row, "clean": 50}]))
+        >>> rows = [DefenseRow(seed=0, defense="d3", clean=clean) for clean in (500, 50)]
+        >>> list(sections(rows))
         ['500 clean samples', '50 clean samples']
     """
     found = dict.fromkeys(
-        tuple(row.get(key) for key in _SETTING)
+        (row.data, row.model, row.clean, row.ratio)
         for row in rows
-        if row["kind"] == "repair" and not row.get("ablation")
+        if isinstance(row, DefenseRow) and not row.ablation
     )
-    found = found or {(None,) * len(_SETTING): None}
+    found = found or {(None, None, None, None): None}
     differs = [len({setting[i] for setting in found}) > 1 for i in range(len(_SETTING))]
-    result: dict[str, list[Row]] = {}
+    result: dict[str, list[GridRow]] = {}
     for setting in found:
         data, model, clean, ratio = setting
         texts = (data, model, f"{clean} clean samples", f"{percent(ratio)}% poisoned")
@@ -184,26 +183,28 @@ def sections(rows: Sequence[Row]) -> dict[str, list[Row]]:
             for row in rows
             if all(
                 part is None
-                or row.get(key) in (None, part)
-                or key in _NOT_APPLICABLE.get(row["kind"], ())
+                or getattr(row, key) in (None, part)
+                or key in _NOT_APPLICABLE.get(type(row), ())
                 for key, part in zip(_SETTING, setting, strict=True)
             )
         ]
     return result
 
 
-ByValue = dict[Any, list[Row]]
+ByValue = dict[Any, list[AttackedRow]]
 
 
-def ablations(rows: Sequence[Row]) -> dict[str, dict[str, ByValue]]:
+def ablations(rows: Sequence[GridRow]) -> dict[str, dict[str, ByValue]]:
     """Return the measured rows of ablations by factor, defence and value; numbers ascend."""
     found: dict[str, dict[str, ByValue]] = {}
-    for row in _derived([row for row in rows if row.get("ablation")]):
-        value = row["ablation"]["value"]
+    for row in rows:
+        if not isinstance(row, AttackedRow) or row.ablation is None:
+            continue
+        value = row.ablation.value
         value = value if isinstance(value, (int, float, str)) else str(value)
-        by_defense = found.setdefault(str(row["ablation"]["factor"]), {})
+        by_defense = found.setdefault(row.ablation.factor, {})
         at_value = by_defense.setdefault(defense_label(row), {}).setdefault(value, [])
-        if not row.get("refused"):
+        if not row.refused:
             at_value.append(row)
     for by_defense in found.values():
         for name, by_value in by_defense.items():
@@ -217,10 +218,10 @@ def is_numeric(values: Iterable[Any]) -> bool:
     return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
 
 
-def relearning(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
+def relearning(rows: Sequence[GridRow]) -> dict[str, dict[str, list[RelearningRow]]]:
     """Return the measured relearning rows by attack and by defence."""
-    found: dict[str, dict[str, list[Row]]] = {}
+    found: dict[str, dict[str, list[RelearningRow]]] = {}
     for row in rows:
-        if row["kind"] == "relearning" and not row.get("refused"):
+        if isinstance(row, RelearningRow) and not row.refused:
             found.setdefault(attack_label(row), {}).setdefault(defense_label(row), []).append(row)
     return found

@@ -26,7 +26,7 @@ from d3fast.benchmark.report.relearning_plot import relearning_figure
 from d3fast.benchmark.report.tables import SHADES, shade
 from d3fast.results.format import fixed, percent, shortest
 from d3fast.results.plot import AMBER, BLUE, GREEN, GREY, INK, ORANGE, PAPER, PINK, SKY, STYLE
-from d3fast.results.table import Row
+from d3fast.results.schema.benchmark import GridRow
 
 _OTHERS = [
     (colour, marker) for marker in ("s", "^") for colour in (ORANGE, GREEN, PINK, AMBER, SKY, GREY)
@@ -192,7 +192,7 @@ def _draw_values(
     axes: Axes, values: list[Any], by_value: ByValue, key: str, name: str, look: tuple[str, str]
 ) -> None:
     found = {
-        value: [100 * row[key] for row in rows if row.get(key) is not None]
+        value: [100 * share for row in rows if (share := getattr(row, key)) is not None]
         for value, rows in by_value.items()
     }
     measured = {value: numbers for value, numbers in found.items() if numbers}
@@ -218,7 +218,7 @@ def _draw_values(
         axes.set_xlim(-0.5, len(values) - 0.5)
 
 
-def ablation_figures(rows: Sequence[Row]) -> dict[str, Figure]:
+def ablation_figures(rows: Sequence[GridRow]) -> dict[str, Figure]:
     """Return one figure per factor."""
     return {
         factor: ablation_figure(by_defense, factor)
@@ -226,7 +226,7 @@ def ablation_figures(rows: Sequence[Row]) -> dict[str, Figure]:
     }
 
 
-def relearning_figures(rows: Sequence[Row]) -> dict[str, Figure]:
+def relearning_figures(rows: Sequence[GridRow]) -> dict[str, Figure]:
     """Return one figure per attack: ASR over the number of poisoned samples."""
     plain, adaptive = both_grids(rows)
     figures = {}

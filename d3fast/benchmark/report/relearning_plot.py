@@ -15,9 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from d3fast.benchmark.labels import CLEAN_MODEL
-from d3fast.results.format import fixed
+from d3fast.results.format import fixed, mean
 from d3fast.results.plot import AMBER, BLUE, GREEN, GREY, INK, ORANGE, PINK, SKY, STYLE
-from d3fast.results.table import Row
+from d3fast.results.schema.benchmark import RelearningRow
 
 # Okabe and Ito without their yellow, which is hard to see on white.
 _COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, AMBER, INK)
@@ -25,20 +25,18 @@ _DASHES = ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)))
 _MARKERS = "osD^vP*X<>h"
 _MOST_BANDS = 6  # models; with more of them, overlapping bands would hide each other
 
-Curves = Mapping[str, Sequence[Row]]
+Curves = Mapping[str, Sequence[RelearningRow]]
 
 
 def _shared_ks(curves: Curves) -> list[int]:
-    if not curves or not all(curves.values()):
-        raise ValueError("curves must hold one run or more for every model")
-    found = {tuple(run["ks"]) for runs in curves.values() for run in runs}
+    found = {run.ks for runs in curves.values() for run in runs}
     if len(found) != 1:
         raise ValueError(f"all runs must have the same ks, got {sorted(found)}")
     return list(found.pop())
 
 
-def _draw(axes: Axes, ks: list[int], runs: Sequence[Row], look: Any, band: bool) -> None:
-    columns = zip(*(run["asr"] for run in runs), strict=True)
+def _draw(axes: Axes, ks: list[int], runs: Sequence[RelearningRow], look: Any, band: bool) -> None:
+    columns = zip(*(run.asr for run in runs), strict=True)
     rates = [[100 * value for value in column] for column in columns]
     axes.plot(ks, [fmean(column) for column in rates], markersize=4, linewidth=1.4, **look)
     if band and len(runs) > 1:
@@ -69,7 +67,8 @@ def relearning_figure(curves: Curves, floor: float) -> Figure:
         ValueError: nothing to draw; runs over different ks.
 
     Example:
-        >>> run = {"ks": [0, 1, 10], "asr": [0.0, 0.2, 0.9], "area": 0.55}
+        >>> run = RelearningRow(defense="d3", seed=0, attack="badnets", ks=(0, 1, 10),
+        ...                     asr=(0.0, 0.2, 0.9), area=0.55)
         >>> figure = relearning_figure({"D3": [run, run]}, floor=0.02)
         >>> figure.axes[0].get_xlabel()
         'poisoned samples'
@@ -85,7 +84,7 @@ def relearning_figure(curves: Curves, floor: float) -> Figure:
     for name, runs in curves.items():
         grey = {"color": GREY, "linestyle": ":", "marker": "."}
         look: Any = grey if name == CLEAN_MODEL else next(looks)
-        area = fmean(run["area"] for run in runs)
+        area = mean(run.area for run in runs) or 0.0
         band = len(curves) <= _MOST_BANDS or name in (CLEAN_MODEL, next(iter(curves)))
         _draw(axes, ks, runs, {**look, "label": f"{name}  {fixed(area, 2)}"}, band)
         areas[axes.lines[-1]] = area

@@ -9,9 +9,16 @@ from dataclasses import replace
 
 from d3fast.benchmark.labels import CLEAN_MODEL, D3, NONE, attack_label
 from d3fast.benchmark.report.goals import REFERENCES, better_elsewhere
-from d3fast.benchmark.report.numbers import Grid, ablations, is_numeric, relearning
+from d3fast.benchmark.report.numbers import (
+    AttackedRow,
+    Grid,
+    ablations,
+    is_numeric,
+    relearning,
+)
 from d3fast.results.format import MISSING, fixed, mean, percent, shortest
-from d3fast.results.table import Cell, Line, Row, Table, spread_cell
+from d3fast.results.schema.benchmark import CleanRow, GridRow
+from d3fast.results.table import Cell, Line, Table, spread_cell
 
 # Upper ends of the shades of ASR excess, in points: the goal of D3, then coarser.
 SHADES = (0.5, 2.0, 5.0, 15.0, 40.0, 70.0)
@@ -60,7 +67,7 @@ def _with_best_bold(
     return tuple(made.items())
 
 
-def summary_table(grid: Grid, rows: Sequence[Row]) -> Table:
+def summary_table(grid: Grid, rows: Sequence[GridRow]) -> Table:
     """Return one line per defence: means over attacks and seeds with the range over seeds.
 
     Args:
@@ -93,9 +100,9 @@ def _summary_line(grid: Grid, name: str) -> tuple[Cell, ...]:
     seconds = None if name == NONE else grid.overall(name, "seconds")
     return (
         replace(spread_cell(grid.seed_means(name, "acc")), note=note if have < expected else ""),
-        spread_cell(grid.seed_means(name, "acc_change")),
+        spread_cell(grid.acc_changes(name)),
         spread_cell(grid.seed_means(name, "asr_excess")),
-        Cell(percent(worst["asr_excess"]), detail=attack_label(worst)) if worst else _DASH,
+        Cell(percent(worst.asr_excess), detail=attack_label(worst)) if worst else _DASH,
         spread_cell(grid.seed_means(name, "ra")),
         Cell(percent(grid.overall(name, "ra_ceiling"))),
         spread_cell(grid.seed_means(name, "der")),
@@ -109,8 +116,8 @@ def _second_digits(grid: Grid) -> int:
     return int(any(value is not None and value < 9.5 for value in seconds))
 
 
-def _clean_model_line(grid: Grid, rows: Sequence[Row]) -> tuple[Line, ...]:
-    accuracies = [row["acc"] for row in rows if row["kind"] == "clean" and row.get("acc")]
+def _clean_model_line(grid: Grid, rows: Sequence[GridRow]) -> tuple[Line, ...]:
+    accuracies = [row.acc for row in rows if isinstance(row, CleanRow) and row.acc]
     if not accuracies:
         return ()
     ceiling = Cell(percent(mean(grid.floor(attack, "ra_ceiling") for attack in grid.attacks)))
@@ -185,12 +192,12 @@ def better_table(grids: Sequence[Grid]) -> Table:
     return Table(("attack", "best DER %", "lowest ASR excess", "best ACC %"), tuple(lines))
 
 
-def relearning_table(rows: Sequence[Row]) -> Table:
+def relearning_table(rows: Sequence[GridRow]) -> Table:
     """Return the area under the relearning curve by model and attack, smallest mean first."""
     found = relearning(rows)
     lines, means = [], {}
     for name in dict.fromkeys(name for by_name in found.values() for name in by_name):
-        areas = [[row["area"] for row in by_name.get(name, ())] for by_name in found.values()]
+        areas = [[row.area for row in by_name.get(name, ())] for by_name in found.values()]
         means[name] = mean(map(mean, areas)) or 0.0
         overall = Cell(fixed(means[name], 3)) if all(areas) else _DASH
         lines.append((name, (*(spread_cell(values, 3, 1) for values in areas), overall)))
@@ -201,7 +208,7 @@ def relearning_table(rows: Sequence[Row]) -> Table:
     return Table(headings, shown, references=REFERENCES, highlighted=(D3,))
 
 
-def ablation_tables(rows: Sequence[Row]) -> dict[str, Table]:
+def ablation_tables(rows: Sequence[GridRow]) -> dict[str, Table]:
     """Return one table per factor: a line per value and defence, means with range over seeds."""
     keys = {"ACC %": "acc", "ASR excess": "asr_excess", "RA %": "ra", "DER %": "der"}
     tables = {}
@@ -222,6 +229,6 @@ def ablation_tables(rows: Sequence[Row]) -> dict[str, Table]:
     return tables
 
 
-def _by_seed(rows: Sequence[Row], key: str) -> list[float | None]:
-    seeds = sorted({row["seed"] for row in rows})
-    return [mean(row.get(key) for row in rows if row["seed"] == seed) for seed in seeds]
+def _by_seed(rows: Sequence[AttackedRow], key: str) -> list[float | None]:
+    seeds = sorted({row.seed for row in rows})
+    return [mean(getattr(row, key) for row in rows if row.seed == seed) for seed in seeds]

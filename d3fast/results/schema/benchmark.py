@@ -5,10 +5,12 @@ A row without numbers says why in ``refused``: a floor violation, or a defence t
 are fractions. JSON of ``d3fast benchmark attacks`` and ``d3fast demo`` has no field ``kind``.
 """
 
-from typing import Annotated, Any
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta
 
+from d3fast.io.untrusted import printable
 from d3fast.results.schema.fields import (
     Count,
     Fraction,
@@ -20,27 +22,21 @@ from d3fast.results.schema.fields import (
     Record,
     Row,
     Text,
+    read_record,
+    tag_of,
 )
 
 _Change = Annotated[float, Meta(ge=-1, le=1)]  # difference of two fractions
 _Curve = Annotated[tuple[Fraction, ...], Meta(max_length=1000)]
 
 
-class MeasuredFields(Record, frozen=True, kw_only=True):
-    """A model on clean and triggered test images, beside the clean model.
+class RateFields(Record, frozen=True, kw_only=True):
+    """A model on clean and triggered test images.
 
     Attributes:
         acc: accuracy; with its 95 % interval and counts as in ``Metrics``, like the next two.
         asr: attack success rate.
         ra: robust accuracy.
-        floor: ASR of the clean model.
-        ra_ceiling: RA of the clean model.
-        asr_excess: asr - floor.
-        acc_loss: accuracy lost against the suspect, or of an attack against the clean model.
-        der: defence effectiveness rating.
-        distance: of the tracked weights from the suspect's.
-        seconds: of training or repair.
-        refused: why the row has no numbers.
     """
 
     acc: Fraction | None = None
@@ -54,6 +50,22 @@ class MeasuredFields(Record, frozen=True, kw_only=True):
     hits: Count | None = None
     robust: Count | None = None
     triggered: Count | None = None
+
+
+class MeasuredFields(RateFields, frozen=True, kw_only=True):
+    """A model beside the clean model.
+
+    Attributes:
+        floor: ASR of the clean model.
+        ra_ceiling: RA of the clean model.
+        asr_excess: asr - floor.
+        acc_loss: accuracy lost against the suspect, or of an attack against the clean model.
+        der: defence effectiveness rating.
+        distance: of the tracked weights from the suspect's.
+        seconds: of training or repair.
+        refused: why the row has no numbers.
+    """
+
     floor: Fraction | None = None
     ra_ceiling: Fraction | None = None
     asr_excess: _Change | None = None
@@ -107,9 +119,32 @@ class GridFields(MeasuredFields, frozen=True, kw_only=True):
     epochs: Count | None = None
     val_accuracy: Fraction | None = None
 
+    # Fields that the JSON of a measured model leaves out where they are ``None``.
+    unmeasured: ClassVar[tuple[str, ...]] = ("distance",)
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the JSON fields; with a reason in ``refused``, only those numbers that exist."""
+        row = super().to_row()
+        absent = _NUMBERS if self.refused else self.unmeasured
+        names = dict.fromkeys((*_POSITION, *row))
+        return {name: row[name] for name in names if row[name] is not None or name not in absent}
+
+
+_NUMBERS = {*MeasuredFields.__struct_fields__, "epochs", "val_accuracy"} - {"refused"}
+# These fields come first in the JSON.
+_POSITION = (
+    *("kind", "defense", "ablation", "seed", "data", "model"),
+    *("attack", "adaptive", "options", "ratio", "clean"),
+)
+
 
 class CleanRow(GridFields, Row, frozen=True, kw_only=True, tag="clean"):
     """A model that was never poisoned."""
+
+    unmeasured: ClassVar[tuple[str, ...]] = (
+        *("floor", "ra_ceiling", "asr_excess", "acc_loss", "der", "distance"),
+        *("options", "epochs", "val_accuracy"),
+    )
 
 
 class SuspectRow(GridFields, Row, frozen=True, kw_only=True, tag="suspect"):
@@ -156,7 +191,7 @@ class RelearningRow(Row, frozen=True, kw_only=True, tag="relearning"):
     asr: _Curve = ()
     regained: Annotated[tuple[Number, ...], Meta(max_length=1000)] = ()
     area: Number | None = None
-    before: MeasuredFields | None = None
+    before: RateFields | None = None
     refused: Text | None = None
 
     def __post_init__(self) -> None:
@@ -164,6 +199,39 @@ class RelearningRow(Row, frozen=True, kw_only=True, tag="relearning"):
             length = len(getattr(self, name))
             if length not in (0, len(self.ks)):
                 raise ValueError(f"{name} must be of length {len(self.ks)}, got {length}")
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the JSON fields; with a reason in ``refused``, without curves."""
+        row = super().to_row()
+        absent = ("ks", "acc", "asr", "regained", "area", "before") if self.refused else ()
+        return {name: value for name, value in row.items() if name not in absent}
+
+
+GridRow = CleanRow | SuspectRow | DefenseRow | RelearningRow
+_GRID_ROWS: Mapping[str, type[GridRow]] = {
+    tag_of(kind): kind for kind in (CleanRow, SuspectRow, DefenseRow, RelearningRow)
+}
+
+
+def read_grid(rows: Iterable[Mapping[str, Any]]) -> list[GridRow]:
+    """Return the rows of a grid from their JSON.
+
+    Raises:
+        ValueError: a row of another kind, or one that cannot be read.
+
+    Example:
+        >>> (row,) = read_grid([{"kind": "repair", "defense": "d3", "seed": 0, "acc": 0.9}])
+        >>> type(row).__name__, row.acc
+        ('DefenseRow', 0.9)
+    """
+    return [_grid_row(row) for row in rows]
+
+
+def _grid_row(row: Mapping[str, Any]) -> GridRow:
+    kind = str(row.get("kind"))
+    if kind not in _GRID_ROWS:
+        raise ValueError(f"kind must be one of {', '.join(_GRID_ROWS)}, got {printable(kind, 60)}")
+    return read_record(row, _GRID_ROWS[kind], f"{kind} row")
 
 
 class AttackRow(MeasuredFields, frozen=True, kw_only=True):
@@ -188,6 +256,27 @@ class AttackRow(MeasuredFields, frozen=True, kw_only=True):
     mapping: Label | None = None
     learning_seconds: NonNegative | None = None
     options: Any = None
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the JSON fields without those that were not measured."""
+        row = super().to_row()
+        null = _CLEAN_NULL if self.attack == "clean" else ("refused",)
+        kept = ("seed", "attack", "adaptive", *null)
+        names = dict.fromkeys(("seed", "attack", "adaptive", *row))
+        return {name: row[name] for name in names if row[name] is not None or name in kept}
+
+
+# Fields of a clean model that its JSON has though they are ``None``: it has no trigger.
+_CLEAN_NULL = ("asr", "ra", "asr_interval", "ra_interval")
+
+
+def read_attacks(rows: Iterable[Mapping[str, Any]]) -> list[AttackRow]:
+    """Return the rows of ``d3fast benchmark attacks`` from their JSON.
+
+    Raises:
+        ValueError: a row that cannot be read.
+    """
+    return [read_record(row, AttackRow, "attack row") for row in rows]
 
 
 class DemoRow(MeasuredFields, frozen=True, kw_only=True):

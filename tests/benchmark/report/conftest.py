@@ -4,6 +4,8 @@ import random
 
 import pytest
 
+from d3fast.results.schema.benchmark import read_grid
+
 # ACC lost and ASR left, as shares, about as large as defences of these kinds have them.
 DEFENSES = {
     "fine-tuning": (0.004, 0.42),
@@ -66,7 +68,8 @@ def made_up(
                 asr = floor + left - 0.004 * draw.random()
                 row = {**name, "kind": "repair", "defense": defense}
                 rows.append(measured(draw, row, acc, asr, floor))
-    return rows + (_relearning(draw, seeds, shared) + _ablations(draw, seeds, shared)) * extras
+    rows += (_relearning(draw, seeds, shared) + _ablations(draw, seeds, shared)) * extras
+    return read_grid(rows)
 
 
 def _relearning(draw, seeds, shared):

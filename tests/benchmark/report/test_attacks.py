@@ -1,9 +1,9 @@
 """What the benchmark of attacks prints and leaves behind."""
 
-import json
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 from rich.console import Console
 
 from d3fast.attacks import TrainConfig
@@ -11,23 +11,26 @@ from d3fast.benchmark.attack_jobs import AttackPreset, run_attacks
 from d3fast.benchmark.implant import AttackSpec
 from d3fast.benchmark.report.attacks import attack_shortfalls, attacks_markdown, write_attacks
 from d3fast.results.jobs import RunDir
+from d3fast.results.schema.benchmark import AttackRow, read_attacks
 from d3fast.results.store import read_results
 
-GOOD = {
-    "seed": 0,
-    "attack": "badnets",
-    "adaptive": None,
-    "mapping": "all-to-one",
-    "acc": 0.9,
-    "asr": 0.99,
-    "floor": 0.01,
-    "acc_loss": 0.01,
-    "ra": 0.0,
-    "ra_ceiling": 0.9,
-    "seconds": 1.0,
-    "refused": None,
-}
-CLEAN = {"seed": 0, "attack": "clean", "adaptive": None, "acc": 0.91, "asr": None, "seconds": 1.0}
+GOOD = AttackRow(
+    seed=0,
+    attack="badnets",
+    mapping="all-to-one",
+    acc=0.9,
+    asr=0.99,
+    floor=0.01,
+    acc_loss=0.01,
+    ra=0.0,
+    ra_ceiling=0.9,
+    seconds=1.0,
+)
+CLEAN = AttackRow(seed=0, attack="clean", acc=0.91, seconds=1.0)
+
+
+def good(**changes):
+    return structs.replace(GOOD, **changes)
 
 
 def test_an_attack_that_reaches_everything_is_not_mentioned():
@@ -45,17 +48,17 @@ def test_an_attack_that_reaches_everything_is_not_mentioned():
     ids=["ASR", "ACC", "floor", "refused"],
 )
 def test_what_is_missed_is_said_with_its_number(change, line):
-    assert attack_shortfalls([CLEAN, {**GOOD, **change}]) == [line]
+    assert attack_shortfalls([CLEAN, good(**change)]) == [line]
 
 
 def test_clean_label_attacks_are_asked_for_less():
-    row = {**GOOD, "mapping": "clean-label", "asr": 0.85}
-    assert attack_shortfalls([row]) == []
-    assert attack_shortfalls([{**row, "asr": 0.75}]) == ["badnets, seed 0: ASR 75.0, goal >= 80"]
+    assert attack_shortfalls([good(mapping="clean-label", asr=0.85)]) == []
+    missed = attack_shortfalls([good(mapping="clean-label", asr=0.75)])
+    assert missed == ["badnets, seed 0: ASR 75.0, goal >= 80"]
 
 
 def test_the_table_has_a_line_per_attack_with_means_over_the_seeds():
-    rows = [CLEAN, GOOD, {**GOOD, "seed": 1, "asr": 0.97}, {**GOOD, "adaptive": "sam-1"}]
+    rows = [CLEAN, GOOD, good(seed=1, asr=0.97), good(adaptive="sam-1")]
     lines = attacks_markdown(rows).splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == [
         "clean",
@@ -81,16 +84,16 @@ def test_a_run_leaves_table_picture_and_json(tmp_path):
     write_attacks(rows, preset, "d3fast benchmark attacks", run_dir, console)
     assert (tmp_path / "attacks.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "attacks.md").read_text() == attacks_markdown(rows) + "\n"
-    assert list(read_results(tmp_path / "attacks.json").rows) == json.loads(json.dumps(rows))
+    assert read_attacks(read_results(tmp_path / "attacks.json").rows) == rows
     text = console.export_text()
     assert "badnets (sam-1)" in text
     assert "Written to" in text
 
 
 def test_without_any_trigger_there_is_no_picture(tmp_path):
-    refused = {key: GOOD[key] for key in ("seed", "attack", "adaptive", "mapping")}
     preset = AttackPreset(AttackSpec(data="digits", model="preact_resnet_tiny", attack=None), ())
-    rows = [CLEAN, {**refused, "refused": "it measures nothing", "floor": 0.5}]
+    refused = AttackRow(seed=0, attack="badnets", refused="it measures nothing", floor=0.5)
+    rows = [CLEAN, refused]
     console = Console(width=120, record=True)
     write_attacks(
         rows, replace(preset, attacks=(("badnets", None),)), "x", RunDir(tmp_path), console

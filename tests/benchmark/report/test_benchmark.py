@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
 from d3fast.benchmark.report.benchmark import (
@@ -21,6 +22,7 @@ from d3fast.benchmark.report.benchmark import (
     summary_markdown,
     write_benchmark,
 )
+from d3fast.results.schema.benchmark import CleanRow, DefenseRow, RelearningRow, SuspectRow
 from d3fast.results.store import read_results
 
 
@@ -79,7 +81,7 @@ class Tags(HTMLParser):
 
 def test_every_row_is_in_the_json_with_the_settings(whole, written):
     results = read_results(written[0] / "table.json")
-    assert list(results.rows) == json.loads(json.dumps(whole))
+    assert list(results.rows) == json.loads(json.dumps([row.to_row() for row in whole]))
     assert results.settings == {"seeds": 3}
 
 
@@ -126,12 +128,9 @@ def test_the_page_explains_every_measure(page):
 def test_names_are_escaped_in_the_page(grid_rows, tmp_path):
     bad = "<script>alert('x')</script> & co"
     few = grid_rows(seeds=1, attacks=("sig",), defenses=("anp", "sau", "d3"))
-    rows = [
-        {**row, "defense": bad} if row["defense"] == "sau" else row
-        for row in few
-        if not row["ablation"]
-    ]
-    rows = [{**row, "refused": bad} if row["defense"] == "anp" else row for row in rows]
+    rows = [row for row in few if not row.ablation]
+    rows = [replace(row, defense=bad) if row.defense == "sau" else row for row in rows]
+    rows = [replace(row, refused=bad) if row.defense == "anp" else row for row in rows]
     write(rows, tmp_path)
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "<script" not in text
@@ -152,16 +151,16 @@ def test_the_terminal_shows_the_summary_the_verdict_and_the_files(written):
     assert (folder / "table.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("keep", [[], ["clean"], ["clean", "suspect"], ["repair"], ["relearning"]])
+@pytest.mark.parametrize("keep", [(), CleanRow, (CleanRow, SuspectRow), DefenseRow, RelearningRow])
 def test_a_run_that_was_cut_off_is_written_too(whole, tmp_path, keep):
-    rows = [row for row in whole if row["kind"] in keep]
+    rows = [row for row in whole if isinstance(row, keep)]
     write(rows, tmp_path, missing=9)
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "nan" not in re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL)
 
 
 def test_nan_is_refused_before_anything_is_written(whole, tmp_path):
-    rows = [{**whole[0], "acc": float("nan")}]
+    rows = [replace(whole[0], acc=float("nan"))]
     with pytest.raises(ValueError, match="not JSON compliant"):
         write(rows, tmp_path)
     assert list(tmp_path.iterdir()) == []

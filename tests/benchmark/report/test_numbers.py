@@ -1,6 +1,7 @@
 """Means and settings of the grid; missing numbers stay missing."""
 
 import pytest
+from msgspec.structs import replace
 
 from d3fast.benchmark.report.numbers import (
     ablations,
@@ -9,6 +10,7 @@ from d3fast.benchmark.report.numbers import (
     relearning,
     sections,
 )
+from d3fast.results.schema.benchmark import CleanRow, DefenseRow, SuspectRow
 
 
 def test_the_grid_has_plain_attacks_in_their_order_and_the_best_defence_first(grid_rows):
@@ -26,7 +28,7 @@ def test_adaptive_attacks_have_a_grid_of_their_own_in_the_same_order(grid_rows):
 
 def test_means_are_over_attacks_and_then_over_seeds():
     def row(seed, attack, acc):
-        return {"kind": "repair", "seed": seed, "attack": attack, "defense": "d3", "acc": acc}
+        return DefenseRow(seed=seed, attack=attack, defense="d3", acc=acc)
 
     made = grid([row(0, "a", 0.8), row(0, "b", 0.9), row(1, "a", 0.7)])
     assert made.seed_means("d3", "acc") == pytest.approx([0.85, 0.7])
@@ -36,7 +38,7 @@ def test_means_are_over_attacks_and_then_over_seeds():
 
 def test_missing_and_refused_numbers_are_none_not_zero(grid_rows):
     rows = grid_rows(seeds=1, attacks=("badnets",), adaptive=(), defenses=("d3", "anp"))
-    rows = [{**row, "refused": "no"} if row["defense"] == "anp" else row for row in rows]
+    rows = [replace(row, refused="no") if row.defense == "anp" else row for row in rows]
     made = grid(rows)
     assert made.mean("badnets", "anp", "acc") is None
     assert made.mean("badnets", "sau", "acc") is None
@@ -47,10 +49,10 @@ def test_missing_and_refused_numbers_are_none_not_zero(grid_rows):
 
 def test_acc_is_compared_with_fine_tuning_of_the_same_attack_and_seed():
     rows = [
-        {"kind": "repair", "seed": seed, "attack": "a", "defense": name, "acc": acc}
+        DefenseRow(seed=seed, attack="a", defense=name, acc=acc)
         for seed, name, acc in ((0, "fine-tuning", 0.9), (0, "d3", 0.88), (1, "d3", 0.5))
     ]
-    assert grid(rows).overall("d3", "acc_change") == pytest.approx(-0.02)
+    assert grid(rows).acc_changes("d3") == pytest.approx([-0.02])
 
 
 def test_ablations_and_other_kinds_are_not_in_the_grid(grid_rows):
@@ -61,7 +63,7 @@ def test_ablations_and_other_kinds_are_not_in_the_grid(grid_rows):
 def test_a_refused_attack_is_not_expected_of_a_defence(grid_rows):
     rows = grid_rows(seeds=2, attacks=("badnets", "blended"), adaptive=(), defenses=("d3",))
     refused = [
-        {**row, "refused": "floor too high"} if row["attack"] == "blended" else row for row in rows
+        replace(row, refused="floor too high") if row.attack == "blended" else row for row in rows
     ]
     assert grid(rows).expected() == 4
     assert grid(refused).expected() == 2
@@ -78,11 +80,11 @@ def test_one_setting_has_no_name_and_several_are_told_apart(grid_rows):
 
 def test_suspects_and_clean_models_belong_to_every_number_of_clean_samples(grid_rows):
     rows = grid_rows(seeds=1, extras=False)
-    fewer = [{**row, "clean": 50} for row in rows if row["kind"] == "repair"]
+    fewer = [replace(row, clean=50) for row in rows if isinstance(row, DefenseRow)]
     found = sections(rows + fewer)
     assert list(found) == ["500 clean samples", "50 clean samples"]
     for own in found.values():
-        assert {row["kind"] for row in own} == {"clean", "suspect", "repair"}
+        assert {type(row) for row in own} == {CleanRow, SuspectRow, DefenseRow}
 
 
 def test_no_rows_are_one_empty_setting():

@@ -2,6 +2,7 @@
 
 import pytest
 from matplotlib.colors import same_color
+from msgspec.structs import replace
 
 from d3fast.benchmark.report.numbers import grid
 from d3fast.benchmark.report.plots import (
@@ -20,7 +21,7 @@ def texts(axes):
 
 def test_the_heat_map_has_a_number_per_cell_and_a_dash_where_there_is_none(grid_rows):
     rows = grid_rows(attacks=("badnets", "sig"), defenses=("d3", "sau"), extras=False)
-    rows = [r for r in rows if not (r["defense"] == "sau" and r["attack"] == "sig")]
+    rows = [row for row in rows if (row.defense, row.attack) != ("sau", "sig")]
     axes = heat_map_figure(grid(rows), "title").axes[0]
     assert len(texts(axes)) == 6
     assert texts(axes).count("–") == 1
@@ -52,7 +53,7 @@ def test_d3_is_blue_in_the_scatter_and_all_are_told_apart(grid_rows):
 
 def test_a_defence_without_a_number_is_in_no_figure(grid_rows):
     rows = grid_rows(seeds=1, adaptive=(), defenses=("d3", "sau", "anp"), extras=False)
-    rows = [{**r, "refused": "no"} if r["defense"] == "anp" else r for r in rows]
+    rows = [replace(row, refused="no") if row.defense == "anp" else row for row in rows]
     made = grid(rows)
     assert len(der_figure(made).axes[0].get_yticklabels()) == 2
     (legend,) = scatter_figure(made).legends

@@ -4,12 +4,14 @@ import pytest
 
 from d3fast.benchmark.report.relearning_plot import relearning_figure
 from d3fast.results.plot import GREY, save_png
+from d3fast.results.schema.benchmark import RelearningRow
 
-KS = [0, 1, 10, 100]
+KS = (0, 1, 10, 100)
 
 
 def _run(*asr, ks=KS):
-    return {"ks": ks, "asr": list(asr), "area": sum(asr) / len(asr)}
+    area = sum(asr) / len(asr)
+    return RelearningRow(defense="d3", seed=0, attack="badnets", ks=ks, asr=asr, area=area)
 
 
 D3 = [_run(0.0, 0.0, 0.1, 0.3), _run(0.0, 0.2, 0.3, 0.5)]
@@ -22,7 +24,7 @@ def _line(figure, name):
 
 def test_a_line_is_the_mean_over_the_seeds_in_percent():
     line = _line(relearning_figure({"D3": D3}, 0.02), "D3")
-    assert list(line.get_xdata()) == KS
+    assert tuple(line.get_xdata()) == KS
     assert line.get_ydata() == pytest.approx([0, 10, 20, 40])
 
 
@@ -69,11 +71,11 @@ def test_twelve_models_look_different_and_fit(tmp_path):
 
 @pytest.mark.parametrize("curves", [{}, {"D3": []}], ids=["no model", "no run"])
 def test_nothing_to_draw_is_refused(curves):
-    with pytest.raises(ValueError, match="curves must hold one run or more for every model"):
+    with pytest.raises(ValueError, match=r"same ks, got \[\]"):
         relearning_figure(curves, 0.02)
 
 
 def test_runs_over_different_ks_are_refused():
-    odd = {"D3": D3, "other": [_run(0, 1, ks=[0, 1])]}
+    odd = {"D3": D3, "other": [_run(0, 1, ks=(0, 1))]}
     with pytest.raises(ValueError, match=r"same ks, got \[\(0, 1\), \(0, 1, 10, 100\)\]"):
         relearning_figure(odd, 0.02)

@@ -1,6 +1,7 @@
 """The tables of the benchmark."""
 
 import pytest
+from msgspec.structs import replace
 
 from d3fast.benchmark.report.numbers import grid
 from d3fast.benchmark.report.tables import (
@@ -9,6 +10,7 @@ from d3fast.benchmark.report.tables import (
     relearning_table,
     summary_table,
 )
+from d3fast.results.schema.benchmark import DefenseRow, SuspectRow
 from d3fast.results.table import to_markdown
 
 
@@ -26,10 +28,10 @@ def lines_of(table):
 
 def refuse(rows, defense, **where):
     """Rows as the grid gives them where a defence refused: no numbers, a reason."""
-    numbers = ("acc", "asr", "ra", "asr_excess", "der", "seconds")
+    numbers = dict.fromkeys(("acc", "asr", "ra", "asr_excess", "der", "seconds"))
     return [
-        {k: v for k, v in row.items() if k not in numbers} | {"refused": "needs batch norm"}
-        if row["defense"] == defense and all(row[k] == v for k, v in where.items())
+        replace(row, **numbers, refused="needs batch norm")
+        if row.defense == defense and all(getattr(row, k) == v for k, v in where.items())
         else row
         for row in rows
     ]
@@ -50,8 +52,8 @@ def test_the_summary_ends_with_what_there_is_to_compare_with(small):
 
 def test_the_worst_excess_names_its_attack(small):
     rows = [
-        {**row, "asr_excess": 0.5}
-        if (row["defense"], row["attack"], row["seed"]) == ("d3", "wanet", 1)
+        replace(row, asr_excess=0.5)
+        if isinstance(row, DefenseRow) and (row.defense, row.attack, row.seed) == ("d3", "wanet", 1)
         else row
         for row in small
     ]
@@ -89,8 +91,8 @@ def test_missing_cells_and_seeds_are_said(small):
     rows = [
         row
         for row in small
-        if not (row["defense"] == "anp" and row["attack"] == "wanet")
-        and not (row["defense"] == "d3" and row["attack"] == "badnets" and row["seed"] == 1)
+        if (row.defense, row.attack) != ("anp", "wanet")
+        and (row.defense, row.attack, row.seed) != ("d3", "badnets", 1)
     ]
     table = grid_table(grid(rows))
     lines = lines_of(table)
@@ -108,9 +110,12 @@ def test_a_defence_measured_in_part_is_not_the_best_of_the_summary(small):
 
 def test_a_refused_attack_keeps_its_floor_and_gives_its_reason(small):
     rows = [
-        {k: v for k, v in row.items() if k not in ("acc", "asr", "asr_excess", "der")}
-        | {"refused": "floor" if row["kind"] == "suspect" else "no suspect: floor"}
-        if row["attack"] == "wanet"
+        replace(
+            row,
+            **dict.fromkeys(("acc", "asr", "asr_excess", "der")),
+            refused="floor" if isinstance(row, SuspectRow) else "no suspect: floor",
+        )
+        if row.attack == "wanet"
         else row
         for row in small
     ]
@@ -123,15 +128,7 @@ def test_a_refused_attack_keeps_its_floor_and_gives_its_reason(small):
 
 def test_the_best_of_a_line_is_bold_ties_as_table_included():
     def row(defense, acc, asr):
-        return {
-            "kind": "repair",
-            "seed": 0,
-            "attack": "a",
-            "defense": defense,
-            "acc": acc,
-            "asr": asr,
-            "floor": 0.01,
-        }
+        return DefenseRow(seed=0, attack="a", defense=defense, acc=acc, asr=asr, floor=0.01)
 
     table = grid_table(grid([row("x", 0.9001, 0.02), row("y", 0.9002, 0.03)]))
     assert "**90.0** / **2.0**" in to_markdown(table)
@@ -139,7 +136,12 @@ def test_the_best_of_a_line_is_bold_ties_as_table_included():
 
 
 def test_an_excess_below_the_floor_is_table_as_it_is(small):
-    rows = [{**r, "asr_excess": -0.013} if r["defense"] == "d3" else r for r in small]
+    rows = [
+        replace(row, asr_excess=-0.013)
+        if isinstance(row, DefenseRow) and row.defense == "d3"
+        else row
+        for row in small
+    ]
     assert lines_of(summary_table(grid(rows), rows))["d3"]["ASR excess"].text == "−1.3"
 
 

@@ -15,6 +15,7 @@ from benchmarks.studies.text import CHOICES, MLP, best_choices, run, table_lines
 from benchmarks.studies.text_jobs import ARCHIVE, TextSuspect
 from d3fast.benchmark.repair_jobs import DefenseSpec
 from d3fast.benchmark.report.benchmark import summary_markdown
+from d3fast.results.schema.benchmark import read_grid
 from d3fast.text import TextClassifier
 
 WORDS = {0: ("dull", "poor", "bad"), 1: ("fine", "great", "good")}
@@ -97,7 +98,7 @@ def test_a_run_measures_twins_suspects_and_repairs_beside_the_floor(workers):
     assert suspect["der"] == 0.5
     gained, lost = suspect["asr"] - repaired["asr"], suspect["acc"] - repaired["acc"]
     assert repaired["der"] == pytest.approx((max(0, gained) - max(0, lost) + 1) / 2)
-    shown = summary_markdown(rows)
+    shown = summary_markdown(read_grid(rows))
     assert "fine-tuning" in shown
     assert "none" in shown
 
