@@ -333,12 +333,12 @@ def precision_table(results: Results, dtype: str, measure: str) -> str:
         key=lambda kind: ([*STORAGE, ROUNDED].index(kind[0]), kind[1] != "same"),
     )
     lines = []
-    for way, momentum in kinds:
-        own = [row for row in rows if (row["way_kept"], row["momentum"]) == (way, momentum)]
+    for storage, momentum in kinds:
+        own = [row for row in rows if (row["way_kept"], row["momentum"]) == (storage, momentum)]
         size = own[0]["bytes"]
         lines.append(
             [
-                way,
+                storage,
                 {"same": dtype, None: "–"}.get(momentum, momentum),
                 "–" if size is None else str(size),
                 *(_percent([r[measure] for r in own if r["lr"] == lr]) for lr in lrs),
@@ -351,17 +351,23 @@ def precision_table(results: Results, dtype: str, measure: str) -> str:
 def worst_table(results: Results) -> str:
     """Return the largest errors in percent, momentum in the dtype of the weights."""
     lines = []
-    for way in (*STORAGE, ROUNDED):
-        own = [r for r in results.rows if r["way_kept"] == way and r["momentum"] in ("same", None)]
+    for storage in (*STORAGE, ROUNDED):
+        own = [
+            r for r in results.rows if r["way_kept"] == storage and r["momentum"] in ("same", None)
+        ]
         size = own[0]["bytes"]
         worst = (
             f"{100 * max(r[measure] for r in own if r['dtype'] == dtype):.2g}"
             for measure in ("distance", "way")
             for dtype in DTYPES
         )
-        lines.append([way, "–" if size is None else str(size), *(f"{float(x):g}" for x in worst)])
+        lines.append(
+            [storage, "–" if size is None else str(size), *(f"{float(x):g}" for x in worst)]
+        )
     headings = ["weights kept", "bytes"]
-    headings += [f"{name}, {dtype}" for name in ("distance off", "way lost") for dtype in DTYPES]
+    headings += [
+        f"{name}, {dtype}" for name in ("distance error", "displacement error") for dtype in DTYPES
+    ]
     return to_markdown(text_table(headings, lines))
 
 
