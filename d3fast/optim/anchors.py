@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reference copies theta_0: where they come from, and keeping them in the optimizer's state."""
 
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -9,28 +9,12 @@ from torch import Tensor
 
 from d3fast.optim.backends.dtensor import placed
 from d3fast.optim.backends.native import forget_distance
+from d3fast.optim.buffers import has_references
 from d3fast.optim.layout import on_host
 from d3fast.optim.options import is_tracked
 
 References = Sequence[Tensor] | Mapping[str, Tensor]
 State = MutableMapping[Tensor, dict[str, Any]]
-
-
-def has_references(params: Iterable[Tensor], state: State) -> bool:
-    """Return whether every floating parameter has a reference."""
-    return all("reference" in state.get(p, ()) for p in params if p.is_floating_point())
-
-
-def require_references(
-    index: int, group: Mapping[str, Any], params: Iterable[Tensor], state: State
-) -> None:
-    """Raise ``ValueError`` where parameters of a tracked group have no reference."""
-    if not has_references(params, state):
-        raise ValueError(
-            f"param group {index} is tracked (distance_weight={group['distance_weight']!r}, "
-            f"constraint={group['constraint']!r}) but was added untracked, without reference=; "
-            "set_reference() takes one now"
-        )
 
 
 def keep_references(group: Mapping[str, Any], state: State, given: References | None) -> None:

@@ -18,12 +18,12 @@ from d3fast.optim.anchors import (
     assign_initial_references,
     assign_references,
     keep_references,
-    require_references,
 )
 from d3fast.optim.backends import compiled, sharded, torch_backend
 from d3fast.optim.backends.choose import choose_backend
 from d3fast.optim.backends.dtensor import check_placements, is_sharded
 from d3fast.optim.backends.native import forget_distance
+from d3fast.optim.buffers import require_references
 from d3fast.optim.checkpoints import (
     complete_state,
     initialize_state,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Momentum buffers and Kahan compensations before the first step.
+"""State that a step needs: references checked, momentum buffers and compensations made.
 
 ``torch.distributed.checkpoint`` takes an optimizer with any state for initialised, and of a
 flattened state dict loads only the names in that state. An optimizer with references therefore has
@@ -7,7 +7,7 @@ its buffers from the start. They are zeros, which changes no step but a dampened
 first step of a buffer is not dampened: ``state["step"]`` is 0 until that step is taken.
 """
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -48,3 +48,20 @@ def is_first_step(p: Tensor, state: Mapping[Tensor, Mapping[str, Any]]) -> bool:
     """Return whether the momentum buffer of a parameter that is no DTensor holds no step yet."""
     own = state.get(p, {})
     return own.get("momentum_buffer") is None or "step" in own
+
+
+def has_references(params: Iterable[Tensor], state: State) -> bool:
+    """Return whether every floating parameter has a reference."""
+    return all("reference" in state.get(p, ()) for p in params if p.is_floating_point())
+
+
+def require_references(
+    index: int, group: Mapping[str, Any], params: Iterable[Tensor], state: State
+) -> None:
+    """Raise ``ValueError`` where parameters of a tracked group have no reference."""
+    if not has_references(params, state):
+        raise ValueError(
+            f"param group {index} is tracked (distance_weight={group['distance_weight']!r}, "
+            f"constraint={group['constraint']!r}) but was added untracked, without reference=; "
+            "set_reference() takes one now"
+        )

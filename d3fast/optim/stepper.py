@@ -11,12 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-from d3fast.optim.anchors import require_references
 from d3fast.optim.backends import sharded, torch_backend
 from d3fast.optim.backends.choose import choose_backend
 from d3fast.optim.backends.dtensor import check_not_replaced, is_sharded
 from d3fast.optim.backends.group_plan import GroupPlan, step_planned
-from d3fast.optim.buffers import drop_unused_buffers, is_first_step
+from d3fast.optim.buffers import drop_unused_buffers, is_first_step, require_references
 from d3fast.optim.options import check_gradient, check_options, is_tracked
 
 Group = Mapping[str, Any]

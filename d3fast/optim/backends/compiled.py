@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from d3fast.optim.anchors import require_references
 from d3fast.optim.backends import native, operator, torch_backend
 from d3fast.optim.backends.choose import choose_backend
 from d3fast.optim.backends.dtensor import check_not_replaced
-from d3fast.optim.buffers import is_first_step
+from d3fast.optim.buffers import is_first_step, require_references
 from d3fast.optim.options import check_options, is_tracked
 
 State = MutableMapping[Tensor, dict[str, Any]]
