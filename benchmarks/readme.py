@@ -41,7 +41,7 @@ from d3fast.benchmark.report.benchmark import (
     summary_markdown,
 )
 from d3fast.benchmark.report.demo import demo_markdown
-from d3fast.results.schema.benchmark import read_attacks, read_grid
+from d3fast.results.schema.benchmark import read_attacks, read_demo, read_grid
 from d3fast.results.store import Results, read_results
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,7 +76,7 @@ def _columns(table: str, names: Sequence[str]) -> str:
 
 
 PARTS: Mapping[str, Callable[[Results], str]] = {
-    "demo": lambda results: demo_markdown(results.rows),
+    "demo": lambda results: demo_markdown(read_demo(results.rows)),
     "attacks": lambda results: attacks_markdown(read_attacks(results.rows)),
     "main": lambda results: _columns(
         summary_markdown(read_grid(results.rows)), ("ACC %", "ASR excess", "RA %", "DER %")

@@ -26,7 +26,8 @@ from d3fast.defenses import D3
 from d3fast.detox import D3Config
 from d3fast.optim import param_groups
 from d3fast.optim.backends.torch_backend import joint_norm
-from d3fast.results.format import fixed, shortest
+from d3fast.results.format import percent, shortest
+from d3fast.results.schema.benchmark import DemoRow
 from d3fast.runtime.devices import resolve_device
 from d3fast.training.loop import Epoch
 from d3fast.training.metrics import Metrics, evaluate
@@ -71,7 +72,7 @@ class DemoRun:
     """
 
     seed: int
-    rows: tuple[dict[str, Any], ...]
+    rows: tuple[DemoRow, ...]
     curves: Mapping[str, Curve]
     models: Mapping[str, nn.Module]
     attack: Attack
@@ -184,28 +185,34 @@ def _row(
     before: Metrics | None,
     distance: float | None,
     seconds: float,
-) -> dict[str, Any]:
+) -> DemoRow:
     """Return the row of one model; only a repaired one is compared with the model ``before``."""
     assert floor.asr is not None
-    row = {"seed": seed, "model": label, **compared(before or measured, measured, floor.asr)}
+    numbers = compared(before or measured, measured, floor.asr)
     if before is None:
-        row |= {"acc_loss": None, "der": None}
-    beside = {"floor": floor.asr, "ra_ceiling": floor.ra}
-    return {**row, **beside, "distance": distance, "seconds": seconds}
+        numbers |= {"acc_loss": None, "der": None}
+    return DemoRow(
+        seed=seed,
+        model=label,
+        floor=floor.asr,
+        ra_ceiling=floor.ra,
+        distance=distance,
+        seconds=seconds,
+        **numbers,
+    )
 
 
-def shortfalls(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def shortfalls(rows: Sequence[DemoRow]) -> list[str]:
     """Return where D3 missed the goal of the demo: one line per seed and number, in points."""
     lines = []
     for row in rows:
-        if row["model"] != REPAIRED:
+        if row.model != REPAIRED:
             continue
-        for key, name, limit in (
-            ("asr_excess", "ASR excess", MAX_ASR_EXCESS),
-            ("acc_loss", "ACC loss", MAX_ACC_LOSS),
+        for name, value, limit in (
+            ("ASR excess", row.asr_excess, MAX_ASR_EXCESS),
+            ("ACC loss", row.acc_loss, MAX_ACC_LOSS),
         ):
-            value = 100 * row[key]
-            if value > limit:
+            if value is not None and 100 * value > limit:
                 goal = f"goal <= {shortest(limit)}"
-                lines.append(f"seed {row['seed']}: {name} {fixed(value)} points, {goal}")
+                lines.append(f"seed {row.seed}: {name} {percent(value)} points, {goal}")
     return lines

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Output of ``d3fast demo``: a table, the goal, a picture, JSON, models."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -25,8 +24,9 @@ from d3fast.data import save_samples
 from d3fast.detox import save_weights
 from d3fast.results.format import count, shortest
 from d3fast.results.plot import save_png
+from d3fast.results.schema.benchmark import DemoRow
 from d3fast.results.store import Results
-from d3fast.results.table import Column, mean_table, to_markdown, to_rich
+from d3fast.results.table import Column, Row, Table, mean_table, to_markdown, to_rich
 
 COLUMNS = (
     Column("acc", "ACC %", scale=100),
@@ -53,24 +53,23 @@ def _title(preset: BenchmarkPreset, attack: Attack, seeds: str) -> str:
     return f"{base.data}, {name}, {share} % poisoned, {preset.clean} clean samples, {seeds}"
 
 
-def by_model(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Return the rows of all seeds by the label of their model, in the order of training."""
-    groups: dict[str, list[Mapping[str, Any]]] = {}
+def demo_table(rows: Sequence[DemoRow]) -> Table:
+    """Return one line per model, in the order of training: means and ranges over the seeds."""
+    groups: dict[str, list[Row]] = {}
     for row in rows:
-        label = str(row["model"])
-        label = CLEAN_MODEL if label == "clean twin" else label  # in files of release 0.1
-        groups.setdefault(label, []).append(row)
-    return groups
+        label = CLEAN_MODEL if row.model == "clean twin" else row.model  # in files of release 0.1
+        groups.setdefault(label, []).append(row.to_row())
+    return mean_table(COLUMNS, groups)
 
 
-def demo_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+def demo_markdown(rows: Sequence[DemoRow]) -> str:
     """Return the table of the demo in Markdown."""
-    return to_markdown(mean_table(COLUMNS, by_model(rows)))
+    return to_markdown(demo_table(rows))
 
 
-def print_table(rows: Sequence[Mapping[str, Any]], title: str, console: Console) -> None:
+def print_table(rows: Sequence[DemoRow], title: str, console: Console) -> None:
     """Print means and ranges over the seeds, and the outcome of the goal of D3."""
-    console.print(to_rich(mean_table(COLUMNS, by_model(rows)), title, CAPTION))
+    console.print(to_rich(demo_table(rows), title, CAPTION))
     missed = shortfalls(rows)
     excess, loss = shortest(MAX_ASR_EXCESS), shortest(MAX_ACC_LOSS)
     goal = f"ASR excess <= {excess} points and ACC loss <= {loss} points"

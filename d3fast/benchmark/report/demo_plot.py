@@ -68,10 +68,10 @@ def demo_figure(run: DemoRun, title: str) -> Figure:
     layout = "abcde"
     axes = figure.subplot_mosaic([list(layout)], width_ratios=[0.8, 0.8, 1.5, 1.5, 1.5])
     _draw_example(axes["a"], axes["b"], run)
-    clean = next(row for row in run.rows if row["model"] == CLEAN_MODEL)
-    _draw_rates(axes["c"], run.curves, "asr", clean["asr"])
+    clean = next(row for row in run.rows if row.model == CLEAN_MODEL)
+    _draw_rates(axes["c"], run.curves, "asr", clean.asr)
     axes["c"].set_title("Attack success rate, %", loc="left")
-    _draw_rates(axes["d"], run.curves, "acc", clean["acc"])
+    _draw_rates(axes["d"], run.curves, "acc", clean.acc)
     axes["d"].set_title("Accuracy on clean images, %", loc="left")
     _draw_distance(axes["e"], run.curves)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)

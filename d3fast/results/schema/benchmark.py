@@ -259,11 +259,11 @@ class AttackRow(MeasuredFields, frozen=True, kw_only=True):
 
     def to_row(self) -> dict[str, Any]:
         """Return the JSON fields without those that were not measured."""
+        named = {"seed": self.seed, "attack": self.attack, "adaptive": self.adaptive}
+        kept = _CLEAN_NULL if self.attack == "clean" else ("refused",)
         row = super().to_row()
-        null = _CLEAN_NULL if self.attack == "clean" else ("refused",)
-        kept = ("seed", "attack", "adaptive", *null)
-        names = dict.fromkeys(("seed", "attack", "adaptive", *row))
-        return {name: row[name] for name in names if row[name] is not None or name in kept}
+        measured = {name: row[name] for name in row if row[name] is not None or name in kept}
+        return {**named, **measured}
 
 
 # Fields of a clean model that its JSON has though they are ``None``: it has no trigger.
@@ -279,13 +279,44 @@ def read_attacks(rows: Iterable[Mapping[str, Any]]) -> list[AttackRow]:
     return [read_record(row, AttackRow, "attack row") for row in rows]
 
 
-class DemoRow(MeasuredFields, frozen=True, kw_only=True):
+class DemoRow(RateFields, frozen=True, kw_only=True):
     """One model of ``d3fast demo`` on one seed.
 
     Attributes:
         seed: of everything random.
         model: label of the model.
+        acc: accuracy.
+        asr: attack success rate.
+        asr_excess: asr - floor.
+        acc_loss: accuracy lost against the backdoored model; of a repaired model.
+        der: defence effectiveness rating; of a repaired model.
+        floor: ASR of the clean model.
+        ra_ceiling: RA of the clean model.
+        distance: of the tracked weights from those of the backdoored model.
+        seconds: of training or repair.
     """
 
     seed: Count
     model: Name
+    acc: Fraction
+    asr: Fraction
+    asr_excess: _Change
+    acc_loss: _Change | None = None
+    der: Fraction | None = None
+    floor: Fraction
+    ra_ceiling: Fraction | None = None
+    distance: NonNegative | None = None
+    seconds: NonNegative
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the JSON fields, ``seed`` and ``model`` first."""
+        return {"seed": self.seed, "model": self.model, **super().to_row()}
+
+
+def read_demo(rows: Iterable[Mapping[str, Any]]) -> list[DemoRow]:
+    """Return the rows of ``d3fast demo`` from their JSON.
+
+    Raises:
+        ValueError: a row that cannot be read.
+    """
+    return [read_record(row, DemoRow, "demo row") for row in rows]

@@ -1,10 +1,10 @@
 """Output of the demo: files, table, goal."""
 
 import io
-import json
 
 import pytest
 import torch
+from msgspec.structs import replace
 from rich.console import Console
 from safetensors.torch import load_model
 
@@ -14,6 +14,7 @@ from d3fast.benchmark.labels import CLEAN_MODEL
 from d3fast.benchmark.presets import FINE_TUNED, FINE_TUNED_FASTER, REPAIRED
 from d3fast.benchmark.report.demo import demo_markdown, print_table, write_report
 from d3fast.models import MODELS
+from d3fast.results.schema.benchmark import read_demo
 from d3fast.results.store import read_results
 
 
@@ -31,7 +32,7 @@ def written(demo_preset, run, tmp_path_factory):
 
 def test_results_hold_rows_and_every_choice(run, written):
     results = read_results(written[0] / "results.json")
-    assert results.rows == [json.loads(json.dumps(row)) for row in run.rows]
+    assert read_demo(results.rows) == list(run.rows)
     assert results.command == "d3fast demo --seeds 1"
     assert results.settings["attack"] == {
         "name": "BadNets",
@@ -74,9 +75,9 @@ def printed(rows):
 
 
 def test_the_verdict_is_honest(run):
-    good, bad = ([dict(row) for row in run.rows] for _ in range(2))
-    good[-1].update(asr_excess=0.05, acc_loss=0.03)
-    bad[-1].update(asr_excess=0.051, acc_loss=0.0)
+    *others, repaired = run.rows
+    good = [*others, replace(repaired, asr_excess=0.05, acc_loss=0.03)]
+    bad = [*others, replace(repaired, asr_excess=0.051, acc_loss=0.0)]
     assert "reached on every seed" in printed(good)
     assert "missed:\n  seed 0: ASR excess 5.1 points, goal <= 5" in printed(bad)
     assert "reached" not in printed(bad)
@@ -85,7 +86,7 @@ def test_the_verdict_is_honest(run):
 def test_markdown_has_a_line_per_model(run):
     lines = demo_markdown(run.rows).splitlines()
     assert lines[0].startswith("|  | ACC % | ASR % | floor |")
-    assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {r['model']}" for r in run.rows]
+    assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {row.model}" for row in run.rows]
 
 
 def test_nothing_is_written_where_the_folder_is_missing(demo_preset, run, tmp_path):
@@ -100,6 +101,6 @@ def test_titles_name_the_patch_in_pixels(demo_preset):
     assert title == "digits, BadNets 3x3 patch, 10 % poisoned, 100 clean samples, seed 0"
 
 
-def test_the_clean_model_of_old_results_has_its_present_label():
-    lines = demo_markdown([{"model": "clean twin", "acc": 0.9}]).splitlines()
+def test_the_clean_model_of_old_results_has_its_present_label(run):
+    lines = demo_markdown([replace(run.rows[0], model="clean twin", acc=0.9)]).splitlines()
     assert lines[-1].startswith("| clean model | 90.0 |")

@@ -33,7 +33,7 @@ def test_every_repair_is_a_line_over_its_epochs(run, panels, key, scale):
 
 def test_the_clean_model_is_a_level(run, panels):
     level = next(line for line in panels["asr"].lines if line.get_label() == CLEAN_MODEL)
-    assert set(level.get_ydata()) == {100 * run.rows[0]["asr"]}
+    assert set(level.get_ydata()) == {100 * run.rows[0].asr}
 
 
 def test_the_examples_show_what_both_models_predict(panels):
