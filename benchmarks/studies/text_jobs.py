@@ -24,6 +24,8 @@ from d3fast.detox import save_weights
 from d3fast.io.files import make_folder
 from d3fast.models import load_weights
 from d3fast.results.jobs import Row, RunDir, finished_row, key_of
+from d3fast.results.schema.benchmark import RateFields
+from d3fast.results.schema.fields import read_record
 from d3fast.runtime.seeding import generator, global_seed
 from d3fast.text import (
     AnswerWords,
@@ -323,7 +325,7 @@ class TextRepair:
         after = evaluate(result.model, splits.test.batches(100), self.suspect.attack())
         return {
             **row,
-            **compared(metrics_of(before), after, row["floor"]),
+            **compared(metrics_of(read_record(before, RateFields)), after, row["floor"]),
             "seconds": result.seconds,
             "epochs": len(result.history),
             "val_accuracy": result.history[-1].val_accuracy,

@@ -17,7 +17,7 @@ from d3fast.benchmark.relearning_jobs import RelearningJob
 from d3fast.benchmark.repair_jobs import DefenseSpec, RepairJob, suspect_row
 from d3fast.data import AUGMENTATIONS
 from d3fast.results.jobs import Job, Row, key_of
-from d3fast.results.schema.benchmark import GridRow, read_grid
+from d3fast.results.schema.benchmark import GridRow, read_attacks, read_grid
 from d3fast.runtime.checks import check_choice
 
 Attacks = tuple[tuple[str, str | None], ...]
@@ -125,7 +125,7 @@ class PlannedJob:
     def row(self, row: Row) -> GridRow:
         """Return the row of the table from the JSON of the job's row."""
         if isinstance(self.job, AttackJob):
-            row = suspect_row(self.job, row)
+            row = suspect_row(self.job, *read_attacks([row]))
         elif isinstance(self.job, CleanJob):
             spec = self.job.spec
             shared = {"data": spec.data, "model": spec.model, "ratio": None, "clean": None}

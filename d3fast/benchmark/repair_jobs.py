@@ -24,6 +24,8 @@ from d3fast.detox import D3Config, save_weights
 from d3fast.io.files import make_folder
 from d3fast.models import load_weights
 from d3fast.results.jobs import Row, RunDir, finished_row, key_of
+from d3fast.results.schema.benchmark import AttackRow, RateFields
+from d3fast.results.schema.fields import read_record
 from d3fast.runtime.checks import check_choice, check_integer, check_number
 from d3fast.runtime.devices import resolve_device
 from d3fast.runtime.seeding import generator
@@ -202,9 +204,9 @@ def load_suspect(job: AttackJob, splits: Splits, folder: Path) -> tuple[nn.Modul
     return model, load_attack(f"{job.stem(folder)}.trigger.safetensors")
 
 
-def metrics_of(row: Row) -> Metrics:
+def metrics_of(row: RateFields) -> Metrics:
     """Return the metrics whose counts a row holds."""
-    return Metrics(**{name: row[name] for name in _COUNTS})
+    return Metrics(**{name: getattr(row, name) for name in _COUNTS})
 
 
 @dataclass(frozen=True)
@@ -254,7 +256,7 @@ class RepairJob:
         """Return the path of the repaired model; the file exists if the model was kept."""
         return folder / "models" / f"{key_of(self)}.safetensors"
 
-    def suspect_row(self, folder: Path) -> Row:
+    def suspect_row(self, folder: Path) -> AttackRow:
         """Return the row of the suspect's job.
 
         Raises:
@@ -263,15 +265,15 @@ class RepairJob:
         row = finished_row(self.suspect, folder)
         if row is None:
             raise ValueError(f"{self.suspect.name} has to be run before {self.name}")
-        return row
+        return read_record(row, AttackRow, self.suspect.name)
 
     def run(self, run_dir: RunDir, progress: bool) -> Row:
         """Repair and measure; the row holds the reason if the defence cannot repair the model."""
         before = self.suspect_row(run_dir.folder)
         spec = self.suspect.spec
         row = _setting(spec, before, self.options, self.clean)
-        if before.get("refused"):
-            return {**row, "refused": f"no suspect: {before['refused']}"}
+        if before.refused:
+            return {**row, "refused": f"no suspect: {before.refused}"}
         where = resolve_device(run_dir.device)
         splits = spec.splits(run_dir.data_dir).to(where)
         model, attack = load_suspect(self.suspect, splits, run_dir.folder)
@@ -285,7 +287,7 @@ class RepairJob:
             make_folder(run_dir.folder / "models")
             save_weights(result.model, self.weights(run_dir.folder))
         after = evaluate(result.model, splits.test.batches(TEST_BATCH), attack)
-        found = compared(metrics_of(before), after, before["floor"])
+        found = compared(metrics_of(before), after, before.floor)
         return {**row, **found, **_course(result), "refused": None}
 
     def repair(
@@ -306,38 +308,38 @@ class RepairJob:
         )
 
 
-def compared(suspect: Metrics, after: Metrics, floor: float) -> Row:
+def compared(suspect: Metrics, after: Metrics, floor: float | None) -> Row:
     """Return rates and counts of a model, compared with the suspect and the clean model.
 
     Args:
         suspect: the suspect.
         after: the model; the suspect itself, or a repair of it.
-        floor: ASR of the clean model.
+        floor: ASR of the clean model; ``None`` if there is no clean model.
     """
-    assert after.asr is not None
+    asr = after.asr
     return {
         **after.as_dict(),
-        "asr_excess": after.asr - floor,
+        "asr_excess": None if asr is None or floor is None else asr - floor,
         "acc_loss": suspect.acc - after.acc,
         "der": der(suspect, after),
     }
 
 
-def suspect_row(job: AttackJob, row: Row) -> Row:
+def suspect_row(job: AttackJob, row: AttackRow) -> Row:
     """Return the row of a suspect with the fields of a repaired model's row."""
-    setting = _setting(job.spec, row, row["options"], None)
-    if row.get("refused"):
-        return {**setting, "refused": row["refused"]}
+    setting = _setting(job.spec, row, row.options, None)
+    if row.refused:
+        return {**setting, "refused": row.refused}
     found = metrics_of(row)
-    training = {"seconds": row["seconds"], "epochs": job.spec.training.epochs, "val_accuracy": None}
-    return {**setting, **compared(found, found, row["floor"]), **training, "refused": None}
+    training = {"seconds": row.seconds, "epochs": job.spec.training.epochs, "val_accuracy": None}
+    return {**setting, **compared(found, found, row.floor), **training, "refused": None}
 
 
-def _setting(spec: AttackSpec, row: Row, options: Any, clean: int | None) -> Row:
+def _setting(spec: AttackSpec, row: AttackRow, options: Any, clean: int | None) -> Row:
     """Return the fields that the rows of suspects and of repaired models begin with."""
     names = ("seed", "data", "model", "attack", "adaptive", "ratio")
     setting: Row = {name: getattr(spec, name) for name in names}
-    beside = {name: row.get(name) for name in ("floor", "ra_ceiling")}
+    beside = {"floor": row.floor, "ra_ceiling": row.ra_ceiling}
     return {**setting, "options": options, "clean": clean, **beside}
 
 

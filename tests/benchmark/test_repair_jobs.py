@@ -24,6 +24,7 @@ from d3fast.data import Augment
 from d3fast.defenses import D3, DEFENSES, FineTuning, Pipeline
 from d3fast.defenses.base import DefenseResult
 from d3fast.results.jobs import RunDir, key_of, settings_of
+from d3fast.results.schema.benchmark import AttackRow
 from d3fast.training.metrics import der
 
 SUSPECTS = AttackPreset(
@@ -176,12 +177,14 @@ def test_a_defence_that_cannot_work_on_a_model_gives_a_row_that_says_so(run_dir,
 
 def test_a_refused_suspect_is_not_repaired(run_dir, spy, monkeypatch):
     spied = spy()
-    refused = {"refused": "the trigger measures nothing", "floor": 0.5, "ra_ceiling": 0.4}
-    monkeypatch.setattr(repairs, "finished_row", lambda job, folder: refused)
+    refused = AttackRow(
+        seed=0, attack="badnets", refused="the trigger measures nothing", floor=0.5, ra_ceiling=0.4
+    )
+    monkeypatch.setattr(repairs, "finished_row", lambda job, folder: refused.to_row())
     row = job().run(run_dir, False)
     assert row["refused"] == "no suspect: the trigger measures nothing"
     assert not spied.seen
-    suspect = repairs.suspect_row(SUSPECT, {**refused, "options": {}})
+    suspect = repairs.suspect_row(SUSPECT, refused)
     assert suspect["refused"] == "the trigger measures nothing"
 
 
