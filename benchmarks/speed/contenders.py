@@ -76,7 +76,7 @@ def optimizer(problem: Problem, **options: Any) -> D3FusedSGD:
     if params[count:]:
         groups.append({"params": params[count:], "distance_weight": 0.0, "constraint": None})
     options = {"lr": LR, "momentum": MOMENTUM, "distance_weight": WEIGHT, **options}
-    return D3FusedSGD(groups, **{"backend": "fused", **options})
+    return D3FusedSGD(groups, **{"track": "all", "backend": "fused", **options})
 
 
 def ours(problem: Problem) -> list[Contender]:

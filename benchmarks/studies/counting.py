@@ -71,7 +71,7 @@ def _step(tensors: int, pieces: int, dtype: torch.dtype, tracked: bool) -> Calla
     size = pieces * PIECE
     params = [nn.Parameter(torch.linspace(0.5, 1.5, size).to(dtype)) for _ in range(tensors)]
     plain = {} if tracked else {"distance_weight": 0.0, "constraint": None}
-    opt = D3FusedSGD(params, lr=0.1, momentum=0.9, backend="reference", **plain)
+    opt = D3FusedSGD(params, lr=0.1, momentum=0.9, track="all", backend="reference", **plain)
     for p in params:
         p.grad = torch.linspace(-1.0, 1.0, size).to(dtype)
     opt.step()  # allocates the buffers

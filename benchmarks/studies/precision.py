@@ -110,7 +110,7 @@ class Problem:
 
 def _started(theta_0: Tensor, start: str, dtype: torch.dtype, seed: int) -> tuple[Tensor, Tensor]:
     theta_0 = theta_0.to(dtype)
-    opt = D3FusedSGD([nn.Parameter(theta_0.clone())], backend="reference")
+    opt = D3FusedSGD([nn.Parameter(theta_0.clone())], track="all", backend="reference")
     opt.warm_start(start, generator=generator(seed, "start"))
     return theta_0.float(), opt.param_groups[0]["params"][0].detach().float()
 
@@ -163,6 +163,7 @@ def _optimizer(problem: Problem, dtype: torch.dtype, lr: float) -> D3FusedSGD:
         lr=lr,
         momentum=MOMENTUM,
         reference=[problem.theta_0],
+        track="all",
         backend="reference",
     )
 

@@ -341,6 +341,7 @@ class _Repair:
                     "params": [param],
                     "param_names": [name],
                     "reference": [start[name]],
+                    "track": "all",
                     "constraint": "distance_floor",
                     "radius": _KEPT_DISTANCE * float(far),
                     "radius_unit": "absolute",

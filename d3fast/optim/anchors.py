@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reference copies theta_0: where they come from, and keeping them in the optimizer's state."""
+"""Reference copies theta_0: which parameters get one, its source, and keeping it in the state."""
 
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
@@ -7,21 +7,59 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from d3fast.optim.backends.dtensor import placed
+from d3fast.optim.backends.dtensor import all_reduce_rows, local, placed
 from d3fast.optim.backends.native import forget_distance
 from d3fast.optim.buffers import has_references
 from d3fast.optim.layout import on_host
 from d3fast.optim.options import is_tracked
+from d3fast.optim.tracking import tracked_params, tracked_positions
 
 References = Sequence[Tensor] | Mapping[str, Tensor]
 State = MutableMapping[Tensor, dict[str, Any]]
 
 
-def keep_references(group: Mapping[str, Any], state: State, given: References | None) -> None:
-    """Put copies of theta_0 into the state of one group.
+def choose_by_reference(group: Mapping[str, Any], given: Any) -> str | tuple[int, ...]:
+    """Return which parameters a group without ``track`` tracks.
+
+    Those have two or more dimensions and a reference that is not all zero: a norm sphere of radius
+    0 would keep a weight at 0 for ever.
 
     Args:
-        group: the param group.
+        group: the group. With DTensors every rank of their mesh has to call this.
+        given: the ``reference`` of the group, the current weights if ``None``.
+
+    Returns:
+        ``"all"`` or positions.
+    """
+    params = group["params"]
+    if given is None:
+        given = params
+    elif isinstance(given, Mapping):
+        given = [given.get(name) for name in group.get("param_names") or [None] * len(params)]
+    if len(given) != len(params):
+        return "all"  # keep_references raises
+    matrices = {i: given[i] for i, p in enumerate(params) if p.dim() >= 2 and p.is_floating_point()}
+    tensors = {i: t.detach() for i, t in matrices.items() if isinstance(t, Tensor)}
+    zeros = {i for i, any_ in zip(tensors, _any(list(tensors.values())), strict=True) if not any_}
+    chosen = tuple(i for i in matrices if i not in zeros)
+    return "all" if len(chosen) == sum(p.is_floating_point() for p in params) else chosen
+
+
+@torch.no_grad()
+def _any(tensors: Sequence[Tensor]) -> list[bool]:
+    """Return which tensors hold a value that is not 0, over all ranks; the host waits once."""
+    if not tensors:
+        return []
+    device = local(tensors[0]).device
+    rows = torch.stack([(local(t) != 0).any().float().to(device) for t in tensors])[:, None]
+    return (all_reduce_rows(rows, tensors, torch.zeros_like(rows[0]))[:-1, 0] > 0).tolist()
+
+
+def keep_references(group: dict[str, Any], state: State, given: References | None) -> None:
+    """Put copies of theta_0 into the state of the tracked parameters of one group.
+
+    Args:
+        group: the param group; where its ``track`` is ``None``, it is chosen now.
         state: the optimizer's state.
         given: one tensor per parameter, or a mapping from parameter names; the current weights if
             ``None``.
@@ -29,8 +67,14 @@ def keep_references(group: Mapping[str, Any], state: State, given: References | 
     Raises:
         ValueError: a tensor missing, or of another shape than its parameter.
     """
+    if group["track"] is None:
+        group["track"] = choose_by_reference(group, given)
     tensors = resolve_references(
-        given, group["params"], group.get("param_names"), group["reference_dtype"]
+        given,
+        group["params"],
+        group.get("param_names"),
+        group["reference_dtype"],
+        tracked_positions(group),
     )
     for p, theta_0 in zip(group["params"], tensors, strict=True):
         if theta_0 is not None:
@@ -40,7 +84,7 @@ def keep_references(group: Mapping[str, Any], state: State, given: References | 
 
 
 def assign_references(
-    groups: Sequence[Mapping[str, Any]], state: State, given: References | None
+    groups: Sequence[dict[str, Any]], state: State, given: References | None
 ) -> None:
     """Put copies of theta_0 into the state of several groups.
 
@@ -70,14 +114,14 @@ def assign_references(
 
 
 def assign_initial_references(
-    groups: Sequence[Mapping[str, Any]], state: State, given: References
+    groups: Sequence[dict[str, Any]], state: State, given: References
 ) -> None:
     """Assign the ``reference`` of a constructor to the groups that brought none of their own.
 
     Those are the tracked ones. Where none of them is tracked, the references are for groups that
     a schedule will track later.
     """
-    bare = [group for group in groups if not has_references(group["params"], state)]
+    bare = [group for group in groups if not has_references(tracked_params(group), state)]
     assign_references([group for group in bare if is_tracked(group)] or bare, state, given)
 
 
@@ -86,8 +130,11 @@ def resolve_references(
     params: Sequence[Tensor],
     names: Sequence[str] | None,
     dtype: torch.dtype | None,
+    positions: Sequence[int] | None = None,
 ) -> list[Tensor | None]:
-    """Return a copy of theta_0 per parameter, laid out like it; ``None`` for integer parameters.
+    """Return a copy of theta_0 per parameter, laid out like it; ``None`` where none is needed.
+
+    Integer parameters and those that are not tracked need none.
 
     Args:
         given: one tensor per parameter, or a mapping from parameter names; the parameters
@@ -95,18 +142,20 @@ def resolve_references(
         params: the group's parameters.
         names: their names, needed for a mapping.
         dtype: dtype of the copies; each parameter's own if ``None``.
+        positions: positions of the tracked parameters; all if ``None``.
 
     Raises:
         ValueError: a tensor missing, not a tensor, or of another shape than its parameter.
     """
+    tracked = set(range(len(params)) if positions is None else positions)
+    needed = [i in tracked and p.is_floating_point() for i, p in enumerate(params)]
     labels = list(names) if names else [f"parameter {i}" for i in range(len(params))]
     if given is None:
         chosen: list[Any] = list(params)
     elif isinstance(given, Mapping):
         if not names:
             raise ValueError("reference is a mapping, but the parameters have no names")
-        floating = [p.is_floating_point() for p in params]
-        missing = [n for n, needs in zip(names, floating, strict=True) if needs and n not in given]
+        missing = [n for n, needs in zip(names, needed, strict=True) if needs and n not in given]
         if missing:
             raise ValueError(f"reference has no tensor for {', '.join(missing)}")
         chosen = [given.get(n) for n in names]
@@ -117,8 +166,8 @@ def resolve_references(
                 f"reference must hold {len(params)} tensors, one per parameter, got {len(chosen)}"
             )
     copies: list[Tensor | None] = []
-    for label, theta_0, p in zip(labels, chosen, params, strict=True):
-        if not p.is_floating_point():
+    for label, theta_0, p, needs in zip(labels, chosen, params, needed, strict=True):
+        if not needs:
             copies.append(None)
             continue
         if not isinstance(theta_0, Tensor) or theta_0.shape != p.shape:

@@ -6,6 +6,7 @@ references, warm starts and distances. ``Stepper`` takes the eager steps, ``comp
 ``torch.compile`` traces.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, overload
 
@@ -17,10 +18,11 @@ from d3fast.optim.anchors import (
     References,
     assign_initial_references,
     assign_references,
+    choose_by_reference,
     keep_references,
 )
 from d3fast.optim.backends import compiled, sharded, torch_backend
-from d3fast.optim.backends.choose import choose_backend
+from d3fast.optim.backends.choose import choose_backend, level_of_caller
 from d3fast.optim.backends.dtensor import check_placements, is_sharded
 from d3fast.optim.backends.native import forget_distance
 from d3fast.optim.buffers import require_references
@@ -30,8 +32,15 @@ from d3fast.optim.checkpoints import (
     restore_state,
     with_own_options,
 )
-from d3fast.optim.options import check_group, is_tracked
+from d3fast.optim.options import check_group, floating_params, is_tracked
 from d3fast.optim.stepper import Stepper
+from d3fast.optim.tracking import (
+    KINDS,
+    parts,
+    resolve_track,
+    split,
+    tracked_positions,
+)
 from d3fast.optim.warm_start import WARM_STARTS
 from d3fast.runtime.checks import check_choice
 
@@ -55,10 +64,27 @@ class D3Optimizer(Optimizer):
         self._prepare_runtime()
         self._awaits_reference = reference is not None
         super().__init__(params, defaults)
-        self._awaits_reference = False
         if reference is not None:
             assign_initial_references(self.param_groups, self.state, reference)
+            self._awaits_reference = False
+            for number in range(len(self.param_groups)):
+                self._check_backends(number)
+        self._check_tracked()
         initialize_state(self.param_groups, self.state)
+
+    def _check_tracked(self) -> None:
+        groups = [group for group in self.param_groups if is_tracked(group)]
+        if not groups or any(tracked_positions(group) for group in groups):
+            return
+        track = self.defaults["track"]
+        if track is not None:
+            raise ValueError(f"track={track!r} selects no parameter")
+        if any(map(floating_params, groups)):
+            warnings.warn(
+                "no parameter is tracked: none has two or more dimensions and a reference that is "
+                "not all zero; track='all' tracks every parameter",
+                stacklevel=level_of_caller(),
+            )
 
     def _prepare_runtime(self) -> None:
         # All that follows from groups and state, and so is neither saved nor copied.
@@ -87,18 +113,37 @@ class D3Optimizer(Optimizer):
         if isinstance(param_group, dict):
             param_group = dict(param_group)  # the caller's dict keeps its reference entry
             given = param_group.pop("reference", None)
+            if given is not None and not isinstance(given, Mapping):
+                given = list(given)
+            chooses = "track" in param_group
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
             check_group(group)
-            check_placements(group)
-            choose_backend(len(self.param_groups) - 1, group, announce=True)
-            if given is not None or (is_tracked(group) and not self._awaits_reference):
+            if len(self.param_groups) > 1 and group["track"] in KINDS and not chooses:
+                raise ValueError(
+                    f"track={group['track']!r} needs all names in one group; use "
+                    f"d3fast.param_groups(model, track={group['track']!r})"
+                )
+            group["track"] = resolve_track(group)
+            takes_references = given is not None or (
+                is_tracked(group) and not self._awaits_reference
+            )
+            if takes_references and group["track"] is None:
+                group["track"] = choose_by_reference(group, given)
+            if not self._awaits_reference:
+                self._check_backends(len(self.param_groups) - 1)
+            if takes_references:
                 keep_references(group, self.state, given)
         except Exception:
             self.param_groups.pop()
             raise
         initialize_state(self.param_groups, self.state)
+
+    def _check_backends(self, number: int) -> None:
+        for part in split(self.param_groups[number]):
+            check_placements(part)
+            choose_backend(number, part, announce=True)
 
     def set_reference(self, reference: References | None = None) -> None:
         """Replace theta_0 of every tracked group.
@@ -107,8 +152,8 @@ class D3Optimizer(Optimizer):
         the parameters that an optimizer was built with by sharded ones.
 
         Args:
-            reference: one tensor per tracked parameter in group order, or a mapping from
-                parameter names; the current weights if ``None``.
+            reference: one tensor per parameter of the tracked groups in order, or a mapping from
+                names of tracked parameters; the current weights if ``None``.
 
         Raises:
             ValueError: a missing tensor, or one of another shape.
@@ -186,18 +231,17 @@ class D3Optimizer(Optimizer):
         else:
             super().zero_grad(set_to_none)
 
-    def _tracked(self) -> Iterable[tuple[int, dict[str, Any], dict[str | int, Tensor]]]:
-        """Yield index, group and parameters by name, or by position, of every tracked group."""
-        offset = 0
-        for index, group in enumerate(self.param_groups):
-            count = len(group["params"])
-            keys = group.get("param_names") or range(offset, offset + count)
-            offset += count
-            named = zip(keys, group["params"], strict=True)
+    def _tracked(self) -> Iterable[tuple[int, Mapping[str, Any], dict[str | int, Tensor]]]:
+        """Yield index, options and parameters by name, or by position, of every tracked part."""
+        everything = (p for group in self.param_groups for p in group["params"])
+        positions = {p: i for i, p in enumerate(everything)}
+        for index, (number, part) in enumerate(parts(self.param_groups)):
+            keys = part.get("param_names") or [positions[p] for p in part["params"]]
+            named = zip(keys, part["params"], strict=True)
             members = {key: p for key, p in named if p.is_floating_point()}
-            if is_tracked(group) and members:
-                require_references(index, group, members.values(), self.state)
-                yield index, group, members
+            if is_tracked(part) and members:
+                require_references(number, part, members.values(), self.state)
+                yield index, part, members
 
     @torch.no_grad()
     def _norms(self, index: int, group: Mapping[str, Any], params: list[Tensor]) -> list[Tensor]:

@@ -16,6 +16,7 @@ from d3fast.optim.backends.dtensor import is_dtensor, is_sharded, placed
 from d3fast.optim.buffers import make_buffers, new_momentum
 from d3fast.optim.layout import match_layout, on_host
 from d3fast.optim.options import is_tracked
+from d3fast.optim.tracking import parts
 
 State = MutableMapping[Tensor, dict[str, Any]]
 Groups = Sequence[Mapping[str, Any]]
@@ -28,8 +29,8 @@ def initialize_state(groups: Groups, state: State) -> None:
     initialises it by a step.
     """
     if any(map(is_tracked, groups)):
-        for group in groups:
-            make_buffers(group, state)
+        for _, part in parts(groups):
+            make_buffers(part, state)
 
 
 def complete_state(state_dict: dict[str, Any], groups: Groups) -> dict[str, Any]:
@@ -75,10 +76,15 @@ def with_own_options(
     if len(groups) != len(given["param_groups"]):
         return given
     filled = [
-        {**{name: ours[name] for name in options if name in ours}, **theirs}
+        {**{name: ours[name] for name in options if name in ours}, **_tracks_all(theirs), **theirs}
         for ours, theirs in zip(groups, given["param_groups"], strict=True)
     ]
     return {**given, "state": state, "param_groups": filled}
+
+
+def _tracks_all(group: Mapping[str, Any]) -> dict[str, str]:
+    """Return ``track`` of a group saved by a version without that option, which tracked all."""
+    return {"track": "all"} if "constraint" in group else {}
 
 
 def restore_state(

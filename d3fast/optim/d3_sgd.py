@@ -6,6 +6,7 @@ The rule of the step has three implementations: ``reference`` in plain PyTorch, 
 Method: arXiv 2411.09585.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,10 +14,19 @@ from torch import Tensor
 
 from d3fast.optim.anchors import References
 from d3fast.optim.base import D3Optimizer
+from d3fast.optim.options import backend_of
+from d3fast.optim.tracking import Track
 
 
 class D3FusedSGD(D3Optimizer):
     """Stochastic gradient descent on ``loss - distance_weight * ||theta - theta_0||_p``.
+
+    Without ``track``, a group tracks its parameters of two or more dimensions whose reference is
+    not all zero: biases and norm weights take the plain step of SGD, because on its norm sphere a
+    bias of zeros would stay 0 for ever. The choice is made when the reference is taken and kept in
+    the group's option ``track``, as positions. The parameters stay in the one param group that
+    ``torch.optim.SGD`` would have, so that schedulers and checkpoints see what they expect; a state
+    saved without that option was one that tracked every parameter, and continues so.
 
     With ``distance_weight=0, constraint=None`` a group is plain SGD and follows
     ``torch.optim.SGD``. Every keyword option can differ between param groups. The reference
@@ -26,6 +36,11 @@ class D3FusedSGD(D3Optimizer):
     Args:
         params: parameters, ``(name, parameter)`` pairs or dicts defining groups; see
             ``d3fast.param_groups`` for groups that track a model's head.
+        track: ``"all"``, or, for ``(name, parameter)`` pairs, a regular expression searched for in
+            names, a callable ``(name, param) -> bool``, ``"head"``, ``"linear"`` or
+            ``"conv+linear"``. The last three are decided from names and shapes (a weight of three
+            or more dimensions counts as a convolution, a transposed one too); where those leave a
+            choice, ``d3fast.param_groups(model, track=...)`` reads the modules.
         lr: learning rate, number or 1-element tensor.
         momentum: momentum factor.
         dampening: dampening of the momentum, from the second step on.
@@ -50,6 +65,9 @@ class D3FusedSGD(D3Optimizer):
             reference backend copies it from there, one tensor (``scope``: one group) at a time.
         capturable: let the kernels read an ``lr`` or ``radius`` given as a 1-element CUDA
             tensor, so that a step can be captured in a CUDA graph; otherwise the host reads it.
+        foreach: ``None`` or ``False``; accepted for code written for ``torch.optim.SGD``.
+        fused: ``True`` is ``backend="fused"``.
+        differentiable: ``False``; accepted for code written for ``torch.optim.SGD``.
         backend: ``"fused"``, ``"reference"``, or ``"auto"``: fused where a kernel exists,
             otherwise reference with a warning that says why.
 
@@ -95,6 +113,10 @@ class D3FusedSGD(D3Optimizer):
         momentum_dtype: torch.dtype | None = None,
         capturable: bool = False,
         backend: str = "auto",
+        track: Track | Sequence[int] | None = None,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        differentiable: bool = False,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -113,6 +135,7 @@ class D3FusedSGD(D3Optimizer):
             "reference_device": reference_device,
             "momentum_dtype": momentum_dtype,
             "capturable": capturable,
-            "backend": backend,
+            "backend": backend_of(backend, foreach, fused, differentiable),
+            "track": track,
         }
         super().__init__(params, defaults, reference)

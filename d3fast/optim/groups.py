@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from d3fast.optim.heads import find_head
+from d3fast.optim.tracking import search
 
 Track = str | Callable[[str, nn.Module, Tensor], bool]
 
@@ -58,11 +59,8 @@ def _rule(model: nn.Module, track: Track) -> Callable[[str, nn.Module, Tensor], 
         return _weights_of([m for m in model.modules() if isinstance(m, kinds)])
     if track == "all":
         return lambda name, module, param: True
-    try:
-        pattern = re.compile(track)
-    except re.error as error:
-        raise ValueError(f"track={track!r} is no valid regular expression: {error}") from None
-    return lambda name, module, param: pattern.search(name) is not None
+    matches = search(track)
+    return lambda name, module, param: matches(name)
 
 
 def _names(model: nn.Module) -> dict[int, list[str]]:
@@ -121,8 +119,8 @@ def param_groups(model: nn.Module, track: Track = "head") -> list[dict[str, Any]
             (weight norm) are the tensors they are computed from.
 
     Returns:
-        One or two dicts with ``params`` and ``param_names``. The plain one carries
-        ``distance_weight=0`` and ``constraint=None``.
+        One or two dicts with ``params`` and ``param_names``. The tracked one carries
+        ``track="all"``, the plain one ``distance_weight=0`` and ``constraint=None``.
 
     Warns:
         UserWarning: the head, or another layer selected by its kind, is tied to an embedding,
@@ -159,7 +157,7 @@ def param_groups(model: nn.Module, track: Track = "head") -> list[dict[str, Any]
     if track == "head" or track in _LAYERS:
         _warn_of_tied_embeddings([names[id(p)] for p in tracked.values()], owners)
     groups: list[dict[str, Any]] = [
-        {"params": list(tracked.values()), "param_names": list(tracked)}
+        {"params": list(tracked.values()), "param_names": list(tracked), "track": "all"}
     ]
     if plain:
         groups.append(

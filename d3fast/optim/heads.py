@@ -10,6 +10,7 @@ choice and its reason are logged by the logger ``d3fast`` at level INFO; a secon
 import logging
 import re
 import warnings
+from collections.abc import Sequence
 
 from torch import nn
 
@@ -155,6 +156,40 @@ def _heads(module: nn.Module, name: str) -> tuple[list[Named], str]:
         and "aux" not in child.lower()  # seen in training only
     ]
     return [head, *rivals], _REASONS[rank]
+
+
+def head_by_name(names: Sequence[str], layers: Sequence[str]) -> tuple[str | None, str]:
+    """Return the head of a model of which only names are known, as ``find_head`` would choose it.
+
+    Args:
+        names: names of all parameters, in order.
+        layers: names of the layers that could score classes, in order.
+
+    Returns:
+        The name of the head and the reason; ``None`` where the names leave a choice.
+    """
+    if "" in layers:
+        return "", "the whole model"
+    prefix = ""
+    children = {name.partition(".")[0] for name in names}
+    while len(children) == 1 and prefix + min(children) not in {*names, *layers}:
+        prefix += f"{min(children)}."
+        children = {name.removeprefix(prefix).partition(".")[0] for name in names}
+    last = {layer.removeprefix(prefix).partition(".")[0]: layer for layer in layers}
+    if not last:
+        return None, "no name is that of a layer which could be the head"
+    rank = max(map(_rank, last))
+    best = [layer for child, layer in last.items() if _rank(child) == rank]
+    if rank == 0 or (rank == 1 and not all(child.isdigit() for child in children)):
+        return None, "no layer has a conventional name of a head"
+    rivals = [
+        layer
+        for child, layer in last.items()
+        if layer != best[-1] and _FOR.search(_plain_words(child)) and "aux" not in child.lower()
+    ]
+    if rank > 1 and (len(best) > 1 or rivals):
+        return None, f"{', '.join(dict.fromkeys([*best, *rivals]))} may all be heads"
+    return best[-1], _REASONS[rank]
 
 
 def find_head(model: nn.Module) -> tuple[str, nn.Module]:

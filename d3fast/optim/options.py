@@ -26,6 +26,27 @@ def is_tracked(group: Mapping[str, Any]) -> bool:
     return group["constraint"] is not None or group["distance_weight"] != 0
 
 
+def backend_of(backend: str, foreach: bool | None, fused: bool | None, differentiable: bool) -> str:
+    """Return the backend that an optimizer's ``backend`` and options of torch ask for.
+
+    Raises:
+        ValueError: an option that would change the step; ``fused=True`` beside another backend.
+    """
+    if differentiable:
+        raise ValueError(
+            f"differentiable={differentiable!r} is not supported: the step writes in place, "
+            "outside autograd"
+        )
+    if foreach:
+        raise ValueError(
+            f"foreach={foreach!r} is not supported: there is no multi-tensor implementation; "
+            "backend='fused' steps all tensors of a group in one call"
+        )
+    if fused and backend not in ("auto", "fused"):
+        raise ValueError(f"fused={fused!r} contradicts backend={backend!r}")
+    return "fused" if fused else backend
+
+
 def floating_params(group: Mapping[str, Any]) -> list[Tensor]:
     """Return the floating parameters; those of a quantised model are integers in part."""
     return [p for p in group["params"] if p.is_floating_point()]

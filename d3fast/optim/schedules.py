@@ -15,7 +15,8 @@ from torch import Tensor
 
 from d3fast.optim.constraints import CONSTRAINTS
 from d3fast.optim.d3_sgd import D3FusedSGD
-from d3fast.optim.options import floating_params, is_tracked
+from d3fast.optim.options import is_tracked
+from d3fast.optim.tracking import tracked_params
 from d3fast.runtime.checks import check_choice, check_integer, check_number
 
 Value = float | tuple[float, float]
@@ -170,7 +171,7 @@ class DistanceSchedule:
         return end
 
     def _follows(self, group: Mapping[str, Any]) -> bool:
-        states = [self.optimizer.state.get(p, {}) for p in floating_params(group)]
+        states = [self.optimizer.state.get(p, {}) for p in tracked_params(group)]
         return is_tracked(group) or (bool(states) and all("reference" in s for s in states))
 
     def step(self) -> None:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The eager step of all param groups: check every group, then let each group's backend step it.
 
-A group served by the kernels has a ``GroupPlan``, which is kept while its tensors stay where they
-are; where every group has a valid one, the extension takes the whole step in one call. Other groups
-are stepped by the PyTorch or the sharded backend.
+A group of which some parameters are tracked is stepped as two parts (``tracking``), each as a group
+of its own. A group served by the kernels has a ``GroupPlan``, which is kept while its tensors stay
+where they are; where every group has a valid one, the extension takes the whole step in one call.
+Other groups are stepped by the PyTorch or the sharded backend.
 """
 
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -17,6 +18,7 @@ from d3fast.optim.backends.dtensor import check_not_replaced, is_sharded
 from d3fast.optim.backends.group_plan import GroupPlan, step_planned
 from d3fast.optim.buffers import drop_unused_buffers, is_first_step, require_references
 from d3fast.optim.options import check_gradient, check_options, is_tracked
+from d3fast.optim.tracking import parts
 
 Group = Mapping[str, Any]
 State = MutableMapping[Tensor, dict[str, Any]]
@@ -51,6 +53,8 @@ class Stepper:
             ValueError: an option out of its range; a gradient or a reference that cannot be used.
                 Nothing has moved then.
         """
+        numbered = parts(groups)
+        groups = [part for _, part in numbered]
         scaled = grad_scale is not None or found_inf is not None
         # A group with DTensors never has a plan: its other ranks would wait if this one raised.
         all_planned = len(self._plans) == len(groups)
@@ -60,7 +64,7 @@ class Stepper:
         if distributed and found_inf is not None:
             found_inf = sharded.any_rank(found_inf, distributed)
         try:
-            planned = self._check(groups, state)
+            planned = self._check(numbered, state)
         except ValueError:
             if not _is_overflow(found_inf):
                 sharded.refuse(distributed)
@@ -69,22 +73,22 @@ class Stepper:
         if joint and not _is_overflow(found_inf):
             sharded.step_tracked(joint, state, grad_scale)
         for index, is_planned in planned.items():
-            group = groups[index]
+            number, group = numbered[index]
             if not is_planned:
-                self._build_plan_and_step(index, group, state, grad_scale, found_inf)
+                self._build_plan_and_step(index, number, group, state, grad_scale, found_inf)
             elif group["params"][0].is_cuda or not _is_overflow(found_inf):
                 self._plans[index].step(group, grad_scale, found_inf)
 
-    def _check(self, groups: Sequence[Group], state: State) -> dict[int, bool]:
-        """Check all groups that have gradients.
+    def _check(self, numbered: Sequence[tuple[int, Group]], state: State) -> dict[int, bool]:
+        """Check all parts of groups that have gradients.
 
         Returns:
-            By group index whether the group has a valid plan. Groups that are stepped together
+            By index of the part whether it has a valid plan. Parts that are stepped together
             with other ranks are left out.
         """
         planned: dict[int, bool] = {}
         takes_part = False
-        for index, group in enumerate(groups):
+        for index, (number, group) in enumerate(numbered):
             plan = self._plans.get(index)
             is_planned = plan is not None and plan.matches(group, state)
             if not is_planned:
@@ -92,7 +96,7 @@ class Stepper:
                 needs_allreduce = sharded.needs_allreduce(group)
                 if not params and not needs_allreduce:
                     continue
-                _check_step(index, group, params, state)
+                _check_step(number, group, params, state)
                 self._plans.pop(index, None)
                 takes_part = True
                 if needs_allreduce:
@@ -105,13 +109,14 @@ class Stepper:
     def _build_plan_and_step(
         self,
         index: int,
+        number: int,
         group: Group,
         state: State,
         grad_scale: Tensor | None,
         found_inf: Tensor | None,
     ) -> None:
-        """Take the step of a group that has no valid plan."""
-        backend = choose_backend(index, group)
+        """Take the step of a part that has no valid plan."""
+        backend = choose_backend(number, group)
         if _host_needs_overflow(group, backend, state) and _is_overflow(found_inf):
             return  # before any state is made
         if backend == "sharded":
@@ -130,7 +135,7 @@ class Stepper:
         """Return the distance that the last step stored for ``p``, ``None`` where it is outdated.
 
         Args:
-            index: number of the group.
+            index: number of the part, over all groups.
             p: a parameter of it.
             state: the optimizer's state.
         """
@@ -154,10 +159,10 @@ def _host_needs_overflow(group: Group, backend: str, state: State) -> bool:
     return group["dampening"] != 0 and any(is_first_step(p, state) for p in params)
 
 
-def _check_step(index: int, group: Group, params: Sequence[Tensor], state: State) -> None:
+def _check_step(number: int, group: Group, params: Sequence[Tensor], state: State) -> None:
     check_options(group)
     for p in params:
         if p.grad is not None:
             check_gradient(p.grad, p)
     if is_tracked(group):
-        require_references(index, group, params, state)
+        require_references(number, group, params, state)

@@ -95,7 +95,7 @@ def far_apart(layout, dtype, options):
     """Parameters away from their references, and an optimizer over them."""
     params = [nn.Parameter(spread(t + 3, layout)) for t in draw(0, dtype)]
     options = {"lr": 0.05, "backend": "reference", "reference": draw(1, dtype), **options}
-    return params, D3FusedSGD(params, **options)
+    return params, D3FusedSGD(params, track="all", **options)
 
 
 def descend(params, opt, layout, dtype, steps, start=0):
@@ -173,7 +173,8 @@ def optimizer_of(model, options):
     track = options.pop("track", "all")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return D3FusedSGD(param_groups(model, track=track), **options)
+        groups = model.named_parameters() if track is None else param_groups(model, track=track)
+        return D3FusedSGD(groups, **options)
 
 
 def train(model, opt, kind, world, steps, start=0):
@@ -293,6 +294,16 @@ def overflow_on_one_rank(world):
     return before, [whole(p) for p in params]
 
 
+def tracked_without_asking(world):
+    """The positions that a bare list tracks, of a bias, two matrices with zeros and a third one."""
+    layout = layout_of("shards", world) if world else None
+    half, none = torch.zeros(4, 3), torch.zeros(2, 3)
+    half[3, 1] = 1.0  # on the last rank
+    tensors = [torch.ones(4), half, none, torch.ones(4, 3)]
+    opt = D3FusedSGD([nn.Parameter(spread(t, layout)) for t in tensors], backend="reference")
+    return opt.param_groups[0]["track"]
+
+
 def gradient_missing_on_one_rank(world):
     layout = layout_of("shards", world)
     params, opt = far_apart(layout, torch.float64, {})
@@ -339,7 +350,7 @@ def refused_without_moving(opt, params, before):
 
 def partial_placement(world):
     mesh = init_device_mesh("cpu", (world,))
-    D3FusedSGD([nn.Parameter(DTensor.from_local(torch.ones(3), mesh, [Partial()]))])
+    D3FusedSGD([nn.Parameter(DTensor.from_local(torch.ones(3), mesh, [Partial()]))], track="all")
 
 
 def fused_asked_for(world):
@@ -350,7 +361,12 @@ def mixed_group(world, scope):
     layout = layout_of("shards", world)
     params = [nn.Parameter(spread(torch.ones(4), layout)), nn.Parameter(torch.ones(2))]
     opt = D3FusedSGD(
-        params, lr=0.1, scope=scope, backend="reference", reference=[p * 2 for p in params]
+        params,
+        track="all",
+        lr=0.1,
+        scope=scope,
+        backend="reference",
+        reference=[p * 2 for p in params],
     )
     for p in params:
         p.grad = torch.ones_like(p)
@@ -388,7 +404,7 @@ def two_tracked_groups(world, missing=False):
             "distance_p": 1.5,
         },
     ]
-    opt = D3FusedSGD(groups, lr=0.05, momentum=0.9, backend="reference")
+    opt = D3FusedSGD(groups, lr=0.05, momentum=0.9, track="all", backend="reference")
     if missing:
         for p, grad in zip(params, draw(100, torch.float64), strict=True):
             p.grad = spread(grad, layout)

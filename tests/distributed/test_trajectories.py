@@ -32,6 +32,19 @@ def assert_equal_runs(answers, want, tolerance):
         assert got["total"] == pytest.approx(want["total"], rel=tolerance)
 
 
+def test_every_rank_tracks_the_same_tensors_of_a_bare_list(worlds):
+    assert ranks.tracked_without_asking(None) == (1, 3)
+    assert worlds[2].run(ranks.tracked_without_asking) == [(1, 3)] * 2
+
+
+@pytest.mark.parametrize("kind", ["fsdp", "tensor parallel"])
+def test_a_model_of_which_only_matrices_are_tracked_follows_one_process(worlds, kind):
+    call = (kind, {"track": None, "scope": "group"})
+    want = ranks.training(None, *call)
+    assert sorted(want["distances"]) == ["0.weight", "2.weight"]
+    assert_equal_runs(worlds[2].run(ranks.training, *call), want, 1e-10)
+
+
 @pytest.mark.parametrize("scope", ["tensor", "group"])
 @pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 6.0])
 @pytest.mark.parametrize("constraint", CONSTRAINTS)

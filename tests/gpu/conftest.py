@@ -43,7 +43,7 @@ def make(device):
         for p in params:
             p.grad = draw(p.shape)
         options = {"lr": 0.01, "momentum": 0.9, "backend": "fused", **options}
-        return params, D3FusedSGD(params, reference=references, **options)
+        return params, D3FusedSGD(params, track="all", reference=references, **options)
 
     return build
 

@@ -52,7 +52,9 @@ def test_a_whole_training_step_is_one_graph(device, relative_error, mode, captur
             model = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 5)).to(device)
             x = torch.randn(32, 20).to(device)
         lr = torch.tensor(0.01, device=device if capturable else "cpu")
-        opt = D3FusedSGD(model.parameters(), lr=lr, momentum=0.9, capturable=capturable)
+        opt = D3FusedSGD(
+            model.parameters(), track="all", lr=lr, momentum=0.9, capturable=capturable
+        )
         opt.warm_start("far")
         y = torch.arange(32, device=device) % 5
 

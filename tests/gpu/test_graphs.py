@@ -110,7 +110,7 @@ def test_a_whole_training_step_is_one_graph(device, relative_error, on_a_side_st
     def train(captured):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 5)).to(device)
-        opt = D3FusedSGD(model.parameters(), lr=0.01, momentum=0.9, capturable=True)
+        opt = D3FusedSGD(model.parameters(), track="all", lr=0.01, momentum=0.9, capturable=True)
         opt.warm_start("far")
         x = torch.randn(32, 20, device=device)
         y = torch.randint(0, 5, (32,), device=device)
@@ -182,7 +182,7 @@ def test_steps_on_several_streams_follow_one_another(make, same_bits):
 def test_a_group_on_another_than_the_current_device(make):
     p = nn.Parameter(torch.randn(9000, device="cuda:1"))
     p.grad = torch.ones_like(p)
-    opt = D3FusedSGD([p], lr=0.1, momentum=0.9, backend="fused")
+    opt = D3FusedSGD([p], track="all", lr=0.1, momentum=0.9, backend="fused")
     opt.grad_scale = torch.ones(1, device="cuda:0")
     for _ in range(3):
         opt.step()

@@ -97,7 +97,7 @@ def test_nothing_outside_the_tensors_is_touched(device, half, offset):
     arrays = [guarded() for _ in range(5)]
     p = torch.nn.Parameter(arrays[0][1])
     reference = [torch.zeros(n, device=device)]
-    opt = D3FusedSGD([p], lr=0.1, momentum=0.9, reference=reference, backend="fused")
+    opt = D3FusedSGD([p], track="all", lr=0.1, momentum=0.9, reference=reference, backend="fused")
     opt.state[p]["reference"], p.grad = arrays[1][1], arrays[2][1]
     opt.state[p]["momentum_buffer"] = arrays[3][1].zero_()
     opt.state[p]["compensation"] = arrays[4][1].zero_()

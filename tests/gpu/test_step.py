@@ -29,7 +29,7 @@ def trajectory(groups, device, dtype, backend, seed, steps=20):
             references.append(theta_0.to(device, dtype))
             sides.append((-side if options["maximize"] else side, t.grad_layout))
         described.append({"params": params, **options, "reference": references})
-    opt = D3FusedSGD(described, backend=backend)
+    opt = D3FusedSGD(described, track="all", backend=backend)
     params = [p for d in described for p in d["params"]]
     for _ in range(steps):
         for p, (side, layout) in zip(params, sides, strict=True):
@@ -109,7 +109,9 @@ def test_nothing_outside_the_tensors_is_touched(device, offset):
 
     arrays = [guarded(float("nan")), guarded(float("nan")), guarded(-7.0)]
     p = nn.Parameter(arrays[0][1])
-    opt = D3FusedSGD([p], lr=0.1, momentum=0.9, reference=[torch.zeros(n, device=device)])
+    opt = D3FusedSGD(
+        [p], track="all", lr=0.1, momentum=0.9, reference=[torch.zeros(n, device=device)]
+    )
     opt.state[p]["reference"], p.grad = arrays[1][1], arrays[2][1]
     before = [whole.clone() for whole, _, _ in arrays]
     for _ in range(3):

@@ -98,7 +98,9 @@ def test_the_schedule_is_where_the_epochs_are(suspect, clean):
 
 
 def test_a_shell_is_logged_by_both_its_ends(suspect):
-    opt = D3FusedSGD(suspect().parameters(), constraint="distance_shell", radius=(0.5, 1.0))
+    opt = D3FusedSGD(
+        suspect().parameters(), track="all", constraint="distance_shell", radius=(0.5, 1.0)
+    )
     ramp = partial(DistanceSchedule, what="radius", start=(0.1, 0.2), steps=2)
     repair = Repair(RepairOptions(schedule=ramp))
     repair.begin(opt, None)
@@ -135,7 +137,7 @@ def test_lambda_stays_above_zero(suspect, clean):
 
 def test_accuracy_that_was_within_the_budget_and_left_it_stops(suspect):
     repair = Repair(RepairOptions(max_acc_drop=2.0, suspect_acc=0.95))
-    repair.begin(D3FusedSGD(suspect().parameters()), None)
+    repair.begin(D3FusedSGD(suspect().parameters(), track="all"), None)
     got = [repair.validated({"val_acc": acc}) for acc in (0.4, 0.92, 0.93, 0.95, 0.92)]
     assert got == [False, False, False, False, True]
 
@@ -159,7 +161,10 @@ def test_a_resumed_training_has_the_bits_of_an_uninterrupted_one(
     [
         (torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1), "got SGD"),
         ([], "got none"),
-        ([D3FusedSGD([nn.Parameter(torch.ones(1))]) for _ in range(2)], "got D3FusedSGD, D3Fused"),
+        (
+            [D3FusedSGD([nn.Parameter(torch.ones(1))], track="all") for _ in range(2)],
+            "got D3FusedSGD, D3Fused",
+        ),
     ],
 )
 def test_optimizers_that_are_not_one_d3_are_refused_in_one_line(optimizers, message):
@@ -168,7 +173,7 @@ def test_optimizers_that_are_not_one_d3_are_refused_in_one_line(optimizers, mess
 
 
 def test_an_optimizer_is_taken_out_of_its_wrapper(suspect):
-    inner = D3FusedSGD(suspect().parameters())
+    inner = D3FusedSGD(suspect().parameters(), track="all")
     wrapper = type("Wrapper", (), {"optimizer": type("Inner", (), {"optimizer": inner})()})()
     wrapper.optimizer = inner
     assert find_optimizer([wrapper]) is inner
@@ -176,13 +181,15 @@ def test_an_optimizer_is_taken_out_of_its_wrapper(suspect):
 
 def test_dual_ascent_needs_a_clean_loss(suspect):
     with pytest.raises(ValueError, match="dual_step > 0 moves the weight of a CleanLoss"):
-        Repair(RepairOptions(dual_step=1.0)).begin(D3FusedSGD(suspect().parameters()), None)
+        Repair(RepairOptions(dual_step=1.0)).begin(
+            D3FusedSGD(suspect().parameters(), track="all"), None
+        )
 
 
 def test_a_budget_needs_the_suspects_accuracy(suspect):
     repair = Repair(RepairOptions(max_acc_drop=1.0))
     with pytest.raises(ValueError, match="max_acc_drop needs the suspect's accuracy"):
-        repair.begin(D3FusedSGD(suspect().parameters()), None)
+        repair.begin(D3FusedSGD(suspect().parameters(), track="all"), None)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +203,7 @@ def test_a_budget_needs_the_suspects_accuracy(suspect):
 )
 def test_metrics_that_cannot_be_used_are_refused(suspect, metrics, message):
     repair = Repair(RepairOptions(max_acc_drop=1.0, suspect_acc=0.9, dual_step=1.0))
-    repair.begin(D3FusedSGD(suspect().parameters()), CleanLoss())
+    repair.begin(D3FusedSGD(suspect().parameters(), track="all"), CleanLoss())
     with pytest.raises(ValueError, match=message):
         repair.validated(metrics)
 

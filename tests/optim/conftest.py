@@ -69,7 +69,7 @@ def far_apart():
         params = [nn.Parameter(draw(s) + 3) for s in shapes]
         options = {"lr": 0.05, "backend": "fused", **options}
         options.setdefault("reference", [draw(s) for s in shapes])
-        return params, D3FusedSGD(params, **options)
+        return params, D3FusedSGD(params, track="all", **options)
 
     return make
 

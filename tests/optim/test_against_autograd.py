@@ -80,6 +80,7 @@ def test_the_push_is_the_gradient_of_the_distance(backend, dtype):
         (push,) = torch.autograd.grad(distance, p)
         opt = D3FusedSGD(
             [p],
+            track="all",
             lr=0.5,
             distance_weight=3.0,
             distance_p=power,

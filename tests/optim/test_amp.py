@@ -12,7 +12,7 @@ OPTIONS = {"lr": 0.1, "momentum": 0.9, "dampening": 0.2}
 def pair(backend, **options):
     g = torch.Generator().manual_seed(0)
     params = [nn.Parameter(torch.randn(s, generator=g)) for s in ((4, 3), (9,))]
-    opt = D3FusedSGD(params, backend=backend, **OPTIONS, **options)
+    opt = D3FusedSGD(params, track="all", backend=backend, **OPTIONS, **options)
     opt.warm_start("far")
     return params, opt
 

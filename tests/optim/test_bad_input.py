@@ -72,36 +72,40 @@ def named(option, value):
 @pytest.mark.parametrize(("options", "option", "value"), OPTIONS)
 def test_the_message_names_option_and_value(options, option, value):
     with pytest.raises(ValueError, match=named(option, value)):
-        D3FusedSGD([nn.Parameter(torch.ones(4, 2))], **options)
+        D3FusedSGD([nn.Parameter(torch.ones(4, 2))], track="all", **options)
 
 
 @pytest.mark.parametrize(("options", "option", "value"), OPTIONS)
 def test_the_options_of_a_single_group_are_checked_alike(options, option, value):
-    opt = D3FusedSGD([nn.Parameter(torch.ones(3))])
+    opt = D3FusedSGD([nn.Parameter(torch.ones(3))], track="all")
     with pytest.raises(ValueError, match=named(option, value)):
         opt.add_param_group({"params": [nn.Parameter(torch.ones(4, 2))], **options})
 
 
 def test_a_mapping_that_lacks_a_tracked_parameter():
     with pytest.raises(ValueError, match=r"reference .*bias"):
-        D3FusedSGD(nn.Linear(3, 2).named_parameters(), reference={"weight": torch.zeros(2, 3)})
+        D3FusedSGD(
+            nn.Linear(3, 2).named_parameters(), track="all", reference={"weight": torch.zeros(2, 3)}
+        )
 
 
 def test_a_group_on_several_devices():
     params = [nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2, device="meta"))]
     with pytest.raises(ValueError, match=r"params .*cpu, meta"):
-        D3FusedSGD(params)
+        D3FusedSGD(params, track="all")
 
 
 def test_complex_parameters():
     with pytest.raises(ValueError, match=r"params .*torch.complex64"):
-        D3FusedSGD([nn.Parameter(torch.ones(2, dtype=torch.complex64))])
+        D3FusedSGD([nn.Parameter(torch.ones(2, dtype=torch.complex64))], track="all")
 
 
 def test_a_sparse_gradient(backend):
     embedding = nn.Embedding(5, 2, sparse=True)
     other = nn.Parameter(torch.ones(2))
-    opt = D3FusedSGD([{"params": [other]}, {"params": embedding.parameters()}], backend=backend)
+    opt = D3FusedSGD(
+        [{"params": [other]}, {"params": embedding.parameters()}], track="all", backend=backend
+    )
     other.grad = torch.ones(2)
     embedding(torch.tensor([1])).sum().backward()
     with pytest.raises(ValueError, match=r"gradients.*torch.sparse_coo"):
@@ -112,21 +116,21 @@ def test_a_sparse_gradient(backend):
 @pytest.mark.parametrize("options", [{"distance_p": 3.0}, {"reference_dtype": torch.float64}])
 def test_what_has_no_kernel_is_refused_by_the_fused_backend(options):
     with pytest.raises(ValueError, match=r"backend='fused' .*group 0.*(3.0|float64)"):
-        D3FusedSGD([nn.Parameter(torch.ones(2))], backend="fused", **options)
+        D3FusedSGD([nn.Parameter(torch.ones(2))], track="all", backend="fused", **options)
 
 
 def test_warm_start_mode():
-    opt = D3FusedSGD([nn.Parameter(torch.ones(2))])
+    opt = D3FusedSGD([nn.Parameter(torch.ones(2))], track="all")
     with pytest.raises(ValueError, match=r"mode .*'hot'"):
         opt.warm_start("hot")
 
 
 def test_no_parameters():
     with pytest.raises(ValueError, match="empty parameter list"):
-        D3FusedSGD([])
+        D3FusedSGD([], track="all")
 
 
 def test_a_parameter_in_two_groups():
     p = nn.Parameter(torch.ones(2))
     with pytest.raises(ValueError, match="more than one parameter group"):
-        D3FusedSGD([{"params": [p]}, {"params": [p]}])
+        D3FusedSGD([{"params": [p]}, {"params": [p]}], track="all")

@@ -13,7 +13,7 @@ def from_zero(backend="fused", dtype=torch.float32, **options):
     params = [nn.Parameter(t.to(dtype, copy=True)) for t in THETA]
     zeros = [torch.zeros_like(t) for t in THETA]
     options = {"lr": 0.1, "constraint": None, "reference": zeros, **options}
-    return params, D3FusedSGD(params, backend=backend, **options)
+    return params, D3FusedSGD(params, track="all", backend=backend, **options)
 
 
 def test_distances_are_p_norms_by_position(backend):
@@ -33,7 +33,7 @@ def test_total_distance_sums_tensors_or_takes_one_norm(backend):
 def test_positions_count_over_all_groups_and_plain_groups_have_no_distance(backend):
     p, q, r = (nn.Parameter(torch.ones(2)) for _ in range(3))
     plain = {"constraint": None, "distance_weight": 0.0}
-    opt = D3FusedSGD([{"params": [p, q], **plain}, {"params": [r]}], backend=backend)
+    opt = D3FusedSGD([{"params": [p, q], **plain}, {"params": [r]}], track="all", backend=backend)
     assert list(opt.distances()) == [2]
 
 
@@ -84,7 +84,7 @@ def test_a_reported_distance_does_not_change_with_later_steps(backend, dtype, de
 
 def test_the_reference_is_a_copy_of_the_weights_at_the_start(backend, descend):
     p = nn.Parameter(torch.tensor([3.0, 4.0]))
-    opt = D3FusedSGD([p], backend=backend)
+    opt = D3FusedSGD([p], track="all", backend=backend)
     descend(opt, 1)
     assert torch.equal(opt.state[p]["reference"], torch.tensor([3.0, 4.0]))
 
@@ -99,7 +99,9 @@ def test_a_given_reference_is_copied_and_later_edits_do_not_reach_it(backend):
 def test_set_reference_takes_a_list_over_the_tracked_groups(backend):
     p, q, r = (nn.Parameter(torch.full((2,), 3.0)) for _ in range(3))
     plain = {"constraint": None, "distance_weight": 0.0}
-    opt = D3FusedSGD([{"params": [p]}, {"params": [q], **plain}, {"params": [r]}], backend=backend)
+    opt = D3FusedSGD(
+        [{"params": [p]}, {"params": [q], **plain}, {"params": [r]}], track="all", backend=backend
+    )
     opt.set_reference([torch.zeros(2), torch.tensor([3.0, 7.0])])
     assert opt.distances()[0].item() == pytest.approx(18**0.5)
     assert opt.distances()[2].item() == 4.0
@@ -123,7 +125,7 @@ def test_set_reference_takes_a_mapping_or_the_weights_as_they_are(backend):
 
 def test_where_parameters_were_replaced_set_reference_starts_anew(backend):
     old, new = nn.Parameter(torch.ones(3)), nn.Parameter(torch.full((3,), 2.0))
-    opt = D3FusedSGD([old], lr=0.1, momentum=0.9, backend=backend)
+    opt = D3FusedSGD([old], track="all", lr=0.1, momentum=0.9, backend=backend)
     opt.state_dict()  # as accelerate does, which makes the buffer
     opt.param_groups[0]["params"][0] = new  # and puts in a sharded parameter
     new.grad = torch.tensor([1.0, 0.0, 0.0])
@@ -159,12 +161,14 @@ def test_a_reference_given_at_the_start_is_for_the_tracked_groups(as_mapping, ba
 def test_a_reference_given_at_the_start_is_shared_out_over_tracked_groups(backend):
     p, q = nn.Parameter(torch.full((2,), 3.0)), nn.Parameter(torch.full((3,), 3.0))
     groups = [{"params": [p]}, {"params": [q]}]
-    opt = D3FusedSGD(groups, reference=[torch.zeros(2), torch.zeros(3)], backend=backend)
+    opt = D3FusedSGD(
+        groups, reference=[torch.zeros(2), torch.zeros(3)], track="all", backend=backend
+    )
     assert opt.total_distance().item() == pytest.approx(18**0.5 + 27**0.5)
 
 
 def test_a_groups_own_reference_wins(backend):
     p, q = nn.Parameter(torch.full((1,), 3.0)), nn.Parameter(torch.full((1,), 3.0))
     groups = [{"params": [p], "reference": [torch.ones(1)]}, {"params": [q]}]
-    opt = D3FusedSGD(groups, reference=[torch.zeros(1)], backend=backend)
+    opt = D3FusedSGD(groups, reference=[torch.zeros(1)], track="all", backend=backend)
     assert [d.item() for d in opt.distances().values()] == [2.0, 3.0]

@@ -12,7 +12,7 @@ PLAIN = {"distance_weight": 0.0, "constraint": None}
 
 def test_an_optimizer_with_references_has_its_buffers_before_the_first_step(backend):
     p = nn.Parameter(torch.ones(3))
-    opt = D3FusedSGD([p], lr=0.1, momentum=0.9, backend=backend)
+    opt = D3FusedSGD([p], track="all", lr=0.1, momentum=0.9, backend=backend)
     assert is_first_step(p, opt.state)
     assert torch.equal(opt.state[p]["momentum_buffer"], torch.zeros(3))
     p.grad = torch.ones(3)
@@ -23,7 +23,7 @@ def test_an_optimizer_with_references_has_its_buffers_before_the_first_step(back
 
 def test_frozen_parameters_have_no_buffers():
     p = nn.Parameter(torch.ones(3), requires_grad=False)
-    opt = D3FusedSGD([p], lr=0.1, momentum=0.9)
+    opt = D3FusedSGD([p], track="all", lr=0.1, momentum=0.9)
     assert set(opt.state[p]) == {"reference"}
 
 
@@ -33,7 +33,9 @@ def test_the_first_step_of_a_buffer_is_not_dampened(tracked, backend):
     for dampening in (0.0, 0.7):
         p = nn.Parameter(torch.ones(3))
         options = {"constraint": None} if tracked else PLAIN
-        opt = D3FusedSGD([p], lr=0.1, momentum=0.9, dampening=dampening, backend=backend, **options)
+        opt = D3FusedSGD(
+            [p], track="all", lr=0.1, momentum=0.9, dampening=dampening, backend=backend, **options
+        )
         p.grad = torch.ones(3)
         opt.step()
         weights.append(p.detach())
@@ -42,9 +44,9 @@ def test_the_first_step_of_a_buffer_is_not_dampened(tracked, backend):
 
 def test_dampening_may_change_before_the_first_step(backend):
     p, q = (nn.Parameter(torch.ones(3)) for _ in range(2))
-    late = D3FusedSGD([p], lr=0.1, momentum=0.9, backend=backend)
+    late = D3FusedSGD([p], track="all", lr=0.1, momentum=0.9, backend=backend)
     late.param_groups[0]["dampening"] = 0.5
-    early = D3FusedSGD([q], lr=0.1, momentum=0.9, dampening=0.5, backend=backend)
+    early = D3FusedSGD([q], track="all", lr=0.1, momentum=0.9, dampening=0.5, backend=backend)
     for _ in range(2):
         p.grad = q.grad = torch.tensor([1.0, 2.0, -3.0])
         late.step()
@@ -63,8 +65,8 @@ def test_a_plain_step_without_momentum_leaves_no_state(backend):
 
 def test_a_momentum_buffer_of_none_starts_anew(backend):
     p, q = (nn.Parameter(torch.ones(3)) for _ in range(2))
-    opt = D3FusedSGD([p], lr=0.1, momentum=0.9, dampening=0.5, backend=backend)
-    new = D3FusedSGD([q], lr=0.1, momentum=0.9, dampening=0.5, backend=backend)
+    opt = D3FusedSGD([p], track="all", lr=0.1, momentum=0.9, dampening=0.5, backend=backend)
+    new = D3FusedSGD([q], track="all", lr=0.1, momentum=0.9, dampening=0.5, backend=backend)
     p.grad = torch.tensor([1.0, 2.0, 3.0])
     opt.step()
     opt.state[p]["momentum_buffer"] = None

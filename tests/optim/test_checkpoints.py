@@ -113,7 +113,7 @@ def test_a_plain_optimizer_has_no_state_before_its_first_step():
 
 
 def test_hooks_of_users_get_the_complete_state_dict():
-    opt = D3FusedSGD([nn.Parameter(torch.ones(3))], momentum=0.9)
+    opt = D3FusedSGD([nn.Parameter(torch.ones(3))], track="all", momentum=0.9)
 
     def by_name(_, state_dict):
         return {**state_dict, "state": {f"p{i}": s for i, s in state_dict["state"].items()}}

@@ -38,7 +38,7 @@ def projected(theta, theta_0, backend, dtype, steps=1, **options):
     """Steps that move nothing but by their projection."""
     p = nn.Parameter(torch.tensor(theta, dtype=dtype))
     reference = [torch.tensor(theta_0, dtype=dtype)]
-    opt = D3FusedSGD([p], lr=0.0, reference=reference, backend=backend, **options)
+    opt = D3FusedSGD([p], track="all", lr=0.0, reference=reference, backend=backend, **options)
     p.grad = torch.ones_like(p)
     for _ in range(steps):
         opt.step()
@@ -106,7 +106,13 @@ def test_scope_decides_what_is_rescaled_together(backend, dtype):
     for scope in ("tensor", "group"):
         params = [nn.Parameter(torch.tensor(t, dtype=dtype)) for t in ([3.0, 0.0], [0.0, 4.0])]
         opt = D3FusedSGD(
-            params, lr=0.0, scope=scope, radius=1.0, radius_unit="absolute", backend=backend
+            params,
+            track="all",
+            lr=0.0,
+            scope=scope,
+            radius=1.0,
+            radius_unit="absolute",
+            backend=backend,
         )
         for p in params:
             p.grad = torch.zeros_like(p)

@@ -144,7 +144,7 @@ def test_swap_tensors_leaves_reference_and_momentum_with_their_parameter(kind, b
 
 def test_a_swap_for_another_shape_is_refused(backend):
     p = nn.Parameter(torch.ones(3, 4))
-    opt = D3FusedSGD([p], lr=0.1, momentum=0.9, backend=backend)
+    opt = D3FusedSGD([p], track="all", lr=0.1, momentum=0.9, backend=backend)
     torch.utils.swap_tensors(p, nn.Parameter(torch.ones(2, 6)))
     p.grad = torch.ones(2, 6)
     with pytest.raises((ValueError, RuntimeError), match=r"shape|size"):

@@ -14,7 +14,7 @@ from d3fast import D3FusedSGD, param_groups
 def small(backend="fused", **options):
     g = torch.Generator().manual_seed(0)
     params = [nn.Parameter(torch.randn(s, generator=g)) for s in ((4, 3), (5,))]
-    opt = D3FusedSGD(params, lr=0.1, momentum=0.9, backend=backend, **options)
+    opt = D3FusedSGD(params, track="all", lr=0.1, momentum=0.9, backend=backend, **options)
     opt.warm_start("far")
     return params, opt
 
@@ -48,7 +48,7 @@ def test_saving_before_the_first_step_keeps_the_reference(backend, descend, same
     params, first = small(backend)
     saved, weights = copy.deepcopy(first.state_dict()), [p.detach().clone() for p in params]
     copies = [nn.Parameter(w) for w in weights]
-    second = D3FusedSGD(copies, lr=0.1, momentum=0.9, backend=backend)
+    second = D3FusedSGD(copies, track="all", lr=0.1, momentum=0.9, backend=backend)
     second.load_state_dict(saved)
     assert same_bits(descend(second, 3), descend(first, 3))
 
@@ -91,14 +91,16 @@ def test_loading_plain_sgd_takes_its_momentum_and_leaves_the_rest(backend, set_g
 def test_loading_another_number_of_groups_or_params_raises():
     (p, q), opt = small()
     with pytest.raises(ValueError, match="different number of parameter groups"):
-        opt.load_state_dict(D3FusedSGD([{"params": [p]}, {"params": [q]}]).state_dict())
+        opt.load_state_dict(
+            D3FusedSGD([{"params": [p]}, {"params": [q]}], track="all").state_dict()
+        )
     with pytest.raises(ValueError, match="doesn't match the size"):
-        opt.load_state_dict(D3FusedSGD([p]).state_dict())
+        opt.load_state_dict(D3FusedSGD([p], track="all").state_dict())
 
 
 def test_loading_a_reference_of_another_shape_raises():
     _, opt = small()
-    other = D3FusedSGD([nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(5))])
+    other = D3FusedSGD([nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(5))], track="all")
     with pytest.raises(ValueError, match=r"reference has shape \(2,\), its parameter \(4, 3\)"):
         opt.load_state_dict(other.state_dict())
 
@@ -134,10 +136,15 @@ def test_groups_differ_in_every_option(backend, set_gradients, relative_error):
     ]
     together = [nn.Parameter(s.clone()) for s in starts]
     opt = D3FusedSGD(
-        [{"params": [p], **o} for p, o in zip(together, options, strict=True)], backend=backend
+        [{"params": [p], **o} for p, o in zip(together, options, strict=True)],
+        track="all",
+        backend=backend,
     )
     alone = [nn.Parameter(s.clone()) for s in starts]
-    opts = [D3FusedSGD([p], backend=backend, **o) for p, o in zip(alone, options, strict=True)]
+    opts = [
+        D3FusedSGD([p], track="all", backend=backend, **o)
+        for p, o in zip(alone, options, strict=True)
+    ]
     for step in range(5):
         set_gradients(together, step)
         set_gradients(alone, step)
@@ -149,7 +156,9 @@ def test_groups_differ_in_every_option(backend, set_gradients, relative_error):
 
 def test_unspecified_options_come_from_the_defaults():
     p, q = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3))
-    opt = D3FusedSGD([{"params": [p], "lr": 0.5}, {"params": [q]}], lr=0.1, scope="group")
+    opt = D3FusedSGD(
+        [{"params": [p], "lr": 0.5}, {"params": [q]}], track="all", lr=0.1, scope="group"
+    )
     assert [g["lr"] for g in opt.param_groups] == [0.5, 0.1]
     assert [g["scope"] for g in opt.param_groups] == ["group", "group"]
 
@@ -163,13 +172,13 @@ def test_a_refused_group_leaves_the_optimizer_as_it_was():
 
 def test_the_callers_group_is_not_changed():
     group = {"params": [nn.Parameter(torch.ones(2))], "reference": [torch.zeros(2)]}
-    D3FusedSGD([group])
+    D3FusedSGD([group], track="all")
     assert set(group) == {"params", "reference"}
 
 
 def test_removing_a_group_leaves_the_others_working(backend, descend):
     (p, q), _ = small(backend)
-    two = D3FusedSGD([{"params": [p]}, {"params": [q]}], lr=0.1, backend=backend)
+    two = D3FusedSGD([{"params": [p]}, {"params": [q]}], track="all", lr=0.1, backend=backend)
     descend(two, 2)
     del two.param_groups[0]
     before = p.detach().clone()
@@ -226,7 +235,7 @@ def test_gradients_survive_a_step(backend, set_gradients, same_bits):
 
 def test_named_parameters_are_taken(backend):
     model = nn.Linear(3, 2)
-    opt = D3FusedSGD(model.named_parameters(), lr=0.1, backend=backend)
+    opt = D3FusedSGD(model.named_parameters(), track="all", lr=0.1, backend=backend)
     assert opt.param_groups[0]["param_names"] == ["weight", "bias"]
     assert list(opt.distances()) == ["weight", "bias"]
 

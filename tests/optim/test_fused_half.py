@@ -106,7 +106,7 @@ def test_a_bf16_reference_beside_float32_follows_the_plain_steps(relative_error,
 def test_auto_takes_the_kernels_and_warns_of_nothing(half):
     p = nn.Parameter(torch.ones(4, dtype=half))
     p.grad = torch.ones_like(p)
-    opt = D3FusedSGD([p], lr=0.1, momentum=0.9)  # a warning would be an error here
+    opt = D3FusedSGD([p], track="all", lr=0.1, momentum=0.9)  # a warning would be an error here
     opt.step()
     assert "distance" in opt.state[p]
 
@@ -145,7 +145,7 @@ def test_a_gradient_that_is_no_number_spoils_what_it_spoils_in_plain_steps(half,
     finite = []
     for backend in ("fused", "reference"):
         p = nn.Parameter(torch.linspace(-1, 1, 50).to(half))
-        opt = D3FusedSGD([p], lr=0.1, momentum=0.9, constraint=None, backend=backend)
+        opt = D3FusedSGD([p], track="all", lr=0.1, momentum=0.9, constraint=None, backend=backend)
         p.grad = torch.zeros_like(p)
         p.grad[7] = value
         opt.step()
@@ -158,7 +158,9 @@ def test_a_gradient_that_is_no_number_spoils_what_it_spoils_in_plain_steps(half,
 
 def test_weights_past_the_largest_number_are_infinite(half):
     p = nn.Parameter(torch.full((20,), torch.finfo(half).max, dtype=half))
-    opt = D3FusedSGD([p], lr=1.0, constraint=None, distance_weight=1.0, backend="fused")
+    opt = D3FusedSGD(
+        [p], track="all", lr=1.0, constraint=None, distance_weight=1.0, backend="fused"
+    )
     p.grad = torch.full_like(p, -torch.finfo(half).max)
     opt.step()
     assert torch.isposinf(p).all()
@@ -172,7 +174,7 @@ def test_gradients_are_unscaled_in_place_unless_they_overflowed(half, overflow, 
     for backend in ("fused", "reference"):
         g = torch.Generator().manual_seed(0)
         p = nn.Parameter(torch.randn(37, generator=g).to(half))
-        opt = D3FusedSGD([p], lr=0.1, momentum=0.9, backend=backend, **options)
+        opt = D3FusedSGD([p], track="all", lr=0.1, momentum=0.9, backend=backend, **options)
         opt.grad_scale, opt.found_inf = torch.tensor(3.0), torch.tensor(overflow)
         for _ in range(2):
             p.grad = torch.randn(37, generator=g).to(half)
@@ -186,7 +188,9 @@ def test_gradients_are_unscaled_in_place_unless_they_overflowed(half, overflow, 
 
 def test_strides_of_the_state_follow_the_weights(half):
     p = nn.Parameter(torch.randn(4, 3, 5, 2).to(half).contiguous(memory_format=torch.channels_last))
-    opt = D3FusedSGD([p], lr=0.1, momentum=0.9, momentum_dtype=torch.float32, backend="fused")
+    opt = D3FusedSGD(
+        [p], track="all", lr=0.1, momentum=0.9, momentum_dtype=torch.float32, backend="fused"
+    )
     p.grad = lay_out(torch.randn(4, 3, 5, 2).to(half), "contiguous")
     opt.step()
     state = opt.state[p]
@@ -196,7 +200,7 @@ def test_strides_of_the_state_follow_the_weights(half):
 
 def test_a_momentum_dtype_may_change_between_steps(half, set_gradients):
     p = nn.Parameter(torch.ones(9, dtype=half))
-    opt = D3FusedSGD([p], lr=0.1, momentum=0.9, backend="fused")
+    opt = D3FusedSGD([p], track="all", lr=0.1, momentum=0.9, backend="fused")
     for kind in (None, torch.float32, None):
         opt.param_groups[0]["momentum_dtype"] = kind
         set_gradients([p], 0)

@@ -88,7 +88,8 @@ def test_groups_hold_the_parameters_of_their_names():
 def test_the_plain_group_takes_the_plain_step():
     tracked, plain = param_groups(mlp())
     assert (plain["distance_weight"], plain["constraint"]) == (0.0, None)
-    assert set(tracked) == {"params", "param_names"}  # the optimizer's options hold
+    assert set(tracked) == {"params", "param_names", "track"}  # the optimizer's options hold
+    assert tracked["track"] == "all"
 
 
 def test_with_nothing_left_there_is_one_group():

@@ -15,7 +15,7 @@ def moved_to_meta(**options):
     """Parameters that left the host after their optimizer was built there."""
     params = [nn.Parameter(torch.ones(s)) for s in ((4, 3), (5,))]
     options = {"momentum": 0.9, "backend": "reference", **options}
-    opt = D3FusedSGD(params, lr=0.1, reference_device="cpu", **options)
+    opt = D3FusedSGD(params, track="all", lr=0.1, reference_device="cpu", **options)
     for p in params:
         torch.utils.swap_tensors(p, nn.Parameter(torch.ones_like(p, device="meta")))
         p.grad = torch.ones_like(p)

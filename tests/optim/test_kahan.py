@@ -26,7 +26,7 @@ def head(dtype, **options):
     weights = nn.Parameter(numbers.to(dtype))
     if dtype == torch.float64:
         options["backend"] = "reference"
-    return weights, D3FusedSGD([weights], **{**OPTIONS, **options})
+    return weights, D3FusedSGD([weights], track="all", **{**OPTIONS, **options})
 
 
 def descend(weights, opt, steps, start=0):
@@ -148,7 +148,7 @@ def test_resuming_at_step_10_equals_20_steps_bit_for_bit(half, backend):
     file.seek(0)
     saved, state = torch.load(file, weights_only=True)
     second = nn.Parameter(saved)
-    after = D3FusedSGD([second], backend=backend, **OPTIONS)
+    after = D3FusedSGD([second], track="all", backend=backend, **OPTIONS)
     after.load_state_dict(state)
     assert torch.equal(descend(second, after, 10, start=10), want)
     kept = (opt.state[weights]["compensation"], after.state[second]["compensation"])
@@ -196,7 +196,7 @@ def test_a_float32_momentum_resumes_to_the_same_bits(half, backend):
     first, before = head(half, backend=backend, **options)
     descend(first, before, 10)
     second = nn.Parameter(first.detach().clone())
-    after = D3FusedSGD([second], backend=backend, **OPTIONS)
+    after = D3FusedSGD([second], track="all", backend=backend, **OPTIONS)
     after.load_state_dict(copy.deepcopy(before.state_dict()))
     assert after.state[second]["momentum_buffer"].dtype == torch.float32
     assert torch.equal(descend(second, after, 10, start=10), want)

@@ -88,7 +88,7 @@ def negative_view(tensor):
 def test_a_gradient_with_the_negative_bit_is_descended_along(shape, backend):
     plain, lazy = weight(*shape), weight(*shape)
     for p, wrap in ((plain, torch.clone), (lazy, negative_view)):
-        opt = D3FusedSGD([p], lr=0.1, momentum=0.9, weight_decay=0.1, backend=backend)
+        opt = D3FusedSGD([p], track="all", lr=0.1, momentum=0.9, weight_decay=0.1, backend=backend)
         for t in range(3):
             p.grad = wrap(torch.full(shape, 1.0 + t))
             opt.step()
@@ -127,7 +127,7 @@ def test_a_loaded_momentum_buffer_with_the_negative_bit_keeps_its_sign(backend):
     ends = []
     for wrap in (torch.clone, negative_view):
         p = weight(4, 3)
-        opt = D3FusedSGD([p], lr=0.1, momentum=0.9, backend=backend)
+        opt = D3FusedSGD([p], track="all", lr=0.1, momentum=0.9, backend=backend)
         saved = opt.state_dict()
         saved["state"][0]["momentum_buffer"] = wrap(torch.ones(4, 3))
         opt.load_state_dict(saved)
@@ -141,7 +141,7 @@ def test_a_zero_tensor_is_a_gradient_of_zeros(backend):
     ends = []
     for zeros in (torch.zeros, torch._efficientzerotensor):
         p = weight(4, 3)
-        opt = D3FusedSGD([p], lr=0.1, momentum=0.9, weight_decay=0.1, backend=backend)
+        opt = D3FusedSGD([p], track="all", lr=0.1, momentum=0.9, weight_decay=0.1, backend=backend)
         for _ in range(2):
             p.grad = zeros(4, 3)
             opt.step()

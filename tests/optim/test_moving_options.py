@@ -13,7 +13,9 @@ from d3fast import D3FusedSGD
 
 def lone(backend, start=(3.0, 4.0), **options):
     p = nn.Parameter(torch.tensor(start))
-    return p, D3FusedSGD([p], backend=backend, **{"lr": 0.1, "constraint": None, **options})
+    return p, D3FusedSGD(
+        [p], track="all", backend=backend, **{"lr": 0.1, "constraint": None, **options}
+    )
 
 
 def step(p, opt, grad=0.0):
@@ -190,7 +192,9 @@ def test_nonsense_scheduled_into_a_group_raises_before_anything_moves(
 ):
     g = torch.Generator().manual_seed(0)
     params = [nn.Parameter(torch.randn(4, generator=g)) for _ in range(2)]
-    opt = D3FusedSGD([{"params": [p]} for p in params], lr=0.1, momentum=0.9, backend=backend)
+    opt = D3FusedSGD(
+        [{"params": [p]} for p in params], track="all", lr=0.1, momentum=0.9, backend=backend
+    )
     set_gradients(params, 0)
     opt.step()
     opt.param_groups[1][name] = value

@@ -23,7 +23,7 @@ def test_a_group_is_tracked_if_pushed_or_projected(distance_weight, constraint, 
     group = {"distance_weight": distance_weight, "constraint": constraint}
     assert is_tracked(group) == tracked
     p = nn.Parameter(torch.ones(2))
-    opt = D3FusedSGD([p], **group)
+    opt = D3FusedSGD([p], track="all", **group)
     assert ("reference" in opt.state[p]) == tracked
 
 
@@ -47,14 +47,14 @@ def test_a_group_is_tracked_if_pushed_or_projected(distance_weight, constraint, 
     ids=str,
 )
 def test_accepted(options, descend):
-    opt = D3FusedSGD([nn.Parameter(torch.ones(2))], **options)
+    opt = D3FusedSGD([nn.Parameter(torch.ones(2))], track="all", **options)
     check_group(opt.param_groups[0])
     (theta,) = descend(opt, 2)
     assert torch.isfinite(theta).all()
 
 
 def test_the_defaults_are_those_of_the_paper_s_step():
-    defaults = D3FusedSGD([nn.Parameter(torch.ones(2))]).defaults
+    defaults = D3FusedSGD([nn.Parameter(torch.ones(2, 2))]).defaults
     assert defaults == {
         "lr": 1e-3,
         "momentum": 0.0,
@@ -73,7 +73,33 @@ def test_the_defaults_are_those_of_the_paper_s_step():
         "momentum_dtype": None,
         "capturable": False,
         "backend": "auto",
+        "track": None,
     }
+
+
+def test_options_of_torch_that_change_nothing_are_accepted():
+    for options in ({"foreach": None}, {"foreach": False}, {"fused": False}, {"fused": None}):
+        opt = D3FusedSGD([nn.Parameter(torch.ones(2, 2))], differentiable=False, **options)
+        assert opt.defaults["backend"] == "auto"
+
+
+def test_fused_asks_for_the_fused_backend():
+    opt = D3FusedSGD([nn.Parameter(torch.ones(2, 2))], fused=True)
+    assert opt.param_groups[0]["backend"] == "fused"
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"foreach": True}, "foreach=True"),
+        ({"differentiable": True}, "differentiable=True"),
+        ({"fused": True, "backend": "reference"}, "fused=True contradicts backend='reference'"),
+    ],
+    ids=str,
+)
+def test_options_of_torch_that_cannot_be_met_are_refused(options, text):
+    with pytest.raises(ValueError, match=text):
+        D3FusedSGD([nn.Parameter(torch.ones(2, 2))], **options)
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool])
@@ -82,8 +108,8 @@ def test_integer_parameters_of_a_quantised_model_are_passed_over(dtype, first, b
     frozen = nn.Parameter(torch.ones(2).to(dtype), requires_grad=False)
     moving, twin = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
     params = [frozen, moving] if first else [moving, frozen]
-    opt = D3FusedSGD(params, lr=0.1, momentum=0.9, backend=backend)
-    for one in (opt, D3FusedSGD([twin], lr=0.1, momentum=0.9, backend=backend)):
+    opt = D3FusedSGD(params, track="all", lr=0.1, momentum=0.9, backend=backend)
+    for one in (opt, D3FusedSGD([twin], track="all", lr=0.1, momentum=0.9, backend=backend)):
         one.warm_start("random", generator=torch.Generator().manual_seed(0))
         for _ in range(2):
             moving.grad = twin.grad = torch.tensor([1.0, 2.0, 3.0])
@@ -96,6 +122,8 @@ def test_integer_parameters_of_a_quantised_model_are_passed_over(dtype, first, b
 
 
 def test_a_group_of_integers_alone_is_passed_over(backend):
-    opt = D3FusedSGD([nn.Parameter(torch.ones(2).long(), requires_grad=False)], backend=backend)
+    opt = D3FusedSGD(
+        [nn.Parameter(torch.ones(2).long(), requires_grad=False)], track="all", backend=backend
+    )
     opt.step()
     assert opt.total_distance() == 0

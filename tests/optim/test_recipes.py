@@ -42,7 +42,7 @@ class Run:
         self.x = torch.randn(32, 20, generator=g).to(dtype)
         self.y = torch.randint(0, 5, (32,), generator=g)
         self.p = nn.Parameter(torch.randn(5, 20, generator=g).to(dtype))
-        self.opt = D3FusedSGD([self.p], lr=LR, momentum=MOMENTUM, **self.options)
+        self.opt = D3FusedSGD([self.p], track="all", lr=LR, momentum=MOMENTUM, **self.options)
         self.theta_0 = self.p.detach().double().clone()
         self.opt.warm_start("random", generator=g)
         self.theta, self.v = self.p.detach().double().clone(), torch.zeros(5, 20).double()

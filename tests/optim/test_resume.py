@@ -28,7 +28,7 @@ def made(options, backend, dtype=torch.float32):
     g = torch.Generator().manual_seed(0)
     shapes = ((7, 5), (), (0,), (1,), (33000,))
     params = [nn.Parameter(torch.randn(s, generator=g).to(dtype)) for s in shapes]
-    opt = D3FusedSGD(params, lr=0.05, backend=backend, **options)
+    opt = D3FusedSGD(params, track="all", lr=0.05, backend=backend, **options)
     opt.warm_start("random", generator=g)
     return opt
 
@@ -51,7 +51,7 @@ def test_resuming_at_step_10_equals_20_steps_bit_for_bit(
     saved = through_a_file(first.state_dict())
     # A new process: a model from the checkpoint, whose weights are no longer theta_0.
     params = [nn.Parameter(w) for w in weights]
-    second = D3FusedSGD(params, lr=0.05, backend=backend, **VARIANTS[name])
+    second = D3FusedSGD(params, track="all", lr=0.05, backend=backend, **VARIANTS[name])
     second.load_state_dict(saved)
     assert same_bits(descend(second, 10, start=10), want)
     distances = (opt.distances().values() for opt in (second, whole))

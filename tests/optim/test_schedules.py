@@ -21,7 +21,7 @@ def over(*shapes, **options):
     """An optimizer over one group of fresh parameters."""
     g = torch.Generator().manual_seed(0)
     params = [nn.Parameter(torch.randn(s, generator=g)) for s in shapes or [(3, 2)]]
-    return D3FusedSGD(params, lr=0.05, backend="reference", **options)
+    return D3FusedSGD(params, track="all", lr=0.05, backend="reference", **options)
 
 
 def trail(schedule, count):
@@ -92,7 +92,7 @@ def test_leaps_of_many_stages_are_not_lost_to_rounding():
 
 def test_without_an_end_every_group_goes_to_its_own_value():
     a, b = (nn.Parameter(torch.ones(2)) for _ in range(2))
-    opt = D3FusedSGD([{"params": [a], "distance_weight": 2.0}, {"params": [b]}])
+    opt = D3FusedSGD([{"params": [a], "distance_weight": 2.0}, {"params": [b]}], track="all")
     schedule = DistanceSchedule(opt, start=0.0, steps=2)
     schedule.step()
     assert [g["distance_weight"] for g in opt.param_groups] == [1.0, 0.5]
@@ -107,7 +107,7 @@ def test_a_radius_by_default_ends_at_the_norm_of_theta_0():
 def test_untracked_groups_are_left_alone():
     a, b = (nn.Parameter(torch.ones(2)) for _ in range(2))
     plain = {"params": [b], "distance_weight": 0.0, "constraint": None}
-    opt = D3FusedSGD([{"params": [a]}, plain])
+    opt = D3FusedSGD([{"params": [a]}, plain], track="all")
     before = dict(opt.param_groups[1])
     for what in ("distance_weight", "radius"):
         schedule = DistanceSchedule(opt, what, start=0.5, end=3.0, steps=2)
@@ -117,7 +117,7 @@ def test_untracked_groups_are_left_alone():
 
 
 def test_only_the_groups_asked_for_are_driven():
-    opt = D3FusedSGD([{"params": [nn.Parameter(torch.ones(2))]} for _ in range(3)])
+    opt = D3FusedSGD([{"params": [nn.Parameter(torch.ones(2))]} for _ in range(3)], track="all")
     DistanceSchedule(opt, start=0.25, steps=2, groups=[1])
     assert [g["distance_weight"] for g in opt.param_groups] == [1.0, 0.25, 1.0]
 
@@ -147,7 +147,9 @@ def test_an_unconstrained_group_is_driven_through_the_zero_it_starts_at(descend)
 def test_a_radius_tensor_is_filled_in_place(shape, backend, descend):
     radius = torch.full(shape, 2.0)
     p = nn.Parameter(torch.tensor([3.0, 4.0]))
-    opt = D3FusedSGD([p], lr=0.1, radius=radius, radius_unit="absolute", backend=backend)
+    opt = D3FusedSGD(
+        [p], track="all", lr=0.1, radius=radius, radius_unit="absolute", backend=backend
+    )
     schedule = DistanceSchedule(opt, "radius", start=1.0, steps=4)
     assert opt.param_groups[0]["radius"] is radius
     for want in (1.0, 1.25, 1.5, 1.75, 2.0, 2.0):
@@ -209,7 +211,7 @@ def scheduled(run, shape, backend, dtype=torch.float32):
     options, ramp = RUNS[run]
     g = torch.Generator().manual_seed(0)
     params = [nn.Parameter(torch.randn(s, generator=g).to(dtype)) for s in ((7, 5), (), (300,))]
-    opt = D3FusedSGD(params, lr=0.05, backend=backend, **options)
+    opt = D3FusedSGD(params, track="all", lr=0.05, backend=backend, **options)
     opt.warm_start("far")  # drawn from nothing, the same in every dtype
     return opt, DistanceSchedule(opt, shape=shape, steps=12, **ramp)
 
@@ -243,7 +245,9 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(
     opt, schedule = scheduled(run, shape, backend)
     weights = advance(opt, schedule, descend, 0, 7)
     saved, state = opt.state_dict(), json.loads(json.dumps(schedule.state_dict()))
-    again = D3FusedSGD([nn.Parameter(w) for w in weights], lr=0.5, backend=backend, **RUNS[run][0])
+    again = D3FusedSGD(
+        [nn.Parameter(w) for w in weights], track="all", lr=0.5, backend=backend, **RUNS[run][0]
+    )
     ramp = {"shape": "linear", "steps": 99, **RUNS[run][1]}
     resumed = DistanceSchedule(again, **ramp)
     for target, content in [(resumed, state), (again, saved)][:: 1 if schedule_first else -1]:

@@ -10,7 +10,9 @@ from d3fast import D3FusedSGD
 def two_groups(backend, **options):
     """Two groups of one parameter each, with gradients, and their optimizer."""
     params = [nn.Parameter(torch.full((4,), 2.0 + i)) for i in range(2)]
-    opt = D3FusedSGD([{"params": [p]} for p in params], lr=0.1, backend=backend, **options)
+    opt = D3FusedSGD(
+        [{"params": [p]} for p in params], track="all", lr=0.1, backend=backend, **options
+    )
     for p in params:
         p.grad = torch.arange(1.0, 5.0)
     return params, opt

@@ -28,7 +28,7 @@ def weight(*shape, seed=0, dtype=torch.float32):
 
 def test_backward_through_weights_that_a_step_overwrote_raises(backend):
     w = weight(4, 3)
-    opt = D3FusedSGD([w], lr=0.1, backend=backend)
+    opt = D3FusedSGD([w], track="all", lr=0.1, backend=backend)
     x = torch.ones(2, 4, requires_grad=True)
     stale = (x @ w).square().sum()
     w.grad = torch.ones_like(w)
@@ -82,7 +82,7 @@ def test_after_an_in_place_edit_a_step_has_the_bits_of_a_new_optimizer(
             p.mul_(3.0)
     starts = [nn.Parameter(p.detach().clone()) for p in params]
     references = [old.state[p]["reference"] for p in params]
-    new = D3FusedSGD(starts, lr=0.05, reference=references, backend=backend)
+    new = D3FusedSGD(starts, track="all", lr=0.05, reference=references, backend=backend)
     assert same_bits(descend(old, 1, start=2), descend(new, 1, start=2))
 
 
@@ -109,7 +109,13 @@ def test_the_last_bit_of_a_weight_edited_under_full_weight_decay_is_no_nan():
     theta_0 = torch.full((1,), 1024.0)
     p = nn.Parameter(theta_0.clone())
     opt = D3FusedSGD(
-        [p], lr=1.0, constraint=None, reference=[theta_0], backend="fused", weight_decay=0.0
+        [p],
+        track="all",
+        lr=1.0,
+        constraint=None,
+        reference=[theta_0],
+        backend="fused",
+        weight_decay=0.0,
     )
     p.grad = torch.zeros(1)
     opt.step()
@@ -121,7 +127,7 @@ def test_the_last_bit_of_a_weight_edited_under_full_weight_decay_is_no_nan():
 
 def test_refresh_distances_sees_an_edit_through_data_before_the_next_step(backend):
     p = weight(9)
-    opt = D3FusedSGD([p], lr=0.1, backend=backend)
+    opt = D3FusedSGD([p], track="all", lr=0.1, backend=backend)
     theta_0 = p.detach().clone()
     p.grad = torch.ones(9)
     opt.step()
@@ -132,7 +138,7 @@ def test_refresh_distances_sees_an_edit_through_data_before_the_next_step(backen
 
 def test_a_reference_edited_in_place_moves_its_radius(backend):
     p = weight(9)
-    opt = D3FusedSGD([p], lr=0.1, backend=backend)
+    opt = D3FusedSGD([p], track="all", lr=0.1, backend=backend)
     p.grad = torch.ones(9)
     opt.step()
     opt.state[p]["reference"].mul_(2.0)
@@ -144,7 +150,7 @@ def test_a_view_of_the_same_storage_with_other_strides_is_noticed(backend, set_g
     results = []
     for kind in (backend, "reference"):
         p = weight(6, 6)
-        opt = D3FusedSGD([p], lr=0.1, momentum=0.9, backend=kind)
+        opt = D3FusedSGD([p], track="all", lr=0.1, momentum=0.9, backend=kind)
         set_gradients([p], 0)
         opt.step()
         p.data = p.data.T
@@ -156,7 +162,7 @@ def test_a_view_of_the_same_storage_with_other_strides_is_noticed(backend, set_g
 
 def test_weights_that_outgrew_their_state_are_refused(backend):
     p = weight(4, 6)
-    opt = D3FusedSGD([p], lr=0.1, momentum=0.9, backend=backend)
+    opt = D3FusedSGD([p], track="all", lr=0.1, momentum=0.9, backend=backend)
     p.grad = torch.ones_like(p)
     opt.step()
     old, p.grad = p.grad, None
@@ -186,7 +192,11 @@ def test_loading_keeps_the_carried_norm_in_float64(descend, far_apart, same_bits
 
 def test_loading_keeps_a_reference_of_another_dtype():
     make = lambda: D3FusedSGD(  # noqa: E731
-        [weight(5)], reference_dtype=torch.float64, reference=[theta_0], backend="reference"
+        [weight(5)],
+        track="all",
+        reference_dtype=torch.float64,
+        reference=[theta_0],
+        backend="reference",
     )
     theta_0 = torch.full((5,), 1 / 3, dtype=torch.float64)
     first, second = make(), make()
@@ -210,7 +220,7 @@ def test_gradients_with_other_strides_than_their_parameter(backend, relative_err
     for grad in layouts:
         for memory_format in (torch.contiguous_format, torch.channels_last):
             p = nn.Parameter(weight(4, 3, 5, 2).detach().contiguous(memory_format=memory_format))
-            opt = D3FusedSGD([p], lr=0.1, momentum=0.9, backend=backend)
+            opt = D3FusedSGD([p], track="all", lr=0.1, momentum=0.9, backend=backend)
             opt.warm_start("far")
             p.grad = grad.clone(memory_format=torch.preserve_format)
             opt.step()
@@ -230,7 +240,9 @@ def test_an_expanded_gradient_is_read_right(backend):
 def test_a_parameter_without_gradient_is_left_whole(backend):
     still, moving = weight(4, 3), weight(5, seed=1)
     theta_0 = moving.detach().clone()
-    opt = D3FusedSGD([still, moving], lr=0.1, momentum=0.9, scope="group", backend=backend)
+    opt = D3FusedSGD(
+        [still, moving], track="all", lr=0.1, momentum=0.9, scope="group", backend=backend
+    )
     still.data.mul_(2.0)  # off the sphere: a projection would move it
     before = still.detach().clone()
     moving.grad = torch.ones(5)
@@ -259,7 +271,7 @@ def test_gradients_that_come_and_go_follow_the_reference(far_apart, descend, rel
 @pytest.mark.parametrize("options", [{}, {"scope": "group"}, {"constraint": None}])
 def test_an_empty_tensor_may_come_first(first, options, backend, any_dtype):
     empty, other = weight(*first, dtype=any_dtype), weight(5, dtype=any_dtype)
-    opt = D3FusedSGD([empty, other], lr=0.1, momentum=0.9, backend=backend, **options)
+    opt = D3FusedSGD([empty, other], track="all", lr=0.1, momentum=0.9, backend=backend, **options)
     opt.warm_start("far")
     for p in (empty, other):
         p.grad = torch.ones_like(p)
@@ -270,7 +282,7 @@ def test_an_empty_tensor_may_come_first(first, options, backend, any_dtype):
 
 def test_a_0_dim_tensor_walks_on_its_sphere(backend, any_dtype):
     p = nn.Parameter(torch.tensor(3.0, dtype=any_dtype))
-    opt = D3FusedSGD([p], lr=10.0, backend=backend)
+    opt = D3FusedSGD([p], track="all", lr=10.0, backend=backend)
     p.grad = torch.tensor(1.0, dtype=any_dtype)
     opt.step()  # 3 - 10 lies beyond 0: rescaled, it is -3
     assert p.item() == -3.0
@@ -308,6 +320,7 @@ def test_zero_distance_zero_weights_and_zero_reference_give_no_nan(
         p = nn.Parameter(torch.full((5,), theta, dtype=any_dtype))
         opt = D3FusedSGD(
             [p],
+            track="all",
             lr=0.1,
             momentum=0.9,
             distance_p=power,
@@ -327,7 +340,7 @@ def test_zero_distance_zero_weights_and_zero_reference_give_no_nan(
 def test_weights_at_their_reference_are_not_pushed(backend, any_dtype):
     p = weight(7, dtype=any_dtype)
     before = p.detach().clone()
-    opt = D3FusedSGD([p], lr=0.1, constraint=None, backend=backend)
+    opt = D3FusedSGD([p], track="all", lr=0.1, constraint=None, backend=backend)
     p.grad = torch.zeros_like(p)
     opt.step()
     assert torch.equal(p, before)
@@ -335,7 +348,7 @@ def test_weights_at_their_reference_are_not_pushed(backend, any_dtype):
 
 def test_a_nan_gradient_shows_and_spoils_no_other_tensor(backend, any_dtype):
     sick, well = weight(4, dtype=any_dtype), weight(4, seed=1, dtype=any_dtype)
-    opt = D3FusedSGD([sick, well], lr=0.1, backend=backend)
+    opt = D3FusedSGD([sick, well], track="all", lr=0.1, backend=backend)
     sick.grad, well.grad = torch.full_like(sick, torch.nan), torch.ones_like(well)
     opt.step()
     opt.step()

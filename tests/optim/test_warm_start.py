@@ -11,7 +11,7 @@ from d3fast.optim import WARM_STARTS
 def warmed(mode, backend="fused", seed=0, shape=(200, 50), dtype=torch.float32, **options):
     g = torch.Generator().manual_seed(5)
     p = nn.Parameter((0.3 * torch.randn(shape, generator=g) + 0.1).to(dtype))
-    opt = D3FusedSGD([p], backend=backend, **options)
+    opt = D3FusedSGD([p], track="all", backend=backend, **options)
     theta_0 = p.detach().clone()
     opt.warm_start(mode, generator=torch.Generator().manual_seed(seed))
     return p.detach(), theta_0
@@ -50,7 +50,7 @@ def test_random_is_uniform_around_0_on_the_sphere_of_theta_0(dtype):
 
 def test_random_is_the_default():
     p = nn.Parameter(torch.ones(4))
-    opt = D3FusedSGD([p])
+    opt = D3FusedSGD([p], track="all")
     opt.warm_start(generator=torch.Generator().manual_seed(0))
     first = p.detach().clone()
     opt.warm_start("random", generator=torch.Generator().manual_seed(0))
@@ -68,7 +68,7 @@ def test_the_generator_decides(mode, dtype):
 
 def test_without_a_generator_the_global_seed_decides():
     p = nn.Parameter(torch.ones(4))
-    opt = D3FusedSGD([p])
+    opt = D3FusedSGD([p], track="all")
     results = []
     for _ in range(2):
         with torch.random.fork_rng():
@@ -89,7 +89,7 @@ def test_every_shape_is_served_without_nan(mode, shape, dtype):
 @pytest.mark.parametrize("mode", WARM_STARTS)
 def test_a_zero_reference_stays_zero(mode):
     p = nn.Parameter(torch.zeros(3))
-    D3FusedSGD([p]).warm_start(mode)
+    D3FusedSGD([p], track="all").warm_start(mode)
     assert p.tolist() == [0.0, 0.0, 0.0]
 
 
@@ -109,14 +109,14 @@ def test_only_tracked_weights_move():
 
 def test_the_start_is_taken_from_the_reference_not_from_the_weights():
     p = nn.Parameter(torch.ones(3))
-    D3FusedSGD([p], reference=[torch.full((3,), 2.0)]).warm_start("far")
+    D3FusedSGD([p], track="all", reference=[torch.full((3,), 2.0)]).warm_start("far")
     assert p.tolist() == [-2.0, -2.0, -2.0]
 
 
 def test_gradients_are_not_recorded_and_a_stale_backward_raises():
     p = nn.Parameter(torch.ones(3))
     stale = p.square().sum()
-    D3FusedSGD([p]).warm_start("far")
+    D3FusedSGD([p], track="all").warm_start("far")
     assert p.grad_fn is None
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         stale.backward()

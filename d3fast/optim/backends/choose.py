@@ -10,7 +10,7 @@ from d3fast.optim.backends import native
 from d3fast.optim.backends.dtensor import is_sharded
 
 
-def _level_of_caller() -> int:
+def level_of_caller() -> int:
     """Return the ``stacklevel`` with which the caller warns about the user's own line."""
     level, frame = 1, sys._getframe(1)
     while frame.f_globals["__name__"].startswith(("d3fast.", "torch.")) and frame.f_back:
@@ -44,6 +44,6 @@ def choose_backend(index: int, group: Mapping[str, Any], announce: bool = False)
         warnings.warn(
             f"param group {index} runs on the slower backend='reference': {reason}; "
             "ask for backend='reference' to silence this",
-            stacklevel=_level_of_caller(),
+            stacklevel=level_of_caller(),
         )
     return slow

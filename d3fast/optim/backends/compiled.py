@@ -21,6 +21,7 @@ from d3fast.optim.backends.choose import choose_backend
 from d3fast.optim.backends.dtensor import check_not_replaced
 from d3fast.optim.buffers import is_first_step, require_references
 from d3fast.optim.options import check_options, is_tracked
+from d3fast.optim.tracking import parts
 
 State = MutableMapping[Tensor, dict[str, Any]]
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -58,10 +59,10 @@ class GraphStep:
 
     @runs_while_tracing
     def prepare(self, index: int, positions: Sequence[int], *_: Any) -> str:
-        """Check the step of a group and make the state that it needs.
+        """Check the step of a part of a group and make the state that it needs.
 
         Args:
-            index: number of the group.
+            index: number of the part, over all groups.
             positions: positions of the parameters that have a gradient.
             _: options that the result follows from, so that the graph guards them.
 
@@ -73,13 +74,13 @@ class GraphStep:
         """
         optimizer: Any = self._optimizer()
         optimizer._opt_called = True  # as schedulers of torch want it
-        group, state = optimizer.param_groups[index], optimizer.state
+        (number, group), state = parts(optimizer.param_groups)[index], optimizer.state
         params = [group["params"][i] for i in positions]
         if is_tracked(group):
-            require_references(index, group, params, state)
+            require_references(number, group, params, state)
         if params:
             check_options(group)
-        backend = choose_backend(index, group)
+        backend = choose_backend(number, group)
         if backend != "sharded" and not _starts_undampened(group, params, state):
             _prepare_state(group, params, state, backend)
         return backend
@@ -136,7 +137,7 @@ def trace(
         Whether that could be done. DTensors need the host; and the first step of a momentum
         buffer, which alone is not dampened, would be compiled in.
     """
-    groups = _groups_of(optimizer)
+    groups = [part for _, part in parts(_groups_of(optimizer))]
     positions = [
         tuple([i for i, p in enumerate(group["params"]) if p.grad is not None]) for group in groups
     ]

@@ -29,7 +29,14 @@ def expected(problem, tracked):
     if not tracked:
         groups[0] |= {"distance_weight": 0.0, "constraint": None}
     groups.append({"params": params[len(references) :], "distance_weight": 0.0, "constraint": None})
-    opt = D3FusedSGD(groups, lr=LR, momentum=MOMENTUM, distance_weight=WEIGHT, backend="reference")
+    opt = D3FusedSGD(
+        groups,
+        lr=LR,
+        momentum=MOMENTUM,
+        distance_weight=WEIGHT,
+        track="all",
+        backend="reference",
+    )
     for p, grad, v in zip(params, problem.grads, problem.momenta, strict=True):
         p.grad = grad.double()
         opt.state[p]["momentum_buffer"] = v.double()

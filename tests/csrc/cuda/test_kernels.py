@@ -30,7 +30,7 @@ def problem(dtype, **options):
     references = [torch.randn(s, generator=g, dtype=torch.float32).to(dtype) for s in SHAPES]
     params = [torch.nn.Parameter(s) for s in starts]
     backend = "reference" if dtype == torch.float64 else "fused"
-    return params, D3FusedSGD(params, reference=references, backend=backend, **options)
+    return params, D3FusedSGD(params, track="all", reference=references, backend=backend, **options)
 
 
 def run(params, opt, steps=5, between=None):
@@ -89,7 +89,7 @@ def test_the_last_bit_of_a_weight_edited_under_full_weight_decay_is_no_nan(cuda_
     theta_0 = torch.full((1,), 1024.0)
     p = torch.nn.Parameter(theta_0.clone())
     options = {"lr": 1.0, "constraint": None, "weight_decay": 0.0}
-    opt = D3FusedSGD([p], reference=[theta_0], backend="fused", **options)
+    opt = D3FusedSGD([p], track="all", reference=[theta_0], backend="fused", **options)
     p.grad = torch.zeros(1)
     opt.step()
     opt.param_groups[0]["weight_decay"] = 1.0
@@ -124,7 +124,9 @@ def test_unaligned_storage_gives_the_bits_of_aligned_storage(cuda_on_host):
         g = torch.Generator().manual_seed(0)
         values, theta_0 = torch.randn(2, 2999, generator=g)
         p = torch.nn.Parameter(torch.empty(3000)[offset : offset + 2999].copy_(values))
-        return [p], D3FusedSGD([p], lr=0.1, momentum=0.9, reference=[theta_0], backend="fused")
+        return [p], D3FusedSGD(
+            [p], track="all", lr=0.1, momentum=0.9, reference=[theta_0], backend="fused"
+        )
 
     assert torch.equal(run(*with_offset(0))[0], run(*with_offset(1))[0])
 

@@ -24,7 +24,7 @@ def problem(dtype, backend, **options):
     starts = [torch.randn(s, generator=g).to(dtype) for s in SHAPES]
     references = [torch.randn(s, generator=g).to(dtype) for s in SHAPES]
     params = [torch.nn.Parameter(s) for s in starts]
-    return params, D3FusedSGD(params, reference=references, backend=backend, **options)
+    return params, D3FusedSGD(params, track="all", reference=references, backend=backend, **options)
 
 
 def stepped(dtype, backend, options, between=None, steps=5):
@@ -107,7 +107,9 @@ def test_unaligned_storage_gives_the_bits_of_aligned_storage(cuda_on_host, half)
         g = torch.Generator().manual_seed(0)
         values, theta_0 = torch.randn(2, 2999, generator=g).to(half)
         p = torch.nn.Parameter(torch.empty(3000, dtype=half)[offset : offset + 2999].copy_(values))
-        return [p], D3FusedSGD([p], lr=0.1, momentum=0.9, reference=[theta_0], backend="fused")
+        return [p], D3FusedSGD(
+            [p], track="all", lr=0.1, momentum=0.9, reference=[theta_0], backend="fused"
+        )
 
     assert torch.equal(run(*with_offset(0))[0], run(*with_offset(1))[0])
 

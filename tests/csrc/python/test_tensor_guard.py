@@ -79,6 +79,7 @@ def two_groups():
     params = [nn.Parameter(torch.full((5,), float(i + 1))) for i in range(2)]
     opt = D3FusedSGD(
         [{"params": [p], "reference": [torch.zeros(5)]} for p in params],
+        track="all",
         lr=0.1,
         momentum=0.9,
         backend="fused",

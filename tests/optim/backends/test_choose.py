@@ -53,7 +53,7 @@ def test_auto_falls_back_with_one_warning_that_says_why(name):
     tensors, options, reason = UNSERVED[name]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        opt = D3FusedSGD([nn.Parameter(t) for t in tensors], **options)
+        opt = D3FusedSGD([nn.Parameter(t) for t in tensors], track="all", **options)
         if name not in ("overlap", "float8"):
             for _ in range(2):
                 for p in opt.param_groups[0]["params"]:
@@ -66,7 +66,7 @@ def test_auto_falls_back_with_one_warning_that_says_why(name):
 
 
 def test_the_warning_for_a_group_added_later_points_at_its_line():
-    opt = D3FusedSGD([nn.Parameter(torch.ones(2))])
+    opt = D3FusedSGD([nn.Parameter(torch.ones(2))], track="all")
     with pytest.warns(UserWarning, match="param group 1 runs on the slower") as caught:
         opt.add_param_group({"params": [nn.Parameter(torch.ones(2))], "distance_p": 3.0})
     assert caught[0].filename == __file__
@@ -76,13 +76,13 @@ def test_the_warning_for_a_group_added_later_points_at_its_line():
 def test_fused_raises_where_auto_falls_back(name):
     tensors, options, reason = UNSERVED[name]
     with pytest.raises(ValueError, match=f"backend='fused' cannot serve param group 0: .*{reason}"):
-        D3FusedSGD([nn.Parameter(t) for t in tensors], backend="fused", **options)
+        D3FusedSGD([nn.Parameter(t) for t in tensors], track="all", backend="fused", **options)
 
 
 @pytest.mark.parametrize("name", UNSERVED)
 def test_asking_for_the_reference_is_silent(name):
     tensors, options, _ = UNSERVED[name]
-    D3FusedSGD([nn.Parameter(t) for t in tensors], backend="reference", **options)
+    D3FusedSGD([nn.Parameter(t) for t in tensors], track="all", backend="reference", **options)
 
 
 def test_a_device_without_kernels_is_named():
@@ -96,7 +96,7 @@ def test_untracked_groups_are_served_whatever_their_p():
 
 
 def test_a_fused_group_scheduled_to_another_p_raises_with_the_reason(descend):
-    opt = D3FusedSGD([nn.Parameter(torch.ones(2))], distance_p=1.0, backend="fused")
+    opt = D3FusedSGD([nn.Parameter(torch.ones(2))], track="all", distance_p=1.0, backend="fused")
     descend(opt, 1)
     opt.param_groups[0]["distance_p"] = 1.5
     with pytest.raises(ValueError, match=r"distance_p=1.5 has no fused kernel"):
@@ -105,7 +105,7 @@ def test_a_fused_group_scheduled_to_another_p_raises_with_the_reason(descend):
 
 def test_parameters_of_size_1_and_odd_strides_count_as_dense(descend):
     p = nn.Parameter(torch.ones(3, 1, 2).as_strided((3, 1, 2), (2, 77, 1)))
-    opt = D3FusedSGD([p], backend="fused")
+    opt = D3FusedSGD([p], track="all", backend="fused")
     opt.warm_start("far")
     descend(opt, 1)
     assert torch.isfinite(p).all()

@@ -93,7 +93,7 @@ def test_gradients_of_other_strides_are_read_right(same_bits, compiled):
     results = []
     for run in (lambda f: f, compiled):
         p = nn.Parameter(torch.arange(12.0).view(3, 4))
-        opt = D3FusedSGD([p], lr=0.1, backend="fused")
+        opt = D3FusedSGD([p], track="all", lr=0.1, backend="fused")
         step = run(opt.step)
         for grad in (torch.ones(4, 3).T, torch.full((1,), 2.0).expand(3, 4)):
             p.grad = grad
@@ -243,14 +243,16 @@ def test_a_run_that_is_resumed_has_the_bits_of_one_that_is_not(
     want = run(whole, range(6))
     _, first = far_apart(momentum=0.9)
     weights = run(first, range(3))
-    second = D3FusedSGD([nn.Parameter(w.detach().clone()) for w in weights], backend="fused")
+    second = D3FusedSGD(
+        [nn.Parameter(w.detach().clone()) for w in weights], track="all", backend="fused"
+    )
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     assert same_bits(run(second, range(3, 6)), want)
 
 
 def test_backward_through_weights_that_a_compiled_step_overwrote_raises(backend, compiled):
     w = nn.Parameter(torch.ones(4, 3))
-    opt = D3FusedSGD([w], lr=0.1, backend=backend)
+    opt = D3FusedSGD([w], track="all", lr=0.1, backend=backend)
     stale = (torch.ones(2, 4, requires_grad=True) @ w).square().sum()
     w.grad = torch.ones_like(w)
     compiled(opt.step)()

@@ -98,7 +98,7 @@ def trajectory(groups, dtype, backend, seed, steps=20):
         given = {"reference": references} if options["reference"] == "given" else {}
         described.append({"params": params, **{**options, "reference": None}, **given})
     far = [d["params"] for d in described if d["reference"] is None]
-    opt = D3FusedSGD(described, backend=backend)
+    opt = D3FusedSGD(described, track="all", backend=backend)
     with torch.no_grad():
         for p in (p for params in far for p in params):
             p.neg_()

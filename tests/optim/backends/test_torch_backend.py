@@ -35,6 +35,7 @@ def test_three_steps_follow_the_formulas(p, variant):
     weights = nn.Parameter(torch.tensor(theta))
     opt = D3FusedSGD(
         [weights],
+        track="all",
         lr=LR,
         momentum=MOMENTUM,
         dampening=0.0 if variant.get("nesterov") else DAMPENING,
@@ -78,7 +79,9 @@ def test_half_types_compute_in_float32_and_store_rounded(dtype, far_apart, desce
     start = params[0].detach().float()
     twin = nn.Parameter(start.clone())
     theta_0 = opt.state[params[0]]["reference"].float()
-    exact = D3FusedSGD([twin], lr=0.05, momentum=0.9, reference=[theta_0], backend="reference")
+    exact = D3FusedSGD(
+        [twin], track="all", lr=0.05, momentum=0.9, reference=[theta_0], backend="reference"
+    )
     params[0].grad = torch.full_like(params[0], 0.5)
     twin.grad = torch.full((40,), 0.5)
     opt.step()
@@ -91,7 +94,7 @@ def test_a_group_may_mix_dtypes(descend, far_apart):
     params = [
         nn.Parameter(torch.randn(4, generator=g).to(t)) for t in (torch.float32, torch.float64)
     ]
-    opt = D3FusedSGD(params, lr=0.1, scope="group", backend="reference")
+    opt = D3FusedSGD(params, track="all", lr=0.1, scope="group", backend="reference")
     opt.warm_start("far")
     descend(opt, 2)
     norm = lambda ts: torch.cat([t.detach().double() for t in ts]).norm().item()  # noqa: E731
