@@ -1,6 +1,8 @@
 """Settings of the whole suite."""
 
 import ctypes
+import fcntl
+import hashlib
 import os
 import shutil
 import signal
@@ -22,16 +24,12 @@ settings.load_profile("repeatable")
 # A shell starts background jobs with SIGINT ignored, and every child inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-_SHARED = ("shared_library", "worlds")  # session fixtures that take seconds to set up
-
 
 def pytest_collection_modifyitems(items):
-    """Keep the tests of a file, and of an expensive session fixture, in one pytest-xdist worker."""
+    """Leave process groups to ``make test-all``."""
     for item in items:
-        if "distributed" in item.path.parts:  # process groups
+        if "distributed" in item.path.parts:
             item.add_marker(pytest.mark.slow)
-        shared = [name for name in _SHARED if name in getattr(item, "fixturenames", ())]
-        item.add_marker(pytest.mark.xdist_group(shared[0] if shared else str(item.path)))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -67,14 +65,22 @@ def shared_library(tmp_path_factory):
     """Compiles C++ sources, csrc on the include path, and loads the result."""
     csrc = Path(__file__).parents[1] / "csrc"
 
+    # One folder for all workers of pytest-xdist: a library is compiled once.
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
     def build(*sources, flags=()):
         compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
         if compiler is None:
             pytest.skip("no C++ compiler to build the library under test with")
-        library = tmp_path_factory.mktemp("library") / "library.so"
         always = ["-std=c++17", "-fPIC", "-shared", f"-I{csrc}"]
         names = [str(csrc / source) for source in sources]  # an absolute path stays as it is
-        subprocess.run([compiler, *always, *flags, *names, "-o", str(library)], check=True)
+        command = [compiler, *always, *flags, *names]
+        library = folder / f"{hashlib.sha256(repr(command).encode()).hexdigest()[:16]}.so"
+        with open(library.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not library.exists():
+                subprocess.run([*command, "-o", str(library)], check=True)
         return ctypes.CDLL(str(library))
 
     return build
