@@ -43,7 +43,7 @@ class Ranks:
         if not self._processes:
             self._start()
         for inbox in self._inboxes:
-            inbox.put((function.__name__, args))
+            inbox.put((function, args))
         answers, deadline = {}, time.monotonic() + PATIENCE
         while len(answers) < self.world:
             try:

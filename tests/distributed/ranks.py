@@ -18,13 +18,11 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
-from torch.distributed.tensor.debug import CommDebugMode
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     RowwiseParallel,
     parallelize_module,
 )
-from torch.distributed.tensor.placement_types import Partial
 from torch.nn.parallel import DistributedDataParallel
 
 from d3fast import D3FusedSGD, param_groups
@@ -53,9 +51,9 @@ def serve(rank, world, store, inbox, outbox):
     )
     warnings.simplefilter("ignore")
     while True:
-        name, args = inbox.get()
+        function, args = inbox.get()
         try:
-            outbox.put((rank, globals()[name](world, *args)))
+            outbox.put((rank, function(world, *args)))
         except Exception as error:
             line = f"{type(error).__name__}: {error}".splitlines()[0]
             outbox.put((rank, Raised(line, traceback.format_exc())))
@@ -236,180 +234,3 @@ def killed_while_saving(world, kind, options, folder):
     weights, state = get_state_dict(model, opt)
     writer = (_Killed if dist.get_rank() == 1 else dcp.FileSystemWriter)(folder)
     dcp.save({"model": weights, "optimizer": state}, storage_writer=writer)
-
-
-# ---------------------------------------------------------------- warm starts, AMP, bad input
-
-
-def scaled_training(world, overflow_at):
-    """Four steps under a GradScaler; in one of them rank 1 has an infinite gradient."""
-    model = wrapped("fsdp", world)
-    opt = optimizer_of(model, {})
-    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    moved = []
-    for t in range(4):
-        inputs, targets = batch_of("fsdp", world, t)
-        opt.zero_grad()
-        loss = nn.functional.cross_entropy(model(inputs), targets)
-        if t == overflow_at and dist.get_rank() == 1:
-            loss = loss * float("inf")
-        before = [whole(p) for p in model.parameters()]
-        scaler.scale(loss).backward()
-        scaler.step(opt)
-        scaler.update()
-        after = [whole(p) for p in model.parameters()]
-        moved.append(any((a != b).any() for a, b in zip(before, after, strict=True)))
-    return {"moved": moved, "scale": scaler.get_scale(), **summary(list(model.parameters()), opt)}
-
-
-def unscaled_training(world):
-    model = wrapped("fsdp", world)
-    opt = optimizer_of(model, {})
-    train(model, opt, "fsdp", world, 4)
-    return summary(list(model.parameters()), opt)
-
-
-def sharded_after_construction(world):
-    model = network()
-    opt = optimizer_of(model, {})
-    fully_shard(model, mesh=init_device_mesh("cpu", (world,)))
-    train(model, opt, "fsdp", world, 1)
-
-
-def warm_started(world, layout_name, mode, equal_seeds=True):
-    layout = layout_of(layout_name, world) if world else None
-    params, opt = far_apart(layout, torch.float64, {})
-    seed = 0 if equal_seeds else dist.get_rank()
-    opt.warm_start(mode, generator=torch.Generator().manual_seed(seed))
-    return summary(params, opt)
-
-
-def overflow_on_one_rank(world):
-    layout = layout_of("shards", world)
-    params, opt = far_apart(layout, torch.float64, {"momentum": 0.9})
-    before = [whole(p) for p in params]
-    opt.found_inf = torch.tensor(float(dist.get_rank() == 1))
-    opt.grad_scale = torch.ones(())
-    descend(params, opt, layout, torch.float64, 1)
-    return before, [whole(p) for p in params]
-
-
-def tracked_without_asking(world):
-    """The positions that a bare list tracks, of a bias, two matrices with zeros and a third one."""
-    layout = layout_of("shards", world) if world else None
-    half, none = torch.zeros(4, 3), torch.zeros(2, 3)
-    half[3, 1] = 1.0  # on the last rank
-    tensors = [torch.ones(4), half, none, torch.ones(4, 3)]
-    opt = D3FusedSGD([nn.Parameter(spread(t, layout)) for t in tensors], backend="reference")
-    return opt.param_groups[0]["track"]
-
-
-def gradient_missing_on_one_rank(world):
-    layout = layout_of("shards", world)
-    params, opt = far_apart(layout, torch.float64, {})
-    before = [p.to_local().clone() for p in params]
-    for p, grad in zip(params, draw(100, torch.float64), strict=True):
-        p.grad = spread(grad, layout)
-    if dist.get_rank() == 1:
-        params[0].grad = None
-    return refused_without_moving(opt, params, before)
-
-
-def no_gradient_at_all_on_one_rank(world):
-    layout = layout_of("shards", world)
-    params, opt = far_apart(layout, torch.float64, {})
-    before = [p.to_local().clone() for p in params]
-    if dist.get_rank() == 0:
-        for p, grad in zip(params, draw(100, torch.float64), strict=True):
-            p.grad = spread(grad, layout)
-    return refused_without_moving(opt, params, before)
-
-
-def option_out_of_range_on_one_rank(world):
-    layout = layout_of("shards", world)
-    params, opt = far_apart(layout, torch.float64, {})
-    plain = nn.Parameter(torch.ones(3))
-    opt.add_param_group({"params": [plain], "distance_weight": 0.0, "constraint": None})
-    plain.grad = torch.ones(3)
-    before = [p.detach().clone() for p in (plain,)] + [p.to_local().clone() for p in params]
-    for p, grad in zip(params, draw(100, torch.float64), strict=True):
-        p.grad = spread(grad, layout)
-    if dist.get_rank() == 1:
-        opt.param_groups[0]["lr"] = -1.0
-    return refused_without_moving(opt, [plain, *params], before)
-
-
-def refused_without_moving(opt, params, before):
-    try:
-        opt.step()
-    finally:
-        here = [p.to_local() if isinstance(p, DTensor) else p for p in params]
-        if not all(torch.equal(a, b) for a, b in zip(here, before, strict=True)):
-            raise AssertionError("a parameter moved")
-
-
-def partial_placement(world):
-    mesh = init_device_mesh("cpu", (world,))
-    D3FusedSGD([nn.Parameter(DTensor.from_local(torch.ones(3), mesh, [Partial()]))], track="all")
-
-
-def fused_asked_for(world):
-    far_apart(layout_of("shards", world), torch.float64, {"backend": "fused"})
-
-
-def mixed_group(world, scope):
-    layout = layout_of("shards", world)
-    params = [nn.Parameter(spread(torch.ones(4), layout)), nn.Parameter(torch.ones(2))]
-    opt = D3FusedSGD(
-        params,
-        track="all",
-        lr=0.1,
-        scope=scope,
-        backend="reference",
-        reference=[p * 2 for p in params],
-    )
-    for p in params:
-        p.grad = torch.ones_like(p)
-    opt.step()
-    return [whole(p) for p in params]
-
-
-def state_of_another_mesh(world):
-    layout = layout_of("shards", world)
-    _, first = far_apart(layout, torch.float64, {"momentum": 0.9})
-    _, second = far_apart(layout_of("shards of shards", world), torch.float64, {"momentum": 0.9})
-    second.load_state_dict(first.state_dict())
-
-
-def backend_warning(world):
-    layout = layout_of("shards", world)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        far_apart(layout, torch.float64, {"backend": "auto"})
-    return [str(w.message) for w in caught]
-
-
-def two_tracked_groups(world, missing=False):
-    """Groups with options of their own, and how many all-reduces one step takes."""
-    layout = layout_of("shards", world) if world else None
-    params = [nn.Parameter(spread(t + 3, layout)) for t in draw(0, torch.float64)]
-    first, second = params[:2], params[2:]
-    groups = [
-        {"params": first, "reference": [2 * p.detach() for p in first], "scope": "group"},
-        {
-            "params": second,
-            "reference": [3 * p.detach() for p in second],
-            "constraint": "distance_ball",
-            "radius": 0.1,
-            "distance_p": 1.5,
-        },
-    ]
-    opt = D3FusedSGD(groups, lr=0.05, momentum=0.9, track="all", backend="reference")
-    if missing:
-        for p, grad in zip(params, draw(100, torch.float64), strict=True):
-            p.grad = spread(grad, layout)
-        second[0].grad = None if dist.get_rank() == 1 else second[0].grad
-        return refused_without_moving(opt, params, [p.to_local().clone() for p in params])
-    with CommDebugMode() as calls:
-        descend(params, opt, layout, torch.float64, 20)
-    return {"calls": sum(calls.get_comm_counts().values()), **summary(params, opt)}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.distributed import ranks
+from tests.distributed import edge_cases, ranks
 
 CONSTRAINTS = {
     "norm_sphere": {},
@@ -33,8 +33,8 @@ def assert_equal_runs(answers, want, tolerance):
 
 
 def test_every_rank_tracks_the_same_tensors_of_a_bare_list(worlds):
-    assert ranks.tracked_without_asking(None) == (1, 3)
-    assert worlds[2].run(ranks.tracked_without_asking) == [(1, 3)] * 2
+    assert edge_cases.tracked_without_asking(None) == (1, 3)
+    assert worlds[2].run(edge_cases.tracked_without_asking) == [(1, 3)] * 2
 
 
 @pytest.mark.parametrize("kind", ["fsdp", "tensor parallel"])
@@ -85,8 +85,8 @@ def test_float32_follows_to_1e_6(worlds, constraint):
 
 
 def test_all_groups_share_one_all_reduce_per_step(worlds):
-    want = ranks.two_tracked_groups(None)
-    answers = worlds[2].run(ranks.two_tracked_groups)
+    want = edge_cases.two_tracked_groups(None)
+    answers = worlds[2].run(edge_cases.two_tracked_groups)
     assert_equal_runs(answers, want, 1e-12)
     assert [a["calls"] for a in answers] == [20, 20]
 
@@ -128,8 +128,8 @@ def test_every_ddp_rank_has_the_same_bits(worlds, options):
 
 @pytest.mark.parametrize("mode", ["near", "middle", "far", "noise", "random"])
 def test_a_warm_start_gives_the_same_whole_tensor_however_it_is_sharded(worlds, mode):
-    want = ranks.warm_started(None, "shards", mode)
+    want = edge_cases.warm_started(None, "shards", mode)
     for world, layout in ((2, "shards"), (4, "copies of shards")):
-        for got in worlds[world].run(ranks.warm_started, layout, mode):
+        for got in worlds[world].run(edge_cases.warm_started, layout, mode):
             for a, b in zip(got["params"], want["params"], strict=True):
                 np.testing.assert_allclose(a, b, rtol=1e-14)
