@@ -28,7 +28,7 @@ def test_committed_attacks_are_read(name):
     assert [row.to_row() for row in read_attacks(rows)] == rows
 
 
-@pytest.mark.parametrize("name", ["demo-digits", "demo-fashion-mnist"])
+@pytest.mark.parametrize("name", ["demo-digits", "demo-digits-2026-11-29", "demo-fashion-mnist"])
 def test_committed_demos_are_read(name):
     rows = committed_rows(name)
     assert [row.to_row() for row in read_demo(rows)] == rows
