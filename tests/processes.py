@@ -41,17 +41,17 @@ def python(*arguments, cwd=None):
         process.communicate()
 
 
-def interrupt(process):
+def interrupt(process, presses=1):
     """Send Ctrl-C as a terminal does, to the whole group; return what was printed.
 
-    A library that catches everything while it is imported may swallow one: press again, as a user
-    would.
+    A library that catches everything while it is imported may swallow one: with ``presses=2`` a
+    process that does not end is interrupted again, as a user would.
     """
-    for _ in range(2):
+    for _ in range(presses):
         os.killpg(process.pid, signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.communicate(timeout=30)
-    raise AssertionError("the process did not end after two interrupts")
+            return process.communicate(timeout=60)
+    raise AssertionError(f"the process did not end after {presses} interrupts")
 
 
 def wait_until(condition, seconds=90.0):

@@ -83,7 +83,7 @@ def test_ctrl_c_ends_with_one_line_and_leaves_nothing_half_written(tmp_path):
     with python("-m", "d3fast", "demo", "--out", tmp_path / "out") as process:
         wait_until((tmp_path / "out").exists)
         time.sleep(1.0)
-        _, stderr = interrupt(process)
+        _, stderr = interrupt(process, presses=2)
     assert process.returncode == -signal.SIGINT
     assert stderr == "interrupted\n"
     assert list((tmp_path / "out").iterdir()) == []
