@@ -4,7 +4,8 @@
 The search knows the trigger and the ASR; the tables are measured on other seeds. ``VARIANTS`` are
 the settings tried with D3. ``CHOICES`` are the settings of every defence, D3 included: the
 published options and two others, of which the one with the best mean DER is used. ``HARD`` is D3's
-second search, which decided its learning rate.
+second search, which decided its learning rate, ``RESTARTS`` its third: how many blocks restart from
+random weights, measured with the relearning test.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,7 @@ SEEDS: Mapping[str, Sequence[int]] = {
     "d3": (100,),
     "final": (100,),
     "hard": (100, 101, 102),
+    "restart": (100, 102),
 }
 # "all": an attack that fine-tuning removes and one that it does not; "d3": one of them, and one
 # that distillation from the suspect restores.
@@ -43,6 +45,13 @@ ATTACKS: Mapping[str, Attacks] = {
     "final": tuple((name, None) for name in PLAIN),
     # The attacks with the highest ASR after the first default.
     "hard": (("ssba", None), ("input-aware", None), ("low-frequency", None), ("blended", "sam-3")),
+    "restart": (
+        ("badnets", None),
+        ("ssba", None),
+        ("low-frequency", None),
+        ("input-aware", None),
+        ("blended", "sam-3"),
+    ),
 }
 
 _E: Mapping[str, Any] = {"epochs": 50}
@@ -164,14 +173,45 @@ HARD = (
         "lr 0.06, distillation 0.2, weight decay 5e-4", lr=0.06, distillation=0.2, weight_decay=5e-4
     ),
 )
+
+
+def _restart(label: str, **changes: Any) -> DefenseSpec:
+    return DefenseSpec("d3", ({"restart": 2, "distillation": 0.4, **changes},), label=label)
+
+
+# The third search. The last three lines change what the distance does, beside the same restart.
+RESTARTS = (
+    DefenseSpec("fine-tuning", (_E,)),
+    DefenseSpec("fst", ({**_E, "lr": 0.06},)),
+    _restart("restart 0, distillation 0.2", restart=0, distillation=0.2),
+    _restart("restart 0, distillation 0.4", restart=0),
+    _restart("restart 1, distillation 0.3", restart=1, distillation=0.3),
+    _restart("restart 2, distillation 0.2", distillation=0.2),
+    _restart("restart 2, distillation 0.4"),
+    _restart("restart 2, distillation 0.6", distillation=0.6),
+    _restart("restart 3, distillation 0.4", restart=3),
+    _restart("restart 2, distillation 0.4, no distance", distance_weight=0.0, constraint=None),
+    _restart("restart 2, distillation 0.4, sphere, no push", distance_weight=0.0),
+    _restart(
+        "restart 2, distillation 0.4, blocks tracked, w 0.1",
+        track=r"(blocks\.[12]\..*|head\.)weight$",
+        distance_weight=0.1,
+    ),
+)
 VARIANTS = _variants()
 CHOICES = _all_choices()
 
 
 def search_preset(what: str) -> BenchmarkPreset:
-    """Return the grid of a search: ``"d3"``, ``"all"``, ``"final"`` or ``"hard"``."""
+    """Return the grid of one of the searches in ``SEEDS``."""
     choices = tuple(line for lines in CHOICES.values() for line in lines)
-    lines = {"d3": VARIANTS, "all": choices, "final": FINALISTS, "hard": HARD}[what]
+    lines = {
+        "d3": VARIANTS,
+        "all": choices,
+        "final": FINALISTS,
+        "hard": HARD,
+        "restart": RESTARTS,
+    }[what]
     cpu = BENCHMARK_PRESETS["cpu"]
     suspects = replace(cpu.suspects[0], attacks=ATTACKS[what])
     return replace(
@@ -181,7 +221,7 @@ def search_preset(what: str) -> BenchmarkPreset:
         augment=True,
         against_adaptive=None,
         ablations=(),
-        relearning=(),
+        relearning=cpu.relearning if what == "restart" else (),
     )
 
 
