@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from d3fast import attacks, data, defenses, models
     from d3fast.audit import Inspection, inspect_model
     from d3fast.audit.resolve import Audit, open_audit
+    from d3fast.benchmark.existence import existence_coefficient
+    from d3fast.benchmark.reactivation import (
+        Reactivation,
+        ReactivationConfig,
+        evaluate_reactivation,
+    )
     from d3fast.benchmark.relearning import RelearnConfig, Relearning, evaluate_relearning
     from d3fast.detox import D3Config, DetoxResult, detoxify
     from d3fast.optim import D3FusedSGD, find_head, param_groups, schedules
@@ -44,11 +50,15 @@ _NAMES = {
     "DetoxResult": "d3fast.detox",
     "Inspection": "d3fast.audit",
     "Metrics": "d3fast.training.metrics",
+    "Reactivation": "d3fast.benchmark.reactivation",
+    "ReactivationConfig": "d3fast.benchmark.reactivation",
     "RelearnConfig": "d3fast.benchmark.relearning",
     "Relearning": "d3fast.benchmark.relearning",
     "detoxify": "d3fast.detox",
     "evaluate": "d3fast.training.metrics",
+    "evaluate_reactivation": "d3fast.benchmark.reactivation",
     "evaluate_relearning": "d3fast.benchmark.relearning",
+    "existence_coefficient": "d3fast.benchmark.existence",
     "find_head": "d3fast.optim",
     "inspect_model": "d3fast.audit",
     "open_audit": "d3fast.audit.resolve",
@@ -63,6 +73,8 @@ __all__ = [
     "DetoxResult",
     "Inspection",
     "Metrics",
+    "Reactivation",
+    "ReactivationConfig",
     "RelearnConfig",
     "Relearning",
     "attacks",
@@ -70,7 +82,9 @@ __all__ = [
     "defenses",
     "detoxify",
     "evaluate",
+    "evaluate_reactivation",
     "evaluate_relearning",
+    "existence_coefficient",
     "find_head",
     "inspect_model",
     "metrics",
