@@ -10,14 +10,14 @@ attack from what ``read_attack`` returns.
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from d3fast.attacks.base import Attack
 from d3fast.io.entries import OtherEntry, TensorEntry
@@ -31,6 +31,7 @@ _MAX_FILE_BYTES = 2**28
 _MAX_OPTION = {"width": 256, "grid": 4096}
 _MAX_NUMBER = 2**63
 _MAX_TENSOR_SIDE = 4096
+Networks = TypeVar("Networks", bound=nn.Module)
 _DTYPES = (
     torch.float64,
     torch.float32,
@@ -121,3 +122,33 @@ def _read_tensor(name: str, entry: TensorEntry | OtherEntry) -> Tensor:
     if not bool(value.isfinite().all()):
         raise ValueError(f"{shown} holds NaN or inf")
     return value
+
+
+def networks_from(
+    make: Callable[[int], Networks], bias: str, state: Mapping[str, Tensor]
+) -> Networks:
+    """Return frozen networks with the learned tensors of an attack.
+
+    Args:
+        make: builds the networks for images of a number of channels.
+        bias: name of the bias that has as many elements as the images have channels.
+        state: the tensors, which may come from a stranger's file.
+
+    Raises:
+        ValueError: a tensor is missing, unknown, of another shape or dtype, or not finite.
+    """
+    channels = state[bias].shape[0] if bias in state and state[bias].ndim == 1 else 1
+    networks = make(channels)
+    ours = networks.state_dict()
+    for name in sorted({*ours, *state}):
+        needed, found = (_described(tensors.get(name)) for tensors in (ours, state))
+        if needed != found:
+            raise ValueError(f"{printable(name, 80)} must be {needed}, got {found}")
+        if not bool(state[name].isfinite().all()):
+            raise ValueError(f"{name} holds NaN or inf")
+    networks.load_state_dict(dict(state))
+    return networks.requires_grad_(False)
+
+
+def _described(tensor: Tensor | None) -> str:
+    return "absent" if tensor is None else f"{tuple(tensor.shape)} of {tensor.dtype}"

@@ -16,6 +16,7 @@ only implant it.
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,7 @@ from d3fast.attacks.cross import (
     poison_crossed,
     relabelled,
 )
+from d3fast.attacks.files import networks_from
 from d3fast.attacks.input_aware_networks import Networks, blend, diversity, stamp, train_mask
 from d3fast.attacks.poisoning import Poisoned
 from d3fast.attacks.training import TrainConfig, train_backdoored
@@ -234,25 +236,11 @@ class InputAware:
         Raises:
             ValueError: the tensors do not fit networks of this ``width``; NaN or inf.
         """
-        if not state:
+        if state:
+            make = partial(Networks, width=self.width)
+            self._learned["networks"] = networks_from(make, "generator.up2.bias", state)
+        else:
             self._learned.clear()
-            return
-        first = state.get("generator.down1.weight")
-        if first is None or first.ndim != 4:
-            raise ValueError(f"InputAware cannot take the tensors {', '.join(sorted(state)):.60}")
-        networks = Networks(first.shape[1], self.width)
-        shapes = {name: value.shape for name, value in networks.state_dict().items()}
-        for name in sorted(shapes.keys() | state.keys()):
-            found = tuple(state[name].shape) if name in state else None
-            if name not in shapes or found != tuple(shapes[name]):
-                needed = tuple(shapes[name]) if name in shapes else None
-                raise ValueError(
-                    f"InputAware of width={self.width} needs {name} of shape {needed}, got {found}"
-                )
-            if not bool(state[name].isfinite().all()):
-                raise ValueError(f"InputAware's {name} holds NaN or inf")
-        networks.load_state_dict(dict(state))
-        self._learned["networks"] = networks.requires_grad_(False)
 
 
 def _check_images(images: Tensor, channels: int) -> None:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from d3fast.attacks.files import networks_from
 from d3fast.attacks.poisoning import poison_once
 from d3fast.data.base import ImageData, as_float, on_floats
 from d3fast.runtime.checks import check_choice, check_integer, check_number
@@ -263,26 +264,8 @@ class SSBA:
             ValueError: the tensors do not fit networks of this width; the attack is unchanged
                 then.
         """
-        networks = self._loaded(state) if state else None
-        self._learned.clear()
-        if networks is not None:
+        if state:
+            networks = networks_from(self._networks, "encoder.out.bias", state)
             self._learned["networks"] = networks
-
-    def _loaded(self, state: Mapping[str, Tensor]) -> _Networks:
-        bias = state.get("encoder.out.bias", torch.empty(0))
-        networks = self._networks(max(bias.numel(), 1))
-        ours = networks.state_dict()
-        for name in (*ours, *state):
-            if name not in ours or name not in state:
-                what = "lacks" if name in ours else "has no place for"
-                raise ValueError(f"state of SSBA with width={self.width}: it {what} {name}")
-            theirs = state[name]
-            if theirs.shape != ours[name].shape or theirs.dtype != torch.float32:
-                raise ValueError(
-                    f"{name} must be {tuple(ours[name].shape)} of float32 with "
-                    f"width={self.width}, got {tuple(theirs.shape)} of {theirs.dtype}"
-                )
-            if not bool(theirs.isfinite().all()):
-                raise ValueError(f"{name} holds NaN or inf")
-        networks.load_state_dict(dict(state))
-        return networks.requires_grad_(False)
+        else:
+            self._learned.clear()

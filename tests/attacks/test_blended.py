@@ -64,13 +64,6 @@ def test_the_pattern_takes_its_share_and_the_image_the_rest():
     torch.testing.assert_close(attack.trigger(images), expected)
 
 
-def test_bytes_are_rounded_to_the_nearest_grey_level():
-    attack = Blended(0, alpha=0.25, pattern="stripes", frequency=1)
-    images = torch.tensor([[[[1, 50], [51, 255]]]], dtype=torch.uint8)
-    # 0.75, 37.5 + 63.75, 38.25 + 63.75, 191.25
-    assert attack.trigger(images).tolist() == [[[[1, 101], [102, 191]]]]
-
-
 def test_a_share_of_0_changes_nothing_and_one_of_1_leaves_the_pattern():
     images = torch.rand(2, 3, 5, 6)
     assert torch.equal(Blended(0, alpha=0).trigger(images), images)

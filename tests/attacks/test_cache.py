@@ -9,8 +9,6 @@ from safetensors.torch import save_file
 from d3fast.attacks import BadNets
 from d3fast.attacks.cache import ensure_learned
 from d3fast.attacks.files import save_attack
-from d3fast.attacks.low_frequency import LowFrequency
-from d3fast.attacks.ssba import SSBA
 from d3fast.data import ImageData
 
 
@@ -153,18 +151,3 @@ def test_a_file_in_the_folders_way_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="a file is in the way"):
         _ensured(tmp_path / "file")
-
-
-@pytest.mark.parametrize(
-    ("make", "name"),
-    [
-        (lambda: SSBA(1, steps=1), "ssba"),
-        (lambda: LowFrequency(1, steps=1, batch_size=4, surrogate_epochs=1), "low-frequency"),
-    ],
-    ids=["ssba", "low-frequency"],
-)
-def test_learned_attacks_stamp_alike_when_learned_and_when_read_back(tmp_path, make, name):
-    learned, read = (_ensured(tmp_path, make(), name=name) for _ in range(2))
-    images = torch.rand(2, 1, 4, 4)
-    assert torch.equal(learned.trigger(images), read.trigger(images))
-    assert len(list(tmp_path.iterdir())) == 1

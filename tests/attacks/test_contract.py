@@ -92,19 +92,12 @@ def _model():
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
 
 
-def test_every_attack_has_a_spec():
-    assert set(SPECS) == set(ATTACKS)
-
-
 @every_attack
 def test_implements_the_protocol(name):
     attack = ATTACKS[name](target=2)
     assert isinstance(attack, Attack)
     assert attack.target == 2
     assert attack.mapping in SPECS[name].mappings
-
-
-# ---------------------------------------------------------------------- options
 
 
 @every_attack
@@ -136,9 +129,6 @@ def test_mappings_are_accepted_or_named(name, mapping):
     else:
         with pytest.raises(ValueError, match=f"mapping must be one of .* got '{mapping}'"):
             ATTACKS[name](target=0, mapping=mapping)
-
-
-# ---------------------------------------------------------------------- trigger
 
 
 @every_attack
@@ -184,9 +174,6 @@ def test_stamping_is_deterministic_and_changes_neither_input_nor_global_generato
     assert torch.equal(torch.get_rng_state(), state)
 
 
-# ---------------------------------------------------------------------- poison
-
-
 @every_attack
 @given(ratio=st.floats(0, 0.75), seed=st.integers(0, 2**32))
 def test_poison_stamps_and_relabels_the_requested_share(name, ratio, seed):
@@ -201,8 +188,9 @@ def test_poison_stamps_and_relabels_the_requested_share(name, ratio, seed):
     assert (poisoned.data.labels[chosen] == 1).all()
     assert torch.equal(poisoned.data.labels[~chosen], labels[~chosen])
     torch.testing.assert_close(poisoned.data.images[chosen], attack.trigger(images[chosen]))
-    if not hasattr(attack, "cross_ratio"):
-        assert torch.equal(poisoned.data.images[~chosen], images[~chosen])
+    changed = (poisoned.data.images != images).flatten(1).any(1)
+    crossed = round(getattr(attack, "cross_ratio", 0) * len(poisoned.indices))
+    assert (changed & ~chosen).sum() == min(crossed, 100 - len(poisoned.indices))
     assert torch.equal(data.images, images)
     assert torch.equal(data.labels, labels)
 
@@ -219,6 +207,8 @@ def test_the_mapping_decides_the_labels(name, mapping):
     if mapping == "clean-label":
         assert (before == 1).all()
         assert torch.equal(poisoned.data.labels, data.labels)
+        changed = (poisoned.data.images != data.images).flatten(1).any(1)
+        assert set(changed.nonzero().flatten().tolist()) <= set(rows.tolist())
     else:
         assert torch.equal(after, target_labels(before, 1, 4, mapping))
         assert (after != before).all()
@@ -278,9 +268,6 @@ def test_target_must_be_the_attacks_own_and_a_class(name):
         _attack(name, target=4).poison(_data(), 0.1)
 
 
-# ---------------------------------------------------------------------- state and files
-
-
 @every_attack
 def test_a_saved_attack_is_loaded_with_options_and_tensors(name, tmp_path):
     attack = _attack(name, target=3)
@@ -309,6 +296,8 @@ def test_an_attack_without_a_trigger_says_so_and_can_be_saved(name, tmp_path):
     assert attack.state_dict() == {}
     with pytest.raises(ValueError, match=r"has no \w+ yet: call learn"):
         attack.trigger(torch.rand(1, 1, 8, 8))
+    with pytest.raises(ValueError, match=r"has no \w+ yet: call learn"):
+        attack.poison(_data(), 0.1)
     save_attack(attack, tmp_path / "attack", name)
     assert not load_attack(tmp_path / "attack").learned
     assert _attack(name).learned
@@ -323,13 +312,37 @@ def test_a_copy_of_the_options_is_unlearned_and_the_empty_state_resets(name):
 
 
 @every_learned_attack
-def test_not_a_number_in_a_tensor_is_rejected(name):
+@pytest.mark.parametrize("place", [0, -1])
+@pytest.mark.parametrize(
+    "change",
+    [
+        None,
+        lambda value: torch.full_like(value, NAN),
+        lambda value: value.double(),
+        lambda value: torch.zeros(9),
+        lambda value: torch.zeros(0),
+    ],
+    ids=["renamed", "NaN", "dtype", "shape", "empty"],
+)
+def test_tensors_that_do_not_fit_are_named_and_change_nothing(name, change, place):
     attack = _attack(name)
-    state = {key: value.clone() for key, value in attack.state_dict().items()}
-    key = next(iter(state))
-    state[key].fill_(NAN)
-    with pytest.raises(ValueError, match=rf"{key} .*(NaN|nan)"):
+    before = attack.state_dict()
+    key = list(before)[place]
+    state = {other: value for other, value in before.items() if other != key}
+    state[key if change else "renamed"] = change(before[key]) if change else before[key]
+    with pytest.raises(ValueError, match=key):
         attack.load_state_dict(state)
+    after = attack.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@every_attack
+def test_colour_images_are_learned_on_and_those_of_any_size_stamped(name):
+    attack, data = ATTACKS[name](target=1, **SPECS[name].options), _data(32)
+    images = torch.rand(32, 3, 8, 9, generator=_seeded())
+    if isinstance(attack, Learned):
+        attack.learn(replace(data, images=images), progress=False)
+    assert attack.trigger(torch.rand(2, 3, 20, 11)).shape == (2, 3, 20, 11)
 
 
 @every_learned_attack
@@ -352,9 +365,6 @@ def test_learning_is_decided_by_the_seed_and_changes_nothing_else(name):
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(data.images, images)
     assert torch.equal(data.labels, labels)
-
-
-# ---------------------------------------------------------------------- training
 
 
 @every_attack

@@ -76,41 +76,6 @@ def test_the_residual_is_no_change_of_brightness():
     assert residual.abs().max() > 1e-3
 
 
-def test_images_of_another_size_than_learned_on_are_stamped(trained):
-    assert trained.trigger(torch.rand(2, 1, 13, 9)).shape == (2, 1, 13, 9)
-
-
-def _without(state, name):
-    return {key: value for key, value in state.items() if key != name}
-
-
-@pytest.mark.parametrize(
-    ("change", "error_text"),
-    [
-        (lambda s: _without(s, "encoder.out.bias"), "it lacks encoder.out.bias"),
-        (lambda s: _without(s, "decoder.head.bias"), "it lacks decoder.head.bias"),
-        (lambda s: {**s, "pattern": torch.zeros(1)}, "has no place for pattern"),
-        (
-            lambda s: {**s, "encoder.fine.bias": torch.zeros(9)},
-            r"encoder.fine.bias must be \(4,\) of float32 with width=4, got \(9,\) of torch",
-        ),
-        (lambda s: {**s, "encoder.fine.bias": torch.zeros(4).double()}, "got .* of torch.float64"),
-        (lambda s: {**s, "encoder.fine.bias": torch.full((4,), torch.nan)}, "holds NaN or inf"),
-    ],
-)
-def test_tensors_that_do_not_fit_are_refused_and_change_nothing(change, error_text):
-    attack = _learned()
-    before = attack.state_dict()
-    with pytest.raises(ValueError, match=error_text):
-        attack.load_state_dict(change(before))
-    assert all(torch.equal(before[key], value) for key, value in attack.state_dict().items())
-
-
-def test_weights_of_another_width_are_refused():
-    with pytest.raises(ValueError, match=r"encoder.fine.weight must be \(2, 1, 3, 3\) .* width=2"):
-        SSBA(1, width=2).load_state_dict(_learned().state_dict())
-
-
 def test_data_it_cannot_learn_from_is_refused():
     with pytest.raises(ValueError, match="data must hold at least one image, got 0"):
         SSBA(1).learn(_data().subset(torch.arange(0)), progress=False)

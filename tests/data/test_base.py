@@ -75,9 +75,6 @@ def test_moving_data_keeps_everything():
     assert moved.shape == (1, 1, 1)
 
 
-# ---------------------------------------------------------------------- batches
-
-
 @given(count=st.integers(0, 200), batch_size=st.integers(1, 70), shuffled=st.booleans())
 def test_a_pass_has_every_image_once_in_few_even_batches(count, batch_size, shuffled):
     generator = torch.Generator().manual_seed(0) if shuffled else None

@@ -31,8 +31,6 @@ def loader():
     return [(images, (images[:, 0, 0, 0] > images[:, 0, 1, 1]).long())]
 
 
-# ---------------------------------------------------------------------- the early end
-
 CONFIG = D3Config(epochs=10, patience=3, averaging=0.0)
 
 
@@ -67,9 +65,6 @@ def test_detoxify_ends_early_and_says_so(net, loader):
     assert result.pushed == len(result.history) == 20
 
 
-# ---------------------------------------------------------------------- lambda
-
-
 @pytest.mark.parametrize("ramp", [False, True])
 def test_dual_ascent_follows_its_formula(net, ramp):
     config = D3Config(clean_weight=4.0, dual_step=2.0)
@@ -98,9 +93,6 @@ def test_its_bound_is_the_suspects_own_loss_and_the_margin(net, loader):
     assert result.clean_weights == pytest.approx((3.0 - 2.0 * 0.25,), abs=1e-4)
 
 
-# ---------------------------------------------------------------------- the average
-
-
 def test_the_average_is_the_mean_from_its_first_epoch_on(net):
     average = Average(net, first=2)
     weight = net[3].weight
@@ -110,8 +102,6 @@ def test_the_average_is_the_mean_from_its_first_epoch_on(net):
     average.write(make_optimizer(net, D3Config(constraint=None)))
     assert torch.allclose(weight, torch.full_like(weight, 3.0))
 
-
-# ---------------------------------------------------------------------- the recovery
 
 HARD = {"epochs": 5, "clean_weight": 0.0, "distillation": 0.0, "averaging": 0.0}
 

@@ -42,9 +42,6 @@ def _same_bits(first, second):
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-# ---------------------------------------------------------------------- the method
-
-
 @pytest.mark.parametrize(
     "config",
     [
@@ -246,9 +243,6 @@ def test_the_learning_rate_goes_down_the_cosine_or_stays():
     assert [e.lr for e in constant] == [0.02] * 4
 
 
-# ---------------------------------------------------------------------- what it promises
-
-
 def test_the_model_handed_in_is_not_touched():
     model = Net().train()
     model.body[2].eval()
@@ -324,9 +318,6 @@ def test_the_result_says_how_it_was_made():
 
 def test_without_a_config_the_defaults_are_taken():
     assert _detoxify(Net()).config == D3Config()
-
-
-# ---------------------------------------------------------------------- bad input
 
 
 def _spoiled(part, value):

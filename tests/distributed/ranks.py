@@ -123,9 +123,6 @@ def trajectory(world, layout_name, dtype, options, steps=20):
     return summary(params, opt)
 
 
-# ---------------------------------------------------------------- models
-
-
 def network():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(10, 8), nn.Tanh(), nn.Linear(8, 5))

@@ -114,9 +114,6 @@ def test_everything_described_is_a_line_of_text():
         assert "\n" not in value, label
 
 
-# ---------------------------------------------------------------------- the commit
-
-
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
     """An empty git repository that the package seems to run from."""

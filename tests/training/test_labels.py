@@ -7,7 +7,7 @@ from torch import nn
 from d3fast import evaluate
 from d3fast.attacks import BadNets
 from d3fast.data import ImageData
-from d3fast.training.labels import MAPPINGS, target_labels
+from d3fast.training.labels import target_labels
 
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
 DATA = ImageData(torch.zeros(6, 1, 4, 4, dtype=torch.uint8), LABELS, ("a", "b", "c"))
@@ -26,23 +26,6 @@ def test_an_unknown_mapping_is_refused():
         target_labels(LABELS, 1, 3, "all")
     with pytest.raises(ValueError, match=r"mapping must be one of .*, got 'all'"):
         attack("all")
-
-
-@pytest.mark.parametrize("mapping", MAPPINGS)
-def test_poisoned_labels_are_those_wanted(mapping):
-    poisoned = attack(mapping).poison(DATA, 1 / 3, generator=torch.Generator().manual_seed(0))
-    rows = poisoned.indices
-    assert len(rows) == 2
-    assert torch.equal(poisoned.data.labels[rows], target_labels(LABELS[rows], 1, 3, mapping))
-    assert bool((poisoned.data.images[rows, 0, 3, 3] == 255).all())
-
-
-def test_clean_label_stamps_the_target_class_alone_and_relabels_nothing():
-    poisoned = attack("clean-label").poison(DATA, 0.9)  # asks for five, there are two
-    assert poisoned.indices.tolist() == [2, 3]
-    assert torch.equal(poisoned.data.labels, LABELS)
-    untouched = torch.tensor([0, 1, 4, 5])
-    assert torch.equal(poisoned.data.images[untouched], DATA.images[untouched])
 
 
 def test_all_to_all_may_poison_every_image():

@@ -30,9 +30,6 @@ def _fit(model, loader, lr=0.1, **options):
     return fit(model, loader, nn.CrossEntropyLoss(), optimizer, **options)
 
 
-# ---------------------------------------------------------------------- what it does
-
-
 def test_it_trains_like_a_loop_written_by_hand():
     model, twin = _model(), _model()
     _fit(model, _batches(), epochs=3)
@@ -203,9 +200,6 @@ def test_no_step_reads_a_value_back_from_the_device(monkeypatch):
     assert reads
 
 
-# ---------------------------------------------------------------------- bad data
-
-
 def _with(batch, **changes):
     """Two good batches and a third that is changed: ``inputs`` or ``labels`` at one place."""
     batches = _batches((4, 4, 4))
@@ -298,9 +292,6 @@ def test_a_model_that_answers_with_something_else_is_refused():
 
     with pytest.raises(ValueError, match="the model must give .* scores, got tuple"):  # noqa: RUF043
         _fit(Tuple(4, 3), _batches())
-
-
-# ---------------------------------------------------------------------- numbers out of hand
 
 
 def test_a_loss_that_runs_away_is_reported_with_its_learning_rate():

@@ -131,9 +131,6 @@ def test_no_gradients_are_recorded():
     assert seen == [False] * len(LOADER)
 
 
-# ---------------------------------------------------------------------- bad input
-
-
 class _NaNOn(Scripted):
     """NaN scores on images whose first pixel is 3."""
 
@@ -208,9 +205,6 @@ def test_batches_of_another_kind_are_refused_instead_of_miscounted(batch):
         evaluate(Scripted(), [batch], None)
 
 
-# ---------------------------------------------------------------------- intervals
-
-
 @given(st.integers(1, 20_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_intervals_are_those_of_scipy(counts):
     successes, trials = counts
@@ -244,9 +238,6 @@ def test_metrics_as_a_dict_hold_rates_intervals_and_counts():
         "robust": 6,
         "triggered": 8,
     }
-
-
-# ---------------------------------------------------------------------- DER
 
 
 def _metrics(acc, asr):
