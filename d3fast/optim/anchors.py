@@ -10,7 +10,7 @@ from torch import Tensor
 from d3fast.optim.backends.dtensor import all_reduce_rows, local, placed
 from d3fast.optim.backends.native import forget_distance
 from d3fast.optim.buffers import has_references
-from d3fast.optim.layout import on_host
+from d3fast.optim.layout import is_fake, on_host
 from d3fast.optim.options import is_tracked
 from d3fast.optim.tracking import tracked_params, tracked_positions
 
@@ -48,6 +48,8 @@ def choose_by_reference(group: Mapping[str, Any], given: Any) -> str | tuple[int
 @torch.no_grad()
 def _any(tensors: Sequence[Tensor]) -> list[bool]:
     """Return which tensors hold a value that is not 0, over all ranks; the host waits once."""
+    if any(map(is_fake, tensors)):
+        return [True] * len(tensors)
     if not tensors:
         return []
     device = local(tensors[0]).device

@@ -3,6 +3,7 @@
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 
 def same_layout(a: Tensor, b: Tensor) -> bool:
@@ -19,6 +20,14 @@ def is_deferred(tensor: Tensor) -> bool:
     the opposite values, and one that is known to be zero may have no memory at all.
     """
     return tensor.is_neg() or tensor._is_zerotensor()
+
+
+def is_fake(tensor: Tensor) -> bool:
+    """Return whether the tensor has a shape and a dtype but no values, as in ``FakeTensorMode``.
+
+    Memory estimators run a training step on such tensors.
+    """
+    return isinstance(tensor, FakeTensor)
 
 
 def is_dense(tensor: Tensor) -> bool:

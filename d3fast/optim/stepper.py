@@ -12,11 +12,12 @@ from typing import Any
 
 from torch import Tensor
 
-from d3fast.optim.backends import sharded, torch_backend
+from d3fast.optim.backends import native, sharded, torch_backend
 from d3fast.optim.backends.choose import choose_backend
 from d3fast.optim.backends.dtensor import check_not_replaced, is_sharded
 from d3fast.optim.backends.group_plan import GroupPlan, step_planned
 from d3fast.optim.buffers import drop_unused_buffers, is_first_step, require_references
+from d3fast.optim.layout import is_fake
 from d3fast.optim.options import check_gradient, check_options, is_tracked
 from d3fast.optim.tracking import parts
 
@@ -127,6 +128,11 @@ class Stepper:
             members = torch_backend.members_of(group, state)
             torch_backend.step_group(members, group, grad_scale=grad_scale)
             return
+        params = [p for p in group["params"] if p.grad is not None]
+        if any(map(is_fake, params)):
+            # There is nothing to compute, and the kernels need no memory beside the state.
+            native.prepare_states(params, state, group)
+            return
         plan = self._plans[index] = GroupPlan(group, state)
         plan.matches(group, state)  # False for a kind of gradient that the C++ guard cannot read
         plan.step(group, grad_scale, found_inf)
@@ -144,7 +150,7 @@ class Stepper:
 
 
 def _is_overflow(found_inf: Tensor | None) -> bool:
-    return found_inf is not None and bool(found_inf != 0)
+    return found_inf is not None and not is_fake(found_inf) and bool(found_inf != 0)
 
 
 def _host_needs_overflow(group: Group, backend: str, state: State) -> bool:

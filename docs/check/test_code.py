@@ -178,7 +178,7 @@ def test_distributed(tmp_path):
 
 
 class TestCompilePage:
-    COMPILED, DEFERRED = blocks(page("compile"))
+    COMPILED, DEFERRED, ESTIMATED = blocks(page("compile"))
 
     @pytest.fixture
     def names(self):
@@ -217,6 +217,10 @@ class TestCompilePage:
         opt, head = names["opt"], names["model"][2].weight
         assert torch.equal(opt.state[head]["reference"], names["weights"]["2.weight"])
         assert torch.equal(head, names["weights"]["2.weight"])
+
+    def test_memory_estimators(self, names, capsys):
+        exec(self.ESTIMATED, names)
+        assert "Optstate: 0.75 KiB" in capsys.readouterr().out
 
 
 class Named(nn.Module):

@@ -95,11 +95,11 @@ class GraphStep:
 def _prepare_state(
     group: Mapping[str, Any], params: Sequence[Tensor], state: State, backend: str
 ) -> None:
+    if backend == "fused":
+        native.prepare_states(params, state, group)
+        return
     for p in params:
-        if backend == "reference":
-            torch_backend.prepare_state(p, state, group)
-        elif any(native.state_columns(group).values()):
-            native.prepare_state(p, state[p], group)
+        torch_backend.prepare_state(p, state, group)
 
 
 def _groups_of(optimizer: Any) -> list[dict[str, Any]]:

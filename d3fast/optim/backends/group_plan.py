@@ -77,10 +77,7 @@ class GroupPlan:
         if self.params[0].is_cuda:
             cuda.refuse_capture(self.params[0].device)
         columns = {column: name for column, name in native.state_columns(group).items() if name}
-        # A group that needs no state leaves none, as torch.optim.SGD does.
-        self._first_step = (
-            [native.prepare_state(p, state[p], group) for p in self.params] if columns else []
-        )
+        self._first_step = native.prepare_states(self.params, state, group)
         self._settings = _Settings(group)
         self._key = _key(group)
         self._positions = {id(p): i for i, p in enumerate(self.params)}

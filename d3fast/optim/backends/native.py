@@ -235,6 +235,18 @@ def prepare_state(p: Tensor, state: dict[str, Any], group: Mapping[str, Any]) ->
     return first_step
 
 
+def prepare_states(params: Sequence[Tensor], state: State, group: Mapping[str, Any]) -> list[bool]:
+    """Call ``prepare_state`` for each parameter, where the group needs any state.
+
+    Returns:
+        Which momentum buffers hold no step yet; empty for a group without state, which leaves none,
+        as in ``torch.optim.SGD``.
+    """
+    if not any(state_columns(group).values()):
+        return []
+    return [prepare_state(p, state[p], group) for p in params]
+
+
 def _unknown_distance(p: Tensor) -> Tensor:
     unknown = math.nan if p.numel() else 0.0  # no kernel runs for an empty tensor
     return torch.tensor(unknown, dtype=torch.float64, device=p.device)
