@@ -9,6 +9,12 @@ class Center:
     origin: Center
     reference: Center
 
+class Phase:
+    whole: Phase
+    update: Phase
+    correct: Phase
+    project: Phase
+
 class Scalar:
     @overload
     def __init__(self, value: float) -> None: ...
@@ -35,6 +41,8 @@ class StepOptions:
     upper: Scalar
     relative: bool
     def __init__(self, **fields: Any) -> None: ...
+    @property
+    def needs_verification(self) -> bool: ...
 
 class DTypeNames:
     weight: str
@@ -49,6 +57,8 @@ class Columns:
     reference: list[int]
     momentum: list[int]
     distance: list[int]
+    whole: list[int]
+    counts: list[bool]
     def __init__(self, **fields: Sequence[int]) -> None: ...
 
 class Plan:
@@ -62,7 +72,10 @@ class Plan:
         grad_scale: float | Scalar = ...,
         found_inf: float | Scalar = ...,
         executor: int,
-    ) -> None: ...
+        phase: Phase = ...,
+        sums: int = ...,
+        totals: int = ...,
+    ) -> bool: ...
 
 class CpuPlan(Plan):
     def __init__(

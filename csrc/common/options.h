@@ -18,6 +18,15 @@ struct Scalar {
   bool is_double = false;
 };
 
+// What a call takes: a whole step, or a part of the step of a shard, whose norms need the sums of
+// the other ranks. A norm group of a shard has one cached norm, that of all ranks.
+enum class Phase : int {
+  whole = 0,
+  update = 1,   // all but the projection; leaves this rank's sums
+  correct = 2,  // with the totals: replaces a push made with a stale norm, leaves new sums
+  project = 3,  // with the totals
+};
+
 struct StepOptions {
   Scalar lr;
   double momentum = 0, dampening = 0, weight_decay = 0;

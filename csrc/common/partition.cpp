@@ -32,6 +32,7 @@ Partition make_partition(std::vector<Segment> segments, bool joint_norm, int64_t
     group.chunks += segment.chunks;
     ++group.segments;
     group.elements += segment.numel;
+    group.whole += segment.whole;
   }
   result.segments = std::move(segments);
   return result;

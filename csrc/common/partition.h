@@ -20,6 +20,8 @@ struct Segment {
   void* momentum = nullptr;         // [numel], null without momentum
   double* distance = nullptr;       // [1], the cached norm, null where none is kept
   int64_t numel = 0;
+  int64_t whole = 0;   // elements of the tensor over all ranks, numel where this is no shard
+  bool counts = true;  // false: a replica whose sums another rank counts
   int64_t first_chunk = 0;
   int64_t chunks = 0;
 };
@@ -38,6 +40,7 @@ struct NormGroup {
   int64_t first_chunk = 0;
   int64_t chunks = 0;
   int64_t elements = 0;
+  int64_t whole = 0;  // elements over all ranks
 };
 
 struct Partition {

@@ -28,10 +28,10 @@ class CpuPlan : public Plan {
                  "must have " << columns.theta.size() << " entries");
   }
 
-  void step(const StepRequest& request) override {
+  bool step(const StepRequest& request) override {
     check(request);
     D3_CHECK_ARG("executor", request.executor, request.executor >= 1, "must be >= 1 thread");
-    if (request.found_inf.value != 0) return;
+    if (request.found_inf.value != 0) return false;
     const size_t n = request.grads.size();
     std::vector<void*> grads(n);
     const std::unique_ptr<bool[]> first_step(new bool[n]);
@@ -48,8 +48,11 @@ class CpuPlan : public Plan {
     step.threads = static_cast<int>(request.executor);
     step.grad_scale = request.grad_scale.value;
     step.options = request.options;
+    step.phase = request.phase;
+    step.sums = pointer<Sums>(request.sums);
+    step.totals = pointer<const Sums>(request.totals);
     const py::gil_scoped_release release;
-    launch_(step);
+    return launch_(step);
   }
 
  private:

@@ -5,6 +5,7 @@
 // each by one core.
 #include "cpu/launch.h"
 
+#include <atomic>
 #include <cmath>
 #include <vector>
 
@@ -44,7 +45,7 @@ class Launch {
     partial_.resize(partition_.chunks.size());
   }
 
-  void run() {
+  bool run() {
     const Team all{step_.threads}, alone{1};
     if (tracking_ == Tracking::none) {
       int64_t elements = 0;
@@ -52,7 +53,7 @@ class Launch {
       const Team& team = elements >= kSharedElements ? all : alone;
       team.run(static_cast<int64_t>(partition_.chunks.size()),
                [&](int64_t i) { update(partition_.chunks[i], 0); });
-      return;
+      return false;
     }
     std::vector<const NormGroup*> small;
     int64_t elements = 0;
@@ -67,6 +68,7 @@ class Launch {
     const Team& team = elements >= kSharedElements ? all : alone;
     team.run(static_cast<int64_t>(small.size()),
              [&](int64_t i) { step_norm_group(*small[i], alone); });
+    return corrected_;
   }
 
  private:
@@ -93,14 +95,16 @@ class Launch {
   }
 
   // Runs kernel(chunk) on every chunk of the norm group, keeps its sums, and adds them in chunk
-  // order.
+  // order, but for those that another rank counts.
   template <class Kernel>
   Sums accumulate(const NormGroup& group, const Team& team, const Kernel& kernel) {
     team.run(group.chunks, [&](int64_t i) {
       partial_[group.first_chunk + i] = kernel(partition_.chunks[group.first_chunk + i]);
     });
     Sums sums;
-    for (int64_t i = 0; i < group.chunks; ++i) sums.add(partial_[group.first_chunk + i]);
+    for (int64_t i = group.first_chunk; i < group.first_chunk + group.chunks; ++i) {
+      if (partition_.segments[partition_.chunks[i].segment].counts) sums.add(partial_[i]);
+    }
     return sums;
   }
 
@@ -136,22 +140,62 @@ class Launch {
 
   // weight_norm: ||theta||, roughly.
   bool stale(const NormGroup& group, double cached, double actual, double weight_norm) const {
-    return is_stale<Real>(cached, actual, rounding_of_norm<Weight>(weight_norm, group.elements));
+    return is_stale<Real>(cached, actual, rounding_of_norm<Weight>(weight_norm, group.whole));
   }
 
+  bool pushed() const { return tracking_ == Tracking::pushed_p2; }
+
   void step_norm_group(const NormGroup& group, const Team& team) {
-    const bool pushed = tracking_ == Tracking::pushed_p2;
-    const double cached = pushed ? distance_before(group, team) : 0;
-    const Real inverse = inverse_distance<Real>(cached);
-    Sums sums = accumulate(group, team, [&](const Chunk& chunk) { return update(chunk, inverse); });
-    const double actual = std::sqrt(sums.before);
-    if (pushed && corrects_ && stale(group, cached, actual, std::sqrt(sums.weight))) {
-      const Real right = inverse_distance<Real>(actual);
-      sums = accumulate(group, team, [&](const Chunk& chunk) {
-        return kernels_.correct_stale_norm(arrays(chunk), momentum_, scalars_, rate(chunk), inverse,
-                                           right);
-      });
+    if (step_.phase != Phase::whole) return step_shard(group, team);
+    const double cached = pushed() ? distance_before(group, team) : 0;
+    Sums sums = update_group(group, team, cached);
+    if (is_stale_after(group, cached, sums)) sums = correct_group(group, team, cached, sums);
+    const double c = project_group(group, team, sums);
+    if (options_.p == 2) store_norm(group, c);
+  }
+
+  // One part of the step; every rank decides alike, from the same totals and the same norm.
+  void step_shard(const NormGroup& group, const Team& team) {
+    const int64_t index = &group - partition_.norm_groups.data();
+    double* const norm = partition_.segments[group.first_segment].distance;
+    const double cached = pushed() ? *norm : 0;
+    if (step_.phase == Phase::update) {
+      step_.sums[index] = update_group(group, team, cached);
+      return;
     }
+    const Sums& total = step_.totals[index];
+    if (step_.phase == Phase::project) {
+      const double c = project_group(group, team, total);
+      if (options_.p == 2) *norm = distance_after(options_.center, c, total);
+    } else if (is_stale_after(group, cached, total)) {
+      step_.sums[index] = correct_group(group, team, cached, total);
+      *norm = std::sqrt(total.before);
+      corrected_ = true;
+    }
+  }
+
+  // The step without its projection, its push made with the cached norm.
+  Sums update_group(const NormGroup& group, const Team& team, double cached) {
+    const Real inverse = inverse_distance<Real>(cached);
+    return accumulate(group, team, [&](const Chunk& chunk) { return update(chunk, inverse); });
+  }
+
+  bool is_stale_after(const NormGroup& group, double cached, const Sums& sums) const {
+    return pushed() && corrects_ &&
+           stale(group, cached, std::sqrt(sums.before), std::sqrt(sums.weight));
+  }
+
+  Sums correct_group(const NormGroup& group, const Team& team, double cached, const Sums& sums) {
+    const Real wrong = inverse_distance<Real>(cached);
+    const Real right = inverse_distance<Real>(std::sqrt(sums.before));
+    return accumulate(group, team, [&](const Chunk& chunk) {
+      return kernels_.correct_stale_norm(arrays(chunk), momentum_, scalars_, rate(chunk), wrong,
+                                         right);
+    });
+  }
+
+  // Returns the coefficient.
+  double project_group(const NormGroup& group, const Team& team, const Sums& sums) {
     const double c = projection_coefficient<Real>(bounds(group), sums);
     if (c != 1) {
       // Backwards: the elements updated last are the ones still in cache.
@@ -160,7 +204,7 @@ class Launch {
         kernels_.rescale(arrays(chunk), options_.center, static_cast<Real>(c));
       });
     }
-    if (options_.p == 2) store_norm(group, c);
+    return c;
   }
 
   Bounds bounds(const NormGroup& group) const {
@@ -186,6 +230,7 @@ class Launch {
   Tracking tracking_;
   bool corrects_, verify_;
   std::vector<Sums> partial_;
+  std::atomic<bool> corrected_{false};
 };
 
 }  // namespace
@@ -193,7 +238,7 @@ class Launch {
 CpuLaunch cpu_launch(const DTypeNames& dtypes) {
   CpuLaunch found = nullptr;
   visit_dtypes(CpuDTypes(), dtypes, [&found](auto triple) {
-    found = [](const CpuStep& step) { Launch<decltype(triple)>(step).run(); };
+    found = [](const CpuStep& step) { return Launch<decltype(triple)>(step).run(); };
   });
   return found;
 }

@@ -22,11 +22,14 @@ struct CpuStep {
   bool verify = false;                      // cached norms may be wrong: verify them before use
   int threads = 1;
   double grad_scale = 1;  // gradients are divided by it, in place
+  Phase phase = Phase::whole;
+  Sums* sums = nullptr;          // [norm groups], written by update and correct
+  const Sums* totals = nullptr;  // [norm groups], over all ranks, read by correct and project
   StepOptions options;
 };
 
-// Takes a step in place.
-using CpuLaunch = void (*)(const CpuStep& step);
+// Takes a step, or a part of one, in place; true where Phase::correct changed a norm group.
+using CpuLaunch = bool (*)(const CpuStep& step);
 
 // The launch for arrays of these types, or null where there are no kernels for them.
 CpuLaunch cpu_launch(const DTypeNames& dtypes);

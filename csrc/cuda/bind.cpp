@@ -35,8 +35,10 @@ class CudaPlan : public Plan {
     memory_ = pointer<void>(memory);
   }
 
-  void step(const StepRequest& request) override {
+  bool step(const StepRequest& request) override {
     check(request);
+    D3_CHECK_ARG("phase", static_cast<int>(request.phase), request.phase == Phase::whole,
+                 "must be whole");
     D3_CHECK(memory_ != nullptr, "attach() must come before step()");
     check_on_device("grad_scale", request.grad_scale, 1);
     check_on_device("found_inf", request.found_inf, 0);
@@ -52,6 +54,7 @@ class CudaPlan : public Plan {
     call.found_inf = request.found_inf;
     call.options = request.options;
     launch_(partition_, call);
+    return false;
   }
 
  private:

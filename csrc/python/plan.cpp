@@ -24,6 +24,8 @@ std::vector<Segment> segments_of(const Columns& columns, const DTypeNames& dtype
   check_length("reference", columns.reference.size(), true);
   check_length("momentum", columns.momentum.size(), true);
   check_length("distance", columns.distance.size(), true);
+  check_length("whole", columns.whole.size(), true);
+  check_length("counts", columns.counts.size(), true);
   const bool compensated = !columns.reference.empty() && is_half(dtypes.weight);
   D3_CHECK_ARG("compensation", columns.compensation.size() << " entries for " << dtypes.weight,
                n == 0 || compensated == !columns.compensation.empty(),
@@ -40,6 +42,8 @@ std::vector<Segment> segments_of(const Columns& columns, const DTypeNames& dtype
   for (size_t i = 0; i < n; ++i) {
     Segment& s = segments[i];
     s.numel = columns.numel[i];
+    s.whole = columns.whole.empty() ? s.numel : columns.whole[i];
+    s.counts = columns.counts.empty() || columns.counts[i];
     s.theta = storage("theta", columns.theta, i);
     s.compensation = storage("compensation", columns.compensation, i);
     s.reference = storage("reference", columns.reference, i);
@@ -55,7 +59,7 @@ using NormGroupTuple = std::tuple<int64_t, int64_t, int64_t, int64_t>;
 std::pair<std::vector<ChunkTuple>, std::vector<NormGroupTuple>> partition_of(
     const std::vector<int64_t>& numel, bool joint_norm, int64_t chunk_length) {
   std::vector<Segment> segments(numel.size());
-  for (size_t i = 0; i < numel.size(); ++i) segments[i].numel = numel[i];
+  for (size_t i = 0; i < numel.size(); ++i) segments[i].numel = segments[i].whole = numel[i];
   const Partition partition = make_partition(std::move(segments), joint_norm, chunk_length);
   std::vector<ChunkTuple> chunks;
   for (const Chunk& c : partition.chunks) chunks.emplace_back(c.segment, c.offset, c.length);
@@ -89,6 +93,13 @@ void Plan::check(const StepRequest& request) const {
     D3_CHECK_ARG("grads[" << i << "]", request.grads[i],
                  request.grads[i] != 0 || partition_.segments[i].numel == 0, "must be an address");
   }
+  const Phase phase = request.phase;
+  D3_CHECK_ARG("sums", request.sums,
+               request.sums != 0 || phase == Phase::whole || phase == Phase::project,
+               "must be an address");
+  D3_CHECK_ARG("totals", request.totals,
+               request.totals != 0 || phase == Phase::whole || phase == Phase::update,
+               "must be an address");
   check_options(partition_, request.options);
 }
 
@@ -110,6 +121,12 @@ void bind_plan(py::module_& m) {
       .value("none", Center::none)
       .value("origin", Center::origin)
       .value("reference", Center::reference);
+
+  py::enum_<Phase>(m, "Phase", "What a call of Plan.step takes; all but whole are of a shard.")
+      .value("whole", Phase::whole)
+      .value("update", Phase::update)
+      .value("correct", Phase::correct)
+      .value("project", Phase::project);
 
   py::class_<Scalar>(m, "Scalar", "A number on the host, or the address of one on the device.")
       .def(py::init([](double value) { return Scalar{value}; }), py::arg("value"))
@@ -136,7 +153,14 @@ void bind_plan(py::module_& m) {
       .D3_FIELD(StepOptions, center)
       .D3_FIELD(StepOptions, lower)
       .D3_FIELD(StepOptions, upper)
-      .D3_FIELD(StepOptions, relative);
+      .D3_FIELD(StepOptions, relative)
+      .def_property_readonly(
+          "needs_verification",
+          [](const StepOptions& o) {
+            return needs_verification(momentum_of(o.momentum, o.nesterov), o.lr.value,
+                                      o.weight_decay);
+          },
+          "Whether a step can only start from norms that were verified.");
 
   py::class_<DTypeNames>(m, "DTypeNames")
       .def(py::init(&from_keywords<DTypeNames>))
@@ -151,19 +175,22 @@ void bind_plan(py::module_& m) {
       .D3_FIELD(Columns, compensation)
       .D3_FIELD(Columns, reference)
       .D3_FIELD(Columns, momentum)
-      .D3_FIELD(Columns, distance);
+      .D3_FIELD(Columns, distance)
+      .D3_FIELD(Columns, whole)
+      .D3_FIELD(Columns, counts);
 
   py::class_<Plan>(m, "Plan").def(
       "step",
       [](Plan& plan, Addresses grads, std::vector<bool> first_step, bool verify,
          const StepOptions& options, const Scalar& grad_scale, const Scalar& found_inf,
-         uint64_t executor) {
-        plan.step({std::move(grads), std::move(first_step), verify, options, grad_scale, found_inf,
-                   executor});
+         uint64_t executor, Phase phase, Address sums, Address totals) {
+        return plan.step({std::move(grads), std::move(first_step), verify, options, grad_scale,
+                          found_inf, executor, phase, sums, totals});
       },
       py::kw_only(), py::arg("grads"), py::arg("first_step") = std::vector<bool>(),
       py::arg("verify"), py::arg("options"), py::arg("grad_scale") = Scalar{1},
-      py::arg("found_inf") = Scalar{0}, py::arg("executor"));
+      py::arg("found_inf") = Scalar{0}, py::arg("executor"), py::arg("phase") = Phase::whole,
+      py::arg("sums") = 0, py::arg("totals") = 0);
 }
 
 }  // namespace d3

@@ -30,6 +30,8 @@ struct Columns {
   Addresses theta;
   std::vector<int64_t> numel;
   Addresses compensation, reference, momentum, distance;
+  std::vector<int64_t> whole;  // see Segment; empty where the tensors are no shards
+  std::vector<bool> counts;
 };
 
 // One step as Python asks for it.
@@ -41,15 +43,17 @@ struct StepRequest {
   Scalar grad_scale{1};   // gradients are divided by it, in place
   Scalar found_inf{0};    // where it is not 0 nothing moves
   uint64_t executor = 0;  // CPU: number of threads; CUDA: the cudaStream_t
+  Phase phase = Phase::whole;
+  Address sums = 0, totals = 0;  // double [norm groups][4], as struct Sums, where the plan's are
 };
 
 class Plan {
  public:
   virtual ~Plan() = default;
 
-  // Takes a step in place; on a GPU enqueues it. Throws std::invalid_argument where the request
-  // does not fit the plan.
-  virtual void step(const StepRequest& request) = 0;
+  // Takes a step, or a part of one, in place; on a GPU enqueues it. True where Phase::correct
+  // changed something. Throws std::invalid_argument where the request does not fit the plan.
+  virtual bool step(const StepRequest& request) = 0;
 
  protected:
   // Throws std::invalid_argument where columns differ in length, a tensor with elements has no
