@@ -70,12 +70,13 @@ struct DTypeTriple {
 template <class... Triples>
 struct DTypeTriples {};
 using CpuDTypes = DTypeTriples<DTypeTriple<float, float, float>, DTypeTriple<float, float, Bf16>,
-                               DTypeTriple<double, double, double>, DTypeTriple<Bf16, Bf16, Bf16>,
-                               DTypeTriple<Bf16, float, Bf16>, DTypeTriple<F16, F16, F16>,
-                               DTypeTriple<F16, float, F16>>;
+                               DTypeTriple<float, Bf16, Bf16>, DTypeTriple<double, double, double>,
+                               DTypeTriple<Bf16, Bf16, Bf16>, DTypeTriple<Bf16, float, Bf16>,
+                               DTypeTriple<F16, F16, F16>, DTypeTriple<F16, float, F16>>;
 using CudaDTypes = DTypeTriples<DTypeTriple<float, float, float>, DTypeTriple<float, float, Bf16>,
-                                DTypeTriple<Bf16, Bf16, Bf16>, DTypeTriple<Bf16, float, Bf16>,
-                                DTypeTriple<F16, F16, F16>, DTypeTriple<F16, float, F16>>;
+                                DTypeTriple<float, Bf16, Bf16>, DTypeTriple<Bf16, Bf16, Bf16>,
+                                DTypeTriple<Bf16, float, Bf16>, DTypeTriple<F16, F16, F16>,
+                                DTypeTriple<F16, float, F16>>;
 
 // A triple by torch's names, such as "bfloat16".
 struct DTypeNames {

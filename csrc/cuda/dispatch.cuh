@@ -28,15 +28,17 @@ inline DeviceStep device_step(const Partition& partition, const CudaStep& call) 
   return s;
 }
 
-// Null for combinations that no group asks for: one without momentum or reference has these types
-// equal to that of the weights, and one that is not tracked has no projection.
+// Null for combinations that no group asks for. A group without momentum names the weights' type
+// for it, one without reference that of the weights or of the momentum, whichever is narrower. One
+// that is not tracked has no projection.
 template <class DTypes, Tracking kTracking, Momentum kMomentum, bool kProjects>
 Kernel kernel_of() {
   using Weight = typename DTypes::Weight;
   constexpr bool kMomentumFits =
       kMomentum != Momentum::none || std::is_same_v<typename DTypes::MomentumBuffer, Weight>;
   constexpr bool kReferenceFits =
-      kTracking != Tracking::none || std::is_same_v<typename DTypes::Reference, Weight>;
+      kTracking != Tracking::none || std::is_same_v<typename DTypes::Reference, Weight> ||
+      std::is_same_v<typename DTypes::Reference, typename DTypes::MomentumBuffer>;
   if constexpr (!kMomentumFits || !kReferenceFits || (kProjects && kTracking == Tracking::none)) {
     return nullptr;
   } else if constexpr (kProjects) {

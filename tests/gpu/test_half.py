@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from d3fast import D3FusedSGD
 from tests.gpu.test_step import CHUNKED, FRESH, trajectory
 from tests.optim.backends.test_native import GROUPS, LAYOUTS, Example, option_sets
-from tests.optim.test_fused_half import HALVES, WIDER, known, spacing
+from tests.optim.test_fused_half import HALVES, NARROW, WIDER, known, spacing
 
 IDS = ["bf16", "f16"]
 
@@ -68,6 +68,16 @@ def test_a_bf16_reference_beside_float32(device, relative_error, groups, seed):
     want, _ = trajectory(narrow, "cpu", torch.float32, "reference", seed)
     if sum(p.numel() for p in want):
         assert relative_error(got, want) <= 1e-5
+
+
+@settings(FRESH, max_examples=20)
+@given(groups=GROUPS, seed=st.integers(0, 2**31))
+def test_a_bf16_momentum_and_reference_beside_float32(device, relative_error, groups, seed):
+    narrow = [({**options, **NARROW}, tensors) for options, tensors in groups]
+    got, _ = trajectory(narrow, device, torch.float32, "fused", seed)
+    want, _ = trajectory(narrow, "cpu", torch.float32, "reference", seed)
+    if sum(p.numel() for p in want):
+        assert relative_error(got, want) <= 1e-3
 
 
 @pytest.mark.parametrize("scope", ["tensor", "group"])

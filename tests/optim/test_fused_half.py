@@ -103,6 +103,60 @@ def test_a_bf16_reference_beside_float32_follows_the_plain_steps(relative_error,
         assert float(opt.distances()[key]) == pytest.approx(float(distance), rel=1e-4)
 
 
+NARROW = {"reference_dtype": torch.bfloat16, "momentum_dtype": torch.bfloat16}
+
+
+@settings(max_examples=20)
+@given(groups=GROUPS, seed=st.integers(0, 99))
+def test_a_bf16_momentum_and_reference_beside_float32_follow_the_plain_steps(
+    relative_error, groups, seed
+):
+    narrow = [({**options, **NARROW}, tensors) for options, tensors in groups]
+    got, opt = trajectory(narrow, torch.float32, "fused", seed)
+    want, twin = trajectory(narrow, torch.float32, "reference", seed)
+    if sum(p.numel() for p in want):
+        # A last bit of float32 may round a momentum otherwise, by 2^-8 of it.
+        assert relative_error(got, want) <= 1e-3
+    for p, q in zip(got, want, strict=True):
+        v = opt.state[p].get("momentum_buffer")
+        if v is not None:
+            assert v.dtype == torch.bfloat16
+            w = twin.state[q]["momentum_buffer"].double()
+            assert bool(((v.double() - w).abs() <= 2 * spacing(w, v.dtype)).all())
+    for key, distance in twin.distances().items():
+        assert float(opt.distances()[key]) == pytest.approx(float(distance), rel=1e-3)
+
+
+def test_an_untracked_group_steps_with_a_bf16_momentum_beside_float32(same_bits):
+    results = []
+    for backend in ("fused", "reference"):
+        p = nn.Parameter(torch.linspace(-1, 1, 1000))
+        options = {"distance_weight": 0.0, "constraint": None, "backend": backend}
+        opt = D3FusedSGD([p], lr=0.5, momentum=0.5, momentum_dtype=torch.bfloat16, **options)
+        for t in range(3):
+            p.grad = torch.full_like(p, 1.0 + t)  # exact in bf16, and so are the sums
+            opt.step()
+        results.append([p.detach(), opt.state[p]["momentum_buffer"]])
+    assert results[0][1].dtype == torch.bfloat16
+    assert same_bits(*results)
+
+
+@pytest.mark.parametrize("momentum", [{}, {"dampening": 0.1}, {"nesterov": True}], ids=str)
+def test_a_stale_norm_is_put_right_beside_a_bf16_momentum(momentum, far_apart, descend):
+    def edit(t, params):
+        if t == 3:
+            params[0].data.mul_(3.0)
+
+    options = {"momentum": 0.9, "weight_decay": 0.01, **NARROW, **momentum}
+    results = []
+    for backend in ("fused", "reference"):
+        params, opt = far_apart(backend=backend, **options)
+        descend(opt, 6, between=edit)
+        results.append([p.detach().double() for p in params])
+    for x, y in zip(*results, strict=True):
+        assert float((x - y).norm()) <= 1e-3 * float(y.norm())
+
+
 def test_auto_takes_the_kernels_and_warns_of_nothing(half):
     p = nn.Parameter(torch.ones(4, dtype=half))
     p.grad = torch.ones_like(p)

@@ -112,18 +112,24 @@ def why_not(group: Mapping[str, Any]) -> str | None:
     if not all(is_dense(p) for p in params):
         return "a parameter does not fill its memory densely"
     # As in `CpuDTypes` and `CudaDTypes`, csrc/common/dtypes.h.
-    wider = [torch.float32] if dtype in HALF_TYPES else []
-    if group["momentum"] != 0 and group["momentum_dtype"] not in (None, dtype, *wider):
+    narrower = [torch.bfloat16] if dtype == torch.float32 else []
+    others = [torch.float32] if dtype in HALF_TYPES else narrower
+    if group["momentum"] != 0 and group["momentum_dtype"] not in (None, dtype, *others):
         return f"momentum_dtype={group['momentum_dtype']} differs from the parameters' {dtype}"
     if is_tracked(group):
         if group["reference_device"] == "cpu" and device != "cpu":
             return f"reference_device='cpu' is not where its parameters are, {device}"
         if group["distance_p"] not in (1, 2):
             return f"distance_p={group['distance_p']!r} has no fused kernel, only 1 and 2 have"
-        narrower = [torch.bfloat16] if dtype == torch.float32 else []
         if group["reference_dtype"] not in (None, dtype, *narrower):
             return (
                 f"reference_dtype={group['reference_dtype']} differs from the parameters' {dtype}"
+            )
+        alone = group["reference_dtype"] not in narrower
+        if alone and group["momentum"] != 0 and group["momentum_dtype"] in narrower:
+            return (
+                f"momentum_dtype={group['momentum_dtype']} beside {dtype} needs "
+                f"reference_dtype={group['momentum_dtype']}, got {group['reference_dtype']}"
             )
     return None
 
@@ -158,12 +164,18 @@ def step_options(
 
 
 def dtype_names(tensors: Mapping[str, Sequence[Tensor]]) -> dict[str, str]:
-    """Return torch's names of a group's dtypes; an absent column counts as that of the weights."""
-    columns = {"weight": "theta", "momentum": "momentum", "reference": "reference"}
-    return {
-        name: str((tensors[column] or tensors["theta"])[0].dtype).removeprefix("torch.")
-        for name, column in columns.items()
-    }
+    """Return torch's names of a group's dtypes.
+
+    A column that the group has not got counts as one of the weights' dtype, the reference beside a
+    narrower momentum as one of that dtype: those are the combinations that have kernels.
+    """
+    weight = tensors["theta"][0].dtype
+    momentum = tensors["momentum"][0].dtype if tensors["momentum"] else weight
+    reference = min(weight, momentum, key=lambda dtype: dtype.itemsize)
+    if tensors["reference"]:
+        reference = tensors["reference"][0].dtype
+    dtypes = {"weight": weight, "momentum": momentum, "reference": reference}
+    return {name: str(dtype).removeprefix("torch.") for name, dtype in dtypes.items()}
 
 
 def plan_arguments(tensors: Mapping[str, Sequence[Tensor]], joint_norm: bool) -> dict[str, Any]:

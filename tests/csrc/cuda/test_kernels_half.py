@@ -70,6 +70,14 @@ def test_a_bf16_reference_beside_float32_weights(cuda_on_host):
 
 
 @pytest.mark.parametrize("momentum", MOMENTA)
+@pytest.mark.parametrize("name", ["free", "sphere", "distance_ball", "untracked"])
+def test_a_bf16_momentum_and_reference_beside_float32_weights(cuda_on_host, name, momentum):
+    narrow = {"momentum_dtype": torch.bfloat16, "reference_dtype": torch.bfloat16}
+    kinds = {**SETS, "untracked": {"distance_weight": 0.0, "constraint": None}}
+    agrees(torch.float32, {"lr": 0.01, **narrow, **MOMENTA[momentum], **kinds[name]}, bound=1e-4)
+
+
+@pytest.mark.parametrize("momentum", MOMENTA)
 def test_stale_norm_is_noticed_and_corrected(cuda_on_host, half, momentum):
     def edit(t, params):
         if t == 2:

@@ -37,8 +37,13 @@ UNSERVED = {
     ),
     "half momentum": (
         [torch.ones(2)],
+        {"momentum": 0.9, "momentum_dtype": torch.float16},
+        "momentum_dtype=torch.float16 differs",
+    ),
+    "bf16 momentum alone": (
+        [torch.ones(2)],
         {"momentum": 0.9, "momentum_dtype": torch.bfloat16},
-        "momentum_dtype=torch.bfloat16 differs",
+        "needs reference_dtype=torch.bfloat16, got None",
     ),
     "momentum": (
         [torch.ones(2)],
