@@ -87,11 +87,27 @@ class D3Optimizer(Optimizer):
             )
 
     def _prepare_runtime(self) -> None:
-        # All that follows from groups and state, and so is neither saved nor copied.
-        self._stepper = Stepper()
-        self._graph_step = compiled.GraphStep(self)
+        # All that follows from groups and state, and so is neither saved nor copied. What captured
+        # CUDA graphs address outlives a load.
+        if "_stepper" in self.__dict__:
+            self._drop_plans()
+        self._captured: list[Any] = self.__dict__.get("_captured", [])
+        self._stepper = Stepper(self._captured)
+        self._graph_step = compiled.GraphStep(self, self._captured)
         self._awaits_reference = False
         self._step_supports_amp_scaling = True
+
+    def _drop_plans(self) -> None:
+        self._stepper.drop_plans()
+        self._graph_step.cache.plans.clear()
+
+    def _warn_of_graphs(self, replaced: str) -> None:
+        if self._captured:
+            warnings.warn(
+                f"CUDA graphs captured before {replaced} go on with the state of before; capture "
+                "the step again",
+                stacklevel=level_of_caller(),
+            )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._prepare_runtime()
@@ -158,7 +174,8 @@ class D3Optimizer(Optimizer):
         Raises:
             ValueError: a missing tensor, or one of another shape.
         """
-        self._stepper.drop_plans()
+        self._drop_plans()
+        self._warn_of_graphs("set_reference()")
         present = {id(p) for group in self.param_groups for p in group["params"]}
         for p in [p for p in self.state if id(p) not in present]:
             del self.state[p]
@@ -288,8 +305,7 @@ class D3Optimizer(Optimizer):
 
     def refresh_distances(self) -> None:
         """Recompute the norms that a fused step caches, after edits that it cannot see."""
-        self._stepper.drop_plans()
-        self._graph_step.cache.plans.clear()
+        self._drop_plans()
         for _, _, members in self._tracked():
             for p in members.values():
                 forget_distance(p, self.state[p])
@@ -335,6 +351,7 @@ class D3Optimizer(Optimizer):
             super().load_state_dict(state_dict)
         finally:
             handle.remove()
+        self._warn_of_graphs("load_state_dict()")
         ids = (i for g in saved["param_groups"] for i in g["params"])
         params = ((p, g["momentum_dtype"]) for g in self.param_groups for p in g["params"])
         for i, (p, dtype) in zip(ids, params, strict=True):

@@ -16,6 +16,7 @@ from d3fast.optim.backends import native, sharded, torch_backend
 from d3fast.optim.backends.choose import choose_backend
 from d3fast.optim.backends.dtensor import check_not_replaced, is_sharded
 from d3fast.optim.backends.group_plan import GroupPlan, step_planned
+from d3fast.optim.backends.plans import Plans
 from d3fast.optim.buffers import drop_unused_buffers, is_first_step, require_references
 from d3fast.optim.layout import is_fake
 from d3fast.optim.options import check_gradient, check_options, is_tracked
@@ -26,10 +27,14 @@ State = MutableMapping[Tensor, dict[str, Any]]
 
 
 class Stepper:
-    """Take the steps of an optimizer and keep the plans of its groups."""
+    """Take the steps of an optimizer and keep the plans of its groups.
 
-    def __init__(self) -> None:
-        self._plans: dict[int, GroupPlan] = {}
+    Args:
+        captured: list that takes over what captured CUDA graphs address.
+    """
+
+    def __init__(self, captured: list[Any]) -> None:
+        self._plans: Plans[GroupPlan] = Plans(captured)
 
     def drop_plans(self) -> None:
         """Let the next step build every plan again, and so verify every cached norm."""
@@ -98,7 +103,7 @@ class Stepper:
                 if not params and not needs_allreduce:
                     continue
                 _check_step(number, group, params, state)
-                self._plans.pop(index, None)
+                self._plans.drop(index)
                 takes_part = True
                 if needs_allreduce:
                     continue

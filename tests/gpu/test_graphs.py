@@ -1,5 +1,7 @@
 """Steps in CUDA graphs and on several streams."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -70,6 +72,70 @@ def test_eager_steps_between_replays_do_not_disturb_them(make, same_bits, on_a_s
                 opt.step()
         results.append(params)
     assert same_bits(*results)
+
+
+def refreshed(opt):
+    opt.refresh_distances()
+
+
+def refreshed_and_stepped(opt):
+    opt.refresh_distances()
+    opt.step()
+
+
+def one_gradient_less(opt):
+    p = opt.param_groups[0]["params"][0]
+    kept, p.grad = p.grad, None
+    opt.step()
+    p.grad = kept
+
+
+def edited(opt):
+    with torch.no_grad():
+        opt.param_groups[0]["params"][4].mul_(0.5)
+    opt.refresh_distances()
+
+
+@pytest.mark.parametrize("between", [refreshed, refreshed_and_stepped, one_gradient_less, edited])
+def test_a_graph_stays_valid_whatever_is_called_between_replays(
+    make, relative_error, warmed_up, between
+):
+    results = []
+    for captured in (False, True):
+        params, opt = make(capturable=True)
+        step = warmed_up(opt.step, captured)
+        for t in range(6):
+            new_gradients(params, t)
+            if t % 2:
+                between(opt)
+            step()
+        results.append([*params, *opt.distances().values()])
+    assert relative_error(*results) <= 1e-5
+
+
+def new_reference(opt):
+    opt.set_reference([p.detach() * 0.5 for p in opt.param_groups[0]["params"]])
+
+
+def reloaded(opt):
+    opt.load_state_dict(copy.deepcopy(opt.state_dict()))
+
+
+@pytest.mark.parametrize("replace", [new_reference, reloaded])
+def test_a_replay_writes_to_no_foreign_memory(make, device, warmed_up, replace):
+    params, opt = make([(4096,), (300, 70)], capturable=True)
+    step = warmed_up(opt.step, True)
+    with pytest.warns(UserWarning, match="CUDA graphs captured before"):
+        replace(opt)
+    torch.cuda.synchronize()
+    # As many blocks as were freed, of every size that the optimizer has.
+    sizes = [8, 512, 4096 * 4, 300 * 70 * 4, 1 << 16]
+    canaries = [torch.full((n,), 77, dtype=torch.uint8, device=device) for n in sizes * 16]
+    for _ in range(3):
+        step()
+    torch.cuda.synchronize()
+    assert all(bool((canary == 77).all()) for canary in canaries)
+    assert all(torch.isfinite(p).all() for p in params)
 
 
 def test_a_replay_reads_the_scale_and_the_overflow_flag_anew(make, device, same_bits, warmed_up):

@@ -44,6 +44,7 @@ class GraphStep:
 
     Args:
         optimizer: the optimizer; no reference to it is kept.
+        captured: list that takes over what captured CUDA graphs address.
 
     Attributes:
         cache: the plans of the operator.
@@ -52,9 +53,9 @@ class GraphStep:
             later.
     """
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    def __init__(self, optimizer: Optimizer, captured: list[Any]) -> None:
         self._optimizer = ref(optimizer)
-        self.cache = operator.PlanCache()
+        self.cache = operator.PlanCache(captured)
         self.no_gradient = None
 
     @runs_while_tracing

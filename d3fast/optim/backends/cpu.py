@@ -32,6 +32,8 @@ class CpuLauncher:
         joint_norm: one norm over the group.
     """
 
+    captured = False
+
     def __init__(self, tensors: Mapping[str, Sequence[Tensor]], joint_norm: bool) -> None:
         self.plan: _C.Plan = native.extension.CpuPlan(
             **native.plan_arguments(tensors, joint_norm),

@@ -5,8 +5,8 @@ The extension owns a plan's tables and workspace; they lie in one allocation mad
 comes from torch's allocator. Tables travel as arguments of launches, which a captured graph keeps:
 host memory would be gone, or another's, when it is replayed. The gradients' table is renewed only
 when a gradient moves. With ``capturable=True`` the kernels read an lr or a radius that lies on the
-device. A graph holds the addresses of the group's tensors, tables and such numbers: it is valid as
-long as the optimizer lives and its groups, state and set of gradients stay what they were.
+device. A graph holds the addresses of the group's tensors, tables and such numbers; ``Plans`` keeps
+them alive as long as the optimizer lives. The gradients are the caller's to keep.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,6 +31,19 @@ def refuse_capture(device: torch.device) -> None:
             )
 
 
+NORM_PIECE = 1 << 22  # elements; in float64 32 MiB
+
+
+def euclidean_norm(tensor: Tensor) -> Tensor:
+    """Return ``||tensor||`` as a 0-dim float64 tensor on its device; the tensor is dense."""
+    # Piece by piece: torch would first copy the whole tensor to float64.
+    flat = tensor.detach().as_strided((tensor.numel(),), (1,))
+    pieces = [
+        torch.linalg.vector_norm(x, dtype=torch.float64) for x in torch.split(flat, NORM_PIECE)
+    ]
+    return torch.linalg.vector_norm(torch.stack(pieces)) if len(pieces) > 1 else pieces[0]
+
+
 class CudaLauncher:
     """Steps through ``_C.CudaPlan`` on the current stream.
 
@@ -44,9 +57,12 @@ class CudaLauncher:
         self._stream = torch.cuda.current_stream(self._device).cuda_stream
         plan = native.extension.CudaPlan(**native.plan_arguments(tensors, joint_norm))
         self._memory = torch.zeros(plan.memory_bytes, dtype=torch.uint8, device=self._device)
-        norms = [torch.linalg.vector_norm(t, dtype=torch.float64) for t in tensors["reference"]]
+        norms = [euclidean_norm(t) for t in tensors["reference"]]
         self._reference_norms = torch.stack(norms) if norms else None
         self._copies: dict[str, Tensor] = {}
+        self._scalars: dict[str, Tensor] = {}  # options that the coming step reads on the device
+        self._captured_scalars: list[Tensor] = []  # those that graphs read
+        self.captured = False
         with torch.cuda.device(self._device):
             plan.attach(
                 device=self._device.index,
@@ -88,9 +104,13 @@ class CudaLauncher:
             )
 
     def _use_stream(self) -> int:
-        """Return the current stream, and keep the plan's memory until it is done with it."""
+        """Return the current stream, and keep what the step reads until it is done with it."""
         stream = torch.cuda.current_stream(self._device)
-        if stream.cuda_stream != self._stream and not torch.cuda.is_current_stream_capturing():
+        if torch.cuda.is_current_stream_capturing():
+            self.captured = True
+            kept = {id(t) for t in self._captured_scalars}
+            self._captured_scalars += [t for t in self._scalars.values() if id(t) not in kept]
+        elif stream.cuda_stream != self._stream:
             for tensor in (self._memory, self._reference_norms):
                 if tensor is not None:
                     tensor.record_stream(stream)
@@ -109,6 +129,10 @@ class CudaLauncher:
             if name not in self._copies:  # one for good: a graph goes on reading it
                 self._copies[name] = torch.empty((), dtype=torch.float64, device=self._device)
             value = self._copies[name].copy_(value.detach().reshape(()))
+        return self._remember(name, value)
+
+    def _remember(self, name: str, value: Tensor) -> "_C.Scalar":
+        self._scalars[name] = value
         return _on_device(value)
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from d3fast.optim.backends import cpu, cuda, native
+from d3fast.optim.backends.plans import Plans
 from d3fast.optim.kahan import HALF_TYPES
 from d3fast.optim.options import check_options
 
@@ -97,6 +98,11 @@ class GroupPlan:
         }
         self._launcher = make_launcher(every, group["scope"] == "group")
 
+    @property
+    def captured(self) -> bool:
+        """True once a step of the plan was captured in a CUDA graph."""
+        return self._launcher.captured
+
     def matches(self, group: Mapping[str, Any], state: native.State) -> bool:
         """Return True where the plan is valid for the coming step.
 
@@ -155,10 +161,12 @@ class GroupPlan:
         Raises:
             ValueError: an option out of its range.
         """
-        executor = self._launcher.executor()
-        if executor is None or self._first_step or not self._take_over_options(group):
+        if self._first_step or not self._take_over_options(group):
             return None
         options = self._settings.options or self._launcher.options(group)
+        executor = self._launcher.executor()
+        if executor is None:
+            return None
         return self._guard, self._launcher.plan, group["params"], options, executor
 
     def cached_norm(self, p: Tensor, state: native.State) -> Tensor | None:
@@ -184,7 +192,7 @@ def _key(group: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def step_planned(
-    plans: Mapping[int, GroupPlan], groups: Sequence[Mapping[str, Any]], state: native.State
+    plans: Plans[GroupPlan], groups: Sequence[Mapping[str, Any]], state: native.State
 ) -> bool:
     """Take the step of all param groups in one call, where every group has a valid plan.
 

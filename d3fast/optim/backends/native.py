@@ -59,9 +59,11 @@ class Launcher(Protocol):
 
     Attributes:
         plan: the extension's plan for the tensors it was built for.
+        captured: True once a step was captured in a CUDA graph.
     """
 
     plan: "_C.Plan"
+    captured: bool
 
     def options(self, group: Mapping[str, Any]) -> "_C.StepOptions":
         """Return the options of a group for the coming step; some of them are tensors."""
@@ -69,7 +71,7 @@ class Launcher(Protocol):
     def executor(self) -> int | None:
         """Return what takes the step: the number of threads, or the address of a stream.
 
-        ``None`` where the step must be taken through ``step``.
+        Called after ``options``. ``None`` where the step must be taken through ``step``.
         """
 
     def step(
@@ -267,5 +269,5 @@ def _unknown_distance(p: Tensor) -> Tensor:
 def forget_distance(p: Tensor, state: dict[str, Any]) -> None:
     """Make the next step compute the cached norm of ``p`` anew, where there is one."""
     if state.get("distance") is not None:
-        # Replaced, not removed: a graph was compiled for the name.
-        state["distance"] = _unknown_distance(p)
+        # In place: a graph was compiled for the name, or captured with the address.
+        state["distance"].copy_(_unknown_distance(p))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from d3fast.optim.backends import cuda, group_plan, native, torch_backend
+from d3fast.optim.backends.plans import Plans
 from d3fast.optim.kahan import HALF_TYPES
 from d3fast.optim.layout import same_layout
 from d3fast.optim.options import check_gradient, check_options, is_tracked
@@ -30,6 +31,9 @@ Columns = Mapping[str, Sequence[Tensor]]
 class PlanCache:
     """The plans of an optimizer's param groups, kept from one call of the operator to the next.
 
+    Args:
+        captured: list that takes over what captured CUDA graphs address.
+
     Attributes:
         key: the number by which the operator finds the cache; no result depends on the cache.
         plans: by number of the group.
@@ -37,9 +41,9 @@ class PlanCache:
 
     _keys = itertools.count()
 
-    def __init__(self) -> None:
+    def __init__(self, captured: list[Any]) -> None:
         self.key = next(self._keys)
-        self.plans: dict[int, _Plan] = {}
+        self.plans: Plans[_Plan] = Plans(captured)
         _CACHES[self.key] = self
 
 
@@ -76,6 +80,17 @@ class _Plan:
         self._memory = _memory(columns, joint)
         self._references = [(t, t._version) for t in columns["reference"]]  # and so kept alive
         self.launcher = group_plan.make_launcher(columns, joint)
+        self._addressed: Columns = {}
+
+    @property
+    def captured(self) -> bool:
+        """True once a step of the plan was captured in a CUDA graph."""
+        return self.launcher.captured
+
+    def keep_captured(self, columns: Columns) -> None:
+        """Keep the tensors of the step that has just been captured, if any, alive."""
+        if self.captured and not self._addressed:
+            self._addressed = columns
 
     def has_references(self, references: Sequence[Tensor]) -> bool:
         """Return whether these are the plan's references, unchanged."""
@@ -190,6 +205,7 @@ def _launch(
     addresses = [g.data_ptr() for g in fitted]
     options = plan.launcher.options(group)
     plan.launcher.step(addresses, [], verify, options, grad_scale, found_inf)
+    plan.keep_captured(columns)
     if grad_scale is not None:
         for theirs, ours in zip(grads, fitted, strict=True):
             if theirs is not ours and not theirs._is_zerotensor():

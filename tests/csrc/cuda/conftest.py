@@ -69,6 +69,7 @@ def host_library(shared_library):
 class HostLauncher:
     """Stands in for a device's launcher: same tables, same kernels, run on the host."""
 
+    captured = False
     library = None
     chunk_length = 1000
     lag = 2
