@@ -37,6 +37,7 @@ from d3fast.benchmark.report.benchmark import (
     adaptive_markdown,
     goals_markdown,
     grid_markdown,
+    reactivation_markdown,
     relearning_markdown,
     summary_markdown,
 )
@@ -84,6 +85,7 @@ PARTS: Mapping[str, Callable[[Results], str]] = {
     "summary": lambda results: summary_markdown(read_grid(results.rows)),
     "grid": lambda results: grid_markdown(read_grid(results.rows)),
     "adaptive": lambda results: adaptive_markdown(read_grid(results.rows)),
+    "reactivation": lambda results: reactivation_markdown(read_grid(results.rows)),
     "relearning": lambda results: relearning_markdown(read_grid(results.rows)),
     "verdict": lambda results: goals_markdown(read_grid(results.rows)),
     "search": lambda results: search_markdown(results.rows),

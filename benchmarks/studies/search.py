@@ -222,6 +222,7 @@ def search_preset(what: str) -> BenchmarkPreset:
         against_adaptive=None,
         ablations=(),
         relearning=cpu.relearning if what == "restart" else (),
+        reactivation=(),
     )
 
 

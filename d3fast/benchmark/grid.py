@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """``d3fast benchmark``: attacks x defences x seeds, every number beside that of a clean model.
 
-Four kinds of jobs, each on the files of those before it: clean models, suspects, repairs, and the
-relearning test. A run may be interrupted, limited to some minutes, or split by suspects over calls
-or machines; a finished job is never run again.
+Five kinds of jobs, each on the files of those before it: clean models, suspects, repairs, the
+relearning and the re-activation test. A run may be interrupted, limited to some minutes, or split
+by suspects over calls or machines; a finished job is never run again.
 """
 
 import time
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from d3fast.benchmark.plan import BenchmarkPlan, BenchmarkPreset, PlannedJob, plan_jobs
+from d3fast.benchmark.reactivation_jobs import ReactivationJob
 from d3fast.benchmark.relearning_jobs import RelearningJob
 from d3fast.results.engine import run_jobs
 from d3fast.results.jobs import Job, Row, RunDir, finished_row, key_of
@@ -49,7 +50,7 @@ def run_grid(
     minutes: float | None = None,
     progress: bool = True,
 ) -> GridResult:
-    """Run the jobs that are not finished: clean models, suspects, repairs, relearning.
+    """Run the jobs that are not finished, first the models and then their tests.
 
     Args:
         preset: the jobs.
@@ -76,7 +77,7 @@ def run_grid(
         if not 1 <= part[0] <= part[1]:
             raise ValueError(f"part must be 1..{part[1]} of {part[1]}, got {part[0]}")
         own = whole.part(*part)
-    kept = [p.job.subject for p in own.relearning if isinstance(p.job, RelearningJob)]
+    kept = [p.job.subject for p in own.tests if isinstance(p.job, (RelearningJob, ReactivationJob))]
     run_dir = replace(run_dir, keep=frozenset(map(key_of, kept)))
     live = _Live(own.all)
     steps = {
@@ -84,6 +85,7 @@ def run_grid(
         "suspects": own.suspects,
         "repairs": own.repairs,
         "relearning": own.relearning,
+        "re-activation": own.reactivation,
     }
     with local_engine(run_dir, devices, progress=progress) as engine:
         for title, planned in steps.items():

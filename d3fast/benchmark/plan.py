@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The jobs of a benchmark of attacks x defences x seeds.
 
-``plan_jobs`` turns a ``BenchmarkPreset`` into jobs: clean models, suspects, repairs, and the
-relearning test of some models.
+``plan_jobs`` turns a ``BenchmarkPreset`` into jobs: clean models, suspects, repairs, and for some
+models the relearning and the re-activation test.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +12,8 @@ from typing import Any
 
 from d3fast.benchmark.attack_jobs import AttackJob, AttackPreset, CleanJob
 from d3fast.benchmark.labels import CLEAN_MODEL, NONE
+from d3fast.benchmark.reactivation import ReactivationConfig
+from d3fast.benchmark.reactivation_jobs import ReactivationJob
 from d3fast.benchmark.relearning import KS, RelearnConfig
 from d3fast.benchmark.relearning_jobs import RelearningJob
 from d3fast.benchmark.repair_jobs import DefenseSpec, RepairJob, suspect_row
@@ -60,6 +62,8 @@ class BenchmarkPreset:
         relearning: attacks of the relearning test.
         ks: numbers of poisoned samples in the relearning test.
         relearn: fine-tuning of the relearning test.
+        reactivation: attacks of the re-activation test.
+        reactivate: search of the re-activation test.
 
     Raises:
         ValueError: two defences with one label; more samples than are kept aside.
@@ -78,6 +82,8 @@ class BenchmarkPreset:
     relearning: Attacks = ()
     ks: tuple[int, ...] = KS
     relearn: RelearnConfig = field(default_factory=RelearnConfig)
+    reactivation: Attacks = ()
+    reactivate: ReactivationConfig = field(default_factory=ReactivationConfig)
 
     def __post_init__(self) -> None:
         labels = [defense.label for defense in self.defenses]
@@ -85,12 +91,15 @@ class BenchmarkPreset:
             raise ValueError(f"labels of defences must differ, got {labels}")
         most = max([self.clean, *(point.clean or 0 for point in self.ablations)])
         for suspects in self.suspects:
-            spare = suspects.base.clean - self.clean
-            if most > suspects.base.clean or (self.relearning and spare <= max(self.ks)):
-                raise ValueError(
-                    f"{suspects.base.clean} images kept aside are too few for {most} samples"
-                    + (f" and {max(self.ks)} of the relearning test" if self.relearning else "")
-                )
+            aside, spare = suspects.base.clean, suspects.base.clean - self.clean
+            needs = [f"{most} samples"] if most > aside else []
+            # One image more than the relearning test poisons, for its clean batches.
+            if self.relearning and spare <= max(self.ks):
+                needs = [f"{most} samples and {max(self.ks)} of the relearning test"]
+            elif self.reactivation and spare < 1:
+                needs = [f"{most} samples and 1 of the re-activation test"]
+            if needs:
+                raise ValueError(f"{aside} images kept aside are too few for {needs[0]}")
 
     def repair_job(
         self, suspect: AttackJob, defense: DefenseSpec, clean: int | None = None
@@ -142,11 +151,17 @@ class BenchmarkPlan:
     suspects: tuple[PlannedJob, ...]
     repairs: tuple[PlannedJob, ...]
     relearning: tuple[PlannedJob, ...]
+    reactivation: tuple[PlannedJob, ...]
 
     @property
     def all(self) -> tuple[PlannedJob, ...]:
         """The jobs of all fields."""
-        return self.clean_models + self.suspects + self.repairs + self.relearning
+        return self.clean_models + self.suspects + self.repairs + self.tests
+
+    @property
+    def tests(self) -> tuple[PlannedJob, ...]:
+        """The jobs that test the models of other jobs."""
+        return self.relearning + self.reactivation
 
     def part(self, number: int, of: int) -> "BenchmarkPlan":
         """Return the jobs of every ``of``-th suspect from the ``number``-th, counted from 1."""
@@ -159,7 +174,7 @@ class BenchmarkPlan:
         }
         chosen = [
             tuple(planned for planned in jobs if key_of(planned.suspect) in own)
-            for jobs in (self.suspects, self.repairs, self.relearning)
+            for jobs in (self.suspects, self.repairs, self.relearning, self.reactivation)
         ]
         return BenchmarkPlan(
             tuple(planned for planned in self.clean_models if key_of(planned.job) in clean), *chosen
@@ -173,7 +188,7 @@ def _labels(kind: str, defense: str, point: Ablation | None = None) -> dict[str,
 
 def plan_jobs(preset: BenchmarkPreset, seeds: Sequence[int]) -> BenchmarkPlan:
     """Return all jobs of a preset: attack by attack, seed by seed."""
-    suspects, repairs, relearning = [], [], []
+    suspects, repairs, relearning, reactivation = [], [], [], []
     for group in preset.suspects:
         for (attack, adaptive), seed in product(group.attacks, seeds):
             suspect = AttackJob(group.spec(seed, attack, adaptive))
@@ -190,6 +205,8 @@ def plan_jobs(preset: BenchmarkPreset, seeds: Sequence[int]) -> BenchmarkPlan:
             repairs += own
             if (attack, adaptive) in preset.relearning:
                 relearning += _relearning(preset, suspect, own)
+            if (attack, adaptive) in preset.reactivation:
+                reactivation += _reactivation(preset, suspect, own)
     for point, (attack, adaptive), seed in product(preset.ablations, preset.ablated, seeds):
         spec = preset.suspects[0].spec(seed, attack, adaptive)
         suspect = AttackJob(spec if point.ratio is None else replace(spec, ratio=point.ratio))
@@ -201,21 +218,40 @@ def plan_jobs(preset: BenchmarkPreset, seeds: Sequence[int]) -> BenchmarkPlan:
         PlannedJob(planned.suspect.clean_job, planned.suspect, _labels("clean", CLEAN_MODEL))
         for planned in suspects
     ]
-    return BenchmarkPlan(_once(clean_models), _once(suspects), _once(repairs), _once(relearning))
+    return BenchmarkPlan(*map(_once, (clean_models, suspects, repairs, relearning, reactivation)))
+
+
+def _subjects(
+    suspect: AttackJob, repairs: Iterable[PlannedJob]
+) -> list[tuple[AttackJob | CleanJob | RepairJob, str]]:
+    """Return the models that take the tests with a suspect's trigger, and their labels."""
+    subjects: list[tuple[Any, str]] = [(suspect.clean_job, CLEAN_MODEL), (suspect, NONE)]
+    return subjects + [(planned.job, planned.labels["defense"]) for planned in repairs]
 
 
 def _relearning(
     preset: BenchmarkPreset, suspect: AttackJob, repairs: Iterable[PlannedJob]
 ) -> list[PlannedJob]:
-    subjects: list[tuple[Any, str]] = [(suspect.clean_job, CLEAN_MODEL), (suspect, NONE)]
-    subjects += [(planned.job, planned.labels["defense"]) for planned in repairs]
     return [
         PlannedJob(
             RelearningJob(subject, suspect, preset.clean, preset.ks, config=preset.relearn),
             suspect,
             _labels("relearning", label),
         )
-        for subject, label in subjects
+        for subject, label in _subjects(suspect, repairs)
+    ]
+
+
+def _reactivation(
+    preset: BenchmarkPreset, suspect: AttackJob, repairs: Iterable[PlannedJob]
+) -> list[PlannedJob]:
+    return [
+        PlannedJob(
+            ReactivationJob(subject, suspect, preset.clean, config=preset.reactivate),
+            suspect,
+            _labels("reactivation", label),
+        )
+        for subject, label in _subjects(suspect, repairs)
     ]
 
 
@@ -248,8 +284,8 @@ def replace_suspects(
 
     Args:
         preset: the preset.
-        attacks: the only attacks; ablations and the relearning test keep those of theirs among
-            them.
+        attacks: the only attacks; ablations and the tests of other models keep those of theirs
+            among them.
         data: one data set for all suspects; a preset that augments uses its augmentation.
         model: one model for all suspects.
     """
@@ -261,6 +297,7 @@ def replace_suspects(
         preset,
         ablated=tuple(attack for attack in preset.ablated if attack in attacks),
         relearning=tuple(attack for attack in preset.relearning if attack in attacks),
+        reactivation=tuple(attack for attack in preset.reactivation if attack in attacks),
     )
 
 

@@ -155,6 +155,7 @@ BENCHMARK_PRESETS: Mapping[str, BenchmarkPreset] = MappingProxyType(
             augment=True,
             against_adaptive=_AGAINST_ADAPTIVE,
             relearning=(("badnets", None),),
+            reactivation=(("badnets", None), ("blended", None)),
         ),
         "vit": BenchmarkPreset(
             suspects=(
@@ -188,6 +189,7 @@ BENCHMARK_PRESETS: Mapping[str, BenchmarkPreset] = MappingProxyType(
             batch_size=256,
             augment=True,
             relearning=(("badnets", None), ("blended", None)),
+            reactivation=(("badnets", None), ("blended", None)),
             ablations=(
                 *(
                     Ablation("poison ratio", ratio, defense, ratio=ratio)

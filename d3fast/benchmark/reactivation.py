@@ -55,7 +55,7 @@ class ReactivationConfig:
     """
 
     budget: float = 0.05
-    steps: int = 200
+    steps: int = 100
     batch_size: int = 128
     lr: float = 0.2
     images: int = 1000
@@ -219,7 +219,7 @@ def evaluate_reactivation(
     where = resolve_device(device, model)
     check_weights(model)
     subject, *others = [copy.deepcopy(m).to(where) for m in (model, *surrogates)]
-    images, labels = _attackers_images(clean.to(where), attack, config, seed)
+    images, labels = attackers_images(clean.to(where), attack, config, seed)
     with torch.no_grad():  # a learned trigger may be a network
         triggered = attack.trigger(images)
     loader = test.to(where).batches(_TEST_BATCH)
@@ -240,10 +240,23 @@ def evaluate_reactivation(
     )
 
 
-def _attackers_images(
+def attackers_images(
     clean: ImageData, attack: Trigger, config: ReactivationConfig, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the attacker's images as floats, and the labels to reach."""
+    """Return the attacker's images as floats, and the labels to reach.
+
+    Args:
+        clean: the attacker's clean images.
+        attack: its target and its mapping select the images whose label it changes.
+        config: the largest number of images.
+        seed: draws them.
+
+    Returns:
+        (N, C, H, W) images without the trigger, and (N,) labels.
+
+    Raises:
+        ValueError: no such image.
+    """
     order = poison_order(clean, attack, seed)[: config.images]
     if not len(order):
         raise ValueError(

@@ -5,22 +5,21 @@ The suspect and the clean model take the same test; a repaired model lies betwee
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import ClassVar
 
-import torch
-from torch import nn
-
-from d3fast.attacks import Attack, load_attack
-from d3fast.benchmark.attack_jobs import AttackJob, CleanJob
+from d3fast.benchmark.attack_jobs import AttackJob
 from d3fast.benchmark.relearning import KS, RelearnConfig, evaluate_relearning
-from d3fast.benchmark.repair_jobs import RepairJob, defender_samples, load_suspect
-from d3fast.data import Splits, stratified_split
-from d3fast.models import load_weights
-from d3fast.results.jobs import Row, RunDir, finished_row
+from d3fast.benchmark.subjects import (
+    Subject,
+    load_subject,
+    position,
+    samples_of_test,
+    subject_name,
+    why_missing,
+)
+from d3fast.results.jobs import Row, RunDir
 from d3fast.runtime.checks import check_integer
 from d3fast.runtime.devices import resolve_device
-from d3fast.runtime.seeding import generator
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class RelearningJob:
         ValueError: a number out of range.
     """
 
-    subject: RepairJob | AttackJob | CleanJob
+    subject: Subject
     suspect: AttackJob
     clean: int
     ks: tuple[int, ...] = KS
@@ -53,38 +52,22 @@ class RelearningJob:
     @property
     def name(self) -> str:
         """Name of the job, fit for a file name."""
-        what = "suspect"
-        if isinstance(self.subject, RepairJob):
-            what = self.subject.defense
-        elif isinstance(self.subject, CleanJob):
-            what = "clean"
-        return f"{self.suspect.name}-relearning-{what}"
+        return f"{self.suspect.name}-relearning-{subject_name(self.subject)}"
 
     def run(self, run_dir: RunDir, progress: bool) -> Row:
         """Fine-tune the model on few poisoned samples and measure the ASR."""
-        spec = self.suspect.spec
-        row: Row = {
-            "seed": spec.seed,
-            "data": spec.data,
-            "model": spec.model,
-            "attack": spec.attack,
-            "adaptive": spec.adaptive,
-            "ratio": spec.ratio,
-            "clean": self.clean,
-        }
-        if (reason := self._missing(run_dir.folder)) is not None:
+        spec, row = self.suspect.spec, position(self.suspect, self.clean)
+        reason = why_missing(self.subject, self.suspect, self.name, run_dir.folder)
+        if reason is not None:
             return {**row, "refused": reason}
         where = resolve_device(run_dir.device)
         splits = spec.splits(run_dir.data_dir).to(where)
-        model, attack = self._model(splits, run_dir, where, progress)
-        _, _, others = defender_samples(splits.clean, self.clean, 0.0, spec.seed)
-        count = min(self.test_images, len(splits.test))
-        draws = generator(spec.seed, "relearning test images")
-        (shown,) = stratified_split(splits.test.labels, [count], draws)
+        model, attack = load_subject(self.subject, self.suspect, splits, run_dir, where, progress)
+        samples = samples_of_test(splits, self.clean, self.test_images, spec.seed)
         result = evaluate_relearning(
             model.to(where),
-            others,
-            splits.test.subset(shown),
+            samples.attacker,
+            samples.test,
             attack,
             ks=self.ks,
             config=self.config,
@@ -93,32 +76,3 @@ class RelearningJob:
             progress=progress,
         )
         return {**row, **result.as_dict(), "refused": None}
-
-    def _missing(self, folder: Path) -> str | None:
-        """Return the reason why there is no model or no trigger, or ``None``."""
-        for job in (self.suspect, self.subject):
-            row = finished_row(job, folder)
-            if row is None:
-                raise ValueError(f"{job.name} has to be run before {self.name}")
-            if row.get("refused"):
-                return str(row["refused"])
-        return None
-
-    def _model(
-        self, splits: Splits, run_dir: RunDir, device: torch.device, progress: bool
-    ) -> tuple[nn.Module, Attack]:
-        subject = self.subject
-        if isinstance(subject, AttackJob):
-            return load_suspect(subject, splits, run_dir.folder)
-        if isinstance(subject, CleanJob):
-            model = subject.spec.initial_model(splits)
-            load_weights(model, subject.weights(run_dir.folder))
-            stem = self.suspect.stem(run_dir.folder)
-            return model, load_attack(f"{stem}.trigger.safetensors")
-        model, attack = load_suspect(subject.suspect, splits, run_dir.folder)
-        kept = subject.weights(run_dir.folder)
-        if kept.is_file():
-            load_weights(model, kept)
-            return model, attack
-        # The job did not keep its model; the same repair computes it again.
-        return subject.repair(model.to(device), splits.clean, device, progress).model, attack

@@ -52,6 +52,7 @@ def _chosen(
     model: str | None,
     ablations: bool,
     relearning: bool,
+    reactivation: bool,
 ) -> BenchmarkPreset:
     check_choice("preset", preset, BENCHMARK_PRESETS)
     chosen = BENCHMARK_PRESETS[preset]
@@ -65,6 +66,7 @@ def _chosen(
         chosen,
         ablations=chosen.ablations if ablations else (),
         relearning=chosen.relearning if relearning else (),
+        reactivation=chosen.reactivation if reactivation else (),
     )
 
 
@@ -94,6 +96,7 @@ def _benchmark(
     first_seed: options.FirstSeed = 0,
     ablations: Annotated[bool, typer.Option(help="Run the preset's ablations.")] = True,
     relearning: Annotated[bool, typer.Option(help="Run the relearning test.")] = True,
+    reactivation: Annotated[bool, typer.Option(help="Run the re-activation test.")] = True,
     part: Annotated[
         str | None,
         typer.Option(metavar="I/N", help="Run every N-th suspect, starting with the I-th."),
@@ -114,7 +117,7 @@ def _benchmark(
     if context.invoked_subcommand is not None:
         _refuse_options(context)
         return
-    chosen = _chosen(preset, attacks, defenses, data, model, ablations, relearning)
+    chosen = _chosen(preset, attacks, defenses, data, model, ablations, relearning, reactivation)
     share = _part(part)
     used, run_dir = _devices(devices, device, workers), RunDir(make_folder(out), data_dir=data_dir)
     count = seeds or chosen.seeds
@@ -133,6 +136,7 @@ def _benchmark(
     command += "".join(f" --{name} {value}" for name, value in said.items() if value)
     command += "" if ablations else " --no-ablations"
     command += "" if relearning else " --no-relearning"
+    command += "" if reactivation else " --no-reactivation"
     console = Console()
     if result.rows:
         write_benchmark(result.rows, chosen, command, run_dir.folder, console, result.missing)

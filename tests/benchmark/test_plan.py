@@ -50,7 +50,7 @@ def test_fewer_defences_may_be_run_on_adaptive_attacks():
 def test_some_attacks_alone():
     changed = replace_suspects(PAPER, attacks=(("badnets", None), ("sig", None)))
     assert all(group.attacks == (("badnets", None), ("sig", None)) for group in changed.suspects)
-    assert changed.ablated == changed.relearning == (("badnets", None),)
+    assert changed.ablated == changed.relearning == changed.reactivation == (("badnets", None),)
 
 
 def test_some_defences_alone():
@@ -72,10 +72,30 @@ def test_presets_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="2950 samples and 100 of the relearning test"):
         replace(CPU, clean=2950)
     assert isinstance(replace(CPU, clean=2950, relearning=()), BenchmarkPreset)
+    with pytest.raises(ValueError, match="3000 samples and 1 of the re-activation test"):
+        replace(CPU, clean=3000, relearning=())
+
+
+def test_every_model_of_an_attack_takes_the_reactivation_test():
+    small = replace(
+        CPU,
+        defenses=(DefenseSpec("d3"), DefenseSpec("fst")),
+        relearning=(),
+        reactivation=(("blended", None),),
+    )
+    plan = plan_jobs(small, [0, 1])
+    tested = [(p.suspect.spec.attack, p.labels["defense"]) for p in plan.reactivation]
+    assert tested == 2 * [("blended", name) for name in ("clean model", "none", "d3", "fst")]
+    assert {p.labels["kind"] for p in plan.tests} == {"reactivation"}
+    parts = [plan.part(number, 3).reactivation for number in (1, 2, 3)]
+    assert sorted(p.job.name for part in parts for p in part) == sorted(
+        p.job.name for p in plan.reactivation
+    )
 
 
 def test_run_directories_of_release_0_1_are_continued():
-    first = {type(p.job).__name__: key_of(p.job) for p in reversed(plan_jobs(CPU, [0]).all)}
+    whole = plan_jobs(replace(CPU, reactivation=()), [0])
+    first = {type(p.job).__name__: key_of(p.job) for p in reversed(whole.all)}
     assert first == {
         "CleanJob": "fashion-mnist-seed0-clean-357381e194",
         "AttackJob": "fashion-mnist-seed0-badnets-ab9c5e7735",

@@ -26,6 +26,7 @@ from d3fast.benchmark.report.tables import (
     ablation_tables,
     better_table,
     grid_table,
+    reactivation_table,
     relearning_table,
     summary_table,
 )
@@ -68,6 +69,11 @@ def relearning_markdown(rows: Sequence[GridRow]) -> str:
     return _by_section(rows, relearning_table)
 
 
+def reactivation_markdown(rows: Sequence[GridRow]) -> str:
+    """Return the ASR under perturbed triggers, a line per model."""
+    return _by_section(rows, reactivation_table)
+
+
 def ablation_markdown(rows: Sequence[GridRow]) -> str:
     """Return one table per factor."""
     return "\n\n".join(map(to_markdown, ablation_tables(rows).values()))
@@ -102,6 +108,7 @@ def benchmark_markdown(rows: Sequence[GridRow]) -> str:
         "Every attack against every defence": grid_markdown(rows),
         "Adaptive attackers": adaptive_markdown(rows),
         "Relearning": relearning_markdown(rows),
+        "Re-activation": reactivation_markdown(rows),
         "Ablations": ablation_markdown(rows),
     }
     return "\n\n".join(f"## {heading}\n\n{text}" for heading, text in parts.items() if text) + "\n"
@@ -211,6 +218,7 @@ def _page(rows: Sequence[GridRow], results: Results, missing: int) -> dict[str, 
         "missing": _gap(missing),
         "sections": made,
         "seeds": seeds,
+        "budget": shortest(results.settings.get("reactivate", {}).get("budget", 0)),
         "shades": _shade_texts(),
         "ablations": [
             {"title": factor, "table": tables[factor], "svg": inline_svg(figure, factor)}
@@ -254,6 +262,7 @@ def _section(name: str, rows: Sequence[GridRow]) -> dict[str, Any]:
         "grid": grid_table(plain),
         "adaptive": grid_table(adaptive),
         "relearning": relearning_table(rows),
+        "reactivation": reactivation_table(rows),
         "curves": curves,
     }
 

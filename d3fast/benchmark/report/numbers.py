@@ -18,6 +18,7 @@ from d3fast.results.schema.benchmark import (
     CleanRow,
     DefenseRow,
     GridRow,
+    ReactivationRow,
     RelearningRow,
     SuspectRow,
 )
@@ -224,4 +225,13 @@ def relearning(rows: Sequence[GridRow]) -> dict[str, dict[str, list[RelearningRo
     for row in rows:
         if isinstance(row, RelearningRow) and not row.refused:
             found.setdefault(attack_label(row), {}).setdefault(defense_label(row), []).append(row)
+    return found
+
+
+def reactivation(rows: Sequence[GridRow]) -> dict[str, list[ReactivationRow]]:
+    """Return the measured re-activation rows by defence, of all attacks."""
+    found: dict[str, list[ReactivationRow]] = {}
+    for row in rows:
+        if isinstance(row, ReactivationRow) and not row.refused:
+            found.setdefault(defense_label(row), []).append(row)
     return found

@@ -14,10 +14,11 @@ from d3fast.benchmark.report.numbers import (
     Grid,
     ablations,
     is_numeric,
+    reactivation,
     relearning,
 )
 from d3fast.results.format import MISSING, fixed, mean, percent, shortest
-from d3fast.results.schema.benchmark import CleanRow, GridRow
+from d3fast.results.schema.benchmark import CleanRow, GridRow, ReactivationRow
 from d3fast.results.table import Cell, Line, Table, spread_cell
 
 # Upper ends of the shades of ASR excess, in points: the goal of D3, then coarser.
@@ -205,6 +206,27 @@ def relearning_table(rows: Sequence[GridRow]) -> Table:
     competing = [name for name, _ in lines if name not in REFERENCES]
     shown = _with_best_bold(lines, dict.fromkeys(range(len(found) + 1), min), competing)
     headings = ("area", *found, "mean")
+    return Table(headings, shown, references=REFERENCES, highlighted=(D3,))
+
+
+def reactivation_table(rows: Sequence[GridRow]) -> Table:
+    """Return the ASR under perturbed triggers, lowest mean lift first: means over attacks."""
+    headings = ("ASR %", "plain", "white box", "no trigger", "lift", "transfer", "existence %")
+    lines, lifts = [], {}
+    for name, own in reactivation(rows).items():
+
+        def asr(condition: str, own: Sequence[ReactivationRow] = own) -> Cell:
+            return spread_cell([getattr(row, condition).asr for row in own])
+
+        lifts[name] = mean([row.lift for row in own]) or 0.0
+        conditions = map(asr, ("before", "white_box", "untriggered"))
+        lift, existence = (
+            spread_cell([getattr(row, key) for row in own]) for key in ("lift", "existence")
+        )
+        lines.append((name, (*conditions, lift, asr("transfer"), existence)))
+    lines.sort(key=lambda line: lifts[line[0]])
+    competing = [name for name, _ in lines if name not in REFERENCES]
+    shown = _with_best_bold(lines, dict.fromkeys((0, 1, 3, 4, 5), min), competing)
     return Table(headings, shown, references=REFERENCES, highlighted=(D3,))
 
 

@@ -207,9 +207,50 @@ class RelearningRow(Row, frozen=True, kw_only=True, tag="relearning"):
         return {name: value for name, value in row.items() if name not in absent}
 
 
-GridRow = CleanRow | SuspectRow | DefenseRow | RelearningRow
+class ReactivationRow(Row, frozen=True, kw_only=True, tag="reactivation"):
+    """A model under the trigger and a small universal perturbation.
+
+    Attributes:
+        defense: label of the defence.
+        ablation: ``None``.
+        seed: of everything random.
+        data: name of the data set.
+        model: name of the architecture.
+        attack: name of the attack.
+        adaptive: the adaptive attacker around it, or ``None``.
+        ratio: of poisoned training samples.
+        clean: the defender's clean samples.
+        before: metrics under the plain trigger.
+        white_box: under the trigger and a perturbation found on the model.
+        untriggered: under a perturbation found on the model without the trigger.
+        transfer: under the trigger and a perturbation found on the attacker's model.
+        lift: ASR of ``white_box`` minus that of ``untriggered``.
+        existence: backdoor existence coefficient.
+        refused: why the row has no numbers.
+    """
+
+    defense: Name
+    ablation: Ablation | None = None
+    seed: Count
+    data: Name | None = None
+    model: Name | None = None
+    attack: Name
+    adaptive: Name | None = None
+    ratio: Fraction | None = None
+    clean: Count | None = None
+    before: RateFields | None = None
+    white_box: RateFields | None = None
+    untriggered: RateFields | None = None
+    transfer: RateFields | None = None
+    lift: _Change | None = None
+    existence: Number | None = None
+    refused: Text | None = None
+
+
+GridRow = CleanRow | SuspectRow | DefenseRow | RelearningRow | ReactivationRow
 _GRID_ROWS: Mapping[str, type[GridRow]] = {
-    tag_of(kind): kind for kind in (CleanRow, SuspectRow, DefenseRow, RelearningRow)
+    tag_of(kind): kind
+    for kind in (CleanRow, SuspectRow, DefenseRow, RelearningRow, ReactivationRow)
 }
 
 

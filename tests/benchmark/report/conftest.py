@@ -49,7 +49,7 @@ def measured(draw, row, acc, asr, floor):
 def made_up(
     seeds=3, attacks=ATTACKS, adaptive=ADAPTIVE, defenses=tuple(DEFENSES), model="net", extras=True
 ):
-    """Rows of a whole grid; ``extras`` adds relearning and ablations."""
+    """Rows of a whole grid; ``extras`` adds tests and ablations."""
     draw = random.Random(0)
     rows = []
     shared = {"data": "cifar10", "model": model, "ratio": 0.1, "clean": 500, "ablation": None}
@@ -68,7 +68,8 @@ def made_up(
                 asr = floor + left - 0.004 * draw.random()
                 row = {**name, "kind": "repair", "defense": defense}
                 rows.append(measured(draw, row, acc, asr, floor))
-    rows += (_relearning(draw, seeds, shared) + _ablations(draw, seeds, shared)) * extras
+    more = (_relearning, _reactivation, _ablations) if extras else ()
+    rows += [row for make in more for row in make(draw, seeds, shared)]
     return read_grid(rows)
 
 
@@ -95,6 +96,30 @@ def _relearning(draw, seeds, shared):
                     }
                 )
     return rows
+
+
+def _reactivation(draw, seeds, shared):
+    opened = {"clean model": 0.1, "none": 1.0, "fine-tuning": 0.9, "sau": 0.3, "d3": 0.2}
+    return [
+        {
+            **shared,
+            "kind": "reactivation",
+            "seed": seed,
+            "attack": attack,
+            "adaptive": None,
+            "defense": defense,
+            "before": {"asr": level / 10},
+            "white_box": {"asr": level},
+            "untriggered": {"asr": 0.1},
+            "transfer": {"asr": level / 2},
+            "lift": level - 0.1,
+            "existence": level - 0.1,
+            "refused": None,
+        }
+        for attack in ("badnets", "blended")
+        for defense, level in opened.items()
+        for seed in range(seeds)
+    ]
 
 
 def _ablations(draw, seeds, shared):

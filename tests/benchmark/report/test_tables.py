@@ -7,6 +7,7 @@ from d3fast.benchmark.report.numbers import grid
 from d3fast.benchmark.report.tables import (
     ablation_tables,
     grid_table,
+    reactivation_table,
     relearning_table,
     summary_table,
 )
@@ -153,6 +154,25 @@ def test_relearning_is_sorted_by_area_and_references_are_never_best(grid_rows):
     assert not lines_of(table)["clean model"]["mean"].bold
 
 
+def test_reactivation_is_sorted_by_lift_and_shows_every_condition(grid_rows):
+    table = reactivation_table(grid_rows())
+    assert [name for name, _ in table.lines] == ["clean model", "d3", "sau", "fine-tuning", "none"]
+    cells = lines_of(table)["d3"]
+    shown = {heading: cell.text for heading, cell in cells.items()}
+    assert shown == {
+        "plain": "2.0",
+        "white box": "20.0",
+        "no trigger": "10.0",
+        "lift": "10.0",
+        "transfer": "10.0",
+        "existence %": "10.0",
+    }
+    assert {heading for heading, cell in cells.items() if cell.bold} == {
+        *("plain", "white box", "lift", "transfer", "existence %")
+    }
+    assert not any(cell.bold for cell in lines_of(table)["clean model"].values())
+
+
 def test_ablations_have_a_line_per_value(grid_rows):
     tables = ablation_tables(grid_rows())
     assert [name for name, _ in tables["lambda"].lines] == ["0.5", "1", "2", "5", "10", "20"]
@@ -160,7 +180,10 @@ def test_ablations_have_a_line_per_value(grid_rows):
     assert tables["clean share"].lines[-1][0] == "fine-tuning, 0.1"
 
 
-@pytest.mark.parametrize("make", [lambda: grid_table(grid([])), lambda: relearning_table([])])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: grid_table(grid([])), lambda: relearning_table([]), lambda: reactivation_table([])],
+)
 def test_nothing_is_an_empty_table(make):
     assert make().lines == ()
     assert ablation_tables([]) == {}
