@@ -69,8 +69,9 @@ PAGES = (
 
 
 def _columns(table: str, names: Sequence[str]) -> str:
-    """Return a Markdown table cut to its first column and the named ones."""
-    rows = [line.strip("|").split("|") for line in table.strip().splitlines()]
+    """Return a Markdown table cut to its first column and the named ones, without footnotes."""
+    lines = (line for line in table.splitlines() if line.startswith("|"))
+    rows = [line.strip("|").split("|") for line in lines]
     heads = [head.strip() for head in rows[0]]
     kept = (0, *(heads.index(name) for name in names))
     return "\n".join("|" + "|".join(row[column] for column in kept) + "|" for row in rows)
@@ -80,7 +81,7 @@ PARTS: Mapping[str, Callable[[Results], str]] = {
     "demo": lambda results: demo_markdown(read_demo(results.rows)),
     "attacks": lambda results: attacks_markdown(read_attacks(results.rows)),
     "main": lambda results: _columns(
-        summary_markdown(read_grid(results.rows)), ("ACC %", "ASR excess", "RA %", "DER %")
+        summary_markdown(read_grid(results.rows)), ("ACC %", "ASR %", "floor", "lift", "DER %")
     ),
     "summary": lambda results: summary_markdown(read_grid(results.rows)),
     "grid": lambda results: grid_markdown(read_grid(results.rows)),

@@ -34,7 +34,8 @@ from d3fast.data import ImageData, Splits
 from d3fast.detox import D3Config, detoxify, repair_samples
 from d3fast.models import load_weights
 from d3fast.results.jobs import Row, RunDir, finished_row
-from d3fast.training.metrics import evaluate, wilson
+from d3fast.training.intervals import wilson
+from d3fast.training.metrics import evaluate
 
 DEVELOPMENT = tuple(range(100, 105))
 RATES = (0.005, 0.01, 0.025, 0.05)

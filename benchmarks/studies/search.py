@@ -23,8 +23,10 @@ from d3fast.benchmark.grid import run_grid
 from d3fast.benchmark.plan import Attacks, BenchmarkPreset
 from d3fast.benchmark.presets import BENCHMARK_PRESETS, options_of
 from d3fast.benchmark.repair_jobs import DefenseSpec
+from d3fast.benchmark.report.numbers import EFFECTS
 from d3fast.detox import D3Config
 from d3fast.io.files import make_folder
+from d3fast.results.format import mean
 from d3fast.results.jobs import Row, RunDir
 from d3fast.results.table import Column, mean_table, to_markdown
 from d3fast.runtime import environment
@@ -226,29 +228,31 @@ def search_preset(what: str) -> BenchmarkPreset:
     )
 
 
+_FIRST_COLUMNS = (("acc", "ACC %"), ("asr", "ASR %"), ("floor", "floor"), ("lift", "lift"))
+_LAST = (("ra", "RA %"), ("der", "DER %"))
+
+
 def search_markdown(rows: Sequence[Row]) -> str:
-    """Return one line per setting: means over attacks and seeds, ASR excess of each attack."""
+    """Return one line per setting: means over attacks and seeds, the lift of each attack.
+
+    Rows of release 0.1 have no lift: the columns of the attacks are then the ASR excess.
+    """
 
     def name(row: Row) -> str:
         adaptive = row.get("adaptive")
         return f"{row['attack']} ({adaptive})" if adaptive else row["attack"]
 
     measured = [row for row in rows if row["kind"] == "repair" and not row["refused"]]
+    effect = "lift" if all("lift" in row for row in measured) else "asr_excess"
     lines: dict[str, list[Row]] = {}
     for label in dict.fromkeys(row["defense"] for row in measured):
         own = [row for row in measured if row["defense"] == label]
-        line = {key: fmean(row[key] for row in own) for key in ("acc", "asr_excess", "ra", "der")}
+        line = {key: mean(row.get(key) for row in own) for key, _ in (*_FIRST_COLUMNS, *_LAST)}
         for attack in {name(row) for row in own}:
-            line[attack] = fmean(row["asr_excess"] for row in own if name(row) == attack)
+            line[attack] = mean(row[effect] for row in own if name(row) == attack)
         lines[label] = [line]
     attacks = dict.fromkeys(map(name, measured))
-    shared = [
-        ("acc", "ACC %"),
-        ("asr_excess", "ASR excess"),
-        *((a, a) for a in attacks),
-        ("ra", "RA %"),
-        ("der", "DER %"),
-    ]
+    shared = (*_FIRST_COLUMNS, *((a, f"{a}: {EFFECTS[effect]}") for a in attacks), *_LAST)
     return to_markdown(mean_table([Column(key, title, scale=100) for key, title in shared], lines))
 
 

@@ -42,7 +42,15 @@ class ModelReport:
     def metrics(self) -> Metrics:
         """Counts on clean samples, and on triggered ones if a trigger was known."""
         m = self.model
-        return Metrics(m.correct, m.images, m.hits or 0, m.robust or 0, m.triggered or 0)
+        return Metrics(
+            m.correct,
+            m.images,
+            m.hits or 0,
+            m.robust or 0,
+            m.triggered or 0,
+            m.untriggered_hits,
+            m.both_hits,
+        )
 
     @property
     def suspicious(self) -> bool | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from d3fast.audit.model_report import REPAIRED, SUSPECT, ModelReport
 from d3fast.results.format import fixed, percent, signed
 from d3fast.results.schema.audit import DetectorRow, InversionRow
-from d3fast.training.metrics import difference_interval
+from d3fast.training.intervals import difference_interval
 
 
 @dataclass(frozen=True)

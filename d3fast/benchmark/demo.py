@@ -33,7 +33,7 @@ from d3fast.training.loop import Epoch
 from d3fast.training.metrics import Metrics, evaluate
 
 # The goal of D3 on every seed, in points.
-MAX_ASR_EXCESS = 5.0
+MAX_LIFT = 5.0
 MAX_ACC_LOSS = 3.0
 BACKDOORED = "backdoored"
 _CURVE_IMAGES = 1000  # the curves are measured on a part of the test images
@@ -209,7 +209,7 @@ def shortfalls(rows: Sequence[DemoRow]) -> list[str]:
         if row.model != REPAIRED:
             continue
         for name, value, limit in (
-            ("ASR excess", row.asr_excess, MAX_ASR_EXCESS),
+            ("lift", row.lift, MAX_LIFT),
             ("ACC loss", row.acc_loss, MAX_ACC_LOSS),
         ):
             if value is not None and 100 * value > limit:

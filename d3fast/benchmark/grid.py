@@ -24,7 +24,12 @@ from d3fast.runtime.checks import check_integer, check_number
 if TYPE_CHECKING:
     from rich.table import Table
 
-_LIVE = (Column("acc", "ACC %", scale=100), Column("asr_excess", "ASR − floor", scale=100))
+_LIVE = (
+    Column("acc", "ACC %", scale=100),
+    Column("asr", "ASR %", scale=100),
+    Column("floor", "floor", scale=100),
+    Column("lift", "lift", scale=100),
+)
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,9 @@ from d3fast.results.schema.fields import read_record
 from d3fast.runtime.checks import check_choice, check_integer, check_number
 from d3fast.runtime.devices import resolve_device
 from d3fast.runtime.seeding import generator
-from d3fast.training.metrics import Metrics, der, evaluate
+from d3fast.training.metrics import COUNTS, Metrics, der, evaluate
 
 Options = Mapping[str, Any]
-_COUNTS = ("correct", "images", "hits", "robust", "triggered")
 
 
 def option_names(defense: str) -> frozenset[str]:
@@ -206,7 +205,7 @@ def load_suspect(job: AttackJob, splits: Splits, folder: Path) -> tuple[nn.Modul
 
 def metrics_of(row: RateFields) -> Metrics:
     """Return the metrics whose counts a row holds."""
-    return Metrics(**{name: getattr(row, name) for name in _COUNTS})
+    return Metrics(**{name: getattr(row, name) for name in COUNTS})
 
 
 @dataclass(frozen=True)

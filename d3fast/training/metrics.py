@@ -1,28 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Accuracy and backdoor metrics: ACC, ASR, RA, DER.
+"""Accuracy and backdoor metrics: ACC, ASR, RA, lift, DER.
 
 ACC is measured on all clean images; ASR and RA on triggered images whose true label is not the
-target, both from one forward pass. Compare each number with that of a never-poisoned model: see
-the clean-model floor in the documentation.
+target, both from one forward pass. Lift is the part of the ASR that the trigger causes:
+
+    lift = ASR - untriggered,   untriggered = share of the same images that the same model gives
+                                              the target without the trigger
+
+Compare each number with that of a never-poisoned model: see the clean-model floor in the
+documentation.
 """
 
-import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from d3fast.runtime.devices import resolve_device
+from d3fast.training.intervals import paired_difference_interval, wilson
 from d3fast.training.labels import target_labels
 from d3fast.training.loaders import class_scores, unpack, yields_nothing
 from d3fast.training.modes import eval_mode
 
 # Percent: if a never-poisoned model has a higher ASR under a trigger, the ASR is meaningless.
 MAX_FLOOR = 20.0
-
-_Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
 
 @runtime_checkable
@@ -59,87 +62,25 @@ def _as_trigger(
     return _Called(attack, target)
 
 
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """Return the Wilson 95 % interval of a proportion (Wilson 1927; no continuity correction).
-
-    Args:
-        successes: number of successes, 0 <= successes <= trials.
-        trials: number of trials, >= 1.
-
-    Returns:
-        Lower and upper bound, within [0, 1].
-
-    Raises:
-        ValueError: impossible counts.
-
-    Example:
-        >>> low, high = wilson(0, 100)
-        >>> f"{low:.3f} {high:.3f}"
-        '0.000 0.037'
-    """
-    if trials < 1 or not 0 <= successes <= trials:
-        raise ValueError(f"need 0 <= successes <= trials and trials >= 1, got {successes}/{trials}")
-    p, z2 = successes / trials, _Z95**2 / trials
-    center = (p + z2 / 2) / (1 + z2)
-    half = math.sqrt(p * (1 - p) * z2 + z2**2 / 4) / (1 + z2)
-    low = 0.0 if successes == 0 else max(0.0, center - half)
-    high = 1.0 if successes == trials else min(1.0, center + half)
-    return low, high
-
-
-def difference_interval(
-    successes_a: int, trials_a: int, successes_b: int, trials_b: int
-) -> tuple[float, float]:
-    r"""Return the 95 % interval of a difference of two independent proportions, p_a - p_b.
-
-    d - sqrt((p_a - l_a)^2 + (u_b - p_b)^2)   to   d + sqrt((u_a - p_a)^2 + (p_b - l_b)^2)
-
-    Here d is p_a - p_b, and l and u are the ends of the Wilson intervals. For two models on the
-    *same* samples the interval is conservative: their answers are not independent.
-
-    Args:
-        successes_a: number of successes of the first, 0 <= successes_a <= trials_a.
-        trials_a: number of its trials, >= 1.
-        successes_b: the same of the second.
-        trials_b: the same of the second.
-
-    Returns:
-        Lower and upper bound, within [-1, 1].
-
-    Raises:
-        ValueError: impossible counts.
-
-    Source:
-        Newcombe, Statistics in Medicine 17 (1998), 873-890, method 10.
-
-    Example:
-        >>> low, high = difference_interval(56, 70, 48, 80)
-        >>> f"{low:.4f} {high:.4f}"
-        '0.0524 0.3339'
-    """
-    (low_a, high_a), (low_b, high_b) = wilson(successes_a, trials_a), wilson(successes_b, trials_b)
-    a, b = successes_a / trials_a, successes_b / trials_b
-    low = a - b - math.hypot(a - low_a, high_b - b)
-    high = a - b + math.hypot(high_a - a, b - low_b)
-    return max(-1.0, low), min(1.0, high)
-
-
 @dataclass(frozen=True)
 class Metrics:
-    """Counts of one evaluation; the rates are fractions in [0, 1].
+    """Counts of one evaluation; the rates are fractions in [0, 1], lift in [-1, 1].
 
     Attributes:
         correct: clean images answered correctly.
         images: clean images.
         hits: triggered images of other classes answered with the target.
         robust: the same images answered correctly.
-        triggered: number of these images. Without an attack it is 0, and ``asr`` and ``ra`` are
+        triggered: number of these images. Without an attack it is 0, and all rates but ``acc`` are
             ``None``.
+        untriggered_hits: these images answered with the target without the trigger; ``None`` in
+            results that lack the count, where ``untriggered`` and ``lift`` are ``None`` too.
+        both_hits: these images answered with the target with and without the trigger.
 
     Example:
-        >>> m = Metrics(correct=95, images=100, hits=9, robust=80, triggered=90)
-        >>> m.acc, m.asr, round(m.ra, 3)
-        (0.95, 0.1, 0.889)
+        >>> m = Metrics(95, 100, 9, 80, 90, untriggered_hits=2, both_hits=1)
+        >>> m.acc, m.asr, round(m.ra, 3), round(m.lift, 3)
+        (0.95, 0.1, 0.889, 0.078)
     """
 
     correct: int
@@ -147,6 +88,8 @@ class Metrics:
     hits: int = 0
     robust: int = 0
     triggered: int = 0
+    untriggered_hits: int | None = None
+    both_hits: int | None = None
 
     @property
     def acc(self) -> float:
@@ -164,6 +107,20 @@ class Metrics:
         return self.robust / self.triggered if self.triggered else None
 
     @property
+    def untriggered(self) -> float | None:
+        """Share of the images behind ``asr`` that get the target without the trigger."""
+        if self.untriggered_hits is None or not self.triggered:
+            return None
+        return self.untriggered_hits / self.triggered
+
+    @property
+    def lift(self) -> float | None:
+        """``asr`` minus ``untriggered``: what the trigger adds, apart from plain errors."""
+        if self.untriggered_hits is None or not self.triggered:
+            return None
+        return (self.hits - self.untriggered_hits) / self.triggered
+
+    @property
     def acc_interval(self) -> tuple[float, float]:
         """Wilson 95 % interval of ``acc``."""
         return wilson(self.correct, self.images)
@@ -178,11 +135,30 @@ class Metrics:
         """Wilson 95 % interval of ``ra``."""
         return wilson(self.robust, self.triggered) if self.triggered else None
 
+    @property
+    def untriggered_interval(self) -> tuple[float, float] | None:
+        """Wilson 95 % interval of ``untriggered``."""
+        if self.untriggered_hits is None or not self.triggered:
+            return None
+        return wilson(self.untriggered_hits, self.triggered)
+
+    @property
+    def lift_interval(self) -> tuple[float, float] | None:
+        """Newcombe's 95 % interval of ``lift``, paired: both shares are of the same images."""
+        if self.untriggered_hits is None or self.both_hits is None or not self.triggered:
+            return None
+        return paired_difference_interval(
+            self.hits, self.untriggered_hits, self.both_hits, self.triggered
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Return rates, intervals and counts as a dictionary for JSON."""
-        names = ("acc", "asr", "ra", "acc_interval", "asr_interval", "ra_interval")
-        counts = ("correct", "images", "hits", "robust", "triggered")
-        return {name: getattr(self, name) for name in names + counts}
+        rates = ("acc", "asr", "ra", "untriggered", "lift")
+        names = (*rates, *(f"{name}_interval" for name in rates))
+        return {name: getattr(self, name) for name in (*names, *COUNTS)}
+
+
+COUNTS = tuple(field.name for field in fields(Metrics))
 
 
 def der(before: Metrics, after: Metrics) -> float:
@@ -241,7 +217,7 @@ def evaluate(
     target: int | None = None,
     name: str = "clean_loader",
 ) -> Metrics:
-    """Measure ACC, ASR and RA of a model in eval mode; its modes are restored afterwards.
+    """Measure ACC, ASR, RA and lift of a model in eval mode; its modes are restored afterwards.
 
     Args:
         model: returns (N, classes) scores; it is moved if ``device`` is given.
@@ -288,7 +264,8 @@ def _count_batch(
     ones = torch.ones_like(labels, dtype=torch.bool)
     bad_scores = logits.isnan().any(dim=1)
     bad_labels = (labels < 0) | (labels >= classes)
-    hits = robust = others = torch.zeros_like(ones)
+    plain = logits.argmax(dim=1)
+    hits = robust = others = untriggered = both = torch.zeros_like(ones)
     if attack is not None:
         # Images of the target class are computed and masked out: selecting them would wait for
         # the device.
@@ -300,19 +277,23 @@ def _count_batch(
         )
         others = labels != goal
         hits, robust = others & (answer == goal), others & (answer == labels)
-    correct = logits.argmax(dim=1) == labels
-    columns = (correct, ones, hits, robust, others, bad_scores, bad_labels)
+        untriggered = others & (plain == goal)
+        both = hits & untriggered
+    correct = plain == labels
+    columns = (correct, ones, hits, robust, others, untriggered, both, bad_scores, bad_labels)
     return torch.stack([c.sum() for c in columns])
 
 
 def _read_counts(counts: Tensor, attack: Trigger | None, name: str) -> Metrics:
-    correct, images, hits, robust, others, _, _ = counts.sum(dim=0).tolist()
-    for column, what in ((5, "the model gives NaN scores"), (6, "labels are out of range")):
+    correct, images, *attacked, _, _ = counts.sum(dim=0).tolist()
+    for column, what in ((-2, "the model gives NaN scores"), (-1, "labels are out of range")):
         bad = counts[:, column].nonzero()
         if len(bad):
             raise ValueError(f"{what} in batch {int(bad[0]) + 1} of {name}")
     if images == 0:
         raise yields_nothing(name)
-    if attack is not None and others == 0:
+    if attack is None:
+        return Metrics(correct, images)
+    if attacked[2] == 0:
         raise ValueError(f"every image has the target class {attack.target}: ASR is undefined")
-    return Metrics(correct, images, hits, robust, others)
+    return Metrics(correct, images, *attacked)

@@ -121,13 +121,14 @@ def test_more_images_than_there_are_is_an_error(demo_preset):
         demo.run_seed(large, 0, progress=False)
 
 
-def row_with(seed, excess, loss, model=REPAIRED):
+def row_with(seed, lift, loss, model=REPAIRED):
     return DemoRow(
         seed=seed,
         model=model,
         acc=0.9,
-        asr=excess,
-        asr_excess=excess,
+        asr=lift,
+        asr_excess=lift,
+        lift=lift,
         acc_loss=loss,
         floor=0.0,
         seconds=1.0,
@@ -142,6 +143,6 @@ def test_shortfalls_name_seed_number_and_goal():
         row_with(2, 0.0, 0.041),
     ]
     assert demo.shortfalls(rows) == [
-        "seed 1: ASR excess 7.2 points, goal <= 5",
+        "seed 1: lift 7.2 points, goal <= 5",
         "seed 2: ACC loss 4.1 points, goal <= 3",
     ]

@@ -1,4 +1,4 @@
-"""ACC, ASR, RA and DER against counts made by hand."""
+"""ACC, ASR, RA, lift and DER against counts made by hand."""
 
 import math
 
@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
 from torch import nn
 
 from d3fast import Metrics, evaluate
-from d3fast.training.metrics import der, difference_interval, wilson
+from d3fast.training.intervals import paired_difference_interval, wilson
+from d3fast.training.metrics import der
 
 
 class Scripted(nn.Module):
@@ -59,19 +59,46 @@ LOADER = [
 
 def test_counts_are_those_made_by_hand():
     metrics = evaluate(Scripted(), LOADER, Rewrites(target=0))
-    assert metrics == Metrics(correct=6, images=8, hits=2, robust=2, triggered=5)
+    assert metrics == Metrics(6, 8, 2, 2, 5, untriggered_hits=1, both_hits=0)
     assert (metrics.acc, metrics.asr, metrics.ra) == (6 / 8, 2 / 5, 2 / 5)
+    assert (metrics.untriggered, metrics.lift) == (1 / 5, 1 / 5)
+
+
+def test_lift_counts_each_image_with_and_without_the_trigger():
+    # label 1, target 0: hit both times, with the trigger only (twice), without it only, never
+    loader = [_batch((1, 0, 0), (1, 1, 0), (1, 2, 0), (1, 0, 1), (1, 1, 1))]
+    metrics = evaluate(Scripted(), loader, Rewrites(target=0))
+    assert (metrics.hits, metrics.untriggered_hits, metrics.both_hits) == (3, 2, 1)
+    assert metrics.lift_interval == paired_difference_interval(3, 2, 1, 5)
+
+
+class AllToAll(Rewrites):
+    mapping = "all-to-all"
+
+
+def test_lift_follows_the_mapping_of_the_attack():
+    # goals are label + 1
+    loader = [_batch((0, 1, 1), (1, 2, 0), (3, 0, 3))]
+    metrics = evaluate(Scripted(), loader, AllToAll(target=0))
+    assert (metrics.hits, metrics.untriggered_hits, metrics.both_hits) == (1, 3, 1)
+
+
+def test_lift_is_unknown_where_the_count_is():
+    metrics = Metrics(correct=6, images=8, hits=2, robust=2, triggered=5)
+    assert (metrics.untriggered, metrics.lift) == (None, None)
+    assert (metrics.untriggered_interval, metrics.lift_interval) == (None, None)
 
 
 def test_another_target_gives_other_counts():
     metrics = evaluate(Scripted(), LOADER, Rewrites(target=3))
-    assert metrics == Metrics(correct=6, images=8, hits=2, robust=3, triggered=7)
+    assert metrics == Metrics(6, 8, 2, 3, 7, untriggered_hits=0, both_hits=0)
 
 
 def test_without_an_attack_acc_alone_is_measured():
     metrics = evaluate(Scripted(), LOADER, None)
     assert metrics == Metrics(correct=6, images=8)
     assert (metrics.asr, metrics.ra, metrics.asr_interval, metrics.ra_interval) == (None,) * 4
+    assert (metrics.lift, metrics.lift_interval) == (None, None)
 
 
 def test_how_images_are_batched_does_not_matter():
@@ -205,38 +232,26 @@ def test_batches_of_another_kind_are_refused_instead_of_miscounted(batch):
         evaluate(Scripted(), [batch], None)
 
 
-@given(st.integers(1, 20_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_intervals_are_those_of_scipy(counts):
-    successes, trials = counts
-    theirs = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
-    assert wilson(successes, trials) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
-
-
-def test_a_wilson_interval_reaches_0_and_1_exactly():
-    assert wilson(0, 7)[0] == 0.0
-    assert wilson(7, 7)[1] == 1.0
-
-
-@pytest.mark.parametrize(("successes", "trials"), [(0, 0), (-1, 5), (6, 5)])
-def test_counts_that_cannot_be_have_no_interval(successes, trials):
-    with pytest.raises(ValueError, match=f"got {successes}/{trials}"):
-        wilson(successes, trials)
-
-
 def test_metrics_as_a_dict_hold_rates_intervals_and_counts():
-    metrics = Metrics(correct=9, images=10, hits=1, robust=6, triggered=8)
+    metrics = Metrics(9, 10, 1, 6, 8, untriggered_hits=2, both_hits=1)
     assert metrics.as_dict() == {
         "acc": 0.9,
         "asr": 0.125,
         "ra": 0.75,
+        "untriggered": 0.25,
+        "lift": -0.125,
         "acc_interval": wilson(9, 10),
         "asr_interval": wilson(1, 8),
         "ra_interval": wilson(6, 8),
+        "untriggered_interval": wilson(2, 8),
+        "lift_interval": paired_difference_interval(1, 2, 1, 8),
         "correct": 9,
         "images": 10,
         "hits": 1,
         "robust": 6,
         "triggered": 8,
+        "untriggered_hits": 2,
+        "both_hits": 1,
     }
 
 
@@ -272,37 +287,3 @@ def test_der_needs_an_attack_on_both_sides(side):
     sides = {"before": _metrics(95, 100), "after": _metrics(95, 0), side: Metrics(95, 100)}
     with pytest.raises(ValueError, match="der needs metrics measured with an attack"):
         der(**sides)
-
-
-@pytest.mark.parametrize(
-    ("counts", "published"),
-    [
-        ((56, 70, 48, 80), (0.0524, 0.3339)),
-        ((9, 10, 3, 10), (0.1705, 0.8090)),
-        ((6, 7, 2, 7), (0.0582, 0.8062)),
-        ((5, 56, 0, 29), (-0.0381, 0.1926)),
-        ((0, 10, 0, 20), (-0.1611, 0.2775)),
-        ((0, 10, 0, 10), (-0.2775, 0.2775)),
-        ((10, 10, 0, 20), (0.6791, 1.0)),
-        ((10, 10, 0, 10), (0.6075, 1.0)),
-    ],
-)
-def test_difference_of_proportions_is_newcombes(counts, published):
-    """Table II of Newcombe (1998), method 10."""
-    assert difference_interval(*counts) == pytest.approx(published, abs=5e-5)
-
-
-@given(
-    st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))),
-    st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))),
-)
-def test_difference_interval_holds_the_difference_and_turns_with_the_sides(a, b):
-    low, high = difference_interval(*a, *b)
-    assert -1 <= low <= a[0] / a[1] - b[0] / b[1] <= high <= 1
-    assert difference_interval(*b, *a) == pytest.approx((-high, -low))
-
-
-@pytest.mark.parametrize("counts", [(2, 1, 0, 1), (0, 1, 0, 0), (-1, 3, 0, 1)])
-def test_difference_of_impossible_counts_is_refused(counts):
-    with pytest.raises(ValueError, match="need 0 <= successes"):
-        difference_interval(*counts)

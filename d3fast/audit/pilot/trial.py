@@ -22,7 +22,8 @@ from d3fast.data import Augment, ImageData
 from d3fast.detox import D3Config, detoxify, repair_samples
 from d3fast.results.schema.pilot import FailedRow, PilotSuspectRow, TrialRow
 from d3fast.spectrum.distances import distance_profile, total_distance
-from d3fast.training.metrics import Metrics, Trigger, evaluate, wilson
+from d3fast.training.intervals import wilson
+from d3fast.training.metrics import Metrics, Trigger, evaluate
 
 Row = dict[str, Any]
 _BATCH = 1000

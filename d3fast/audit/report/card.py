@@ -30,7 +30,8 @@ from d3fast.results.schema.audit import (
 )
 from d3fast.results.store import read_results
 from d3fast.spectrum import distance_profile, total_distance
-from d3fast.training.metrics import Metrics, Trigger, difference_interval, evaluate
+from d3fast.training.intervals import difference_interval
+from d3fast.training.metrics import Metrics, Trigger, evaluate
 
 _BATCH = 256
 _LINE = 2000  # characters: the text of an inspection may come from an untrusted file
@@ -165,9 +166,9 @@ def card_lines(rows: Rows) -> list[str]:
         f"one sample is {fixed(100 / held_out)} points)."
     ]
     if before.asr is not None and after.asr is not None:
-        lines.append(
-            f"ASR of the trigger: {percent(before.asr)} % before, {percent(after.asr)} % after."
-        )
+        rates = f"{percent(before.asr)} % before, {percent(after.asr)} % after"
+        lifts = f"{percent(before.lift)} and {percent(after.lift)} points"
+        lines.append(f"ASR of the trigger: {rates}; lift {lifts}.")
     if repair.max_acc_drop is not None:
         word = "kept" if repair.kept else "MISSED"
         lines.append(f"Limit of {shortest(repair.max_acc_drop)} points: {word}.")

@@ -37,6 +37,17 @@ def _asr(report: ModelReport) -> Cell:
     )
 
 
+def _lift(report: ModelReport) -> Cell:
+    m = report.metrics
+    if m.lift is None or m.untriggered is None:
+        return _NONE
+    detail = f"{percent(m.untriggered, unit='%')} without the trigger"
+    if m.lift_interval is not None:
+        low, high = (100 * end for end in m.lift_interval)
+        detail = f"{fixed(low)} to {points(high)}; {detail}"
+    return Cell(points(100 * m.lift), detail=detail)
+
+
 def _smallest(report: ModelReport) -> Cell:
     if not report.inversions:
         return _NONE
@@ -65,6 +76,7 @@ def before_and_after(audit: AuditDocuments) -> Table:
     measures = {"Accuracy on clean samples (ACC)": _accuracy}
     if any(report.metrics.triggered for report in models):
         measures["Attack success rate of the known trigger (ASR)"] = _asr
+        measures["Lift: ASR minus the share without the trigger"] = _lift
     measures |= {
         "Smallest inverted trigger": _smallest,
         "Classes with an unusually small trigger": _outliers,

@@ -24,13 +24,15 @@ COLUMNS = (
     Column("acc_loss", "ACC loss", scale=100),
     Column("asr", "ASR %", scale=100),
     Column("floor", "floor", scale=100),
+    Column("lift", "lift", scale=100),
     Column("ra", "RA %", scale=100),
     Column("ra_ceiling", "ceiling", scale=100),
 )
 CAPTION = (
     "ASR: triggered images of other classes classified as the attacker wants. RA: triggered images "
     "classified correctly. Floor and ceiling: ASR and RA of the clean model, trained without "
-    "poisoned samples. ACC loss: ACC of the clean model minus ACC."
+    "poisoned samples. Lift: ASR minus the share of the same images that the same model classifies "
+    "that way without the trigger. ACC loss: ACC of the clean model minus ACC."
 )
 # Goals of an attack on every seed, in points; clean-label attacks are weaker.
 MIN_ASR, MIN_ASR_CLEAN_LABEL = 95.0, 80.0

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from d3fast.benchmark.labels import D3
 from d3fast.benchmark.report.goals import Goal, judge_goals
-from d3fast.benchmark.report.numbers import Grid, both_grids, grid, sections
+from d3fast.benchmark.report.numbers import EFFECTS, Grid, both_grids, grid, sections
 from d3fast.benchmark.report.plots import (
     ablation_figures,
     der_figure,
@@ -55,12 +55,12 @@ def summary_markdown(rows: Sequence[GridRow]) -> str:
 
 
 def grid_markdown(rows: Sequence[GridRow]) -> str:
-    """Return ACC / ASR of plain attacks x defences; the best of each line in bold."""
+    """Return ACC / ASR / lift of plain attacks x defences; the best of each line in bold."""
     return _by_section(rows, lambda own: grid_table(grid(own)))
 
 
 def adaptive_markdown(rows: Sequence[GridRow]) -> str:
-    """Return ACC / ASR of adaptive attacks x defences."""
+    """Return ACC / ASR / lift of adaptive attacks x defences."""
     return _by_section(rows, lambda own: grid_table(both_grids(own)[1]))
 
 
@@ -163,7 +163,7 @@ def write_benchmark(
     written = ["index.html", "table.md", "table.csv", "table.json"]
     first = grid(next(iter(sections(rows).values())))
     if first.attacks:
-        figure = heat_map_figure(first, "ASR excess over the clean-model floor, points")
+        figure = heat_map_figure(first, f"{EFFECTS[first.effect]}, points")
         save_png(figure, folder / "table.png")
         written.append("table.png")
     content = _page(rows, results, missing)
@@ -244,7 +244,7 @@ def _section(name: str, rows: Sequence[GridRow]) -> dict[str, Any]:
                 scatter_figure(plain),
                 "What is kept against what is left",
                 "Best is the lower right. Large: mean of a defence; small: one attack each. "
-                "The dotted line is the floor; the axis is logarithmic above one point.",
+                "The axis is logarithmic above one point.",
                 name,
             ),
         ]
@@ -259,6 +259,7 @@ def _section(name: str, rows: Sequence[GridRow]) -> dict[str, Any]:
         "summary": summary_table(plain, rows) if plain.attacks else Table((), ()),
         "attacks": count(len(plain.attacks), "attack"),
         "figures": figures,
+        "effect": f"{EFFECTS[plain.effect]}, points:",
         "grid": grid_table(plain),
         "adaptive": grid_table(adaptive),
         "relearning": relearning_table(rows),

@@ -12,7 +12,7 @@ from d3fast.attacks.files import option_values, save_attack
 from d3fast.benchmark.demo import (
     BACKDOORED,
     MAX_ACC_LOSS,
-    MAX_ASR_EXCESS,
+    MAX_LIFT,
     DemoRun,
     shortfalls,
 )
@@ -32,6 +32,7 @@ COLUMNS = (
     Column("acc", "ACC %", scale=100),
     Column("asr", "ASR %", scale=100),
     Column("floor", "floor", scale=100),
+    Column("lift", "lift", scale=100),
     Column("ra", "RA %", scale=100),
     Column("der", "DER", digits=0, scale=100),
     Column("distance", "dist.", digits=2),
@@ -39,9 +40,10 @@ COLUMNS = (
 )
 CAPTION = (
     "ASR: triggered images of other classes classified as the target. Floor: ASR of the clean "
-    "model, trained without poisoned samples. RA: triggered images classified correctly. "
-    "Dist.: distance of the weights that D3 tracks, relative to their norm. Sec: seconds of the "
-    "training or repair alone."
+    "model, trained without poisoned samples. Lift: ASR minus the share of the same images that "
+    "the same model classifies as the target without the trigger. RA: triggered images classified "
+    "correctly. Dist.: distance of the weights that D3 tracks, relative to their norm. Sec: "
+    "seconds of the training or repair alone."
 )
 
 
@@ -71,8 +73,8 @@ def print_table(rows: Sequence[DemoRow], title: str, console: Console) -> None:
     """Print means and ranges over the seeds, and the outcome of the goal of D3."""
     console.print(to_rich(demo_table(rows), title, CAPTION))
     missed = shortfalls(rows)
-    excess, loss = shortest(MAX_ASR_EXCESS), shortest(MAX_ACC_LOSS)
-    goal = f"ASR excess <= {excess} points and ACC loss <= {loss} points"
+    lift, loss = shortest(MAX_LIFT), shortest(MAX_ACC_LOSS)
+    goal = f"lift <= {lift} points and ACC loss <= {loss} points"
     if missed:
         console.print(f"Goal of D3 ({goal}) missed:", *missed, sep="\n  ", highlight=False)
     else:

@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from d3fast.benchmark.labels import CLEAN_MODEL, D3, FINE_TUNING, NONE, attack_label
-from d3fast.benchmark.report.numbers import Grid, both_grids, relearning
+from d3fast.benchmark.report.numbers import EFFECTS, Grid, both_grids, relearning
 from d3fast.results.format import count, fixed, mean, percent, shortest
 from d3fast.results.schema.benchmark import GridRow
 
 # Limits of the goals, in points.
-MAX_MEAN_EXCESS = 0.5
-MAX_BELOW_FINE_TUNING = 1.0
-MAX_ADAPTIVE_EXCESS = 2.7
+MAX_MEAN_LIFT, MAX_WORST_LIFT = 0.3, 2.0
+MAX_BELOW_FINE_TUNING = 0.5
+MAX_ADAPTIVE_LIFT = 1.5
 # Models that no defence repaired; they do not compete.
 REFERENCES = (CLEAN_MODEL, NONE)
 _SMALLEST_SHOWN = 5e-4  # smaller differences do not show in the tables
@@ -53,29 +53,35 @@ def _paired(grid: Grid, other: str, key: str) -> float | None:
     return mean(differences)
 
 
-def _excess(plain: Grid) -> Goal:
-    text = f"mean ASR excess over plain attacks at most {shortest(MAX_MEAN_EXCESS)} points"
-    value = plain.overall(D3, "asr_excess")
-    worst = plain.worst(D3, "asr_excess")
+def _lift(plain: Grid) -> Goal:
+    key = plain.effect
+    text = (
+        f"mean {EFFECTS[key]} over plain attacks at most {shortest(MAX_MEAN_LIFT)} points, "
+        f"worst at most {shortest(MAX_WORST_LIFT)}"
+    )
+    value, worst = plain.overall(D3, key), plain.worst(D3, key)
     if value is None or worst is None:
         return Goal(text, None)
+    most = getattr(worst, key)
     found = (
         f"{percent(value, 2)} points over {count(len(plain.attacks), 'attack')} and "
-        f"{count(len(plain.seeds), 'seed')}; worst {percent(worst.asr_excess, 2)} on "
+        f"{count(len(plain.seeds), 'seed')}; worst {percent(most, 2)} on "
         f"{attack_label(worst)}, seed {worst.seed}"
     )
     if (have := len(plain.all_rows(D3))) < plain.expected():
         found += f"; only {have} of {plain.expected()} models"
-    return Goal(text, 100 * value <= MAX_MEAN_EXCESS, found)
+    return Goal(text, 100 * value <= MAX_MEAN_LIFT and 100 * most <= MAX_WORST_LIFT, found)
 
 
 def _accuracy(plain: Grid) -> Goal:
-    text = f"ACC at most {shortest(MAX_BELOW_FINE_TUNING)} point below fine-tuning"
+    text = f"ACC at most {shortest(MAX_BELOW_FINE_TUNING)} points below fine-tuning"
     change = _paired(plain, FINE_TUNING, "acc")
     if change is None:
         return Goal(text, None)
     side = "above" if change >= 0 else "below"
     found = f"{percent(abs(change), 2)} points {side} fine-tuning"
+    if (loss := plain.overall(D3, "acc_loss")) is not None:
+        found += f", {percent(abs(loss), 2)} {'below' if loss >= 0 else 'above'} the suspect"
     return Goal(text, -100 * change <= MAX_BELOW_FINE_TUNING, found)
 
 
@@ -107,17 +113,17 @@ def _better(leads: Mapping[str, float], shown: Callable[[float], str]) -> str:
 
 
 def _adaptive(adaptive: Grid) -> Goal:
-    limit = shortest(MAX_ADAPTIVE_EXCESS)
-    text = f"ASR excess of every adaptive attack at most {limit} points"
+    limit, key = shortest(MAX_ADAPTIVE_LIFT), adaptive.effect
+    text = f"{EFFECTS[key]} of every adaptive attack at most {limit} points"
     means = {
         attack: value
         for attack in adaptive.attacks
-        if (value := adaptive.mean(attack, D3, "asr_excess")) is not None
+        if (value := adaptive.mean(attack, D3, key)) is not None
     }
     if not means:
         return Goal(text, None)
     ranked = sorted(means, key=lambda name: -means[name])
-    over = [name for name in ranked if 100 * means[name] > MAX_ADAPTIVE_EXCESS]
+    over = [name for name in ranked if 100 * means[name] > MAX_ADAPTIVE_LIFT]
     listed = ", ".join(f"{name} {percent(means[name], 2)}" for name in over or ranked[:1])
     return Goal(text, not over, f"{'missed on' if over else 'largest:'} {listed} points")
 
@@ -164,7 +170,7 @@ def judge_goals(rows: Sequence[GridRow]) -> list[Goal]:
     """
     plain, adaptive = both_grids(rows)
     return [
-        _excess(plain),
+        _lift(plain),
         _accuracy(plain),
         _ranking(plain),
         _adaptive(adaptive),
@@ -176,12 +182,12 @@ def better_elsewhere(grid: Grid) -> dict[str, dict[str, tuple[str, float, float]
     """Return, per attack, the best other defence if it beats D3 by a difference that shows.
 
     Returns:
-        By attack and key (``der``, ``asr_excess``, ``acc``): the defence, its mean, and D3's.
+        By attack and key (``der``, the grid's effect, ``acc``): the defence, its mean, and D3's.
         Attacks on which no defence is better are left out.
     """
     found: dict[str, dict[str, tuple[str, float, float]]] = {}
     for attack in grid.attacks:
-        for key, sign in (("der", 1), ("asr_excess", -1), ("acc", 1)):
+        for key, sign in (("der", 1), (grid.effect, -1), ("acc", 1)):
             own = grid.mean(attack, D3, key)
             others = {
                 name: value

@@ -24,12 +24,24 @@ from d3fast.results.schema.benchmark import (
 )
 
 AttackedRow = SuspectRow | DefenseRow  # a model under attack, before or after a repair
+# What a trigger still does to a model, by field: the heading of its column.
+EFFECTS = {"lift": "lift", "asr_excess": "ASR excess"}
 _SETTING = ("data", "model", "clean", "ratio")
 # Fields that do not apply to a kind: a clean model has neither a defender's nor poisoned samples.
 _NOT_APPLICABLE: Mapping[type[GridRow], tuple[str, ...]] = {
     CleanRow: ("clean", "ratio"),
     SuspectRow: ("clean",),
 }
+
+
+def effect_of(rows: Iterable[AttackedRow]) -> str:
+    """Return the field of ``EFFECTS`` that all rows have; files of release 0.1 have no ``lift``.
+
+    Example:
+        >>> effect_of([DefenseRow(seed=0, defense="d3", asr=0.1, asr_excess=0.1)])
+        'asr_excess'
+    """
+    return "lift" if all(row.lift is not None for row in rows) else "asr_excess"
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,15 @@ class Grid:
     def all_rows(self, defense: str) -> list[AttackedRow]:
         """Return the measured rows of a defence."""
         return [row for attack in self.attacks for row in self.rows(attack, defense)]
+
+    @property
+    def effect(self) -> str:
+        """The field of ``EFFECTS`` that all rows have; see ``effect_of``."""
+        return effect_of(row for name in (NONE, *self.defenses) for row in self.all_rows(name))
+
+    def unchanged(self, defense: str) -> list[AttackedRow]:
+        """Return the rows of suspects that a defence returned as they were: no epoch was run."""
+        return [row for row in self.all_rows(defense) if row.epochs == 0]
 
     def seed_means(self, defense: str, key: str) -> list[float]:
         """Return, per seed, the mean over attacks; a seed without a number is left out."""

@@ -15,10 +15,12 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from d3fast.benchmark.labels import D3, NONE
 from d3fast.benchmark.report.numbers import (
+    EFFECTS,
     ByValue,
     Grid,
     ablations,
     both_grids,
+    effect_of,
     is_numeric,
     relearning,
 )
@@ -42,13 +44,13 @@ def _looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 def _blend(level: int) -> tuple[float, float, float]:
     """Return the colour of a shade: pale blue at level 0, then paler to full orange."""
-    steps = LinearSegmentedColormap.from_list("excess", [PAPER, ORANGE])
+    steps = LinearSegmentedColormap.from_list("lift", [PAPER, ORANGE])
     return steps(0.08 + 0.87 * level / len(SHADES))[:3] if level else (0.87, 0.93, 0.97)
 
 
 @matplotlib.rc_context({**STYLE, "axes.grid": False})
 def heat_map_figure(grid: Grid, title: str) -> Figure:
-    """Draw the ASR excess in points, attacks x defences, in the shades of the page's table.
+    """Draw the lift in points, attacks x defences, in the shades of the page's table.
 
     Args:
         grid: of one setting.
@@ -61,13 +63,13 @@ def heat_map_figure(grid: Grid, title: str) -> Figure:
     axes = figure.subplots()
     for y, attack in enumerate(grid.attacks):
         for x, name in enumerate(names):
-            excess = grid.mean(attack, name, "asr_excess")
-            level = shade(excess)
+            effect = grid.mean(attack, name, grid.effect)
+            level = shade(effect)
             if level is not None:
                 axes.fill_between(
                     [x - 0.47, x + 0.47], y - 0.45, y + 0.45, linewidth=0, color=_blend(level)
                 )
-            axes.text(x, y, percent(excess), ha="center", va="center", fontsize=8.5)
+            axes.text(x, y, percent(effect), ha="center", va="center", fontsize=8.5)
     axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(grid.attacks) - 0.5, -0.5))
     axes.set_xticks(range(len(names)), names, rotation=35, ha="left", rotation_mode="anchor")
     axes.set_yticks(range(len(grid.attacks)), grid.attacks)
@@ -79,9 +81,9 @@ def heat_map_figure(grid: Grid, title: str) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def scatter_figure(grid: Grid) -> Figure:
-    """Draw ACC against ASR excess: a small mark per attack x defence, a large one for the mean.
+    """Draw ACC against lift: a small mark per attack x defence, a large one for the mean.
 
-    The scale is linear below one point of excess, so that values at and below the floor fit.
+    The scale is linear below one point, so that zero and negative values fit.
 
     Args:
         grid: of one setting.
@@ -92,7 +94,7 @@ def scatter_figure(grid: Grid) -> Figure:
     for order, name in enumerate(reversed(grid.defenses), start=2):
         colour, marker = looks[name]
         pairs = [
-            (grid.mean(attack, name, "acc"), grid.mean(attack, name, "asr_excess"))
+            (grid.mean(attack, name, "acc"), grid.mean(attack, name, grid.effect))
             for attack in grid.attacks
         ]
         points = [(100 * a, 100 * e) for a, e in pairs if a is not None and e is not None]
@@ -116,7 +118,7 @@ def scatter_figure(grid: Grid) -> Figure:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: fixed(value, 0)))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.axhline(0, color=GREY, linewidth=0.9, linestyle=":")
-    axes.set(xlabel="ACC, %", ylabel="ASR excess over the floor, points")
+    axes.set(xlabel="ACC, %", ylabel=f"{EFFECTS[grid.effect]}, points")
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside right upper", frameon=False)
     return figure
@@ -164,7 +166,7 @@ def der_figure(grid: Grid) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def ablation_figure(by_defense: Mapping[str, ByValue], factor: str) -> Figure:
-    """Draw ACC and ASR excess over the values of one factor, means over models with their range.
+    """Draw ACC and lift over the values of one factor, means over models with their range.
 
     Args:
         by_defense: rows by defence and value, as ``ablations`` gives them.
@@ -172,11 +174,14 @@ def ablation_figure(by_defense: Mapping[str, ByValue], factor: str) -> Figure:
     """
     looks = _looks(list(by_defense))
     values = list(dict.fromkeys(value for by_value in by_defense.values() for value in by_value))
+    effect = effect_of(
+        row for by_value in by_defense.values() for rows in by_value.values() for row in rows
+    )
     figure = Figure(figsize=(6.6, 2.6), layout="constrained")
     panels = figure.subplots(1, 2)
     for axes, key, title in (
         (panels[0], "acc", "ACC, %"),
-        (panels[1], "asr_excess", "ASR excess, points"),
+        (panels[1], effect, f"{EFFECTS[effect]}, points"),
     ):
         for name, by_value in by_defense.items():
             if name != NONE:

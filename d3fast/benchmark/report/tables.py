@@ -10,6 +10,7 @@ from dataclasses import replace
 from d3fast.benchmark.labels import CLEAN_MODEL, D3, NONE, attack_label
 from d3fast.benchmark.report.goals import REFERENCES, better_elsewhere
 from d3fast.benchmark.report.numbers import (
+    EFFECTS,
     AttackedRow,
     Grid,
     ablations,
@@ -17,25 +18,25 @@ from d3fast.benchmark.report.numbers import (
     reactivation,
     relearning,
 )
-from d3fast.results.format import MISSING, fixed, mean, percent, shortest
+from d3fast.results.format import MISSING, count, fixed, mean, percent, shortest
 from d3fast.results.schema.benchmark import CleanRow, GridRow, ReactivationRow
 from d3fast.results.table import Cell, Line, Table, spread_cell
 
-# Upper ends of the shades of ASR excess, in points: the goal of D3, then coarser.
+# Upper ends of the shades of lift, in points: the goal of D3, then coarser.
 SHADES = (0.5, 2.0, 5.0, 15.0, 40.0, 70.0)
 _DASH = Cell(MISSING)
 
 
-def shade(excess: float | None) -> int | None:
-    """Return the shade of an ASR excess, a fraction.
+def shade(effect: float | None) -> int | None:
+    """Return the shade of a lift or an ASR excess, a fraction.
 
     Example:
         >>> shade(-0.01), shade(0.005), shade(0.03), shade(0.99), shade(None)
         (0, 0, 2, 6, None)
     """
-    if excess is None:
+    if effect is None:
         return None
-    return sum(round(100 * excess, 6) > end for end in SHADES)
+    return sum(round(100 * effect, 6) > end for end in SHADES)
 
 
 def _are_best(texts: Sequence[str], best_of: Callable[..., float]) -> list[bool]:
@@ -78,9 +79,12 @@ def summary_table(grid: Grid, rows: Sequence[GridRow]) -> Table:
     headings = (
         "defence",
         "ACC %",
+        "ACC − suspect",
         "ACC − FT",
-        "ASR excess",
-        "worst excess",
+        "ASR %",
+        "floor",
+        "lift",
+        f"worst {EFFECTS[grid.effect]}",
         "RA %",
         "RA ceiling",
         "DER %",
@@ -89,26 +93,50 @@ def summary_table(grid: Grid, rows: Sequence[GridRow]) -> Table:
     names = [*grid.defenses, *([NONE] if grid.all_rows(NONE) else [])]
     lines = [(name, _summary_line(grid, name)) for name in names]
     complete = [name for name, cells in lines if name != NONE and not cells[0].note]
-    best = {0: max, 1: max, 2: min, 3: min, 4: max, 6: max}
+    best = {0: max, 1: max, 2: max, 3: min, 5: min, 6: min, 7: max, 9: max}
     shown = _with_best_bold(lines, best, complete) + _clean_model_line(grid, rows)
     return Table(headings, shown, references=(NONE, CLEAN_MODEL), highlighted=(D3,))
 
 
 def _summary_line(grid: Grid, name: str) -> tuple[Cell, ...]:
-    worst = grid.worst(name, "asr_excess")
     have, expected = len(grid.all_rows(name)), grid.expected()
     note = f"mean over {have} of {expected} models: not to be ranked with the others"
     seconds = None if name == NONE else grid.overall(name, "seconds")
     return (
         replace(spread_cell(grid.seed_means(name, "acc")), note=note if have < expected else ""),
+        spread_cell([-loss for loss in grid.seed_means(name, "acc_loss")]),
         spread_cell(grid.acc_changes(name)),
-        spread_cell(grid.seed_means(name, "asr_excess")),
-        Cell(percent(worst.asr_excess), detail=attack_label(worst)) if worst else _DASH,
+        spread_cell(grid.seed_means(name, "asr")),
+        Cell(percent(grid.overall(name, "floor"))),
+        spread_cell(grid.seed_means(name, "lift")),
+        _worst_cell(grid, name),
         spread_cell(grid.seed_means(name, "ra")),
         Cell(percent(grid.overall(name, "ra_ceiling"))),
         spread_cell(grid.seed_means(name, "der")),
         Cell(fixed(seconds, _second_digits(grid))),
     )
+
+
+def _worst_cell(grid: Grid, name: str) -> Cell:
+    worst = grid.worst(name, grid.effect)
+    if worst is None:
+        return _DASH
+    value = percent(getattr(worst, grid.effect))
+    return Cell(value, detail=attack_label(worst), note=_unchanged(grid, name))
+
+
+def _unchanged(grid: Grid, name: str) -> str:
+    """Return how many suspects a defence returned unchanged, and what the others have left."""
+    rows, unchanged = grid.all_rows(name), grid.unchanged(name)
+    if name == NONE or not unchanged:
+        return ""
+    text = f"{len(unchanged)} of {count(len(rows), 'suspect')} returned unchanged"
+    others = [row for row in rows if row.epochs != 0]
+    if not others:
+        return text
+    effect = EFFECTS[grid.effect]
+    left = percent(mean(getattr(row, grid.effect) for row in others))
+    return f"{text}; the others: ASR {percent(mean(row.asr for row in others))} %, {effect} {left}"
 
 
 def _second_digits(grid: Grid) -> int:
@@ -122,8 +150,9 @@ def _clean_model_line(grid: Grid, rows: Sequence[GridRow]) -> tuple[Line, ...]:
     if not accuracies:
         return ()
     ceiling = Cell(percent(mean(grid.floor(attack, "ra_ceiling") for attack in grid.attacks)))
-    zero = Cell(percent(0.0))
-    cells = (spread_cell(accuracies), _DASH, zero, _DASH, ceiling, ceiling, _DASH, _DASH)
+    floor = Cell(percent(mean(grid.floor(attack) for attack in grid.attacks)))
+    rates = (floor, floor, _DASH, _DASH, ceiling, ceiling, _DASH, _DASH)
+    cells = (spread_cell(accuracies), _DASH, _DASH, *rates)
     return ((CLEAN_MODEL, cells),)
 
 
@@ -141,7 +170,7 @@ def _absence(grid: Grid, attack: str, name: str) -> str:
 
 
 def grid_table(grid: Grid) -> Table:
-    """Return ACC / ASR of attacks x defences, means over seeds, shaded by ASR excess.
+    """Return ACC / ASR / lift of attacks x defences, means over seeds, shaded by the lift.
 
     Args:
         grid: of one setting.
@@ -149,8 +178,9 @@ def grid_table(grid: Grid) -> Table:
     lines = []
     for attack in grid.attacks:
         defended = [_grid_cell(grid, attack, name) for name in grid.defenses]
+        rates = [percent(grid.mean(attack, name, "asr")) for name in grid.defenses]
         best_acc = _are_best([cell.text for cell in defended], max)
-        best_asr = _are_best([cell.detail or MISSING for cell in defended], min)
+        best_asr = _are_best(rates, min)
         cells = (
             Cell(percent(grid.floor(attack))),
             _grid_cell(grid, attack, NONE),
@@ -160,7 +190,7 @@ def grid_table(grid: Grid) -> Table:
             ),
         )
         lines.append((attack, cells))
-    headings = ("ACC / ASR %", "floor", NONE, *grid.defenses)
+    headings = ("ACC / ASR / lift %", "floor", NONE, *grid.defenses)
     return Table(headings, tuple(lines), pair=True, references=("floor", NONE), highlighted=(D3,))
 
 
@@ -169,8 +199,9 @@ def _grid_cell(grid: Grid, attack: str, name: str) -> Cell:
     acc, asr = grid.mean(attack, name, "acc"), grid.mean(attack, name, "asr")
     if acc is None and asr is None:
         return Cell(MISSING, note=note)
-    excess = grid.mean(attack, name, "asr_excess")
-    return Cell(percent(acc), detail=percent(asr), note=note, shade=shade(excess))
+    rates = f"{percent(asr)} / {percent(grid.mean(attack, name, 'lift'))}"
+    effect = grid.mean(attack, name, grid.effect)
+    return Cell(percent(acc), detail=rates, note=note, shade=shade(effect))
 
 
 def better_table(grids: Sequence[Grid]) -> Table:
@@ -183,14 +214,15 @@ def better_table(grids: Sequence[Grid]) -> Table:
     for grid in grids:
         for attack, found in better_elsewhere(grid).items():
             cells = []
-            for key in ("der", "asr_excess", "acc"):
+            for key in ("der", grid.effect, "acc"):
                 cell = Cell("D3", muted=True)
                 if key in found:
                     name, value, own = found[key]
                     cell = Cell(f"{name} {percent(value)}", detail=f"D3 {percent(own)}")
                 cells.append(cell)
             lines.append((attack, tuple(cells)))
-    return Table(("attack", "best DER %", "lowest ASR excess", "best ACC %"), tuple(lines))
+    effect = EFFECTS[grids[0].effect]
+    return Table(("attack", "best DER %", f"lowest {effect}", "best ACC %"), tuple(lines))
 
 
 def relearning_table(rows: Sequence[GridRow]) -> Table:
@@ -232,7 +264,14 @@ def reactivation_table(rows: Sequence[GridRow]) -> Table:
 
 def ablation_tables(rows: Sequence[GridRow]) -> dict[str, Table]:
     """Return one table per factor: a line per value and defence, means with range over seeds."""
-    keys = {"ACC %": "acc", "ASR excess": "asr_excess", "RA %": "ra", "DER %": "der"}
+    keys = {
+        "ACC %": "acc",
+        "ASR %": "asr",
+        "floor": "floor",
+        "lift": "lift",
+        "RA %": "ra",
+        "DER %": "der",
+    }
     tables = {}
     for factor, by_defense in ablations(rows).items():
         most = max(len(found) for by_value in by_defense.values() for found in by_value.values())

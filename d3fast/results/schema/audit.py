@@ -44,25 +44,42 @@ class MetricFields(Record, frozen=True, kw_only=True):
         hits: triggered samples answered with the target class.
         robust: triggered samples answered correctly.
         triggered: triggered samples.
+        untriggered: untriggered_hits / triggered; files of release 0.1 lack this and ``lift``.
+        lift: asr - untriggered.
+        untriggered_hits: these samples answered with the target class without the trigger.
+        both_hits: these samples answered with the target class with and without it.
     """
 
     acc: Fraction | None = None
     asr: Fraction | None = None
     ra: Fraction | None = None
+    untriggered: Fraction | None = None
+    lift: Annotated[float, Meta(ge=-1, le=1)] | None = None
     acc_interval: Interval | None = None
     asr_interval: Interval | None = None
     ra_interval: Interval | None = None
+    untriggered_interval: Interval | None = None
+    lift_interval: Interval | None = None
     correct: Count
     images: Positive
     hits: Count | None = None
     robust: Count | None = None
     triggered: Count | None = None
+    untriggered_hits: Count | None = None
+    both_hits: Count | None = None
 
     def __post_init__(self) -> None:
-        for name, whole in (("correct", "images"), ("hits", "triggered"), ("robust", "triggered")):
+        for name, whole in _PARTS.items():
             part, most = getattr(self, name) or 0, getattr(self, whole) or 0
             if part > most:
                 raise ValueError(f"{name} must be <= {whole} ({most}), got {part}")
+
+
+_PARTS = {
+    "correct": "images",
+    **dict.fromkeys(("hits", "robust", "untriggered_hits"), "triggered"),
+    "both_hits": "hits",
+}
 
 
 class ModelRow(MetricFields, Row, frozen=True, kw_only=True, tag="model"):

@@ -37,19 +37,37 @@ class RateFields(Record, frozen=True, kw_only=True):
         acc: accuracy; with its 95 % interval and counts as in ``Metrics``, like the next two.
         asr: attack success rate.
         ra: robust accuracy.
+        untriggered: share of the images behind ``asr`` that get the target without the trigger;
+            files of release 0.1 lack this and ``lift``.
+        lift: asr - untriggered.
     """
 
     acc: Fraction | None = None
     asr: Fraction | None = None
     ra: Fraction | None = None
+    untriggered: Fraction | None = None
+    lift: _Change | None = None
     acc_interval: Interval | None = None
     asr_interval: Interval | None = None
     ra_interval: Interval | None = None
+    untriggered_interval: Interval | None = None
+    lift_interval: Interval | None = None
     correct: Count | None = None
     images: Count | None = None
     hits: Count | None = None
     robust: Count | None = None
     triggered: Count | None = None
+    untriggered_hits: Count | None = None
+    both_hits: Count | None = None
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the JSON fields; those of the lift only where it was measured."""
+        row = super().to_row()
+        return {name: row[name] for name in row if row[name] is not None or name not in _LIFT}
+
+
+_LIFT = {"untriggered", "lift", "untriggered_interval", "lift_interval"}
+_LIFT |= {"untriggered_hits", "both_hits"}
 
 
 class MeasuredFields(RateFields, frozen=True, kw_only=True):
@@ -203,6 +221,7 @@ class RelearningRow(Row, frozen=True, kw_only=True, tag="relearning"):
     def to_row(self) -> dict[str, Any]:
         """Return the JSON fields; with a reason in ``refused``, without curves."""
         row = super().to_row()
+        row["before"] = self.before and self.before.to_row()
         absent = ("ks", "acc", "asr", "regained", "area", "before") if self.refused else ()
         return {name: value for name, value in row.items() if name not in absent}
 

@@ -17,7 +17,7 @@ DEFENSES = {
     "i-bau": (0.022, 0.05),
     "sau": (0.014, 0.02),
     "fst": (0.013, 0.012),
-    "d3": (0.011, 0.002),
+    "d3": (0.008, 0.002),
     "fine-pruning+d3": (0.019, 0.002),
     "fine-tuning (D3's lr)": (0.009, 0.33),
 }
@@ -39,6 +39,8 @@ def measured(draw, row, acc, asr, floor):
         "floor": floor,
         "ra_ceiling": 0.88,
         "asr_excess": asr - floor,
+        "untriggered": floor,
+        "lift": asr - floor,
         "acc_loss": 0.92 - acc,
         "refused": None,
         "der": (max(0, 0.97 - asr) - max(0, 0.92 - acc) + 1) / 2,

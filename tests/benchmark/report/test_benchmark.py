@@ -120,7 +120,7 @@ def test_the_page_is_well_formed_and_loads_nothing(page):
 
 
 def test_the_page_explains_every_measure(page):
-    for term in ("ACC", "ASR", "Clean model", "Floor", "ASR excess", "RA", "DER"):
+    for term in ("ACC", "ASR", "Clean model", "Floor", "Lift", "RA", "DER"):
         assert f"<dt>{term}</dt>" in page
     assert "<h2>Limits</h2>" in page
 
@@ -183,12 +183,12 @@ def test_two_models_have_a_section_each(grid_rows, tmp_path):
 def test_markdown_of_each_part_is_a_table(whole):
     rows = whole
     assert summary_markdown(rows).startswith("| defence | ACC % |")
-    assert grid_markdown(rows).startswith("| ACC / ASR % | floor | none | d3 |")
+    assert grid_markdown(rows).startswith("| ACC / ASR / lift % | floor | none | d3 |")
     assert "| badnets (sam-3) |" in adaptive_markdown(rows)
     assert "badnets (sam-3)" not in grid_markdown(rows)
     assert relearning_markdown(rows).startswith("| area | badnets | blended | mean |")
     assert ablation_markdown(rows).startswith("| d3: lambda |")
-    assert goals_markdown(rows).startswith("- reached: mean ASR excess")
+    assert goals_markdown(rows).startswith("- reached: mean lift")
 
 
 def test_parts_that_have_nothing_have_no_heading(grid_rows):

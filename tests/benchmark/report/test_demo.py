@@ -76,10 +76,10 @@ def printed(rows):
 
 def test_the_verdict_is_honest(run):
     *others, repaired = run.rows
-    good = [*others, replace(repaired, asr_excess=0.05, acc_loss=0.03)]
-    bad = [*others, replace(repaired, asr_excess=0.051, acc_loss=0.0)]
+    good = [*others, replace(repaired, lift=0.05, acc_loss=0.03)]
+    bad = [*others, replace(repaired, lift=0.051, acc_loss=0.0)]
     assert "reached on every seed" in printed(good)
-    assert "missed:\n  seed 0: ASR excess 5.1 points, goal <= 5" in printed(bad)
+    assert "missed:\n  seed 0: lift 5.1 points, goal <= 5" in printed(bad)
     assert "reached" not in printed(bad)
 
 

@@ -51,14 +51,14 @@ def test_the_summary_ends_with_what_there_is_to_compare_with(small):
     assert lines_of(table)["none"]["seconds"].text == "–"
 
 
-def test_the_worst_excess_names_its_attack(small):
+def test_the_worst_lift_names_its_attack(small):
     rows = [
-        replace(row, asr_excess=0.5)
+        replace(row, lift=0.5)
         if isinstance(row, DefenseRow) and (row.defense, row.attack, row.seed) == ("d3", "wanet", 1)
         else row
         for row in small
     ]
-    worst = lines_of(summary_table(grid(rows), rows))["d3"]["worst excess"]
+    worst = lines_of(summary_table(grid(rows), rows))["d3"]["worst lift"]
     assert (worst.text, worst.detail) == ("50.0", "wanet")
 
 
@@ -69,7 +69,7 @@ def test_one_seed_has_no_range(grid_rows):
         not cell.detail
         for line in table.values()
         for heading, cell in line.items()
-        if heading != "worst excess"
+        if heading != "worst lift"
     )
 
 
@@ -129,21 +129,51 @@ def test_a_refused_attack_keeps_its_floor_and_gives_its_reason(small):
 
 def test_the_best_of_a_line_is_bold_ties_as_table_included():
     def row(defense, acc, asr):
-        return DefenseRow(seed=0, attack="a", defense=defense, acc=acc, asr=asr, floor=0.01)
+        return DefenseRow(
+            seed=0, attack="a", defense=defense, acc=acc, asr=asr, floor=0.01, lift=asr - 0.001
+        )
 
     table = grid_table(grid([row("x", 0.9001, 0.02), row("y", 0.9002, 0.03)]))
-    assert "**90.0** / **2.0**" in to_markdown(table)
-    assert "**90.0** / 3.0" in to_markdown(table)
+    assert "**90.0** / **2.0 / 1.9**" in to_markdown(table)
+    assert "**90.0** / 3.0 / 2.9" in to_markdown(table)
 
 
-def test_an_excess_below_the_floor_is_table_as_it_is(small):
+def test_a_negative_lift_is_shown_as_it_is(small):
     rows = [
-        replace(row, asr_excess=-0.013)
-        if isinstance(row, DefenseRow) and row.defense == "d3"
+        replace(row, lift=-0.013) if isinstance(row, DefenseRow) and row.defense == "d3" else row
+        for row in small
+    ]
+    assert lines_of(summary_table(grid(rows), rows))["d3"]["lift"].text == "−1.3"
+
+
+def without_lift(rows):
+    return [replace(row, lift=None) if hasattr(row, "lift") else row for row in rows]
+
+
+def test_results_without_lift_show_asr_floor_and_a_dash(small):
+    rows = without_lift(small)
+    line = lines_of(summary_table(grid(rows), rows))["d3"]
+    assert line["lift"].text == "–"
+    assert "–" not in {line[key].text for key in ("ASR %", "floor", "worst ASR excess")}
+    assert lines_of(grid_table(grid(rows)))["wanet"]["d3"].detail.endswith(" / –")
+
+
+def test_acc_is_shown_against_the_suspect_and_against_fine_tuning(small):
+    rows = [replace(r, acc_loss=0.034) if isinstance(r, DefenseRow) else r for r in small]
+    line = lines_of(summary_table(grid(rows), rows))["anp"]
+    assert line["ACC − suspect"].text == "−3.4"
+    assert line["ACC − FT"].text.startswith("−")
+
+
+def test_suspects_that_a_defence_left_alone_are_counted_in_a_note(small):
+    rows = [
+        replace(row, epochs=5 * (row.attack == "wanet"), asr=0.5 + 0.1 * row.seed, lift=0.4)
+        if row.defense == "anp"
         else row
         for row in small
     ]
-    assert lines_of(summary_table(grid(rows), rows))["d3"]["ASR excess"].text == "−1.3"
+    notes = summary_table(grid(rows), rows).notes
+    assert notes == ("2 of 4 suspects returned unchanged; the others: ASR 55.0 %, lift 40.0",)
 
 
 def test_relearning_is_sorted_by_area_and_references_are_never_best(grid_rows):

@@ -34,17 +34,26 @@ def test_it_looks_at_no_seed_of_a_table(what):
 def test_the_table_of_a_search_has_a_line_per_setting_and_a_column_per_attack():
     rows = [_row("a"), _row("a", "wanet", asr_excess=0.03), _row("b"), _row("c", refused="no")]
     lines = search.search_markdown(rows).splitlines()
-    assert lines[0] == "|  | ACC % | ASR excess | sig | wanet | RA % | DER % |"
+    heads = "ACC % | ASR % | floor | lift | sig: ASR excess | wanet: ASR excess | RA % | DER %"
+    assert lines[0] == f"|  | {heads} |"
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["a", "b"]
-    assert lines[2].split("|")[3:6] == [" 2.0 ", " 1.0 ", " 3.0 "]
+    assert lines[2].split("|")[5:8] == [" – ", " 1.0 ", " 3.0 "]
+
+
+def test_the_columns_of_the_attacks_are_the_lift_where_all_rows_have_it():
+    lines = search.search_markdown([_row("a", lift=0.02), _row("b", lift=0.03)]).splitlines()
+    assert "| sig: lift |" in lines[0]
+    assert lines[2].split("|")[5:7] == [" 2.0 ", " 2.0 "]
+    lines = search.search_markdown([_row("a", lift=0.02), _row("b")]).splitlines()
+    assert "| sig: ASR excess |" in lines[0]
 
 
 def test_a_line_of_it_is_a_mean_over_seeds_and_an_adaptive_attack_has_a_column_of_its_own():
     rows = [_row("a", asr_excess=0.01), _row("a", asr_excess=0.05)]
     rows += [_row("a", adaptive="sam-3", asr_excess=0.5)]
     lines = search.search_markdown(rows).splitlines()
-    assert "| sig | sig (sam-3) |" in lines[0]
-    assert lines[2].split("|")[4:6] == [" 3.0 ", " 50.0 "]
+    assert "| sig: ASR excess | sig (sam-3): ASR excess |" in lines[0]
+    assert lines[2].split("|")[6:8] == [" 3.0 ", " 50.0 "]
 
 
 def test_the_choice_with_the_best_mean_der_is_taken():
