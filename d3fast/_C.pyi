@@ -93,6 +93,8 @@ class CudaPlan(Plan):  # only where built with CUDA
     def memory_bytes(self) -> int: ...
     def attach(self, *, device: int, stream: int, memory: int, reference_norms: int) -> None: ...
 
+def cuda_obstacle(*, device: int, dtypes: DTypeNames) -> str: ...  # only where built with CUDA
+
 class TensorGuard:
     def __init__(
         self,

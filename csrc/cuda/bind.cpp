@@ -93,6 +93,8 @@ class CudaPlan : public Plan {
 }  // namespace
 
 void bind_cuda(py::module_& m) {
+  m.def("cuda_obstacle", &cuda_obstacle, py::kw_only(), py::arg("device"), py::arg("dtypes"),
+        "Why the device cannot run the kernels for these dtypes; empty where it can.");
   py::class_<CudaPlan, Plan>(m, "CudaPlan")
       .def(py::init<const DTypeNames&, const Columns&, bool>(), py::kw_only(), py::arg("dtypes"),
            py::arg("columns"), py::arg("joint_norm"))

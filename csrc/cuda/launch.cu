@@ -62,4 +62,17 @@ bool cuda_is_capturing(int device, void* stream) {
   return status != cudaStreamCaptureStatusNone;
 }
 
+std::string cuda_obstacle(int device, const DTypeNames& dtypes) {
+  cudaError_t error = cudaSetDevice(device);
+  visit_dtypes(CudaDTypes(), dtypes, [&error](auto triple) {
+    cudaFuncAttributes attributes;
+    if (error == cudaSuccess) {
+      error = cudaFuncGetAttributes(&attributes, verify_kernel<decltype(triple)>);
+    }
+  });
+  if (error == cudaSuccess) return "";
+  cudaGetLastError();  // or the next check would find it
+  return cudaGetErrorString(error);
+}
+
 }  // namespace d3

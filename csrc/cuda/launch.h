@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "common/dtypes.h"
@@ -39,6 +40,10 @@ CudaLaunch cuda_launch(const DTypeNames& dtypes);
 // Enqueues that `words` be written to device memory. They travel as arguments of launches, so no
 // host memory has to outlive the call, and every replay of a captured graph writes them again.
 void cuda_write(int device, void* stream, void* to, const std::vector<int64_t>& words);
+
+// Why the device cannot run the kernels for these types: the driver is older than the runtime
+// linked here, or the build has no code for the device's architecture. Empty where it can.
+std::string cuda_obstacle(int device, const DTypeNames& dtypes);
 
 // True while the stream is captured into a graph.
 bool cuda_is_capturing(int device, void* stream);

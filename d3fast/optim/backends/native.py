@@ -8,6 +8,7 @@ tensors of the optimizer's state that a step reads and writes. Norms travel from
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -133,7 +134,31 @@ def why_not(group: Mapping[str, Any]) -> str | None:
                 f"momentum_dtype={group['momentum_dtype']} beside {dtype} needs "
                 f"reference_dtype={group['momentum_dtype']}, got {group['reference_dtype']}"
             )
-    return None
+    return device_obstacle(params[0].device, group) if device == "cuda" else None
+
+
+def device_obstacle(device: torch.device, group: Mapping[str, Any]) -> str | None:
+    """Return why a GPU cannot run the kernels of a group, or ``None``.
+
+    The GPU may be older than those the extension was built for, the driver older than the CUDA
+    runtime in it.
+    """
+    # Without a GPU the tensors have no values: memory estimators step such ones.
+    if not torch.cuda.is_available() or torch.cuda.is_current_stream_capturing():
+        return None
+    dtype = floating_params(group)[0].dtype
+    momentum = group["momentum_dtype"] if group["momentum"] != 0 else None
+    reference = group["reference_dtype"] if is_tracked(group) else None
+    return _probe(device, dtype, momentum or dtype, reference or dtype)
+
+
+@cache
+def _probe(device: torch.device, *dtypes: torch.dtype) -> str | None:
+    fields = ("weight", "momentum", "reference")
+    names = {f: str(d).removeprefix("torch.") for f, d in zip(fields, dtypes, strict=True)}
+    with torch.cuda.device(device):
+        reason = extension.cuda_obstacle(device=device.index, dtypes=extension.DTypeNames(**names))
+    return f"{device} cannot run them ({reason})" if reason else None
 
 
 def step_options(
