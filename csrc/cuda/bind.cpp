@@ -25,13 +25,14 @@ class CudaPlan : public Plan {
 
   int64_t memory_bytes() const { return device_memory_bytes(partition_); }
 
-  void attach(int device, Address stream, Address memory, Address reference_norms) {
+  void attach(int device, Address stream, Address memory, Address reference_norms, int64_t lag) {
+    D3_CHECK_ARG("lag", lag, lag >= 0, "must be >= 0");
     D3_CHECK_ARG("reference_norms", reference_norms, !partition_.tracked() || reference_norms != 0,
                  "must be an address");
     device_ = device;
     reference_norms_ = pointer<double>(reference_norms);
     cuda_write(device, pointer<void>(stream), pointer<void>(memory),
-               table_words(partition_, kResidentBlocks));
+               table_words(partition_, lag > 0 ? lag : kResidentBlocks));
     memory_ = pointer<void>(memory);
   }
 
@@ -100,9 +101,10 @@ void bind_cuda(py::module_& m) {
            py::arg("columns"), py::arg("joint_norm"))
       .def_property_readonly("memory_bytes", &CudaPlan::memory_bytes)
       .def("attach", &CudaPlan::attach, py::kw_only(), py::arg("device"), py::arg("stream"),
-           py::arg("memory"), py::arg("reference_norms"),
+           py::arg("memory"), py::arg("reference_norms"), py::arg("lag") = 0,
            "Writes the plan's tables into zeroed device memory of memory_bytes, which the caller "
-           "keeps alive, as it does the norms of the references.");
+           "keeps alive, as it does the norms of the references. lag: see schedule.h; 0 for the "
+           "device's own.");
 }
 
 }  // namespace d3

@@ -50,7 +50,13 @@ class CudaLauncher:
     Args:
         tensors: ``theta`` and the columns of one group's state.
         joint_norm: one norm over the group.
+
+    Attributes:
+        lag: chunks updated between the last one of a norm group and its projection, for
+            experiments; 0 for as many as the GPU holds at a time.
     """
+
+    lag = 0
 
     def __init__(self, tensors: Mapping[str, Sequence[Tensor]], joint_norm: bool) -> None:
         self._device = tensors["theta"][0].device
@@ -69,6 +75,7 @@ class CudaLauncher:
                 stream=self._stream,
                 memory=self._memory.data_ptr(),
                 reference_norms=_address(self._reference_norms),
+                lag=self.lag,
             )
         self.plan: _C.Plan = plan
 
