@@ -13,12 +13,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from d3fast.io.files import atomic_write
 from d3fast.io.untrusted import error_text, printable, read_limited
-from d3fast.results.schema.document import Envelope
-from d3fast.results.schema.fields import Record, read_record
 from d3fast.runtime import environment
 
 SCHEMA = "d3fast.results"
@@ -58,7 +54,7 @@ class Results:
     created: str = field(default_factory=_now)
 
     def __post_init__(self) -> None:
-        rows = [row.to_row() if isinstance(row, Record) else row for row in self.rows]
+        rows = [row.to_row() if hasattr(row, "to_row") else row for row in self.rows]
         object.__setattr__(self, "rows", rows)
 
     def as_dict(self) -> dict[str, Any]:
@@ -94,6 +90,11 @@ def read_results(path: str | Path) -> Results:
         ValueError: another document, a newer version, more than 16 MiB or 200,000 rows.
         OSError: a file that cannot be opened.
     """
+    import msgspec  # writing needs only torch
+
+    from d3fast.results.schema.document import Envelope
+    from d3fast.results.schema.fields import read_record
+
     path = Path(path)
     name, content = printable(path.name), read_limited(path, _MAX_BYTES)
     try:
