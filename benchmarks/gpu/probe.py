@@ -1,29 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Five steps for a profiler: ``python -m benchmarks.gpu.probe``."""
+"""Five steps for a profiler: ``python -m benchmarks.gpu.probe --workload 1x250M``."""
 
-import argparse
+from collections.abc import Sequence
 
-import torch
+from benchmarks.gpu.problems import WARMUP, d3, problem, synchronize, worker_arguments
+from d3fast.optim.backends import cuda
 
-from benchmarks.speed.contenders import FREE, SPHERE, ours
-from benchmarks.speed.workloads import Workload, draw
-from d3fast.runtime.devices import resolve_device
+STEPS = 5
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--elements", type=int, default=25_000_000)
-    parser.add_argument("--tensors", type=int, default=1)
-    parser.add_argument("--sphere", action="store_true", help="with the norm sphere's projection")
-    parser.add_argument("--device", default="auto")
-    given = parser.parse_args()
-    shapes = ((given.elements // given.tensors,),) * given.tensors
-    problem = draw(Workload("probe", shapes), resolve_device(given.device))
-    contender = next(c for c in ours(problem) if c.name == (SPHERE if given.sphere else FREE))
-    for _ in range(5):
-        contender.prepare()
-    if problem.device.type == "cuda":
-        torch.cuda.synchronize()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Take the steps and print the number of parameters."""
+    parser = worker_arguments(__doc__)
+    parser.add_argument("--workload", default="1x250M")
+    parser.add_argument("--variant", default="free")
+    parser.add_argument("--lag", type=int, help="updates before a projection, for an experiment")
+    given = parser.parse_args(arguments)
+    if given.lag is not None:
+        cuda.CudaLauncher.lag = given.lag
+    drawn = problem(given.workload, given.device, given.shrink)
+    opt = d3(drawn, given.variant)
+    for _ in range(STEPS - WARMUP):
+        opt.step()
+    synchronize(drawn.device)
+    print(f"parameters: {sum(t.numel() for t in drawn.thetas)}")
 
 
 if __name__ == "__main__":

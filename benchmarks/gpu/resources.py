@@ -2,11 +2,19 @@
 """Registers, spills and 16-byte memory accesses of the compiled kernels, from nvcc and SASS."""
 
 import re
+from pathlib import Path
 from typing import Any
 
-import torch
-
-from benchmarks.gpu.tools import BUILD, Failed, Limits, check_exit, find_tool, require_tools, run
+from benchmarks.gpu.figures import Figure
+from benchmarks.gpu.tools import (
+    BUILD,
+    Failed,
+    capability,
+    check_exit,
+    find_tool,
+    require_tools,
+    run,
+)
 
 _SPILLS = re.compile(
     r"Compiling entry function '(\S+)' for '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill "
@@ -45,56 +53,41 @@ def wide_accesses(sass: str) -> dict[str, int]:
     return counts
 
 
-def resources(limits: Limits) -> dict[str, Any]:
-    """Measure registers, spills and 16-byte accesses of every kernel; a spill fails."""
-    (nvcc,) = require_tools("nvcc")
-    arch = (
-        "".join(map(str, torch.cuda.get_device_capability())) if torch.cuda.is_available() else "90"
-    )
+def compiled(nvcc: str, arch: str, seconds: float) -> tuple[Path, str]:
+    """Compile the kernels for one architecture; return the cubin and what ptxas said."""
     BUILD.mkdir(parents=True, exist_ok=True)
     cubin = BUILD / "launch.cubin"
-    done = run(
-        [
-            nvcc,
-            "-std=c++17",
-            "-O3",
-            "-Icsrc",
-            "-Xptxas",
-            "-v",
-            f"-arch=sm_{arch}",
-            "-cubin",
-            "-o",
-            str(cubin),
-            "csrc/cuda/launch.cu",
-        ],
-        limits.seconds,
-    )
-    check_exit(done, "nvcc", limits)
-    kernels = spills(done.output)
-    found: dict[str, Any] = {
-        "arch": f"sm_{arch}",
-        "kernels": len(kernels),
-        "most_registers": max((k["registers"] for k in kernels), default=0),
-        "spilled": sum(k["spilled"] for k in kernels),
-        "by_kernel": [f"{k['kernel']}: {k['registers']} registers" for k in kernels],
-        "wide_accesses": None,
-    }
+    options = ["-std=c++17", "-O3", "-Icsrc", "-Xptxas", "-v", f"-arch=sm_{arch}", "-cubin"]
+    done = run([nvcc, *options, "-o", str(cubin), "csrc/cuda/launch.cu"], seconds)
+    check_exit(done, "nvcc")
+    return cubin, done.output
+
+
+def measure(seconds: float) -> list[Figure]:
+    """Measure registers, spills and 16-byte accesses of every kernel.
+
+    Raises:
+        Failed: a kernel spills, or one that steps has no 16-byte access.
+    """
+    (nvcc,) = require_tools("nvcc")
+    cubin, said = compiled(nvcc, capability() or "90", seconds)
+    kernels = spills(said)
+    if not kernels:
+        raise Failed("nvcc reported no kernel")
+    spilled = sum(k["spilled"] for k in kernels)
+    found = [
+        Figure("kernels", len(kernels), ""),
+        Figure("registers: most", max(k["registers"] for k in kernels), ""),
+        Figure("spilled bytes", spilled, "B"),
+    ]
     cuobjdump = find_tool("cuobjdump")
     if cuobjdump is not None:
-        sass = run([cuobjdump, "-sass", str(cubin)], limits.seconds)
-        counts = wide_accesses(sass.output) if sass.code == 0 else {}
-        if counts:
-            found["wide_accesses"] = sum(counts.values())
-            narrow = [
-                k
-                for k, n in counts.items()
-                if n == 0 and ("update_kernel" in k or "step_kernel" in k)
-            ]
-            if narrow:
-                raise Failed(f"no 16-byte accesses in {', '.join(narrow)}", found)
-    if not kernels:
-        raise Failed("nvcc reported no kernel", found)
-    if found["spilled"]:
+        counts = wide_accesses(run([cuobjdump, "-sass", str(cubin)], seconds).output)
+        found.append(Figure("16-byte accesses", sum(counts.values()), ""))
+        narrow = [k for k, n in counts.items() if n == 0 and re.search("(update|step)_kernel", k)]
+        if narrow:
+            raise Failed(f"no 16-byte accesses in {', '.join(narrow)}", found)
+    if spilled:
         names = ", ".join(k["kernel"] for k in kernels if k["spilled"])
-        raise Failed(f"{found['spilled']} bytes spilled: {names}", found)
+        raise Failed(f"{spilled} bytes spilled: {names}", found)
     return found

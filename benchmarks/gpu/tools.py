@@ -6,7 +6,8 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,19 +24,11 @@ class Skipped(Exception):
 
 
 class Failed(Exception):
-    """A step ran and found an error; ``found`` holds columns for its row."""
+    """A step ran and found an error; ``figures`` are those measured until then."""
 
-    def __init__(self, reason: str, found: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, reason: str, figures: Sequence[Any] = ()) -> None:
         super().__init__(reason)
-        self.found = dict(found or {})
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Time limit of a step in seconds, and the folder for its files."""
-
-    seconds: float
-    out: Path
+        self.figures = list(figures)
 
 
 def find_tool(name: str) -> str | None:
@@ -58,17 +51,23 @@ def require_tools(*names: str) -> list[str]:
     return [path for name in names if (path := find_tool(name))]
 
 
+def has_module(name: str) -> bool:
+    """Return whether Python has a module, without importing it."""
+    return importlib.util.find_spec(name) is not None
+
+
 def require_modules(*names: str) -> None:
     """Raise ``Skipped`` if a Python module is missing."""
-    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    missing = [name for name in names if not has_module(name)]
     if missing:
         raise Skipped(f"Python has no {' and no '.join(missing)}")
 
 
-def require_gpu() -> None:
-    """Raise ``Skipped`` if torch finds no GPU."""
+def capability() -> str | None:
+    """Return the architecture of the first GPU as in ``sm_90``: ``"90"``; ``None`` without one."""
     if not torch.cuda.is_available():
-        raise Skipped("torch sees no GPU")
+        return None
+    return "".join(map(str, torch.cuda.get_device_capability()))
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def run(command: Sequence[str], seconds: float, **variables: str) -> Done:
         errors="replace",
     )
     try:
-        output, _ = process.communicate(timeout=seconds)
+        output, _ = process.communicate(timeout=max(0.0, seconds))
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
@@ -111,11 +110,20 @@ def run(command: Sequence[str], seconds: float, **variables: str) -> Done:
     return Done(process.returncode, output)
 
 
-def check_exit(
-    done: Done, what: str, limits: Limits, found: Mapping[str, Any] | None = None
-) -> None:
+def run_module(
+    module: str,
+    arguments: Sequence[str],
+    seconds: float,
+    prefix: Sequence[str] = (),
+    **variables: str,
+) -> Done:
+    """Run a module of this checkout with this Python, below a tool if ``prefix`` names one."""
+    return run([*prefix, sys.executable, "-m", module, *arguments], seconds, **variables)
+
+
+def check_exit(done: Done, what: str, figures: Sequence[Any] = ()) -> None:
     """Raise ``Failed`` unless the process exited with 0 in time."""
     if done.code is None:
-        raise Failed(f"{what} timed out after {limits.seconds:.0f} s: {done.last_lines(2)}", found)
+        raise Failed(f"{what} reached its time limit: {done.last_lines(2)}", figures)
     if done.code != 0:
-        raise Failed(f"{what} exited with {done.code}: {done.last_lines()}", found)
+        raise Failed(f"{what} exited with {done.code}: {done.last_lines()}", figures)

@@ -1,0 +1,61 @@
+"""Registers and spills, as ptxas and cuobjdump print them; the numbers are made up."""
+
+import pytest
+
+from benchmarks.gpu import resources
+from benchmarks.gpu.tools import Done, Failed
+
+PTXAS = """ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function '_ZN2d313update_kernelIfEEv' for 'sm_90'
+ptxas info    : Function properties for _ZN2d313update_kernelIfEEv
+    0 bytes stack frame, {spilled} bytes spill stores, {spilled} bytes spill loads
+ptxas info    : Used 80 registers, used 1 barriers, 8200 bytes smem
+ptxas info    : Compiling entry function '_ZN2d313verify_kernelIfEEv' for 'sm_90'
+ptxas info    : Function properties for _ZN2d313verify_kernelIfEEv
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 40 registers, used 1 barriers
+"""
+SASS = """
+		Function : _ZN2d313update_kernelIfEEv
+        /*0010*/                   {load} R4, desc[UR4][R2.64] ;
+		Function : _ZN2d313verify_kernelIfEEv
+        /*0010*/                   LDG.E R4, desc[UR4][R2.64] ;
+"""
+
+
+@pytest.fixture
+def compiler(monkeypatch, tmp_path):
+    """Replaces nvcc and cuobjdump."""
+
+    def use(spilled=0, load="LDG.E.128", code=0):
+        def run(command, seconds):
+            text = SASS.format(load=load) if "-sass" in command else PTXAS.format(spilled=spilled)
+            return Done(code, text)
+
+        monkeypatch.setattr(resources, "BUILD", tmp_path)
+        monkeypatch.setattr(resources, "require_tools", lambda *names: list(names))
+        monkeypatch.setattr(resources, "find_tool", lambda name: name)
+        monkeypatch.setattr(resources, "run", run)
+
+    return use
+
+
+def test_registers_spills_and_wide_accesses_are_measured(compiler):
+    compiler()
+    found = {f.name: f.value for f in resources.measure(60)}
+    assert found == {"kernels": 2, "registers: most": 80, "spilled bytes": 0, "16-byte accesses": 1}
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        ({"spilled": 8}, "16 bytes spilled: _ZN2d313update"),
+        ({"load": "LDG.E"}, "no 16-byte accesses in _ZN2d313update"),
+        ({"code": 1}, "nvcc exited with 1"),
+        ({"code": None}, "nvcc reached its time limit"),
+    ],
+)
+def test_what_must_not_be_fails(compiler, broken, reason):
+    compiler(**broken)
+    with pytest.raises(Failed, match=reason):
+        resources.measure(60)
