@@ -1,5 +1,7 @@
 """What several command tests share: a way to call a command, and a short demo."""
 
+import shlex
+
 import pytest
 from typer.testing import CliRunner
 
@@ -9,10 +11,10 @@ from d3fast.benchmark.presets import DEMO_PRESETS
 
 @pytest.fixture
 def call():
-    """Call ``d3fast`` with arguments of any type."""
+    """Call ``d3fast`` with a line as typed, and further arguments of any type."""
 
-    def invoke(*arguments):
-        return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    def invoke(line="", *more):
+        return CliRunner().invoke(cli.app, [*shlex.split(line), *map(str, more)])
 
     return invoke
 

@@ -5,26 +5,13 @@ import sys
 
 import pytest
 
+SHORT = "--train 32 --epochs 1 --no-clean-model --device cpu"
+
 
 def test_attack_writes_model_trigger_and_card(call, tmp_path):
     out = tmp_path / "made"
-    result = call(
-        "attack",
-        "--attack",
-        "badnets",
-        "--model",
-        "preact_resnet_tiny",
-        "--train",
-        "64",
-        "--epochs",
-        "1",
-        "--seed",
-        "2",
-        "--out",
-        str(out),
-        "--device",
-        "cpu",
-    )
+    line = "attack --attack badnets --model preact_resnet_tiny --train 64 --epochs 1 --seed 2"
+    result = call(f"{line} --device cpu", "--out", out)
     assert result.exit_code == 0, result.output
     files = {"backdoored.safetensors", "backdoored.trigger.safetensors", "card.json"}
     assert {p.name for p in out.iterdir()} == files
@@ -33,7 +20,7 @@ def test_attack_writes_model_trigger_and_card(call, tmp_path):
     assert {"attack": "badnets", "target": 0, "ratio": 0.1, "seed": 2}.items() <= row.items()
     assert {"acc", "asr", "ra", "floor"} <= row.keys()
     assert str(tmp_path) not in json.dumps(card)
-    again = call(*card["command"].split()[1:], "--out", str(tmp_path / "again"), "--device", "cpu")
+    again = call(card["command"].removeprefix("d3fast "), "--out", tmp_path / "again")
     assert again.exit_code == 0, again.output
     (same,) = json.loads((tmp_path / "again" / "card.json").read_text())["rows"]
     assert all(same[key] == row[key] for key in row if not key.endswith("seconds"))
@@ -47,22 +34,7 @@ def test_a_factory_of_ones_own_is_found_in_the_current_folder(call, tmp_path, mo
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    result = call(
-        "attack",
-        "--attack",
-        "badnets",
-        "--model",
-        "my_models_here:small",
-        "--train",
-        "32",
-        "--epochs",
-        "1",
-        "--no-clean-model",
-        "--out",
-        "made",
-        "--device",
-        "cpu",
-    )
+    result = call(f"attack --attack badnets --model my_models_here:small --out made {SHORT}")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "made" / "card.json").exists()
 
@@ -70,30 +42,18 @@ def test_a_factory_of_ones_own_is_found_in_the_current_folder(call, tmp_path, mo
 @pytest.mark.parametrize(
     ("arguments", "error_text"),
     [
-        (("--attack", "bad"), "attack must be one of 'badnets'"),
-        (("--attack", "badnets", "--data", "mnist"), "data must be one of 'digits'"),
-        (("--attack", "badnets", "--model", "resnet"), "resnet"),
-        (("--attack", "badnets", "--model", "no_such_module:make"), "no_such_module"),
-        (("--attack", "badnets", "--target", "10"), "target must be in 0..9, got 10"),
-        (("--attack", "badnets", "--ratio", "1.5"), "ratio must be in 0..1, got 1.5"),
-        (("--attack", "badnets", "--adaptive", "sam"), "adaptive must be one of 'sam-1'"),
+        ("bad", "attack must be one of 'badnets'"),
+        ("badnets --data mnist", "data must be one of 'digits'"),
+        ("badnets --model resnet", "resnet"),
+        ("badnets --model no_such_module:make", "no_such_module"),
+        ("badnets --target 10", "target must be in 0..9, got 10"),
+        ("badnets --ratio 1.5", "ratio must be in 0..1, got 1.5"),
+        ("badnets --adaptive sam", "adaptive must be one of 'sam-1'"),
     ],
 )
 def test_attack_says_in_one_line_what_it_cannot_use(call, tmp_path, arguments, error_text):
     out = tmp_path / "made"
-    result = call(
-        "attack",
-        *arguments,
-        "--train",
-        "32",
-        "--epochs",
-        "1",
-        "--no-clean-model",
-        "--out",
-        str(out),
-        "--device",
-        "cpu",
-    )
+    result = call(f"attack --attack {arguments} {SHORT}", "--out", out)
     assert result.exit_code == 2
     (line,) = result.output.strip().splitlines()
     assert line.startswith("error: ")

@@ -24,24 +24,15 @@ def test_benchmark_attacks_goes_on_where_it_stopped(call, tmp_path, monkeypatch)
         "d3fast.cli.benchmark.ATTACK_PRESETS",
         {"small": AttackPreset(base, (("badnets", None),), seeds=1)},
     )
-    arguments = (
-        "benchmark",
-        "attacks",
-        "--preset",
-        "small",
-        "--out",
-        str(tmp_path),
-        "--devices",
-        "cpu",
-    )
-    assert call(*arguments).exit_code == 0
+    line = f"benchmark attacks --preset small --devices cpu --out {tmp_path}"
+    assert call(line).exit_code == 0
     rows = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
     assert len(rows) == 2
-    assert call(*arguments).exit_code == 0
+    assert call(line).exit_code == 0
     assert rows == {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
     document = json.loads((tmp_path / "attacks.json").read_text())
     assert document["command"] == "d3fast benchmark attacks --preset small --seeds 1"
-    result = call("benchmark", "attacks", "--preset", "large", "--out", str(tmp_path))
+    result = call("benchmark attacks --preset large --out", tmp_path)
     assert (result.exit_code, result.output) == (
         2,
         "error: preset must be one of 'small', got 'large'\n",
@@ -66,25 +57,16 @@ def small_grid(monkeypatch):
     monkeypatch.setattr("d3fast.cli.benchmark.BENCHMARK_PRESETS", {"small": grid})
 
 
-def _benchmark(call, out, *arguments):
-    return call(
-        "benchmark",
-        "--preset",
-        "small",
-        "--out",
-        str(out),
-        "--devices",
-        "cpu",
-        *arguments,
-    )
+def _benchmark(call, out, arguments):
+    return call(f"benchmark --preset small --devices cpu {arguments} --out", out)
 
 
 def test_benchmark_writes_its_table_and_goes_on_where_it_stopped(call, small_grid, tmp_path):
-    first = _benchmark(call, tmp_path, "--defenses", "d3", "--first-seed", "2")
+    first = _benchmark(call, tmp_path, "--defenses d3 --first-seed 2")
     assert first.exit_code == 0, first.output
     rows = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
     assert len(rows) == 3
-    again = _benchmark(call, tmp_path, "--first-seed", "2", "--no-ablations", "--no-relearning")
+    again = _benchmark(call, tmp_path, "--first-seed 2 --no-ablations --no-relearning")
     assert again.exit_code == 0, again.output
     assert len(list((tmp_path / "cells").iterdir())) == 4
     assert all(path.stat().st_mtime_ns == when for path, when in rows.items())
@@ -102,9 +84,9 @@ def test_benchmark_writes_its_table_and_goes_on_where_it_stopped(call, small_gri
 
 
 def test_benchmark_says_what_is_left_when_its_time_is_up(call, small_grid, tmp_path):
-    result = _benchmark(call, tmp_path, "--minutes", "0")
+    result = _benchmark(call, tmp_path, "--minutes 0")
     assert (result.exit_code, result.output) == (0, "No job was started; 4 are left.\n")
-    part = _benchmark(call, tmp_path, "--seeds", "2", "--part", "2/2", "--defenses", "fine-tuning")
+    part = _benchmark(call, tmp_path, "--seeds 2 --part 2/2 --defenses fine-tuning")
     assert part.exit_code == 0, part.output
     assert "3 jobs have not been run yet" in part.output
 
@@ -112,20 +94,20 @@ def test_benchmark_says_what_is_left_when_its_time_is_up(call, small_grid, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "error_text"),
     [
-        (("--preset", "large"), "preset must be one of 'small', got 'large'"),
-        (("--attacks", "bad"), "attack must be one of 'badnets'"),
-        (("--defenses", "d3,d4"), "defence must be one of 'd3', 'fine-tuning', got 'd4'"),
-        (("--data", "mnist"), "data must be one of 'digits'"),
-        (("--model", "resnet"), "resnet"),
-        (("--part", "half"), "part must be I/N, as in 1/4, got 'half'"),
-        (("--part", "3/2"), "part must be 1..2 of 2, got 3"),
-        (("--devices", "warp"), "device must be"),
+        ("--preset large", "preset must be one of 'small', got 'large'"),
+        ("--attacks bad", "attack must be one of 'badnets'"),
+        ("--defenses d3,d4", "defence must be one of 'd3', 'fine-tuning', got 'd4'"),
+        ("--data mnist", "data must be one of 'digits'"),
+        ("--model resnet", "resnet"),
+        ("--part half", "part must be I/N, as in 1/4, got 'half'"),
+        ("--part 3/2", "part must be 1..2 of 2, got 3"),
+        ("--devices warp", "device must be"),
     ],
 )
 def test_benchmark_says_in_one_line_what_it_cannot_use(
     call, small_grid, tmp_path, arguments, error_text
 ):
-    result = _benchmark(call, tmp_path / "new", *arguments)
+    result = _benchmark(call, tmp_path / "new", arguments)
     assert result.exit_code == 2
     (line,) = result.output.strip().splitlines()
     assert line.startswith("error: ")
@@ -134,13 +116,11 @@ def test_benchmark_says_in_one_line_what_it_cannot_use(
 
 def test_benchmark_alone_explains_itself_and_its_options_come_after_the_sub_command(call):
     assert "--preset" in call("benchmark").output
-    result = call("benchmark", "--seeds", "2", "attacks")
+    result = call("benchmark --seeds 2 attacks")
     assert (result.exit_code, result.output) == (2, "error: --seeds must come after attacks\n")
 
 
 def test_device_and_workers_still_work_and_warn(call, small_grid, tmp_path):
-    result = call(
-        "benchmark", "--preset", "small", "--out", tmp_path, "--minutes", "0", "--workers", "1"
-    )
+    result = call("benchmark --preset small --minutes 0 --workers 1 --out", tmp_path)
     assert result.exit_code == 0, result.output
     assert result.stderr == "warning: --device and --workers are now --devices\n"

@@ -8,9 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
-from d3fast import cli
 from d3fast.attacks import SSBA, BadNets, TrainConfig, train_backdoored
 from d3fast.attacks.files import save_attack
 from d3fast.data import load, save_samples
@@ -35,29 +33,18 @@ def files(tmp_path_factory):
     return place
 
 
+def suspect(files):
+    """The options of every command on the suspect."""
+    return f"--model {MODEL} --checkpoint {files}/suspect.safetensors --out audit --device cpu"
+
+
 @pytest.fixture
-def call(files, tmp_path, monkeypatch):
+def detox(call, files, tmp_path, monkeypatch):
     """Calls the command in a folder of its own."""
     monkeypatch.chdir(tmp_path)
 
-    def invoke(*more, data=files / "clean.npz", checkpoint=files / "suspect.safetensors"):
-        return CliRunner().invoke(
-            cli.app,
-            [
-                "detox",
-                "--model",
-                MODEL,
-                "--checkpoint",
-                str(checkpoint),
-                "--data",
-                str(data),
-                "--out",
-                "audit",
-                "--device",
-                "cpu",
-                *more,
-            ],
-        )
+    def invoke(more, data=files / "clean.npz"):
+        return call(f"detox {suspect(files)} --data {data} {more}")
 
     return invoke
 
@@ -70,11 +57,12 @@ def rows(tmp_path, kind):
     return [row for row in card(tmp_path)["rows"] if row["kind"] == kind]
 
 
-SHORT = ("--epochs", "3", "--max-acc-drop", "100", "--no-inspect")
+ONE = "--epochs 1 --max-acc-drop 100"
+SHORT = "--epochs 3 --max-acc-drop 100 --no-inspect"
 
 
-def test_weights_and_card_belong_together(call, files, tmp_path):
-    result = call(*SHORT)
+def test_weights_and_card_belong_together(detox, files, tmp_path):
+    result = detox(SHORT)
     assert result.exit_code == 0, result.output
     assert {p.name for p in (tmp_path / "audit").iterdir()} == {"repaired.safetensors", "card.json"}
     (repair,) = rows(tmp_path, "repair")
@@ -93,16 +81,16 @@ def test_weights_and_card_belong_together(call, files, tmp_path):
     assert str(files) not in json.dumps(card(tmp_path))
 
 
-def test_the_repaired_file_fits_the_model_and_is_another_one(call, files, tmp_path):
-    call(*SHORT)
+def test_the_repaired_file_fits_the_model_and_is_another_one(detox, files, tmp_path):
+    detox(SHORT)
     model = make_model(MODEL, 10, 1)
     load_weights(model, tmp_path / "audit" / "repaired.safetensors")
     before = load_file(files / "suspect.safetensors")["head.weight"]
     assert not torch.equal(model.head.weight, before)
 
 
-def test_the_inspection_of_both_models_is_in_the_card(call, tmp_path):
-    result = call("--epochs", "2", "--max-acc-drop", "100")
+def test_the_inspection_of_both_models_is_in_the_card(detox, tmp_path):
+    result = detox("--epochs 2 --max-acc-drop 100")
     assert result.exit_code == 0, result.output
     for kind, count in (("inversion", 10), ("verdict", 1)):
         roles = [row["role"] for row in rows(tmp_path, kind)]
@@ -110,54 +98,30 @@ def test_the_inspection_of_both_models_is_in_the_card(call, tmp_path):
     assert "Inspection, repaired:" in result.output
 
 
-def test_an_inspection_of_the_same_model_is_not_repeated(call, files, tmp_path):
-    more = (
-        "--model",
-        MODEL,
-        "--checkpoint",
-        str(files / "suspect.safetensors"),
-        "--data",
-        str(files / "clean.npz"),
-        "--out",
-        "audit",
-        "--device",
-        "cpu",
-    )
-    assert CliRunner().invoke(cli.app, ["inspect", *more, "--steps", "10"]).exit_code == 0
+def test_an_inspection_of_the_same_model_is_not_repeated(call, detox, files, tmp_path):
+    line = f"inspect {suspect(files)} --data {files}/clean.npz --steps 10"
+    assert call(line).exit_code == 0
     path = tmp_path / "audit" / "inspect.json"
     document = json.loads(path.read_text())
     (verdict,) = (row for row in document["rows"] if row["kind"] == "verdict")
     verdict["text"] = "what the file says"
     path.write_text(json.dumps(document))
-    assert "what the file says" in call("--epochs", "1", "--max-acc-drop", "100").output
+    assert "what the file says" in detox(ONE).output
     save_samples(load("digits", 1, train=600, clean=100).clean, tmp_path / "others.npz")
-    others = call("--epochs", "1", "--max-acc-drop", "100", data=tmp_path / "others.npz")
+    others = detox(ONE, data=tmp_path / "others.npz")
     assert others.exit_code == 0
     assert "what the file says" not in others.output
     del verdict["targets"]
     path.write_text(json.dumps(document))
-    result = call("--epochs", "1", "--max-acc-drop", "100")
+    result = detox(ONE)
     assert result.exit_code == 2, result.output
     assert result.stderr.startswith("error: inspect.json: verdict row")
 
 
-def test_options_go_over_a_file_and_that_over_a_preset(call, tmp_path):
+def test_options_go_over_a_file_and_that_over_a_preset(detox, tmp_path):
     (tmp_path / "d3.toml").write_text('epochs = 2\nlr = 0.02\nconstraint = "none"\n')
-    result = call(
-        "--preset",
-        "authors",
-        "--config",
-        "d3.toml",
-        "--lr",
-        "0.03",
-        "--track",
-        "all",
-        "--restart",
-        "1",
-        "--no-inspect",
-        "--max-acc-drop",
-        "100",
-    )
+    options = "--preset authors --config d3.toml --lr 0.03 --track all --restart 1"
+    result = detox(f"{options} --no-inspect --max-acc-drop 100")
     assert result.exit_code == 0, result.output
     config = card(tmp_path)["settings"]["config"]
     assert (config["epochs"], config["lr"], config["constraint"]) == (2, 0.03, None)
@@ -166,19 +130,9 @@ def test_options_go_over_a_file_and_that_over_a_preset(call, tmp_path):
     assert rows(tmp_path, "repair")[0]["preset"] == "d3.toml over authors"
 
 
-def test_a_limit_that_is_missed_is_said_and_is_no_success(call, tmp_path):
-    result = call(
-        "--preset",
-        "authors",
-        "--epochs",
-        "1",
-        "--clean-weight",
-        "0",
-        "--lr",
-        "5",
-        "--max-acc-drop",
-        "0",
-        "--no-inspect",
+def test_a_limit_that_is_missed_is_said_and_is_no_success(detox, tmp_path):
+    result = detox(
+        "--preset authors --epochs 1 --clean-weight 0 --lr 5 --max-acc-drop 0 --no-inspect"
     )
     assert result.exit_code == 3, result.output
     assert "Limit of 0 points: MISSED." in result.output
@@ -186,11 +140,11 @@ def test_a_limit_that_is_missed_is_said_and_is_no_success(call, tmp_path):
     assert (tmp_path / "audit" / "repaired.safetensors").exists()
 
 
-def test_a_known_trigger_is_measured_with(call, tmp_path):
+def test_a_known_trigger_is_measured_with(detox, tmp_path):
     save_attack(BadNets(target=0, size=2, margin=0), tmp_path / "t.safetensors", "badnets")
-    plain = call(*SHORT)
+    plain = detox(SHORT)
     weights = (tmp_path / "audit" / "repaired.safetensors").read_bytes()
-    result = call(*SHORT, "--trigger", "t.safetensors")
+    result = detox(f"{SHORT} --trigger t.safetensors")
     assert plain.exit_code == result.exit_code == 0, result.output
     assert all(0 <= row["asr"] <= 1 for row in rows(tmp_path, "model"))
     assert weights == (tmp_path / "audit" / "repaired.safetensors").read_bytes()
@@ -199,20 +153,20 @@ def test_a_known_trigger_is_measured_with(call, tmp_path):
 @pytest.mark.parametrize(
     ("more", "error_text"),
     [
-        (("--constraint", "cube"), "constraint must be one of"),
-        (("--track", "nothing at all"), "nothing at all"),
-        (("--radius", "far"), "radius must be a number"),
-        (("--distance-schedule", "soon"), "distance_schedule must be one of"),
-        (("--preset", "best"), "preset must be one of"),
-        (("--held-out", "1.5"), "cannot be split"),
-        (("--max-acc-drop", "-1"), "max_acc_drop"),
-        (("--config", "missing.toml"), "missing.toml"),
-        (("--resume",), "nothing to resume"),
-        (("--size", "4"), "size is for folders"),
+        ("--constraint cube", "constraint must be one of"),
+        ("--track 'nothing at all'", "nothing at all"),
+        ("--radius far", "radius must be a number"),
+        ("--distance-schedule soon", "distance_schedule must be one of"),
+        ("--preset best", "preset must be one of"),
+        ("--held-out 1.5", "cannot be split"),
+        ("--max-acc-drop -1", "max_acc_drop"),
+        ("--config missing.toml", "missing.toml"),
+        ("--resume", "nothing to resume"),
+        ("--size 4", "size is for folders"),
     ],
 )
-def test_what_cannot_be_used_is_one_line(call, tmp_path, more, error_text):
-    result = call("--epochs", "1", *more)
+def test_what_cannot_be_used_is_one_line(detox, tmp_path, more, error_text):
+    result = detox(f"--epochs 1 {more}")
     assert result.exit_code == 2, result.output
     (line,) = result.stderr.splitlines()
     assert error_text in line
@@ -222,8 +176,8 @@ def test_what_cannot_be_used_is_one_line(call, tmp_path, more, error_text):
 @pytest.mark.parametrize(
     ("old", "new"), [("--push", "--track"), ("--schedule", "--distance-schedule")]
 )
-def test_old_names_of_options_work_and_warn(call, old, new):
-    result = call(old, "nonsense at all")
+def test_old_names_of_options_work_and_warn(detox, old, new):
+    result = detox(f"{old} 'nonsense at all'")
     warning, error = result.stderr.splitlines()
     assert warning == f"warning: {old} is now {new}"
     assert "nonsense at all" in error
@@ -237,9 +191,9 @@ def test_old_names_of_options_work_and_warn(call, old, new):
         (SSBA(target=0), "does not fit images of shape"),
     ],
 )
-def test_a_trigger_that_does_not_fit_fails_before_the_repair(call, tmp_path, attack, error_text):
+def test_a_trigger_that_does_not_fit_fails_before_the_repair(detox, tmp_path, attack, error_text):
     save_attack(attack, tmp_path / "t.safetensors", type(attack).__name__.lower())
-    result = call(*SHORT, "--trigger", "t.safetensors")
+    result = detox(f"{SHORT} --trigger t.safetensors")
     assert result.exit_code == 2
     (line,) = result.stderr.splitlines()
     assert error_text in line
@@ -248,50 +202,30 @@ def test_a_trigger_that_does_not_fit_fails_before_the_repair(call, tmp_path, att
 
 @pytest.mark.parametrize("step", ["inspect_model", "Results.write"])
 def test_an_error_after_the_repair_leaves_neither_weights_nor_card(
-    call, tmp_path, monkeypatch, step
+    detox, tmp_path, monkeypatch, step
 ):
     def fails(*_, **__):
         raise ValueError("no space")
 
-    short = ("--epochs", "1", "--max-acc-drop", "100")
     with monkeypatch.context() as patch:
         patch.setattr(f"d3fast.cli.detox.{step}", fails)
-        result = call(*short)
+        result = detox(ONE)
     assert (result.exit_code, result.stderr) == (2, "error: no space\n")
     assert {path.name for path in (tmp_path / "audit").iterdir()} == {"resume.pt"}
-    assert call(*short, "--no-inspect", "--resume").exit_code == 0
+    assert detox(f"{ONE} --no-inspect --resume").exit_code == 0
 
 
-def test_a_toml_file_with_an_unknown_option_is_refused(call, tmp_path):
+def test_a_toml_file_with_an_unknown_option_is_refused(detox, tmp_path):
     (tmp_path / "d3.toml").write_text("epoch = 2\n")
-    result = call("--config", "d3.toml")
+    result = detox("--config d3.toml")
     assert result.exit_code == 2
     assert "'epoch'; did you mean 'epochs'?" in result.stderr
 
 
-def start(files, tmp_path, *more):
-    return python(
-        "-m",
-        "d3fast",
-        "detox",
-        "--model",
-        MODEL,
-        "--checkpoint",
-        files / "suspect.safetensors",
-        "--data",
-        files / "clean.npz",
-        "--out",
-        "audit",
-        "--device",
-        "cpu",
-        "--epochs",
-        "40",
-        "--no-inspect",
-        "--max-acc-drop",
-        "100",
-        *more,
-        cwd=tmp_path,
-    )
+def start(files, tmp_path, more=""):
+    line = f"detox {suspect(files)} --data {files}/clean.npz --epochs 40 {more}"
+    options = "--no-inspect --max-acc-drop 100"
+    return python("-m", "d3fast", *line.split(), *options.split(), cwd=tmp_path)
 
 
 def test_after_ctrl_c_there_is_a_usable_file_and_resuming_gives_the_same_bits(files, tmp_path):

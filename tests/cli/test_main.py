@@ -42,14 +42,14 @@ def test_env_prints_what_was_built_and_what_it_runs_on(call):
 
 
 def test_env_as_json_is_json(call):
-    assert json.loads(call("env", "--json").output) == dict(environment.describe())
+    assert json.loads(call("env --json").output) == dict(environment.describe())
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself_with_h(call, command):
-    result = call(command, "-h")
+    result = call(f"{command} -h")
     assert result.exit_code == 0
-    assert result.output == call(command, "--help").output
+    assert result.output == call(f"{command} --help").output
     assert "Usage:" in result.output
 
 

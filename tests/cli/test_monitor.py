@@ -3,18 +3,8 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
 
-from d3fast import cli
 from tests.audit.report.documents import REPAIRED_SHA, edit, model, write
-
-
-@pytest.fixture
-def call():
-    def invoke(*paths):
-        return CliRunner().invoke(cli.app, ["monitor", *map(str, paths)])
-
-    return invoke
 
 
 @pytest.fixture
@@ -31,20 +21,20 @@ def later(folder, rows):
 
 def test_nothing_moved_is_exit_code_0(call, card, tmp_path):
     rows = [{**row, "role": "suspect"} for row in model("repaired", REPAIRED_SHA, 436)]
-    result = call(card, later(tmp_path, rows))
+    result = call("monitor", card, later(tmp_path, rows))
     assert result.exit_code == 0, result.output
     assert "The weights are the same" in result.output
     assert result.output.endswith("No change beyond chance.\n")
 
 
 def test_worse_is_exit_code_3(call, card, tmp_path):
-    result = call(card, later(tmp_path, model(sha=REPAIRED_SHA, correct=300)))
+    result = call("monitor", card, later(tmp_path, model(sha=REPAIRED_SHA, correct=300)))
     assert result.exit_code == 3
     assert "Worse: accuracy (ACC), verdict, inverted trigger" in result.output
 
 
 def test_better_is_exit_code_0(call, tmp_path, card):
-    result = call(write(tmp_path, "inspect"), card)
+    result = call("monitor", write(tmp_path, "inspect"), card)
     assert result.exit_code == 0
     assert "better: verdict" in result.output
 
@@ -60,7 +50,7 @@ def test_better_is_exit_code_0(call, tmp_path, card):
 )
 def test_a_malformed_file_is_one_line_and_exit_code_2(call, card, change, message):
     edit(card, change)
-    result = call(card, card)
+    result = call("monitor", card, card)
     assert result.exit_code == 2
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
@@ -68,7 +58,7 @@ def test_a_malformed_file_is_one_line_and_exit_code_2(call, card, change, messag
 
 
 def test_a_missing_file_is_exit_code_2(call, card):
-    assert call(card, "nowhere.json").exit_code == 2
+    assert call("monitor", card, "nowhere.json").exit_code == 2
 
 
 def test_names_that_a_terminal_would_act_on_are_printed_harmless(call, card):
@@ -78,7 +68,7 @@ def test_names_that_a_terminal_would_act_on_are_printed_harmless(call, card):
                 row.update({"class": "[red]\x1b[2J", "outlier": True})
 
     edit(card, rename)
-    result = call(card, card)
+    result = call("monitor", card, card)
     assert result.exit_code == 0, json.dumps(result.output)
     assert "\x1b[2J" not in result.output
     assert "[red]" in result.output

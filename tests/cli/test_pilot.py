@@ -49,17 +49,8 @@ def files(tmp_path_factory):
 
 @pytest.fixture
 def arguments(files, tmp_path):
-    return [
-        "pilot",
-        "--model",
-        "preact_resnet_tiny",
-        "--checkpoint",
-        str(files / "suspect.safetensors"),
-        "--data",
-        str(files / "clean.npz"),
-        "--out",
-        str(tmp_path / "audit"),
-    ]
+    model = f"--model preact_resnet_tiny --checkpoint {files}/suspect.safetensors"
+    return f"pilot {model} --data {files}/clean.npz --out {tmp_path}/audit".split()
 
 
 def call(*arguments):
@@ -147,23 +138,10 @@ def own_model(files, tmp_path):
     def run(name):
         model = make_from(files, name)
         save_weights(model, tmp_path / "own.safetensors")
+        line = f"pilot --model mine:{name} --checkpoint {tmp_path}/own.safetensors --data clean.npz"
+        line += f" --out {tmp_path}/out --trials 2 --epochs 2 --seed 0 --devices cpu,cpu"
         return subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "d3fast",
-                "pilot",
-                "--model",
-                f"mine:{name}",
-                "--checkpoint",
-                str(tmp_path / "own.safetensors"),
-                "--data",
-                "clean.npz",
-                "--out",
-                str(tmp_path / "out"),
-                *SHORT[:-1],
-                "cpu,cpu",
-            ],
+            [sys.executable, "-m", "d3fast", *line.split()],
             cwd=files,
             capture_output=True,
             text=True,

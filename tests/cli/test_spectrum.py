@@ -1,7 +1,6 @@
 """``d3fast spectrum``."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -29,44 +28,17 @@ def checkpoints(tmp_path_factory):
     return folder
 
 
-def _spectrum(call, checkpoints, out, *arguments):
-    return call(
-        "spectrum",
-        "--checkpoint",
-        str(checkpoints / "backdoored.safetensors"),
-        "--model",
-        MODEL,
-        "--samples",
-        "20",
-        "--k",
-        "1",
-        "--probes",
-        "1",
-        "--steps",
-        "2",
-        "--out",
-        str(out),
-        "--device",
-        "cpu",
-        *arguments,
-    )
+def _spectrum(call, checkpoints, out, arguments):
+    line = f"spectrum --checkpoint {checkpoints}/backdoored.safetensors --model {MODEL} --out {out}"
+    return call(f"{line} --samples 20 --k 1 --probes 1 --steps 2 --device cpu {arguments}")
 
 
 def test_spectrum_writes_a_page_and_json_for_a_suspect_and_its_repairs(call, checkpoints, tmp_path):
-    files = {name: str(checkpoints / f"{name}.safetensors") for name in ("fine-tuned", "repaired")}
-    result = _spectrum(
-        call,
-        checkpoints,
-        tmp_path / "out",
-        "--repaired",
-        files["fine-tuned"],
-        "--repaired",
-        files["repaired"],
-        "--trigger",
-        str(checkpoints / "backdoored.trigger.safetensors"),
-        "--params",
-        "head",
-    )
+    files = {name: checkpoints / f"{name}.safetensors" for name in ("fine-tuned", "repaired")}
+    repaired = " ".join(f"--repaired {path}" for path in files.values())
+    trigger = checkpoints / "backdoored.trigger.safetensors"
+    arguments = f"{repaired} --trigger {trigger} --params head"
+    result = _spectrum(call, checkpoints, tmp_path / "out", arguments)
     assert result.exit_code == 0, result.output
     document = json.loads((tmp_path / "out" / "spectrum.json").read_text())
     names = {row["model"] for row in document["rows"]}
@@ -77,19 +49,12 @@ def test_spectrum_writes_a_page_and_json_for_a_suspect_and_its_repairs(call, che
     assert str(tmp_path) not in json.dumps(document)
     settings = document["settings"]
     assert settings["sha256"] == sha256(checkpoints / "backdoored.safetensors")
-    assert settings["repaired"] == {name: sha256(Path(path)) for name, path in files.items()}
+    assert settings["repaired"] == {name: sha256(path) for name, path in files.items()}
 
 
 def test_spectrum_takes_clean_samples_of_ones_own(call, checkpoints, tmp_path):
-    result = _spectrum(
-        call,
-        checkpoints,
-        tmp_path / "out",
-        "--params",
-        "head",
-        "--data",
-        str(checkpoints / "clean.npz"),
-    )
+    arguments = f"--params head --data {checkpoints}/clean.npz"
+    result = _spectrum(call, checkpoints, tmp_path / "out", arguments)
     assert result.exit_code == 0, result.output
     document = json.loads((tmp_path / "out" / "spectrum.json").read_text())
     assert document["settings"]["data"] == "clean.npz"
@@ -99,18 +64,18 @@ def test_spectrum_takes_clean_samples_of_ones_own(call, checkpoints, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "error_text"),
     [
-        (("--repaired", "nowhere.safetensors"), "nowhere.safetensors"),
-        (("--losses", "backdoor"), "without a trigger there is clean alone"),
-        (("--params", "nothing"), "selects no trainable parameter"),
-        (("--k", "1000000000"), "k must be at most the"),
-        (("--model", "vgg19_bn"), "backdoored.safetensors"),
-        (("--kind", "fisher"), "kind must be one of"),
+        ("--repaired nowhere.safetensors", "nowhere.safetensors"),
+        ("--losses backdoor", "without a trigger there is clean alone"),
+        ("--params nothing", "selects no trainable parameter"),
+        ("--k 1000000000", "k must be at most the"),
+        ("--model vgg19_bn", "backdoored.safetensors"),
+        ("--kind fisher", "kind must be one of"),
     ],
 )
 def test_spectrum_says_in_one_line_what_it_cannot_use(
     call, checkpoints, tmp_path, arguments, error_text
 ):
-    result = _spectrum(call, checkpoints, tmp_path / "out", *arguments)
+    result = _spectrum(call, checkpoints, tmp_path / "out", arguments)
     assert result.exit_code == 2, result.output
     (line,) = result.output.strip().splitlines()
     assert line.startswith("error: ")
@@ -122,7 +87,7 @@ def test_a_trigger_for_other_images_is_refused_before_anything_is_measured(
     call, checkpoints, tmp_path
 ):
     save_attack(BadNets(target=11, size=2), tmp_path / "t.safetensors", "badnets")
-    result = _spectrum(call, checkpoints, tmp_path / "out", "--trigger", tmp_path / "t.safetensors")
+    result = _spectrum(call, checkpoints, tmp_path / "out", f"--trigger {tmp_path}/t.safetensors")
     assert result.exit_code == 2
     assert "target must be in 0..9 for these samples, got 11" in result.stderr
     assert not list((tmp_path / "out").iterdir())
