@@ -74,24 +74,6 @@ def test_the_official_test_images_are_the_test_set_in_their_order(tmp_path):
     assert test.labels.tolist() == [n % 10 for n in range(20)]
 
 
-def test_train_and_clean_are_disjoint_stratified_parts_of_the_training_images(tmp_path):
-    splits = entry(0, train=None, clean=20, data_dir=_write(tmp_path))
-    numbers = [p.images[:, 0, 0, 0].tolist() for p in (splits.train, splits.clean)]
-    assert sorted(numbers[0] + numbers[1]) == list(range(40))
-    assert splits.clean.labels.bincount().tolist() == [2] * 10
-    assert splits.clean.labels.tolist() == [n % 10 for n in numbers[1]]
-
-
-def test_the_seed_decides_which_training_image_goes_where(tmp_path):
-    folder = _write(tmp_path)
-    first, again, other = (
-        set(entry(seed, train=None, clean=20, data_dir=folder).clean.images[:, 0, 0, 0].tolist())
-        for seed in (0, 0, 1)
-    )
-    assert first == again
-    assert first != other
-
-
 def test_the_folder_may_be_text(tmp_path):
     assert find_files(str(_write(tmp_path))) == find_files(tmp_path)
 
@@ -114,12 +96,6 @@ def test_a_folder_given_is_the_only_one_searched(tmp_path, nowhere):
     with pytest.raises(ValueError, match=r"not in .*elsewhere; ") as caught:
         find_files(tmp_path / "elsewhere")
     assert str(nowhere) not in str(caught.value)
-
-
-def test_without_xdg_cache_home_the_cache_is_in_the_home_folder(tmp_path, monkeypatch):
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_dir("fashion-mnist") == tmp_path / ".cache" / "d3fast" / "fashion-mnist"
 
 
 def test_missing_files_are_reported_with_where_it_looked_and_how_to_get_them(tmp_path, nowhere):
@@ -158,19 +134,6 @@ def test_files_that_disagree_are_refused_with_how_to_get_good_ones(tmp_path, cha
         entry(0, train=None, clean=10, data_dir=folder)
     assert str(folder) in str(caught.value)
     assert "dataset-fashion-mnist" in str(caught.value)
-
-
-def test_a_truncated_file_is_refused_by_name(tmp_path):
-    path = _write(tmp_path) / f"{STEMS[0]}.gz"
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(ValueError, match=rf"{STEMS[0]}\.gz is corrupt or truncated"):
-        entry(0, train=None, clean=10, data_dir=tmp_path)
-
-
-@pytest.mark.parametrize(("train", "clean"), [(None, 41), (31, 10), (None, -1)])
-def test_more_images_than_there_are_and_negative_numbers_are_refused(tmp_path, train, clean):
-    with pytest.raises(ValueError, match="sizes must be >= 0 and sum to <= 40"):
-        entry(0, train=train, clean=clean, data_dir=_write(tmp_path))
 
 
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")

@@ -1,17 +1,9 @@
 """Scikit-learn's digits, cut into the three parts of a trial."""
 
-import pytest
 import torch
 from sklearn.datasets import load_digits
 
 from d3fast.data.sklearn_digits import all_digits, digits
-
-
-def _rows(data):
-    return {
-        (tuple(image.flatten().tolist()), int(label))
-        for image, label in zip(data.images, data.labels, strict=True)
-    }
 
 
 def test_counts_0_to_16_are_stretched_to_bytes():
@@ -36,41 +28,6 @@ def test_a_smaller_training_part_can_be_asked_for():
     assert [len(p) for p in (splits.train, splits.clean, splits.test)] == [500, 100, 360]
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_every_image_is_in_one_part_only(seed):
-    splits = digits(seed, train=None, clean=260)
-    parts = [_rows(p) for p in (splits.train, splits.clean, splits.test)]
-    # The 1,797 images are all different, so they can be told apart by their pixels.
-    assert [len(p) for p in parts] == [1177, 260, 360]
-    assert set.union(*parts) == _rows(all_digits())
-
-
-def test_every_part_has_every_class_in_its_share():
-    splits = digits(0, train=None, clean=260)
-    shares = all_digits().labels.bincount() / 1797
-    for part in (splits.train, splits.clean, splits.test):
-        assert ((part.labels.bincount() - shares * len(part)).abs() <= 2).all()
-
-
-def test_the_seed_decides_which_image_goes_where():
-    first, again, other = (digits(seed, train=None, clean=260) for seed in (0, 0, 1))
-    for part in ("train", "clean", "test"):
-        assert torch.equal(getattr(first, part).images, getattr(again, part).images)
-        assert torch.equal(getattr(first, part).labels, getattr(again, part).labels)
-    assert _rows(first.clean) != _rows(other.clean)
-
-
-def test_the_test_part_does_not_depend_on_how_many_clean_images_are_asked_for():
-    few, many = digits(0, train=None, clean=50), digits(0, train=None, clean=260)
-    assert _rows(few.test) == _rows(many.test)
-
-
 def test_the_defender_may_have_all_that_the_test_part_leaves():
     splits = digits(0, train=None, clean=1437)
     assert [len(p) for p in (splits.train, splits.clean, splits.test)] == [0, 1437, 360]
-
-
-@pytest.mark.parametrize(("train", "clean"), [(None, 1438), (1200, 300), (-1, 260), (None, -5)])
-def test_more_images_than_there_are_and_negative_numbers_are_refused(train, clean):
-    with pytest.raises(ValueError, match="sizes must be >= 0 and sum to <= 1797"):
-        digits(0, train=train, clean=clean)

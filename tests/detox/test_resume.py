@@ -143,17 +143,6 @@ def test_a_file_that_is_no_state_is_refused(suspect, samples, tmp_path, content,
         repair(suspect, samples, D3Config(epochs=2), path, resume=True)
 
 
-def test_a_state_with_code_in_it_is_not_run(suspect, samples, tmp_path):
-    class Code:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "ran"), "w"))
-
-    torch.save({"format": "d3fast.repair", "code": Code()}, tmp_path / "resume.pt")
-    with pytest.raises(ValueError, match="damaged"):
-        repair(suspect, samples, D3Config(epochs=2), tmp_path / "resume.pt", resume=True)
-    assert not (tmp_path / "ran").exists()
-
-
 def test_a_torch_file_of_something_else_is_refused(suspect, samples, tmp_path):
     torch.save({"weights": torch.zeros(2)}, tmp_path / "resume.pt")
     with pytest.raises(ValueError, match="no state of a repair"):

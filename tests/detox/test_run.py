@@ -210,17 +210,6 @@ def test_dual_ascent_raises_lambda_while_the_held_out_loss_is_above_its_bound():
     assert ascent.history[1].loss / plain.history[1].loss == pytest.approx(raised / 2.0, rel=1e-4)
 
 
-def test_lambda_never_falls_below_nothing():
-    config = D3Config(epochs=4, epsilon=100.0, dual_step=1.0)
-    history = _detoxify(Net(), config=config, val_loader=_loader(seed=1)).history
-    assert [e.loss for e in history] == [0.0] * 4
-
-
-def test_dual_ascent_without_held_out_data_is_refused():
-    with pytest.raises(ValueError, match="val_loader is missing"):
-        _detoxify(Net(), config=D3Config(dual_step=1.0))
-
-
 def test_the_distance_recorded_is_that_of_the_head_from_its_start():
     model = Net()
     heads = []

@@ -53,6 +53,10 @@ def _tar(folder: Path) -> Path:
     return folder / "w.tar"
 
 
+def _bare(folder: Path) -> Path:
+    return _pt(pickle.dumps(Reduced(os.system, f"touch {folder / 'mark'}"), 4))(folder)
+
+
 def _script(folder: Path) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -125,7 +129,7 @@ PICKLES = [
     Case("a whole model", _pt(torch_file(net())), rf"{CODE}.*save_file"),
     Case("numpy objects", _with_code(lambda m: __import__("numpy").float64(1)), CODE),
     Case("TorchScript", _script, "TorchScript"),
-    Case("a bare pickle", _pt(pickle.dumps({"a": 1})), ""),
+    Case("code in a bare pickle", _bare, CODE),
     Case(
         "a tensor of four terabytes beside the weights",
         _pt(torch_file({"state_dict": state(), "x": Reduced(torch.Tensor, 2**40)})),

@@ -40,10 +40,14 @@ def test_arrays_without_numbers_are_refused(tmp_path, array, message):
         file.read("a")
 
 
-def test_an_array_that_unpacks_two_hundred_times_its_size_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("d3fast.io.arrays._UNSUSPICIOUS", 2**16)
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [("_UNSUSPICIOUS", "unpacks from"), ("_MAX_BYTES", "claims 131200 bytes, more than 65536")],
+)
+def test_an_array_that_is_too_long_unpacked_is_refused(tmp_path, monkeypatch, limit, message):
+    monkeypatch.setattr(f"d3fast.io.arrays.{limit}", 2**16)
     np.savez_compressed(tmp_path / "a.npz", a=np.zeros(2**17, np.uint8))
-    with open_npz(tmp_path / "a.npz") as file, pytest.raises(ValueError, match="unpacks from"):
+    with open_npz(tmp_path / "a.npz") as file, pytest.raises(ValueError, match=message):
         file.read("a")
 
 
