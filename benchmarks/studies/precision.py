@@ -22,6 +22,7 @@ from benchmarks.studies.harness import RESULTS, save
 from d3fast.data.sklearn_digits import digits
 from d3fast.optim import D3FusedSGD
 from d3fast.results.engine import run_jobs
+from d3fast.results.format import MISSING, shortest, significant
 from d3fast.results.jobs import RunDir
 from d3fast.results.pool import local_engine
 from d3fast.results.store import Results
@@ -88,7 +89,6 @@ STORAGE: Mapping[str, Callable[[Tensor, torch.dtype, torch.Generator], tuple[Ten
     "fp32 master": _master,
 }
 ROUNDED = "float64, rounded once"
-_SUMMARY: Sequence[Callable[[Sequence[float]], float]] = (statistics.median, min, max)
 
 
 @dataclass(frozen=True)
@@ -308,13 +308,11 @@ class StudyJob:
 
 
 def _percent(values: Sequence[float | None]) -> str:
-    """Format median and range in percent with two significant digits."""
+    """Return median and range in percent with two significant digits."""
     present = [100 * value for value in values if value is not None]
     if not present:
-        return "–"
-    middle, low, high = (
-        f"{x:.0f}" if x >= 10 else f"{x:.2g}" for x in (f(present) for f in _SUMMARY)
-    )
+        return MISSING
+    middle, low, high = (significant(f(present), 2) for f in (statistics.median, min, max))
     return f"{middle} ({low}–{high})"
 
 
@@ -340,12 +338,12 @@ def precision_table(results: Results, dtype: str, measure: str) -> str:
         lines.append(
             [
                 storage,
-                {"same": dtype, None: "–"}.get(momentum, momentum),
-                "–" if size is None else str(size),
+                {"same": dtype, None: MISSING}.get(momentum, momentum),
+                MISSING if size is None else str(size),
                 *(_percent([r[measure] for r in own if r["lr"] == lr]) for lr in lrs),
             ]
         )
-    headings = ["weights kept", "momentum", "bytes", *(f"lr {lr:g}" for lr in lrs)]
+    headings = ["weights kept", "momentum", "bytes", *(f"lr {shortest(lr)}" for lr in lrs)]
     return to_markdown(text_table(headings, lines))
 
 
@@ -358,13 +356,11 @@ def worst_table(results: Results) -> str:
         ]
         size = own[0]["bytes"]
         worst = (
-            f"{100 * max(r[measure] for r in own if r['dtype'] == dtype):.2g}"
+            significant(100 * max(r[measure] for r in own if r["dtype"] == dtype), 2)
             for measure in ("distance", "way")
             for dtype in DTYPES
         )
-        lines.append(
-            [storage, "–" if size is None else str(size), *(f"{float(x):g}" for x in worst)]
-        )
+        lines.append([storage, MISSING if size is None else str(size), *worst])
     headings = ["weights kept", "bytes"]
     headings += [
         f"{name}, {dtype}" for name in ("distance error", "displacement error") for dtype in DTYPES

@@ -7,6 +7,7 @@ from typing import Any
 
 from d3fast.audit.pilot.halving import ranks, survivors
 from d3fast.audit.pilot.options import PARAMETERS
+from d3fast.results.format import fixed, percent, shortest
 from d3fast.results.schema.pilot import RecommendationRow, SensitivityRow
 
 Row = Mapping[str, Any]
@@ -119,15 +120,17 @@ def _why(suspect: Row, best: Row, count: int, within: int, limit: float) -> str:
     if best["asr"] is not None:
         kind = "the trigger that was given"
     drop, one = lost(suspect, best), 100 / suspect["samples"]
-    change = f"loses {drop:.1f} points of accuracy" if drop >= 0 else f"gains {-drop:.1f} points"
-    rate = f"{100 * attack_rate(best):.1f} %"
-    allowed = f"within {limit:g} point{'s' * (limit != 1)} after {best['epochs']} epochs"
+    change = f"loses {fixed(drop)} points of accuracy"
+    if drop < 0:
+        change = f"gains {fixed(-drop)} points"
+    rate = f"{percent(attack_rate(best))} %"
+    allowed = f"within {shortest(limit)} point{'s' * (limit != 1)} after {best['epochs']} epochs"
     if within:
         verb = "stays" if within == 1 else "stay"
         text = f"{within} of {count} settings {verb} {allowed}; of these it has the lowest success "
         text += f"of {kind}, {rate}, and {change}"
     else:
-        text = f"none of {count} settings stays {allowed}; this one loses least, {drop:.1f}, and "
-        text += f"the success of {kind} is {rate}"
+        text = f"none of {count} settings stays {allowed}; this one loses least, {fixed(drop)}, "
+        text += f"and the success of {kind} is {rate}"
     coarse = ": the limit allows none to be lost" if one > limit else ""
-    return f"{text} (one of {suspect['samples']} held-out samples is {one:.1f} points{coarse})"
+    return f"{text} (one of {suspect['samples']} held-out samples is {fixed(one)} points{coarse})"

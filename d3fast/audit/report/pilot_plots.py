@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from d3fast.audit.report.documents import PilotReport
 from d3fast.audit.report.words import figure_label
+from d3fast.results.format import percent, shortest
 from d3fast.results.plot import BLUE, GREY, INK, ORANGE, STYLE
 from d3fast.results.schema.pilot import SensitivityRow, TrialRow
 
@@ -95,7 +96,7 @@ def _label_axes(axes: Axes, pilot: PilotReport) -> None:
     rate = None if pilot.suspect is None else pilot.suspect.attack_rate
     if rate is not None:
         axes.annotate(
-            f"suspect: {100 * rate:.0f} %",
+            f"suspect: {percent(rate, 0)} %",
             (0, 1),
             (4, -2),
             va="top",
@@ -161,5 +162,5 @@ def _draw_values(
         )
     means = [float("nan") if mean is None else 100 * mean for mean in getattr(row, field)]
     axes.plot(range(len(means)), means, color=colour, marker=marker, markersize=5, linewidth=1.2)
-    axes.set_xticks(range(len(means)), [f"{value:g}" for value in row.values])
+    axes.set_xticks(range(len(means)), [shortest(value) for value in row.values])
     axes.margins(x=0.2)

@@ -2,6 +2,7 @@
 """Figures of a repair: its epochs, and the displacement of each layer."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -9,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from d3fast.audit.report.words import figure_label
 from d3fast.io.untrusted import printable
+from d3fast.results.format import shortest
 from d3fast.results.plot import BLUE, GREY, ORANGE, STYLE
 from d3fast.results.schema.audit import EpochRow, LayerDistance
 
@@ -100,7 +102,8 @@ def layer_figure(layers: Sequence[LayerDistance]) -> Figure:
         axes = figure.subplots()
         rows = range(len(shown))
         bars = axes.barh(rows, [100 * value for _, _, value in shown], height=0.62, color=BLUE)
-        axes.bar_label(bars, fmt="{:.3g}", padding=3, fontsize=7.5, color=GREY)
+        text = partial(shortest, digits=3)
+        axes.bar_label(bars, fmt=text, padding=3, fontsize=7.5, color=GREY)
         names = [figure_label(printable(name, 50)) for _, name, _ in shown]
         axes.set_yticks(rows, names, fontsize=7.5)
         axes.set_ylim(len(shown) - 0.4, -0.6)
