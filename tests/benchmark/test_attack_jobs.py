@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from d3fast import evaluate
-from d3fast.attacks import ADAPTIVE, ATTACKS, TrainConfig, load_attack
-from d3fast.attacks.recipes import COLOUR, RECIPES
+from d3fast.attacks import ADAPTIVE, ATTACKS, load_attack
+from d3fast.attacks.recipes import RECIPES
 from d3fast.benchmark.attack_jobs import (
     ATTACK_PRESETS,
     AttackJob,
@@ -15,19 +15,12 @@ from d3fast.benchmark.attack_jobs import (
     parse_attacks,
     run_attacks,
 )
-from d3fast.benchmark.implant import AttackSpec
 from d3fast.models import load_weights
 from d3fast.results.jobs import RunDir, key_of
+from tests.benchmark.small import small_spec
 
 SMALL = AttackPreset(
-    AttackSpec(
-        data="digits",
-        model="preact_resnet_tiny",
-        attack=None,
-        train=300,
-        clean=50,
-        training=TrainConfig(epochs=3, batch_size=32, lr=0.1),
-    ),
+    small_spec(epochs=3, train=300, batch_size=32, lr=0.1),
     attacks=(("badnets", None), ("badnets", "distance-aware")),
 )
 
@@ -104,14 +97,10 @@ def test_another_recipe_is_another_cell(monkeypatch):
     assert key_of(AttackJob(spec)) != before
 
 
-def test_every_preset_and_every_recipe_can_be_made():
+def test_every_attack_of_every_preset_can_be_made():
     for preset in ATTACK_PRESETS.values():
         for name, adaptive in preset.attacks:
-            attack = preset.spec(0, name, adaptive).make_attack()
-            assert attack.target >= 0
-    for options in RECIPES.values():
-        assert options.keys() <= ATTACKS.keys()
-    assert RECIPES[COLOUR].keys() == ATTACKS.keys()
+            assert preset.spec(0, name, adaptive).make_attack().target >= 0
 
 
 def test_attacks_are_named_with_their_adaptive_attacker():
@@ -135,8 +124,7 @@ def test_every_attack_can_be_implanted_by_every_attacker(tmp_path, name, adaptiv
     }
     monkeypatch.setattr("d3fast.attacks.registry.RECIPES", {**RECIPES, "digits": digits})
     monkeypatch.setattr("d3fast.training.metrics.MAX_FLOOR", 100.0)
-    base = replace(SMALL.base, train=64, training=TrainConfig(epochs=1, batch_size=32))
-    rows = run(tmp_path, AttackPreset(base, ((name, adaptive),)))
+    rows = run(tmp_path, AttackPreset(small_spec(batch_size=32), ((name, adaptive),)))
     assert rows[-1].attack == name
     assert 0 <= rows[-1].asr <= 1
     trigger = next((tmp_path / "models").glob("*.trigger.safetensors"))

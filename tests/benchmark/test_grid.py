@@ -7,10 +7,8 @@ import pytest
 from msgspec import structs
 from rich.console import Console
 
-from d3fast.attacks import TrainConfig
 from d3fast.benchmark.attack_jobs import AttackJob, AttackPreset, CleanJob
 from d3fast.benchmark.grid import run_grid
-from d3fast.benchmark.implant import AttackSpec
 from d3fast.benchmark.plan import Ablation, BenchmarkPreset, plan_jobs, select_defenses
 from d3fast.benchmark.relearning import RelearnConfig
 from d3fast.benchmark.relearning_jobs import RelearningJob
@@ -19,20 +17,14 @@ from d3fast.results.jobs import CachedJob, RunDir, key_of
 from d3fast.results.schema import benchmark
 from d3fast.results.schema.benchmark import CleanRow, DefenseRow, SuspectRow
 from d3fast.results.schema.fields import tag_of
+from tests.benchmark.small import small_spec
 from tests.processes import interrupt, python, wait_until
 
 FT, D3 = DefenseSpec("fine-tuning", ({"epochs": 1},)), DefenseSpec("d3", ({"epochs": 1},))
 SMALL = BenchmarkPreset(
     suspects=(
         AttackPreset(
-            AttackSpec(
-                data="digits",
-                model="preact_resnet_tiny",
-                attack=None,
-                train=96,
-                clean=100,
-                training=TrainConfig(epochs=1, batch_size=32, lr=0.1),
-            ),
+            small_spec(train=96, clean=100, batch_size=32, lr=0.1),
             attacks=(("badnets", None), ("blended", None)),
         ),
     ),
@@ -281,9 +273,9 @@ from d3fast.benchmark.implant import AttackSpec
 import torch
 
 torch.set_num_threads(1)
+defenses = (DefenseSpec("fine-tuning", ({"epochs": 100_000},)),)
 base = AttackSpec(data="digits", model="preact_resnet_tiny", attack=None, train=200, clean=100,
                training=TrainConfig(epochs=1))
-defenses = (DefenseSpec("fine-tuning", ({"epochs": 100_000},)),)
 suspects = (AttackPreset(base, (("badnets", None),)),)
 preset = BenchmarkPreset(suspects, defenses, clean=50, batch_size=25)
 run_grid(preset, RunDir(Path.cwd()), seeds=[0], progress=False)

@@ -6,24 +6,17 @@ import pytest
 import torch
 
 from d3fast import evaluate
-from d3fast.attacks import TrainConfig, load_attack
+from d3fast.attacks import load_attack
 from d3fast.benchmark.implant import (
-    AttackSpec,
     implant,
     prepare_attack,
     save_suspect,
     train_model,
 )
 from d3fast.models import load_weights
+from tests.benchmark.small import small_spec
 
-SPEC = AttackSpec(
-    data="digits",
-    model="preact_resnet_tiny",
-    attack="badnets",
-    train=200,
-    clean=20,
-    training=TrainConfig(epochs=2, batch_size=32, lr=0.1),
-)
+SPEC = small_spec(epochs=2, train=200, clean=20, attack="badnets", batch_size=32, lr=0.1)
 
 
 @pytest.fixture(scope="module")

@@ -2,24 +2,16 @@
 
 import pytest
 
-from d3fast.attacks import TrainConfig
 from d3fast.benchmark import relearning_jobs as relearn
 from d3fast.benchmark.attack_jobs import AttackJob, AttackPreset, run_attacks
-from d3fast.benchmark.implant import AttackSpec
 from d3fast.benchmark.relearning import RelearnConfig, Relearning
 from d3fast.benchmark.relearning_jobs import RelearningJob
 from d3fast.benchmark.repair_jobs import DefenseSpec, RepairJob, defender_samples
 from d3fast.results.jobs import RunDir, key_of
 from d3fast.training.metrics import Metrics
+from tests.benchmark.small import small_spec
 
-BASE = AttackSpec(
-    data="digits",
-    model="preact_resnet_tiny",
-    attack=None,
-    train=64,
-    clean=90,
-    training=TrainConfig(epochs=1),
-)
+BASE = small_spec(clean=90)
 PRESET = AttackPreset(BASE, (("badnets", None),))
 SUSPECT = AttackJob(PRESET.spec(0, "badnets", None))
 RESULT = Relearning((0, 1), (0.5, 0.5), (0.0, 0.5), Metrics(1, 2, 1, 1, 2))

@@ -9,10 +9,8 @@ import torch
 from torch import nn
 
 from d3fast import evaluate
-from d3fast.attacks import TrainConfig
 from d3fast.benchmark import repair_jobs as repairs
 from d3fast.benchmark.attack_jobs import AttackJob, AttackPreset, run_attacks
-from d3fast.benchmark.implant import AttackSpec
 from d3fast.benchmark.repair_jobs import (
     DefenseSpec,
     RepairJob,
@@ -26,17 +24,10 @@ from d3fast.defenses.base import DefenseResult
 from d3fast.results.jobs import RunDir, key_of, settings_of
 from d3fast.results.schema.benchmark import AttackRow
 from d3fast.training.metrics import der
+from tests.benchmark.small import small_spec
 
 SUSPECTS = AttackPreset(
-    AttackSpec(
-        data="digits",
-        model="preact_resnet_tiny",
-        attack=None,
-        train=300,
-        clean=120,
-        training=TrainConfig(epochs=3, batch_size=32, lr=0.1),
-    ),
-    attacks=(("badnets", None),),
+    small_spec(epochs=3, train=300, clean=120, batch_size=32, lr=0.1), (("badnets", None),)
 )
 SUSPECT = AttackJob(SUSPECTS.spec(0, "badnets", None))
 

@@ -4,25 +4,16 @@ import json
 
 import pytest
 
-from d3fast.attacks import TrainConfig
 from d3fast.benchmark.attack_jobs import AttackPreset
-from d3fast.benchmark.implant import AttackSpec
 from d3fast.benchmark.plan import BenchmarkPreset
 from d3fast.benchmark.repair_jobs import DefenseSpec
+from tests.benchmark.small import small_spec
 
 
 def test_benchmark_attacks_goes_on_where_it_stopped(call, tmp_path, monkeypatch):
-    base = AttackSpec(
-        data="digits",
-        model="preact_resnet_tiny",
-        attack=None,
-        train=64,
-        clean=0,
-        training=TrainConfig(epochs=1),
-    )
     monkeypatch.setattr(
         "d3fast.cli.benchmark.ATTACK_PRESETS",
-        {"small": AttackPreset(base, (("badnets", None),), seeds=1)},
+        {"small": AttackPreset(small_spec(), (("badnets", None),), seeds=1)},
     )
     line = f"benchmark attacks --preset small --devices cpu --out {tmp_path}"
     assert call(line).exit_code == 0
@@ -42,17 +33,13 @@ def test_benchmark_attacks_goes_on_where_it_stopped(call, tmp_path, monkeypatch)
 @pytest.fixture
 def small_grid(monkeypatch):
     """One attack, two defences of one epoch."""
-    base = AttackSpec(
-        data="digits",
-        model="preact_resnet_tiny",
-        attack=None,
-        train=64,
-        clean=50,
-        training=TrainConfig(epochs=1),
-    )
     defenses = (DefenseSpec("d3", ({"epochs": 1},)), DefenseSpec("fine-tuning", ({"epochs": 1},)))
     grid = BenchmarkPreset(
-        (AttackPreset(base, (("badnets", None),)),), defenses, clean=40, batch_size=20, seeds=1
+        (AttackPreset(small_spec(), (("badnets", None),)),),
+        defenses,
+        clean=40,
+        batch_size=20,
+        seeds=1,
     )
     monkeypatch.setattr("d3fast.cli.benchmark.BENCHMARK_PRESETS", {"small": grid})
 

@@ -1,18 +1,15 @@
 """What the benchmark of attacks prints and leaves behind."""
 
-from dataclasses import replace
-
 import pytest
 from msgspec import structs
 from rich.console import Console
 
-from d3fast.attacks import TrainConfig
 from d3fast.benchmark.attack_jobs import AttackPreset, run_attacks
-from d3fast.benchmark.implant import AttackSpec
 from d3fast.benchmark.report.attacks import attack_shortfalls, attacks_markdown, write_attacks
 from d3fast.results.jobs import RunDir
 from d3fast.results.schema.benchmark import AttackRow, read_attacks
 from d3fast.results.store import read_results
+from tests.benchmark.small import small_spec
 
 GOOD = AttackRow(
     seed=0,
@@ -69,15 +66,7 @@ def test_the_table_has_a_line_per_attack_with_means_over_the_seeds():
 
 
 def test_a_run_leaves_table_picture_and_json(tmp_path):
-    base = AttackSpec(
-        data="digits",
-        model="preact_resnet_tiny",
-        attack=None,
-        train=64,
-        clean=0,
-        training=TrainConfig(epochs=1),
-    )
-    preset = AttackPreset(base, (("badnets", None), ("badnets", "sam-1")), seeds=1)
+    preset = AttackPreset(small_spec(), (("badnets", None), ("badnets", "sam-1")), seeds=1)
     run_dir = RunDir(tmp_path)
     rows = run_attacks(preset, run_dir, seeds=[0], progress=False)
     console = Console(width=120, record=True)
@@ -91,12 +80,10 @@ def test_a_run_leaves_table_picture_and_json(tmp_path):
 
 
 def test_without_any_trigger_there_is_no_picture(tmp_path):
-    preset = AttackPreset(AttackSpec(data="digits", model="preact_resnet_tiny", attack=None), ())
+    preset = AttackPreset(small_spec(), (("badnets", None),))
     refused = AttackRow(seed=0, attack="badnets", refused="it measures nothing", floor=0.5)
     rows = [CLEAN, refused]
     console = Console(width=120, record=True)
-    write_attacks(
-        rows, replace(preset, attacks=(("badnets", None),)), "x", RunDir(tmp_path), console
-    )
+    write_attacks(rows, preset, "x", RunDir(tmp_path), console)
     assert not (tmp_path / "attacks.png").exists()
     assert "it measures nothing" in console.export_text()
