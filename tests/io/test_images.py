@@ -1,8 +1,6 @@
 """Image files: what is decoded, and what is refused in one line."""
 
 import io
-import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -66,16 +64,6 @@ def test_shrinking_smooths(tmp_path):
     assert (small.int() - 127).abs().max() <= 30
 
 
-def _png_of(width, height):
-    """A PNG that declares a size and holds nothing."""
-    parts = b"\x89PNG\r\n\x1a\n"
-    header = struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)
-    for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")):
-        checksum = zlib.crc32(kind + data)
-        parts += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
-    return parts
-
-
 def _encoded(image, kind="PNG"):
     buffer = io.BytesIO()
     image.save(buffer, kind)
@@ -85,13 +73,7 @@ def _encoded(image, kind="PNG"):
 @pytest.mark.parametrize(
     ("content", "error_text"),
     [
-        (b"", "not an image of a known format"),
-        (b"not an image", "not an image of a known format"),
-        (_encoded(_colour(), "GIF"), "not an image of a known format"),
         (_encoded(_colour(60, 40), "JPEG")[:-400], "cannot be used: .*[Tt]runcated"),
-        (_png_of(9000, 8000), "cannot be used: it has 9000x8000 pixels, more than 67108864"),
-        (_png_of(2**20, 2**20), "cannot be used: .*pixels"),
-        (_png_of(10, 10), "cannot be used"),
         (_encoded(Image.new("RGBA", (2, 2), (1, 2, 3, 9))), "it has transparent pixels"),
         (_encoded(Image.new("I;16", (2, 2), 999)), "its mode I;16 is not grey or colour of 8 bits"),
     ],

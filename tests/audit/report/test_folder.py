@@ -126,10 +126,7 @@ def set_in(part, **fields):
     ("name", "spoil", "says"),
     [
         ("inspect", clear, "suspect"),
-        ("inspect", change("model", correct="439"), "model row: correct must be an integer"),
         ("inspect", change("inversion", picture="javascript:alert(1)"), "picture must begin"),
-        ("inspect", change("inversion", picture="http://a.org/a.png"), "picture must begin"),
-        ("inspect", change("inversion", picture="x" * 2**20 + "x"), "picture must be of length"),
         ("inspect", set_in("settings", sha256=5), "settings.sha256 must be a text or null, got 5"),
         ("inspect", set_in("settings", classes="abc"), "settings.classes must be a list or null"),
         ("inspect", set_in("settings", model=True), "settings.model must be"),

@@ -164,15 +164,6 @@ def test_the_kernels_bytes_are_those_of_the_design():
     assert from_memory(all_of, BF16) == 24 * 130
 
 
-def test_parts_are_never_smaller_than_an_even_share_and_fall_with_the_gpus():
-    model = scaling.llama_8b()
-    tracked = scaling.tracked_names(model, "all linear")
-    sizes = [sum(scaling.state_bytes(model, tracked, FP32, g).values()) for g in scaling.GPUS]
-    assert sizes == sorted(sizes, reverse=True)
-    for gpus, size in zip(scaling.GPUS, sizes, strict=True):
-        assert sizes[0] / gpus <= size < 1.01 * sizes[0] / gpus
-
-
 def test_an_all_reduce_is_nothing_on_one_gpu_and_latency_on_many():
     device, assumed = scaling.DEVICES[0], scaling.Assumed(latency=1e-6)
     seconds = lambda size, gpus: scaling.all_reduce_seconds(size, gpus, device, assumed)  # noqa: E731
@@ -193,16 +184,3 @@ def test_as_built_a_step_is_bytes_where_parts_are_large_and_launches_where_small
         "passing": 24 * n,
     }
     assert scaling.built(small, set(small.shapes), counts, 4)["launches"] == 6 + 20
-
-
-@pytest.mark.parametrize("efficiency", [0.5, 0.8])
-def test_a_lower_efficiency_takes_longer_and_keeps_and_sends_the_same(efficiency):
-    counts = {True: Counts(100, 16, 8, 10, 3, 5), False: Counts(40, 0, 4, 7, 0, 1)}
-    options = (scaling.llama_1b(), "head", FP32, counts)
-    full, less = (
-        list(scaling.rows_of(*options, scaling.Assumed(efficiency=e))) for e in (1.0, efficiency)
-    )
-    for fast, slow in zip(full, less, strict=True):
-        assert slow["kernel_ms"] == pytest.approx(fast["kernel_ms"] / efficiency)
-        differ = {key for key in fast if fast[key] != slow[key]}
-        assert differ <= {"kernel_ms", "built_ms"}

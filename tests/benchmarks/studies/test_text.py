@@ -161,10 +161,6 @@ def test_a_model_that_has_lost_its_accuracy_is_chosen_only_where_there_is_no_oth
     assert chosen.options in [line.options for line in others]
 
 
-def test_every_defence_of_the_search_has_three_settings():
-    assert {len(lines) for lines in CHOICES.values()} == {3}
-
-
 @pytest.mark.parametrize(
     ("name", "tracked"),
     [
