@@ -166,17 +166,6 @@ def test_parts_that_do_not_fit_are_refused(model, parts, short):
         run_pilot(model, repair, other, options=short, progress=False)
 
 
-def test_a_trigger_for_other_images_is_refused(call):
-    class Large:
-        target = 0
-
-        def trigger(self, images):
-            return images + torch.zeros(1, 1, 9, 9, dtype=torch.uint8)
-
-    with pytest.raises(ValueError, match=r"the trigger does not fit images of shape \(1, 4, 4\)"):
-        call(attack=Large())
-
-
 def test_a_target_that_the_model_does_not_have_is_refused(call):
     attack = Corner()
     attack.target = 9

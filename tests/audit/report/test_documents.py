@@ -47,11 +47,6 @@ def test_a_pilot_has_trials():
         parse_pilot(of_kinds(pilot_rows(), "suspect"))
 
 
-def test_more_trials_than_can_be_drawn_are_an_error():
-    with pytest.raises(ValueError, match="rows of kind trial must be at most 1000, got 1001"):
-        parse_pilot(1001 * pilot_rows()[:1])
-
-
 def test_a_spectrum_has_one_row_per_model_and_loss():
     found = parse_spectrum(spectrum_rows())
     assert (found.names, found.losses) == (["suspect", "repaired"], ["clean"])
