@@ -11,16 +11,20 @@
 
 namespace d3 {
 
-constexpr int kThreads = 256;         // per block, a power of two
 constexpr int64_t kCudaChunk = 8192;  // elements per chunk
 
 // The arguments of every kernel. All pointers are device pointers.
 struct DeviceStep {
   DeviceMemory memory;
   const double* reference_norms;  // [segments], null where untracked
-  int64_t items;                  // length of the order
-  const float* grad_scale;        // [1] or null
-  const float* found_inf;         // [1] or null
+  unsigned chunks;
+  unsigned items;           // of the queue
+  unsigned norm_groups;     // those with elements
+  bool verify;              // cached norms may be wrong
+  const float* grad_scale;  // [1] or null
+  const float* found_inf;   // [1] or null
+  Scalars<float> scalars;   // of the options; lr where the host knows it
+  float rate;               // 1 - dampening
   StepOptions options;
 };
 
@@ -35,78 +39,52 @@ __device__ inline bool skipped(const DeviceStep& step) {
   return step.found_inf != nullptr && *step.found_inf != 0;
 }
 
-__device__ inline float rate_of(const DeviceStep& step, const Chunk& chunk) {
-  return step.memory.grads[chunk.segment].first_step
-             ? 1.0f
-             : static_cast<float>(1 - step.options.dampening);
-}
-
-// One chunk; compensation, reference and momentum may be null.
-template <class DTypes>
+// The arrays of one chunk; compensation and reference where the weights are tracked, state where
+// the rule keeps such arrays.
+template <class DTypes, bool kTracked, int kStates>
 struct ChunkArrays {
   using Weight = typename DTypes::Weight;
+  using State = typename DTypes::MomentumBuffer;
+  using Reference = typename DTypes::Reference;
   static constexpr int N = kElements<DTypes>;
-  static constexpr bool kHalf = DTypeTraits<Weight>::kHalf;
+  static constexpr bool kCompensated = kTracked && DTypeTraits<Weight>::kHalf;
   Weight* theta;
   Weight* compensation;
-  const typename DTypes::Reference* reference;
+  const Reference* reference;
   Weight* grad;
-  typename DTypes::MomentumBuffer* momentum;
-  int64_t n;
-  bool aligned;
+  State* state[kStates > 0 ? kStates : 1];
+  int n;
 
-  template <Read kRead, class Stored>
-  __device__ Run<N> load(const Stored* p, int64_t at) const {
-    return load_run<N, kRead>(p, at, n, aligned);
-  }
-  template <class Stored>
-  __device__ void store(Stored* p, int64_t at, const Run<N>& run) const {
-    store_run<N>(p, at, n, aligned, run);
+  __device__ ChunkArrays(const DeviceStep& step, const Chunk& chunk) {
+    static_assert(kStates <= 1, "name the array of each state here");
+    const Segment& s = step.memory.segments[chunk.segment];
+    const int64_t offset = chunk.offset;
+    theta = static_cast<Weight*>(s.theta) + offset;
+    grad = static_cast<Weight*>(step.memory.grads[chunk.segment].grad) + offset;
+    if constexpr (kCompensated) compensation = static_cast<Weight*>(s.compensation) + offset;
+    if constexpr (kTracked) reference = static_cast<const Reference*>(s.reference) + offset;
+    if constexpr (kStates > 0) state[0] = static_cast<State*>(s.momentum) + offset;
+    n = static_cast<int>(chunk.length);
   }
 
-  // The weights, with their compensations where the type has them.
-  template <bool kTracked, Read kRead>
-  __device__ Run<N> load_weights(int64_t at) const {
-    Run<N> x = load<kRead>(theta, at);
-    if constexpr (kTracked && kHalf) {
-      const Run<N> c = load<kRead>(compensation, at);
-      for (int k = 0; k < N; ++k) x.x[k] = kahan_load<Weight>(x.x[k], c.x[k]);
-    }
-    return x;
+  __device__ void advance(int elements) {
+    theta += elements;
+    grad += elements;
+    if constexpr (kCompensated) compensation += elements;
+    if constexpr (kTracked) reference += elements;
+#pragma unroll
+    for (int j = 0; j < kStates; ++j) state[j] += elements;
   }
-  template <bool kTracked>
-  __device__ void store_weights(int64_t at, const Run<N>& x) const {
-    store(theta, at, x);
-    if constexpr (kTracked && kHalf) {
-      Run<N> c;
-      for (int k = 0; k < N; ++k) c.x[k] = x.x[k] - widen(narrow<Weight>(x.x[k]));
-      store(compensation, at, c);
-    }
+
+  // Whether all arrays can be accessed in whole pieces.
+  __device__ bool aligned() const {
+    bool all = d3::aligned<N>(theta) & d3::aligned<N>(grad);
+    if constexpr (kCompensated) all &= d3::aligned<N>(compensation);
+    if constexpr (kTracked) all &= d3::aligned<N>(reference);
+#pragma unroll
+    for (int j = 0; j < kStates; ++j) all &= d3::aligned<N>(state[j]);
+    return all;
   }
 };
-
-template <class Stored>
-__device__ inline Stored* from(Stored* first, int64_t offset) {
-  return first == nullptr ? nullptr : first + offset;
-}
-
-template <class DTypes>
-__device__ inline ChunkArrays<DTypes> arrays_of(const DeviceStep& step, const Chunk& chunk) {
-  using Weight = typename DTypes::Weight;
-  const Segment& s = step.memory.segments[chunk.segment];
-  ChunkArrays<DTypes> a;
-  a.theta = from(static_cast<Weight*>(s.theta), chunk.offset);
-  a.compensation = from(static_cast<Weight*>(s.compensation), chunk.offset);
-  a.reference = from(static_cast<const typename DTypes::Reference*>(s.reference), chunk.offset);
-  a.momentum = from(static_cast<typename DTypes::MomentumBuffer*>(s.momentum), chunk.offset);
-  // The table is never null; without the comparison step_kernel spills on sm_120 (nvcc 13.0).
-  a.grad = step.memory.grads
-               ? from(static_cast<Weight*>(step.memory.grads[chunk.segment].grad), chunk.offset)
-               : nullptr;
-  a.n = chunk.length;
-  a.aligned = aligned16(a.theta) && aligned16(a.compensation) && aligned16(a.reference) &&
-              aligned16(a.momentum) && aligned16(a.grad);
-  return a;
-}
 
 }  // namespace d3

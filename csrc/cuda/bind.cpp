@@ -19,7 +19,9 @@ namespace {
 class CudaPlan : public Plan {
  public:
   CudaPlan(const DTypeNames& dtypes, const Columns& columns, bool joint_norm)
-      : Plan(dtypes, columns, joint_norm, cuda_chunk()), launch_(cuda_launch(dtypes)) {
+      : Plan(dtypes, columns, joint_norm, cuda_chunk()),
+        dtypes_(dtypes),
+        launch_(cuda_launch(dtypes)) {
     if (launch_ == nullptr) refuse_dtypes(dtypes);
   }
 
@@ -32,7 +34,7 @@ class CudaPlan : public Plan {
     device_ = device;
     reference_norms_ = pointer<double>(reference_norms);
     cuda_write(device, pointer<void>(stream), pointer<void>(memory),
-               table_words(partition_, lag > 0 ? lag : kResidentBlocks));
+               table_words(partition_, lag > 0 ? lag : cuda_resident_blocks(dtypes_, device)));
     memory_ = pointer<void>(memory);
   }
 
@@ -82,6 +84,7 @@ class CudaPlan : public Plan {
     written_on_ = stream;
   }
 
+  DTypeNames dtypes_;
   CudaLaunch launch_;
   int device_ = 0;
   void* memory_ = nullptr;

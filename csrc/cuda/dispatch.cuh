@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The kernels that make up a step, in their order. `launch(kernel, blocks, step)` starts one: on a
-// GPU a launch, in the host tests a loop.
+// The kernels that make up a step, in their order. A launcher starts them: `launch(kernel, blocks,
+// step)` is a launch on a GPU and a loop in the host tests, and `resident_blocks(kernel)` the
+// number of its blocks that run at a time.
 #pragma once
 
 #include <algorithm>
@@ -10,28 +11,35 @@
 
 #include "common/check.h"
 #include "common/static_switch.h"
+#include "cuda/kernels.cuh"
 #include "cuda/launch.h"
-#include "cuda/projection.cuh"
 
 namespace d3 {
 
 using Kernel = void (*)(const DeviceStep);
 
 inline DeviceStep device_step(const Partition& partition, const CudaStep& call) {
+  const StepOptions& o = call.options;
   DeviceStep s;
   s.memory = device_memory(partition, call.memory);
   s.reference_norms = call.reference_norms;
-  s.items = static_cast<int64_t>(2 * partition.chunks.size());
+  s.chunks = static_cast<unsigned>(partition.chunks.size());
+  s.items = o.center == Center::none ? s.chunks : 2 * s.chunks;
+  s.norm_groups = static_cast<unsigned>(
+      std::count_if(partition.norm_groups.begin(), partition.norm_groups.end(),
+                    [](const NormGroup& group) { return group.chunks > 0; }));
+  s.verify = call.verify;
   s.grad_scale = static_cast<const float*>(call.grad_scale.device);
   s.found_inf = static_cast<const float*>(call.found_inf.device);
-  s.options = call.options;
+  s.scalars = scalars_of<float>(o, o.lr.value);
+  s.rate = static_cast<float>(1 - o.dampening);
+  s.options = o;
   return s;
 }
 
 // Null for combinations that no group asks for. A group without momentum names the weights' type
-// for it, one without reference that of the weights or of the momentum, whichever is narrower. One
-// that is not tracked has no projection.
-template <class DTypes, Tracking kTracking, Momentum kMomentum, bool kProjects>
+// for it, one without reference that of the weights or of the momentum, whichever is narrower.
+template <class DTypes, Tracking kTracking, Momentum kMomentum>
 Kernel kernel_of() {
   using Weight = typename DTypes::Weight;
   constexpr bool kMomentumFits =
@@ -39,47 +47,57 @@ Kernel kernel_of() {
   constexpr bool kReferenceFits =
       kTracking != Tracking::none || std::is_same_v<typename DTypes::Reference, Weight> ||
       std::is_same_v<typename DTypes::Reference, typename DTypes::MomentumBuffer>;
-  if constexpr (!kMomentumFits || !kReferenceFits || (kProjects && kTracking == Tracking::none)) {
+  if constexpr (!kMomentumFits || !kReferenceFits) {
     return nullptr;
-  } else if constexpr (kProjects) {
-    return step_kernel<DTypes, kTracking, kMomentum>;
+  } else if constexpr (kTracking == Tracking::none) {
+    return update_kernel<DTypes, SgdRule<kMomentum>>;
   } else {
-    return update_kernel<DTypes, kTracking, kMomentum>;
+    return step_kernel<DTypes, kTracking, SgdRule<kMomentum>>;
   }
 }
 
 template <class DTypes>
-Kernel kernel_for(Tracking tracking, Momentum momentum, bool projects) {
+Kernel kernel_for(Tracking tracking, Momentum momentum) {
   return static_switch(
-      [](auto tracked_as, auto momentum_as, auto projected) {
-        return kernel_of<DTypes, decltype(tracked_as)::value, decltype(momentum_as)::value,
-                         decltype(projected)::value>();
+      [](auto tracked_as, auto momentum_as) {
+        return kernel_of<DTypes, decltype(tracked_as)::value, decltype(momentum_as)::value>();
       },
       among<Tracking::none, Tracking::measured, Tracking::pushed_p1, Tracking::pushed_p2>(tracking),
-      among<Momentum::none, Momentum::heavy_ball, Momentum::nesterov>(momentum),
-      among<false, true>(projects));
+      among<Momentum::none, Momentum::heavy_ball, Momentum::nesterov>(momentum));
 }
 
-template <class DTypes, class Launch>
-void enqueue(const Partition& partition, const CudaStep& call, const Launch& launch) {
+// The kernel whose residency the order of work is made for: all of a dtype's are about alike.
+template <class DTypes>
+Kernel typical_kernel() {
+  return kernel_for<DTypes>(Tracking::pushed_p2, Momentum::heavy_ball);
+}
+
+// Whether the norms are verified before the step; a learning rate on the device is unknown here,
+// and the kernel looks at it.
+inline bool may_verify(const CudaStep& call) {
+  const StepOptions& o = call.options;
+  const double lr = o.lr.device == nullptr ? o.lr.value : std::numeric_limits<double>::infinity();
+  const Momentum momentum = momentum_of(o.momentum, o.nesterov);
+  return call.verify || (o.weight_decay > 0 && needs_verification(momentum, lr, o.weight_decay));
+}
+
+template <class DTypes, class Launcher>
+void enqueue(const Partition& partition, const CudaStep& call, const Launcher& launcher) {
   if (partition.chunks.empty()) return;
-  const auto blocks = static_cast<unsigned>(partition.chunks.size());
   const StepOptions& o = call.options;
   const DeviceStep step = device_step(partition, call);
-  const Momentum momentum = momentum_of(o.momentum, o.nesterov);
   const Tracking tracking = tracking_of(partition.tracked(), o.distance_weight, o.p);
-  // A learning rate on the device is unknown here: assume the worst.
-  const double lr = o.lr.device == nullptr ? o.lr.value : std::numeric_limits<double>::infinity();
-  const bool verify =
-      call.verify || (o.weight_decay > 0 && needs_verification(momentum, lr, o.weight_decay));
-  const bool projects = o.center != Center::none;
-  const Kernel kernel = kernel_for<DTypes>(tracking, momentum, projects);
+  const Kernel kernel = kernel_for<DTypes>(tracking, momentum_of(o.momentum, o.nesterov));
   D3_CHECK(kernel != nullptr, "an array that the step does not use must have the weights' dtype");
-  if (tracking != Tracking::none && o.p == 2 && verify) {
-    launch(verify_kernel<DTypes>, blocks, step);
+  const auto launch_resident = [&](Kernel resident) {
+    launcher.launch(resident, std::min(step.chunks, launcher.resident_blocks(resident)), step);
+  };
+  if (tracking == Tracking::none) {
+    launcher.launch(kernel, step.chunks, step);
+    return;
   }
-  launch(kernel, projects ? std::min(blocks, static_cast<unsigned>(kResidentBlocks)) : blocks,
-         step);
+  if (o.p == 2 && may_verify(call)) launch_resident(verify_kernel<DTypes>);
+  launch_resident(kernel);
 }
 
 }  // namespace d3

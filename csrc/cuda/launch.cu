@@ -2,6 +2,9 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <map>
+#include <mutex>
+#include <utility>
 
 #include "common/check.h"
 #include "cuda/dispatch.cuh"
@@ -21,20 +24,55 @@ __global__ void write_kernel(int64_t* to, const Words words, int count) {
   if (i < count) to[i] = words.x[i];
 }
 
+// Starts kernels on a stream of the current device.
+class StreamLauncher {
+ public:
+  StreamLauncher(int device, void* stream)
+      : device_(device), stream_(static_cast<cudaStream_t>(stream)) {}
+
+  void launch(Kernel kernel, unsigned blocks, const DeviceStep& step) const {
+    kernel<<<blocks, kThreads, 0, stream_>>>(step);
+    D3_CUDA_CHECK(cudaGetLastError());
+  }
+
+  // Asked of the runtime once per kernel and device: a step has no time for it.
+  unsigned resident_blocks(Kernel kernel) const {
+    static std::mutex mutex;
+    static std::map<std::pair<Kernel, int>, unsigned> known;
+    const std::lock_guard<std::mutex> lock(mutex);
+    unsigned& blocks = known[{kernel, device_}];
+    if (blocks == 0) {
+      int per_sm = 0, sms = 0;
+      D3_CUDA_CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_sm, kernel, kThreads, 0));
+      D3_CUDA_CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device_));
+      blocks = static_cast<unsigned>(std::max(1, per_sm * sms));
+    }
+    return blocks;
+  }
+
+ private:
+  int device_;
+  cudaStream_t stream_;
+};
+
 template <class DTypes>
 void launch_step(const Partition& partition, const CudaStep& call) {
   D3_CUDA_CHECK(cudaSetDevice(call.device));
-  const auto stream = static_cast<cudaStream_t>(call.stream);
-  enqueue<DTypes>(partition, call,
-                  [stream](Kernel kernel, unsigned blocks, const DeviceStep& step) {
-                    kernel<<<blocks, kThreads, 0, stream>>>(step);
-                    D3_CUDA_CHECK(cudaGetLastError());
-                  });
+  enqueue<DTypes>(partition, call, StreamLauncher(call.device, call.stream));
 }
 
 }  // namespace
 
 int64_t cuda_chunk() { return kCudaChunk; }
+
+int64_t cuda_resident_blocks(const DTypeNames& dtypes, int device) {
+  D3_CUDA_CHECK(cudaSetDevice(device));
+  int64_t blocks = 1;
+  visit_dtypes(CudaDTypes(), dtypes, [&](auto triple) {
+    blocks = StreamLauncher(device, nullptr).resident_blocks(typical_kernel<decltype(triple)>());
+  });
+  return blocks;
+}
 
 CudaLaunch cuda_launch(const DTypeNames& dtypes) {
   CudaLaunch found = nullptr;

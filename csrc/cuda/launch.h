@@ -29,6 +29,10 @@ struct CudaStep {
 // Elements per chunk of the CUDA backend.
 int64_t cuda_chunk();
 
+// The number of blocks of a step over arrays of these types that the device holds at a time: the
+// lag of its order of work (see schedule.h).
+int64_t cuda_resident_blocks(const DTypeNames& dtypes, int device);
+
 // Enqueues one step. Throws std::runtime_error where CUDA refuses. The device becomes the thread's
 // current one and stays so: the caller has chosen it already, through a runtime that is not the one
 // linked here and may have another device to return to.

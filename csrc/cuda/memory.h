@@ -25,17 +25,28 @@ struct GradEntry {
 struct GroupState {
   double cached_norm;  // D before the coming step
   double c;            // projection coefficient of this step
-  unsigned finished;   // updated chunks, back to zero with the last
+  unsigned finished;   // chunks of segments whose sums are there, back to zero with the last
   unsigned ready;      // c is that of this step
   unsigned projected;  // chunks that have read c; the last one clears `ready`
   unsigned padding;
 };
 
-// The item of the order that is taken next, and the number of blocks that found none left; zero
-// between steps.
+// A norm group whose cached norm was stale; its chunks are corrected by blocks that would wait.
+// Zero between steps.
+struct Correction {
+  unsigned group;      // 1 + the norm group's index, 0: no entry yet
+  unsigned next;       // chunk of the group that is corrected next
+  float stale, right;  // 1 / D as the update had it, and as it should have been
+};
+
+// What the blocks of a launch share; zero between steps.
 struct Queue {
-  unsigned next;
-  unsigned done;
+  unsigned next;     // item that is taken next
+  unsigned decided;  // norm groups whose projection coefficient is known
+  unsigned stale;    // entries of `corrections`
+  unsigned open;     // first entry with chunks that nobody has taken
+  unsigned done;     // blocks that are through
+  unsigned padding;
 };
 
 struct DeviceMemory {
@@ -44,8 +55,11 @@ struct DeviceMemory {
   Chunk* chunks;
   int64_t* order;  // [items], see schedule.h
   GradEntry* grads;
-  Sums* partial;       // [chunks], workspace from here on
-  GroupState* states;  // [norm groups]
+  Sums* partial;  // [chunks], workspace from here on
+  Sums* segment_sums;
+  unsigned* finished_chunks;  // [segments], back to zero with the last
+  GroupState* states;         // [norm groups]
+  Correction* corrections;    // [norm groups + 1], the last one stays zero
   Queue* queue;
 };
 
@@ -55,17 +69,21 @@ inline DeviceMemory device_memory(const Partition& partition, void* base,
   char* next = static_cast<char*>(base);
   const auto take = [&next](auto*& array, size_t count) {
     array = reinterpret_cast<std::remove_reference_t<decltype(array)>>(next);
-    next += count * sizeof(*array);
-    static_assert(sizeof(*array) % 8 == 0, "every array must end 8-byte aligned");
+    next += (count * sizeof(*array) + 7) / 8 * 8;
   };
+  const size_t segments = partition.segments.size(), chunks = partition.chunks.size();
+  const size_t norm_groups = partition.norm_groups.size();
   DeviceMemory memory;
-  take(memory.segments, partition.segments.size());
-  take(memory.norm_groups, partition.norm_groups.size());
-  take(memory.chunks, partition.chunks.size());
-  take(memory.order, 2 * partition.chunks.size());
-  take(memory.grads, partition.segments.size());
-  take(memory.partial, partition.chunks.size());
-  take(memory.states, partition.norm_groups.size());
+  take(memory.segments, segments);
+  take(memory.norm_groups, norm_groups);
+  take(memory.chunks, chunks);
+  take(memory.order, 2 * chunks);
+  take(memory.grads, segments);
+  take(memory.partial, chunks);
+  take(memory.segment_sums, segments);
+  take(memory.finished_chunks, segments);
+  take(memory.states, norm_groups);
+  take(memory.corrections, norm_groups + 1);
   take(memory.queue, 1);
   if (bytes != nullptr) *bytes = next - static_cast<char*>(base);
   return memory;

@@ -1,84 +1,62 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A step with projection in one launch. Blocks take items off one queue in the order of schedule.h:
-// the update of a chunk, or, once its norm group's updates are done, its projection, which finds
-// the weights still in L2. A projection waits for updates only, and those come before it in the
-// queue: whatever it waits for is running already, however few blocks fit the GPU.
+// The projection of one chunk: a second pass over its weights, which should still be in L2.
 #pragma once
 
-#include "cuda/update.cuh"
+#include "cuda/batch.cuh"
 
 namespace d3 {
 
-// The block's next item, past the end where there is none. None is taken ahead of time: a block
-// that waits while it holds an update could wait for itself.
-__device__ inline int64_t next_item(const DeviceStep& step) {
-  __shared__ unsigned item;
-  __syncthreads();  // all have read the last one
-  if (threadIdx.x == 0) item = atomicAdd(&step.memory.queue->next, 1u);
-  __syncthreads();
-  return item;
-}
-
-// The projection coefficient of a norm group, as soon as it is known.
-__device__ inline double await_coefficient(const DeviceStep& step, int64_t norm_group) {
-  GroupState& state = step.memory.states[norm_group];
-  if (threadIdx.x == 0) {
-    while (*static_cast<const volatile unsigned*>(&state.ready) == 0) __nanosleep(100);
-    __threadfence();
-    const unsigned before = atomicAdd(&state.projected, 1u);
-    if (before + 1 == static_cast<unsigned>(step.memory.norm_groups[norm_group].chunks)) {
-      state.projected = 0;
-      state.ready = 0;
-    }
+// 16 elements: four loads of weights in flight.
+template <Center kCenter, bool kWhole, class DTypes>
+D3_DEVICE void project_batch(const ChunkArrays<DTypes, true, 0>& a, int left, float c) {
+  constexpr int N = kElements<DTypes>, U = 16 / N;
+  WeightRuns<ChunkArrays<DTypes, true, 0>, U> weights;
+  Packed<N, typename DTypes::Reference> reference[U];
+  weights.template load<kWhole, Read::bypass_l1>(a, left);
+  if constexpr (kCenter == Center::reference) {
+    load_runs<kWhole, Read::stream>(reference, a.reference, left);
   }
-  __syncthreads();
-  return __ldcg(&state.c);
-}
-
-template <class DTypes>
-__device__ inline void project_chunk(const DeviceStep& step, int64_t index) {
-  constexpr int N = kElements<DTypes>, kUnroll = 16 / N;
-  const Chunk& chunk = step.memory.chunks[index];
-  const double coefficient = await_coefficient(step, chunk.norm_group);
-  if (coefficient == 1) return;
-  const ChunkArrays<DTypes> a = arrays_of<DTypes>(step, chunk);
-  const float c = static_cast<float>(coefficient);
-  const bool around_origin = step.options.center == Center::origin;
-#pragma unroll kUnroll
-  for (int64_t at = N * static_cast<int64_t>(threadIdx.x); at < a.n; at += N * kThreads) {
-    Run<N> theta = a.template load_weights<true, Read::bypass_l1>(at);
-    Run<N> reference = {};
-    if (!around_origin) reference = a.template load<Read::stream>(a.reference, at);
+#pragma unroll
+  for (int u = 0; u < U; ++u) {
+    Run<N> x = weights.get(u);
+#pragma unroll
     for (int k = 0; k < N; ++k) {
-      theta.x[k] =
-          around_origin ? theta.x[k] * c : reference.x[k] + c * (theta.x[k] - reference.x[k]);
+      if constexpr (kCenter == Center::reference) {
+        const float theta_0 = widen(reference[u].x[k]);
+        x.x[k] = theta_0 + c * (x.x[k] - theta_0);
+      } else {
+        x.x[k] *= c;
+      }
     }
-    a.template store_weights<true>(at, theta);
+    weights.set(u, x);
+  }
+  weights.template store<kWhole, Write::stream>(a, left);
+}
+
+template <Center kCenter, class DTypes>
+D3_DEVICE void rescale(ChunkArrays<DTypes, true, 0> a, float c) {
+  constexpr int kLength = 16 * kThreads;
+  const int first = kElements<DTypes> * static_cast<int>(threadIdx.x);
+  const bool aligned = a.aligned();
+  a.advance(first);
+  for (int rest = a.n; rest > first; rest -= kLength, a.advance(kLength)) {
+    if (aligned && rest >= kLength) {
+      project_batch<kCenter, true>(a, rest - first, c);
+    } else {
+      project_batch<kCenter, false>(a, rest - first, c);
+    }
   }
 }
 
-// Three blocks per SM leave 80 registers; from Blackwell on the compiler would spill a few of them.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-constexpr int kStepBlocks = 2;
-#else
-constexpr int kStepBlocks = 3;
-#endif
-
-template <class DTypes, Tracking kTracking, Momentum kMomentum>
-__global__ void __launch_bounds__(kThreads, kStepBlocks) step_kernel(const DeviceStep step) {
-  if (skipped(step)) return;
-  for (int64_t at = next_item(step); at < step.items; at = next_item(step)) {
-    const int64_t item = step.memory.order[at];
-    if (item >= 0) {
-      update_chunk<DTypes, kTracking, kMomentum>(step, item);
-    } else {
-      project_chunk<DTypes>(step, ~item);
-    }
-  }
-  if (threadIdx.x == 0 && atomicAdd(&step.memory.queue->done, 1u) + 1 == gridDim.x) {
-    step.memory.queue->next = 0;
-    step.memory.queue->done = 0;
+// Rescales one chunk by c, which is not 1, around the step's center.
+template <class DTypes>
+__device__ inline void project_chunk(const DeviceStep& step, const Chunk& chunk, float c) {
+  const ChunkArrays<DTypes, true, 0> a(step, chunk);
+  if (step.options.center == Center::origin) {
+    rescale<Center::origin>(a, c);
+  } else {
+    rescale<Center::reference>(a, c);
   }
 }
 

@@ -10,16 +10,11 @@
 
 namespace d3 {
 
-// Blocks of one launch, and the number of updates between a norm group's last update and its
-// projection: what a large GPU keeps resident. Where fewer fit, the others start later and find no
-// work; where more would fit, the GPU is slightly underused.
-constexpr int64_t kResidentBlocks = 512;
-
 // Work items: a chunk's index stands for its update, the complement ~index for its projection.
 // Every chunk is updated and projected once. A norm group is projected after `lag` more updates
-// than its own have been handed out: about when its own are done, so that no block waits for long,
-// and while the weights are still in cache. Within a norm group the chunk updated last is projected
-// first.
+// than its own have been handed out. With a lag of as many blocks as the GPU holds at a time, that
+// is about when its own are done, so that no block waits for long, and the weights are still in L2.
+// Within a norm group the chunk updated last is projected first.
 inline std::vector<int64_t> work_order(const Partition& partition, int64_t lag) {
   std::vector<int64_t> order;
   order.reserve(2 * partition.chunks.size());

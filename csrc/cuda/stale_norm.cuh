@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Cached norms that may be wrong: verified before a step, or noticed and corrected after it.
+// Cached norms that may be wrong: verified before a step, or noticed and corrected after it. A
+// correction is spread over blocks: the one that notices lists the norm group, and blocks that
+// would wait, for its projection or for the end of the launch, take chunks off the list. They take
+// every chunk before they wait, so what is waited for is running already, however few blocks fit
+// the GPU.
 #pragma once
 
-#include "cuda/reductions.cuh"
+#include "cuda/batch.cuh"
 
 namespace d3 {
 
@@ -14,76 +18,134 @@ __device__ inline bool stale(const NormGroup& group, double cached, double actua
   return is_stale<float>(cached, actual, rounding);
 }
 
-// Measures the norms before a step and stores those that `update` will use. Runs on overflow too:
+// Measures ||theta - theta_0|| of one chunk; returns this thread's sums.
+template <class DTypes>
+D3_DEVICE Sums measure_chunk(ChunkArrays<DTypes, true, 0> a) {
+  using Arrays = ChunkArrays<DTypes, true, 0>;
+  constexpr int N = Arrays::N, U = 8 / N, kLength = 8 * kThreads;
+  const int first = N * static_cast<int>(threadIdx.x);
+  Sums sums;
+  a.advance(first);
+  for (int rest = a.n; rest > first; rest -= kLength, a.advance(kLength)) {
+    WeightRuns<Arrays, U> weights;
+    Packed<N, typename DTypes::Reference> reference[U];
+    weights.template load<false, Read::keep>(a, rest - first);
+    load_runs<false, Read::keep>(reference, a.reference, rest - first);
+    RunSums few;
+#pragma unroll
+    for (int u = 0; u < U; ++u) {
+      const Run<N> x = weights.get(u), theta_0 = widen_run(reference[u]);
+#pragma unroll
+      for (int k = 0; k < N; ++k) {
+        if (u * N * kThreads + k < rest - first) few.add(x.x[k] - theta_0.x[k], 0, 0);
+      }
+    }
+    few.add_to(sums);
+  }
+  return sums;
+}
+
+// Measures the norms before a step and stores those that the update will use. Runs on overflow too:
 // it moves no weight, and the host takes the norms as verified from here on.
 template <class DTypes>
 __global__ void __launch_bounds__(kThreads) verify_kernel(const DeviceStep step) {
-  constexpr int N = kElements<DTypes>;
-  const int64_t index = blockIdx.x;
-  const Chunk& chunk = step.memory.chunks[index];
-  const ChunkArrays<DTypes> a = arrays_of<DTypes>(step, chunk);
-  Sums mine;
-  for (int64_t at = N * static_cast<int64_t>(threadIdx.x); at < a.n; at += N * kThreads) {
-    const Run<N> theta = a.template load_weights<true, Read::keep>(at);
-    const Run<N> reference = a.template load<Read::keep>(a.reference, at);
-    for (int k = 0; k < N; ++k) {
-      const double delta = static_cast<double>(theta.x[k]) - static_cast<double>(reference.x[k]);
-      mine.before += delta * delta;
+  const StepOptions& o = step.options;
+  const Momentum momentum = momentum_of(o.momentum, o.nesterov);
+  if (!step.verify && !needs_verification(momentum, value_of(o.lr), o.weight_decay)) return;
+  for (int64_t index = blockIdx.x; index < step.chunks; index += gridDim.x) {
+    const Chunk& chunk = step.memory.chunks[index];
+    const Sums of_chunk = block_total(measure_chunk(ChunkArrays<DTypes, true, 0>(step, chunk)));
+    Sums sums;
+    if (!completes_group(step, index, of_chunk, sums)) continue;
+    const NormGroup& group = step.memory.norm_groups[chunk.norm_group];
+    const double actual = sqrt(sums.before);
+    const double cached =
+        segment_norm(group, [&](int64_t i) { return *step.memory.segments[i].distance; });
+    // A norm that is right keeps its bits: resuming from a checkpoint repeats the run exactly.
+    const bool stale_norm = stale<DTypes>(group, cached, actual, reference_norm(step, group));
+    const bool wrong = !(cached >= 0) || stale_norm;
+    if (wrong) {
+      each_segment(step, group, sums, [](const Segment& segment, const Sums& own) {
+        *segment.distance = sqrt(own.before);
+      });
     }
-  }
-  if (!completes_group(step, index, block_total(mine))) return;
-  const NormGroup& group = step.memory.norm_groups[chunk.norm_group];
-  const Sums sums = group_total(step, group);
-  const double actual = sqrt(sums.before);
-  const double cached =
-      segment_norm(group, [&](int64_t i) { return *step.memory.segments[i].distance; });
-  // A norm that is right keeps its bits: resuming from a checkpoint repeats the run exactly.
-  const bool stale_norm = stale<DTypes>(group, cached, actual, reference_norm(step, group));
-  const bool wrong = !(cached >= 0) || stale_norm;
-  if (wrong) {
-    each_segment(step, group, sums, [](const Segment& segment, const Sums& own) {
-      *segment.distance = sqrt(own.before);
-    });
-  }
-  if (threadIdx.x == 0) {
-    step.memory.states[chunk.norm_group].cached_norm = wrong ? actual : cached;
+    if (threadIdx.x == 0) {
+      step.memory.states[chunk.norm_group].cached_norm = wrong ? actual : cached;
+    }
   }
 }
 
-// Corrects all chunks of a norm group whose norm was stale. Rare, so it is left to the one block
-// that noticed.
-template <class DTypes, Momentum kMomentum>
-__device__ Sums correct_group(const DeviceStep& step, const NormGroup& group, float stale,
-                              float right) {
-  using Weight = typename DTypes::Weight;
-  constexpr bool kHalf = DTypeTraits<Weight>::kHalf;
-  constexpr bool kBuffered = kMomentum != Momentum::none;
-  const Scalars<float> s = scalars_of<float>(step.options, value_of(step.options.lr));
-  for (int64_t i = group.first_chunk; i < group.first_chunk + group.chunks; ++i) {
-    const Chunk& chunk = step.memory.chunks[i];
-    const ChunkArrays<DTypes> a = arrays_of<DTypes>(step, chunk);
-    const float rate = rate_of(step, chunk);
-    Sums mine;
-    // Other blocks wrote these arrays: past L1, element by element.
-    const auto get = [](const auto* p) { return widen(read_one<Read::bypass_l1>(p)); };
-    for (int64_t at = threadIdx.x; at < a.n; at += kThreads) {
-      float v = 0, theta = get(a.theta + at);
-      if constexpr (kBuffered) v = get(a.momentum + at);
-      if constexpr (kHalf) theta = kahan_load<Weight>(theta, get(a.compensation + at));
-      const float reference = widen(a.reference[at]);
-      const float next = correct_stale_norm<float, kMomentum>(theta, reference, get(a.grad + at), v,
-                                                              s, rate, stale, right);
-      a.theta[at] = narrow<Weight>(next);
-      if constexpr (kHalf) a.compensation[at] = narrow<Weight>(next - widen(narrow<Weight>(next)));
-      if constexpr (kBuffered) a.momentum[at] = narrow<typename DTypes::MomentumBuffer>(v);
-      accumulate(mine, theta, next, reference);
+// Lists a norm group for correction, by one thread.
+__device__ inline void request_correction(const DeviceStep& step, int64_t norm_group, float stale,
+                                          float right) {
+  Correction& entry = step.memory.corrections[atomicAdd(&step.memory.queue->stale, 1u)];
+  entry.stale = stale;
+  entry.right = right;
+  __threadfence();  // these, and what the group's blocks wrote, before the entry counts
+  atomicExch(&entry.group, static_cast<unsigned>(norm_group) + 1);
+}
+
+// Takes a chunk off the list, by one thread: its index and, in entry, the one it belongs to; -1
+// where there is none.
+__device__ inline int64_t take_correction(const DeviceStep& step, const Correction*& entry) {
+  for (;;) {
+    const unsigned open = __ldcv(&step.memory.queue->open);
+    Correction& listed = step.memory.corrections[open];
+    const unsigned group_plus_one = __ldcv(&listed.group);
+    if (group_plus_one == 0) return -1;
+    const NormGroup& group = step.memory.norm_groups[group_plus_one - 1];
+    const int64_t taken = atomicAdd(&listed.next, 1u);
+    if (taken < group.chunks) {
+      entry = &listed;
+      return group.first_chunk + taken;
     }
-    const Sums sums = block_total(mine);
-    if (threadIdx.x == 0) step.memory.partial[i] = sums;
+    atomicMax(&step.memory.queue->open, open + 1);
   }
-  __threadfence();
-  __syncthreads();
-  return group_total(step, group);
+}
+
+// Replaces the push of one chunk; returns this thread's sums. Other blocks wrote its arrays: past
+// L1, and, rare as it is, element by element.
+template <class DTypes, class Rule>
+__device__ inline Sums correct_chunk(const DeviceStep& step, int64_t index,
+                                     const Correction& entry) {
+  using Arrays = ChunkArrays<DTypes, true, Rule::kStates>;
+  using Weight = typename DTypes::Weight;
+  const Chunk& chunk = step.memory.chunks[index];
+  const Rule rule(step, chunk);
+  const Arrays a(step, chunk);
+  const float stale = __ldcg(&entry.stale), right = __ldcg(&entry.right);
+  const auto get = [](const auto* p) { return widen(read_one<Read::bypass_l1>(p)); };
+  Sums sums;
+#pragma unroll 1
+  for (int at = static_cast<int>(threadIdx.x); at < a.n; at += kThreads) {
+    float theta = get(a.theta + at), state[Rule::kStates + 1] = {};
+    if constexpr (Arrays::kCompensated) {
+      theta = kahan_load<Weight>(theta, get(a.compensation + at));
+    }
+    for (int j = 0; j < Rule::kStates; ++j) state[j] = get(a.state[j] + at);
+    const float theta_0 = widen(a.reference[at]);
+    const float next = rule.correct(theta, theta_0, get(a.grad + at), state, stale, right);
+    const Weight stored = narrow<Weight>(next);
+    a.theta[at] = stored;
+    if constexpr (Arrays::kCompensated) {
+      a.compensation[at] = narrow<Weight>(next - widen(stored));
+    }
+    for (int j = 0; j < Rule::kStates; ++j) {
+      a.state[j][at] = narrow<typename DTypes::MomentumBuffer>(state[j]);
+    }
+    RunSums one;
+    one.add(theta - theta_0, next - theta_0, next);
+    one.add_to(sums);
+  }
+  return sums;
+}
+
+// Zeroes the list, by the last block of a launch.
+__device__ inline void clear_corrections(const DeviceStep& step) {
+  Queue& queue = *step.memory.queue;
+  for (unsigned i = 0; i < __ldcv(&queue.stale); ++i) step.memory.corrections[i] = {};
+  queue.stale = 0;
+  queue.open = 0;
 }
 
 }  // namespace d3

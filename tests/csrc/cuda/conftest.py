@@ -31,7 +31,7 @@ class HostStep(ctypes.Structure):
     _fields_ = (
         ("grads", POINTER),
         ("verify", BOOL),
-        *((name, UNSIGNED) for name in ("host_threads", "shuffle")),
+        *((name, UNSIGNED) for name in ("blocks", "host_threads", "shuffle")),
         *((name, DOUBLE) for name in ("lr", "lower", "upper")),
         *((name, POINTER) for name in ("lr_at", "lower_at", "upper_at")),
         *((name, BOOL) for name in ("lr_is_double", "lower_is_double", "upper_is_double")),
@@ -73,6 +73,7 @@ class HostLauncher:
     library = None
     chunk_length = 1000
     lag = 2
+    blocks = 5
     host_threads = 3
     launches = 0
     shuffle = 0
@@ -115,6 +116,7 @@ class HostLauncher:
         step = HostStep(
             grads=_array(entries, INT64),
             verify=verify,
+            blocks=self.blocks,
             host_threads=self.host_threads,
             shuffle=HostLauncher.shuffle,
             **numbers,

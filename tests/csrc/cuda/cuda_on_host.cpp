@@ -95,12 +95,26 @@ T __ldcs(const T* p) {
   return __ldcg(p);
 }
 
+template <class T>
+void __stcs(T* p, const T& value) {
+  std::memcpy(p, &value, sizeof(T));
+}
+
+unsigned __ldcv(const unsigned* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+
 unsigned atomicAdd(unsigned* at, unsigned value) {
   return __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST);
 }
 
 unsigned atomicExch(unsigned* at, unsigned value) {
   return __atomic_exchange_n(at, value, __ATOMIC_SEQ_CST);
+}
+
+void atomicMax(unsigned* at, unsigned value) {
+  unsigned now = __ldcv(at);
+  while (now < value && !__atomic_compare_exchange_n(at, &now, value, false, __ATOMIC_SEQ_CST,
+                                                     __ATOMIC_SEQ_CST)) {
+  }
 }
 
 void __nanosleep(unsigned) { sched_yield(); }
@@ -123,25 +137,33 @@ using namespace d3;
 
 namespace {
 
-// Runs the blocks of one launch on several host threads, in an order drawn from `random`.
-void run_blocks(Kernel kernel, unsigned blocks, const DeviceStep& step, unsigned host_threads,
-                std::mt19937& random) {
-  std::vector<unsigned> order(blocks);
-  std::iota(order.begin(), order.end(), 0u);
-  std::shuffle(order.begin(), order.end(), random);
-  gridDim.x = blocks;
-  std::atomic<unsigned> next{0};
-  std::vector<std::thread> workers;
-  for (unsigned w = 0; w < host_threads; ++w) {
-    workers.emplace_back([&] {
-      for (unsigned i = next++; i < blocks; i = next++) {
-        blockIdx.x = order[i];
-        Block::run(kThreads, [&] { kernel(step); });
-      }
-    });
+// Runs the blocks of a launch on several host threads, in an order drawn from `random`.
+struct HostLauncher {
+  unsigned blocks_at_a_time, host_threads;
+  std::mt19937& random;
+  int& launches;
+
+  unsigned resident_blocks(Kernel) const { return blocks_at_a_time; }
+
+  void launch(Kernel kernel, unsigned blocks, const DeviceStep& step) const {
+    std::vector<unsigned> order(blocks);
+    std::iota(order.begin(), order.end(), 0u);
+    std::shuffle(order.begin(), order.end(), random);
+    gridDim.x = blocks;
+    std::atomic<unsigned> next{0};
+    std::vector<std::thread> workers;
+    for (unsigned w = 0; w < host_threads; ++w) {
+      workers.emplace_back([&] {
+        for (unsigned i = next++; i < blocks; i = next++) {
+          blockIdx.x = order[i];
+          Block::run(kThreads, [&] { kernel(step); });
+        }
+      });
+    }
+    for (std::thread& worker : workers) worker.join();
+    ++launches;
   }
-  for (std::thread& worker : workers) worker.join();
-}
+};
 
 }  // namespace
 
@@ -165,7 +187,7 @@ struct HostGroup {
 struct HostStep {
   const int64_t* grads;  // pairs (address, first_step)
   bool verify;
-  unsigned host_threads, shuffle;
+  unsigned blocks, host_threads, shuffle;  // blocks: of a launch that the device holds at a time
   // Numbers, or addresses of one number on the device.
   double lr, lower, upper;
   const void *lr_at, *lower_at, *upper_at;
@@ -223,13 +245,10 @@ int host_step(const HostGroup& group, const HostStep& given) {
 
   std::mt19937 random(given.shuffle);
   int launches = 0;
-  const auto launch = [&](Kernel kernel, unsigned blocks, const DeviceStep& step) {
-    run_blocks(kernel, blocks, step, given.host_threads, random);
-    ++launches;
-  };
+  const HostLauncher launcher = {given.blocks, given.host_threads, random, launches};
   const DTypeNames dtypes = {group.weight, group.momentum_dtype, group.reference_dtype};
   const bool known = visit_dtypes(CudaDTypes(), dtypes, [&](auto triple) {
-    enqueue<decltype(triple)>(partition, call, launch);
+    enqueue<decltype(triple)>(partition, call, launcher);
   });
   return known ? launches : -2;
 }
