@@ -49,7 +49,8 @@ struct WeightRuns {
   }
 };
 
-// x / divisor, correctly rounded: the compiler's own division takes a call, and registers for it.
+// x / divisor, rounded correctly from |x| = 2^-100 on and to one of the two nearest numbers below.
+// The compiler's own division takes a call, and registers for it.
 D3_DEVICE float divide(float x, float divisor, float inverse) {
   const float quotient = x * inverse;
   const float better = fmaf(fmaf(-quotient, divisor, x), inverse, quotient);

@@ -14,7 +14,7 @@ namespace d3 {
 template <class DTypes>
 __device__ inline bool stale(const NormGroup& group, double cached, double actual,
                              double weight_norm) {
-  const double rounding = rounding_of_norm<typename DTypes::Weight>(weight_norm, group.elements);
+  const double rounding = rounding_of_norm<typename DTypes::Weight>(weight_norm, group.whole);
   return is_stale<float>(cached, actual, rounding);
 }
 

@@ -44,6 +44,15 @@ class HostStep(ctypes.Structure):
     )
 
 
+class HostReport(ctypes.Structure):
+    _fields_ = (
+        ("launches", INT),
+        ("most_blocks", UNSIGNED),
+        ("wide_accesses", INT64),
+        ("verified", BOOL),
+    )
+
+
 def _array(values, kind=POINTER):
     return ctypes.cast((kind * len(values))(*values), POINTER) if values else None
 
@@ -75,7 +84,7 @@ class HostLauncher:
     lag = 2
     blocks = 5
     host_threads = 3
-    launches = 0
+    report = None  # of the last step
     shuffle = 0
 
     def __init__(self, tensors, joint_norm):
@@ -129,10 +138,13 @@ class HostLauncher:
             relative=options.relative,
         )
         self._group.chunk_length, self._group.lag = self.chunk_length, self.lag
-        launches = self.library.host_step(ctypes.byref(self._group), ctypes.byref(step))
-        assert launches != -1, "the memory is too small for the partition"
-        assert launches != -2, "there are no kernels for these dtypes"
-        HostLauncher.launches = launches
+        HostLauncher.report = report = HostReport()
+        code = self.library.host_step(
+            ctypes.byref(self._group), ctypes.byref(step), ctypes.byref(report)
+        )
+        assert code != -1, "the memory is too small for the partition"
+        assert code != -2, "there are no kernels for these dtypes"
+        assert code == 0, "the step left a counter or a flag that the next one starts from"
         HostLauncher.shuffle += 1
 
 

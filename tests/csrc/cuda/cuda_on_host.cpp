@@ -1,17 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Runs the CUDA kernels on the host, so that they are tested where there is no GPU: a block's
-// threads are coroutines that __syncthreads() switches between, blocks run on several host threads at
-// once, in a shuffled order. It shows what the kernels compute, that the order of blocks does not
-// matter and that none waits for ever, however few run at a time; it shows nothing about a GPU's
-// memory ordering or speed.
-#include <ucontext.h>
-
-#include <sched.h>
-
+// Runs the CUDA kernels on the host, so that they are tested where there is no GPU: blocks run on
+// several host threads at once, in a shuffled order (see host_device.h). It shows what the kernels
+// compute, that the order of blocks does not matter and that none waits for ever, however few run
+// at a time.
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <numeric>
 #include <random>
 #include <thread>
@@ -21,112 +15,8 @@
 #include "common/options.h"
 #include "common/partition.h"
 
-struct Index {
-  unsigned x;
-};
-static thread_local Index threadIdx, blockIdx;
-static Index gridDim;
+#include "host_device.h"
 
-struct uint2 {
-  unsigned x, y;
-};
-struct uint4 {
-  unsigned x, y, z, w;
-};
-
-namespace {
-
-constexpr size_t kStack = 64 * 1024;
-
-// One block's threads. `wait` hands over to the next one; when all have been there, all go on.
-class Block {
- public:
-  template <class Body>
-  static void run(unsigned threads, const Body& body) {
-    static thread_local std::vector<char> stacks;
-    stacks.resize(threads * kStack);
-    contexts_.assign(threads, {});
-    alive_.assign(threads, true);
-    body_ = [](void* p) { (*static_cast<const Body*>(p))(); };
-    argument_ = const_cast<Body*>(&body);
-    for (unsigned t = 0; t < threads; ++t) {
-      getcontext(&contexts_[t]);
-      contexts_[t].uc_stack.ss_sp = stacks.data() + t * kStack;
-      contexts_[t].uc_stack.ss_size = kStack;
-      contexts_[t].uc_link = &main_;
-      makecontext(&contexts_[t], &Block::enter, 0);
-    }
-    bool any = true;
-    while (any) {  // one round: every live thread runs to its next barrier or its end
-      any = false;
-      for (unsigned t = 0; t < threads; ++t) {
-        if (!alive_[t]) continue;
-        any = true;
-        threadIdx.x = t;
-        swapcontext(&main_, &contexts_[t]);
-      }
-    }
-  }
-
-  static void wait() { swapcontext(&contexts_[threadIdx.x], &main_); }
-
- private:
-  static void enter() {
-    body_(argument_);
-    alive_[threadIdx.x] = false;
-  }
-
-  static inline thread_local ucontext_t main_;
-  static inline thread_local std::vector<ucontext_t> contexts_;
-  static inline thread_local std::vector<bool> alive_;
-  static inline thread_local void (*body_)(void*);
-  static inline thread_local void* argument_;
-};
-
-template <class T>
-T __ldcg(const T* p) {
-  T value;
-  std::memcpy(&value, p, sizeof(T));  // uint4 of floats: not what the type system expects there
-  return value;
-}
-
-template <class T>
-T __ldcs(const T* p) {
-  return __ldcg(p);
-}
-
-template <class T>
-void __stcs(T* p, const T& value) {
-  std::memcpy(p, &value, sizeof(T));
-}
-
-unsigned __ldcv(const unsigned* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
-
-unsigned atomicAdd(unsigned* at, unsigned value) {
-  return __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST);
-}
-
-unsigned atomicExch(unsigned* at, unsigned value) {
-  return __atomic_exchange_n(at, value, __ATOMIC_SEQ_CST);
-}
-
-void atomicMax(unsigned* at, unsigned value) {
-  unsigned now = __ldcv(at);
-  while (now < value && !__atomic_compare_exchange_n(at, &now, value, false, __ATOMIC_SEQ_CST,
-                                                     __ATOMIC_SEQ_CST)) {
-  }
-}
-
-void __nanosleep(unsigned) { sched_yield(); }
-void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
-void __syncthreads() { Block::wait(); }
-
-}  // namespace
-
-#define __device__
-#define __global__ static
-#define __shared__ static thread_local  // a host thread runs one block at a time
-#define __launch_bounds__(...)
 #include "cuda/dispatch.cuh"
 
 namespace d3 {
@@ -137,11 +27,18 @@ using namespace d3;
 
 namespace {
 
+// What the launches of a step were.
+struct Launches {
+  int count = 0;
+  unsigned most_blocks = 0;
+  bool changes_norm = false, verified = false;  // of the first norm group: the last launch; one before
+};
+
 // Runs the blocks of a launch on several host threads, in an order drawn from `random`.
 struct HostLauncher {
   unsigned blocks_at_a_time, host_threads;
   std::mt19937& random;
-  int& launches;
+  Launches& launches;
 
   unsigned resident_blocks(Kernel) const { return blocks_at_a_time; }
 
@@ -150,6 +47,7 @@ struct HostLauncher {
     std::iota(order.begin(), order.end(), 0u);
     std::shuffle(order.begin(), order.end(), random);
     gridDim.x = blocks;
+    const double norm = step.memory.states[0].cached_norm;
     std::atomic<unsigned> next{0};
     std::vector<std::thread> workers;
     for (unsigned w = 0; w < host_threads; ++w) {
@@ -161,13 +59,30 @@ struct HostLauncher {
       });
     }
     for (std::thread& worker : workers) worker.join();
-    ++launches;
+    ++launches.count;
+    launches.verified = launches.verified || launches.changes_norm;
+    launches.changes_norm = step.memory.states[0].cached_norm != norm;
+    launches.most_blocks = std::max(launches.most_blocks, blocks);
   }
 };
 
+// Whether the workspace is as the next launch expects it.
+bool is_clean(const Partition& partition, const DeviceMemory& memory) {
+  const auto zero = [](const void* p, size_t bytes) {
+    const char* c = static_cast<const char*>(p);
+    return std::all_of(c, c + bytes, [](char x) { return x == 0; });
+  };
+  for (size_t i = 0; i < partition.norm_groups.size(); ++i) {
+    const GroupState& s = memory.states[i];
+    if (s.finished != 0 || s.ready != 0 || s.projected != 0) return false;
+  }
+  return zero(memory.queue, sizeof(Queue)) &&
+         zero(memory.finished_chunks, partition.segments.size() * sizeof(unsigned)) &&
+         zero(memory.corrections, (partition.norm_groups.size() + 1) * sizeof(Correction));
+}
+
 }  // namespace
 
-// One step of a group in host memory, which is device memory here. Returns the number of launches.
 extern "C" {
 
 struct HostGroup {
@@ -200,11 +115,20 @@ struct HostStep {
   bool relative;
 };
 
-int host_step(const HostGroup& group, const HostStep& given) {
+// What a step did.
+struct HostReport {
+  int launches;
+  unsigned most_blocks;
+  int64_t wide_accesses;
+  bool verified;  // a launch before the last one changed the first cached norm
+};
+
+// One step of a group in host memory, which is device memory here. Returns 0 where it was taken.
+int host_step(const HostGroup& group, const HostStep& given, HostReport& report) {
   std::vector<Segment> segments(group.tensors);
   for (int64_t i = 0; i < group.tensors; ++i) {
     segments[i].theta = group.theta[i];
-    segments[i].numel = group.numel[i];
+    segments[i].numel = segments[i].whole = group.numel[i];
     // As in python/plan.cpp: null says that the group has no such array, not that a tensor is empty.
     static double nothing = 0;
     const auto storage = [&](void* const* column) {
@@ -221,7 +145,7 @@ int host_step(const HostGroup& group, const HostStep& given) {
   const DeviceMemory memory = device_memory(partition, group.memory);
   const std::vector<int64_t> tables = table_words(partition, group.lag);
   std::memcpy(group.memory, tables.data(), tables.size() * sizeof(int64_t));
-  std::memcpy(memory.grads, given.grads, group.tensors * sizeof(GradEntry));
+  std::memcpy(static_cast<void*>(memory.grads), given.grads, group.tensors * sizeof(GradEntry));
 
   CudaStep call;
   call.memory = group.memory;
@@ -244,13 +168,39 @@ int host_step(const HostGroup& group, const HostStep& given) {
   o.relative = given.relative;
 
   std::mt19937 random(given.shuffle);
-  int launches = 0;
+  Launches launches;
+  wide_accesses = 0;
   const HostLauncher launcher = {given.blocks, given.host_threads, random, launches};
   const DTypeNames dtypes = {group.weight, group.momentum_dtype, group.reference_dtype};
   const bool known = visit_dtypes(CudaDTypes(), dtypes, [&](auto triple) {
     enqueue<decltype(triple)>(partition, call, launcher);
   });
-  return known ? launches : -2;
+  if (!known) return -2;
+  report = {launches.count, launches.most_blocks, wide_accesses, launches.verified};
+  return is_clean(partition, memory) ? 0 : -3;
+}
+
+// The chunks that a block takes off the list of corrections, in turn, the list being `groups`;
+// chunk_counts: those of each norm group. Ends with -1.
+void host_corrections(int64_t norm_groups, const int64_t* chunk_counts, int64_t listed,
+                      const int64_t* groups, int64_t* taken) {
+  std::vector<Segment> segments(norm_groups);
+  for (int64_t i = 0; i < norm_groups; ++i) segments[i].numel = chunk_counts[i];
+  const Partition partition = make_partition(std::move(segments), false, 1);
+  std::vector<int64_t> words(device_memory_bytes(partition) / 8);
+  DeviceStep step = {};
+  step.memory = device_memory(partition, words.data());
+  std::copy(partition.norm_groups.begin(), partition.norm_groups.end(), step.memory.norm_groups);
+  for (int64_t i = 0; i < listed; ++i) request_correction(step, groups[i], 1.0f, 2.0f);
+  do {
+    const Correction* entry = nullptr;
+    *taken = take_correction(step, entry);
+  } while (*taken++ >= 0);
+}
+
+// quotients[i] <- numbers[i] / divisor, as gradients are divided.
+void host_divide(int64_t n, const float* numbers, float divisor, float* quotients) {
+  for (int64_t i = 0; i < n; ++i) quotients[i] = divide(numbers[i], divisor, 1 / divisor);
 }
 
 }  // extern "C"

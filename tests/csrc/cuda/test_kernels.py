@@ -153,12 +153,12 @@ def test_projections_wait_for_their_norm_group_alone(
 def test_one_launch_whatever_the_number_of_tensors(cuda_on_host):
     params, opt = problem(torch.float32, lr=0.05, momentum=0.9)
     run(params, opt, steps=1)
-    assert cuda_on_host.launches == 2  # the first step verifies the norms
+    assert cuda_on_host.report.launches == 2  # the first step verifies the norms
     run(params, opt, steps=1)
-    assert cuda_on_host.launches == 1
+    assert cuda_on_host.report.launches == 1
     free, opt = problem(torch.float32, lr=0.05, momentum=0.9, constraint=None)
     run(free, opt, steps=2)
-    assert cuda_on_host.launches == 1
+    assert cuda_on_host.report.launches == 1
 
 
 @pytest.mark.parametrize("scale", [1.0, 1024.0])
