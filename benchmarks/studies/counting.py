@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operations and bytes of the plain-PyTorch step of D3, the step that DTensors take.
+"""Operations and bytes of the plain-PyTorch step of D3, the step that DTensors take on a GPU.
 
-Every torch operation of the step (``optim.backends.sharded``) is counted with the bytes of the
+Every torch operation of the step (``optim.backends.shard_torch``) is counted with the bytes of the
 tensors that it reads and writes; views and allocations count nothing. On a GPU every operation is
 at least one kernel launch.
 """
@@ -74,11 +74,10 @@ def _step(tensors: int, pieces: int, dtype: torch.dtype, tracked: bool) -> Calla
     opt = D3FusedSGD(params, lr=0.1, momentum=0.9, track="all", backend="reference", **plain)
     for p in params:
         p.grad = torch.linspace(-1.0, 1.0, size).to(dtype)
-    opt.step()  # allocates the buffers
-    (group,) = opt.param_groups
-    if tracked:
-        return torch.no_grad()(lambda: sharded.step_tracked([group], opt.state))
-    return torch.no_grad()(lambda: sharded.step_plain(group, opt.state))
+    groups, stepper = opt.param_groups, sharded.ShardedStepper()
+    step = torch.no_grad()(lambda: stepper.step(groups, [(0, 0, groups[0])], opt.state))
+    step()  # allocates the buffers
+    return step
 
 
 def _counted(tensors: int, pieces: int, dtype: torch.dtype, tracked: bool) -> OperationCounter:

@@ -8,8 +8,8 @@ those of the rank with the most elements:
     as built  max(bytes asked / (efficiency * bandwidth), launches * seconds each) + all-reduce
     all-reduce  2 ceil(log2 GPUs) * latency + 2 (GPUs - 1)/GPUs * bytes / link
 
-``kernel`` is the fused step on the local parts, which exists for one device but not for DTensors.
-``as built`` is the plain-PyTorch step that DTensors take, counted operation by operation
+``kernel`` is the fused step on the local parts; on a GPU it exists for whole tensors only. ``as
+built`` is the plain-PyTorch step that DTensors take there, counted operation by operation
 (``benchmarks.studies.counting``). Every number is counted or measured in this repository, a
 data-sheet figure or an assumption; ``settings`` says which.
 """
@@ -193,8 +193,8 @@ def built(
 
 
 def message_bytes(tracked: set[str]) -> int:
-    """Return the bytes of the all-reduce of a step (docs/distributed.md)."""
-    return 48 * len(tracked) + 48
+    """Return the bytes of the all-reduce of a step by the kernels (docs/distributed.md)."""
+    return 32 * len(tracked) + 16
 
 
 def link(gpus: int, device: Device) -> float:

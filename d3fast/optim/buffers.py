@@ -7,14 +7,14 @@ its buffers from the start. They are zeros, which changes no step but a dampened
 first step of a buffer is not dampened: ``state["step"]`` is 0 until that step is taken.
 """
 
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from d3fast.optim.kahan import compensation_of
-from d3fast.optim.options import is_tracked
+from d3fast.optim.options import check_gradient, check_options, is_tracked
 
 State = MutableMapping[Tensor, dict[str, Any]]
 
@@ -65,3 +65,25 @@ def require_references(
             f"constraint={group['constraint']!r}) but was added untracked, without reference=; "
             "set_reference() takes one now"
         )
+
+
+def check_step(
+    index: int, group: Mapping[str, Any], params: Sequence[Tensor], state: State
+) -> None:
+    """Check the coming step of a param group.
+
+    Args:
+        index: number of the group, for messages.
+        group: the param group.
+        params: its parameters that have a gradient.
+        state: the optimizer's state.
+
+    Raises:
+        ValueError: an option out of its range; a gradient or a reference that cannot be used.
+    """
+    check_options(group)
+    for p in params:
+        if p.grad is not None:
+            check_gradient(p.grad, p)
+    if is_tracked(group):
+        require_references(index, group, params, state)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``D3FusedSGD``: SGD that pushes tracked weights away from where they started.
 
-The rule of the step has three implementations: ``reference`` in plain PyTorch, which specifies it,
-``fused`` through the C++/CUDA kernels, and ``sharded`` for groups with DTensors.
+The rule of the step has two implementations: ``reference`` in plain PyTorch, which specifies it,
+and ``fused`` through the C++/CUDA kernels. Either steps the local parts of DTensors (``sharded``).
 Method: arXiv 2411.09585.
 """
 

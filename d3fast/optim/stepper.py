@@ -17,9 +17,8 @@ from d3fast.optim.backends.choose import choose_backend
 from d3fast.optim.backends.dtensor import check_not_replaced, is_sharded
 from d3fast.optim.backends.group_plan import GroupPlan, step_planned
 from d3fast.optim.backends.plans import Plans
-from d3fast.optim.buffers import drop_unused_buffers, is_first_step, require_references
+from d3fast.optim.buffers import check_step, drop_unused_buffers, is_first_step
 from d3fast.optim.layout import is_fake
-from d3fast.optim.options import check_gradient, check_options, is_tracked
 from d3fast.optim.tracking import parts
 
 Group = Mapping[str, Any]
@@ -35,10 +34,12 @@ class Stepper:
 
     def __init__(self, captured: list[Any]) -> None:
         self._plans: Plans[GroupPlan] = Plans(captured)
+        self._sharded = sharded.ShardedStepper()
 
     def drop_plans(self) -> None:
         """Let the next step build every plan again, and so verify every cached norm."""
         self._plans.clear()
+        self._sharded.drop_plans()
 
     def step(
         self,
@@ -60,24 +61,21 @@ class Stepper:
                 Nothing has moved then.
         """
         numbered = parts(groups)
-        groups = [part for _, part in numbered]
         scaled = grad_scale is not None or found_inf is not None
-        # A group with DTensors never has a plan: its other ranks would wait if this one raised.
-        all_planned = len(self._plans) == len(groups)
-        if all_planned and not scaled and step_planned(self._plans, groups, state):
+        all_planned = len(self._plans) == len(numbered) and not scaled
+        if all_planned and step_planned(self._plans, [part for _, part in numbered], state):
             return
-        distributed = [group for group in groups if is_sharded(group)]
+        distributed = [(i, n, part) for i, (n, part) in enumerate(numbered) if is_sharded(part)]
         if distributed and found_inf is not None:
-            found_inf = sharded.any_rank(found_inf, distributed)
+            found_inf = sharded.any_rank(found_inf, [part for _, _, part in distributed])
         try:
             planned = self._check(numbered, state)
         except ValueError:
-            if not _is_overflow(found_inf):
-                sharded.refuse(distributed)
+            if distributed and not _is_overflow(found_inf):
+                self._sharded.refuse(groups, distributed)
             raise
-        joint = [group for group in distributed if sharded.needs_allreduce(group)]
-        if joint and not _is_overflow(found_inf):
-            sharded.step_tracked(joint, state, grad_scale)
+        if distributed and not _is_overflow(found_inf):
+            self._sharded.step(groups, distributed, state, grad_scale)
         for index, is_planned in planned.items():
             number, group = numbered[index]
             if not is_planned:
@@ -86,29 +84,27 @@ class Stepper:
                 self._plans[index].step(group, grad_scale, found_inf)
 
     def _check(self, numbered: Sequence[tuple[int, Group]], state: State) -> dict[int, bool]:
-        """Check all parts of groups that have gradients.
+        """Check the parts of groups that have gradients and no DTensors.
 
         Returns:
-            By index of the part whether it has a valid plan. Parts that are stepped together
-            with other ranks are left out.
+            By index of the part whether it has a valid plan.
         """
         planned: dict[int, bool] = {}
-        takes_part = False
+        distributed = False
         for index, (number, group) in enumerate(numbered):
+            if is_sharded(group):
+                distributed = True
+                continue
             plan = self._plans.get(index)
             is_planned = plan is not None and plan.matches(group, state)
             if not is_planned:
                 params = [p for p in group["params"] if p.grad is not None]
-                needs_allreduce = sharded.needs_allreduce(group)
-                if not params and not needs_allreduce:
+                if not params:
                     continue
-                _check_step(number, group, params, state)
+                check_step(number, group, params, state)
                 self._plans.drop(index)
-                takes_part = True
-                if needs_allreduce:
-                    continue
             planned[index] = is_planned
-        if not planned and not takes_part:
+        if not planned and not distributed:
             check_not_replaced()
         return planned
 
@@ -125,9 +121,6 @@ class Stepper:
         backend = choose_backend(number, group)
         if _host_needs_overflow(group, backend, state) and _is_overflow(found_inf):
             return  # before any state is made
-        if backend == "sharded":
-            sharded.step_plain(group, state, grad_scale)
-            return
         drop_unused_buffers(group, state)
         if backend == "reference":
             members = torch_backend.members_of(group, state)
@@ -168,12 +161,3 @@ def _host_needs_overflow(group: Group, backend: str, state: State) -> bool:
     if backend != "fused" or params[0].is_cpu:
         return True
     return group["dampening"] != 0 and any(is_first_step(p, state) for p in params)
-
-
-def _check_step(number: int, group: Group, params: Sequence[Tensor], state: State) -> None:
-    check_options(group)
-    for p in params:
-        if p.grad is not None:
-            check_gradient(p.grad, p)
-    if is_tracked(group):
-        require_references(number, group, params, state)

@@ -126,6 +126,112 @@ def option_out_of_range_on_one_rank(world):
     return refused_without_moving(opt, [plain, *params], before)
 
 
+def later_step(world, change):
+    """Three steps; before the third, ``change(params, opt)`` on rank 1."""
+    layout = layout_of("shards", world)
+    params, opt = far_apart(layout, torch.float64, {"momentum": 0.9})
+    descend(params, opt, layout, torch.float64, 2)
+    for p, grad in zip(params, draw(100, torch.float64), strict=True):
+        p.grad = spread(grad, layout)
+    if dist.get_rank() == 1:
+        change(params, opt)
+    opt.step()
+
+
+def remove_a_gradient(params, opt):
+    params[3].grad = None
+
+
+def remove_all_gradients(params, opt):
+    opt.zero_grad()
+
+
+def set_a_bad_option(params, opt):
+    opt.param_groups[0]["lr"] = -1.0
+
+
+def set_another_scope(params, opt):
+    opt.param_groups[0]["scope"] = "group"
+
+
+def untrack(params, opt):
+    opt.param_groups[0].update(distance_weight=0.0, constraint=None)
+
+
+def tracked_by_one_rank(world):
+    """Two steps without tracking; before the third, rank 1 alone begins to track."""
+    layout = layout_of("shards", world)
+    params, opt = far_apart(layout, torch.float64, {"distance_weight": 0.0, "constraint": None})
+    descend(params, opt, layout, torch.float64, 2)
+    if dist.get_rank() == 1:
+        opt.param_groups[0]["distance_weight"] = 1.0
+    descend(params, opt, layout, torch.float64, 1)
+
+
+def goes_on_after_an_error(world):
+    """Two steps, one that rank 1 refuses, and two more."""
+    layout = layout_of("shards", world)
+    params, opt = far_apart(layout, torch.float64, {"momentum": 0.9})
+    descend(params, opt, layout, torch.float64, 2)
+    opt.param_groups[0]["lr"] = -1.0 if dist.get_rank() == 1 else 0.05
+    refused = 0
+    try:
+        opt.step()
+    except ValueError:
+        refused += 1
+    opt.param_groups[0]["lr"] = 0.05
+    descend(params, opt, layout, torch.float64, 2)
+    return refused, float(params[0].detach().full_tensor().norm())
+
+
+def edit_in_place(params, opt):
+    params[0].mul_(1.5)
+
+
+def edit_through_data(params, opt):
+    params[3].data.mul_(1.5)
+
+
+def edit_one_part(params, opt):
+    """What no rank but the last can see, done to whole tensors alike."""
+    whole_or_part = params[3].to_local() if isinstance(params[3], DTensor) else params[3]
+    if not isinstance(params[3], DTensor):
+        whole_or_part[151:].mul_(1.5)
+    elif dist.get_rank() == dist.get_world_size() - 1:
+        whole_or_part.mul_(1.5)
+
+
+def edit_one_part_unseen(params, opt):
+    """The same, hidden from version counters."""
+    if not isinstance(params[3], DTensor):
+        params[3].data[151:].mul_(1.5)
+    elif dist.get_rank() == dist.get_world_size() - 1:
+        params[3]._local_tensor.data.mul_(1.5)
+
+
+def refresh(params, opt):
+    opt.refresh_distances()
+
+
+def refresh_on_one_rank(params, opt):
+    if not dist.is_initialized() or dist.get_rank() == 1:
+        opt.refresh_distances()
+
+
+def halve_momenta(params, opt):
+    for state in opt.state.values():
+        state["momentum_buffer"].mul_(0.5)
+
+
+def replace_a_momentum(params, opt):
+    state = opt.state[params[0]]
+    state["momentum_buffer"] = state["momentum_buffer"] * 0.5
+
+
+def project_inside(params, opt):
+    opt.param_groups[0].update(constraint="norm_ball", radius=0.8)
+
+
 def refused_without_moving(opt, params, before):
     try:
         opt.step()
@@ -140,8 +246,9 @@ def partial_placement(world):
     D3FusedSGD([nn.Parameter(DTensor.from_local(torch.ones(3), mesh, [Partial()]))], track="all")
 
 
-def fused_asked_for(world):
-    far_apart(layout_of("shards", world), torch.float64, {"backend": "fused"})
+def fused_asked_for(world, p):
+    options = {"backend": "fused", "distance_p": p}
+    far_apart(layout_of("shards", world), torch.float64, options)
 
 
 def mixed_group(world, scope):
@@ -168,11 +275,11 @@ def state_of_another_mesh(world):
     second.load_state_dict(first.state_dict())
 
 
-def backend_warning(world):
+def backend_warning(world, p):
     layout = layout_of("shards", world)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        far_apart(layout, torch.float64, {"backend": "auto"})
+        far_apart(layout, torch.float64, {"backend": "auto", "distance_p": p})
     return [str(w.message) for w in caught]
 
 
@@ -191,7 +298,8 @@ def two_tracked_groups(world, missing=False):
             "distance_p": 1.5,
         },
     ]
-    opt = D3FusedSGD(groups, lr=0.05, momentum=0.9, track="all", backend="reference")
+    backend = "reference" if layout is None else "auto"
+    opt = D3FusedSGD(groups, lr=0.05, momentum=0.9, track="all", backend=backend)
     if missing:
         for p, grad in zip(params, draw(100, torch.float64), strict=True):
             p.grad = spread(grad, layout)

@@ -31,6 +31,7 @@ SHAPES = ((7, 5), (1,), (3, 2), (301,), (6, 0))
 
 
 DIED = "the process died"
+TIMEOUT = 30.0  # seconds, of the process groups
 
 
 @dataclass
@@ -47,7 +48,7 @@ def serve(rank, world, store, inbox, outbox):
         init_method=f"file://{store}",
         rank=rank,
         world_size=world,
-        timeout=timedelta(seconds=30),
+        timeout=timedelta(seconds=TIMEOUT),
     )
     warnings.simplefilter("ignore")
     while True:
@@ -90,9 +91,13 @@ def draw(seed, dtype, shapes=SHAPES):
 
 
 def far_apart(layout, dtype, options):
-    """Parameters away from their references, and an optimizer over them."""
+    """Parameters away from their references, and an optimizer over them.
+
+    Whole tensors take the plain step, shards that of the kernels where they serve.
+    """
     params = [nn.Parameter(spread(t + 3, layout)) for t in draw(0, dtype)]
-    options = {"lr": 0.05, "backend": "reference", "reference": draw(1, dtype), **options}
+    backend = "reference" if layout is None else "auto"
+    options = {"lr": 0.05, "backend": backend, "reference": draw(1, dtype), **options}
     return params, D3FusedSGD(params, track="all", **options)
 
 
@@ -116,10 +121,15 @@ def summary(params, opt):
     }
 
 
-def trajectory(world, layout_name, dtype, options, steps=20):
+def trajectory(world, layout_name, dtype, options, steps=20, change=None):
+    """Steps in shards or whole; before the third and the sixth ``change`` is called."""
     layout = layout_of(layout_name, world) if world else None
     params, opt = far_apart(layout, dtype, options)
-    descend(params, opt, layout, dtype, steps)
+    for t in range(steps):
+        if change is not None and t in (2, 5):
+            with torch.no_grad():
+                change(params, opt)
+        descend(params, opt, layout, dtype, 1, start=t)
     return summary(params, opt)
 
 

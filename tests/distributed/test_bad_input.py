@@ -1,9 +1,12 @@
 """What cannot be done is refused on every rank, in one line; no rank waits for another."""
 
+import time
+
 import numpy as np
 import pytest
 
 from tests.distributed import edge_cases
+from tests.distributed.ranks import TIMEOUT
 from tests.distributed.test_trajectories import assert_equal_runs
 
 
@@ -26,6 +29,39 @@ def test_an_option_out_of_range_on_one_rank_stops_all_before_anything_moves(worl
     first, second = worlds[2].refusals(edge_cases.option_out_of_range_on_one_rank)
     assert first == "ValueError: another rank refused this step; its own error says why"
     assert second.startswith("ValueError: lr must be finite and >= 0, got -1.0")
+
+
+OTHER = "ValueError: another rank refused this step; its own error says why"
+LATER = {
+    edge_cases.remove_a_gradient: ["ValueError: tracked parameter 3 has a gradient on 1 of 2 ranks"]
+    * 2,
+    edge_cases.remove_all_gradients: [
+        "ValueError: tracked parameter 0 has a gradient on 1 of 2 ranks"
+    ]
+    * 2,
+    edge_cases.set_a_bad_option: [OTHER, "ValueError: lr must be finite and >= 0, got -1.0"],
+    edge_cases.set_another_scope: ["ValueError: the options of parameter 0 differ between ranks"]
+    * 2,
+    edge_cases.untrack: ["ValueError: parameter 0 is tracked on 1 of 2 ranks"] * 2,
+}
+
+
+@pytest.mark.parametrize("change", LATER, ids=lambda change: change.__name__)
+def test_a_later_step_that_differs_on_one_rank_raises_on_all_before_the_timeout(worlds, change):
+    start = time.monotonic()
+    assert worlds[2].refusals(edge_cases.later_step, change) == LATER[change]
+    assert time.monotonic() - start < TIMEOUT / 2
+
+
+def test_a_group_that_one_rank_alone_tracks_raises_on_all(worlds):
+    line = "ValueError: parameter 0 is tracked on 1 of 2 ranks"
+    assert worlds[2].refusals(edge_cases.tracked_by_one_rank) == [line] * 2
+
+
+def test_ranks_go_on_together_after_an_error(worlds):
+    (first, norm), (second, other_norm) = worlds[2].run(edge_cases.goes_on_after_an_error)
+    assert first == second == 1
+    assert norm == other_norm
 
 
 def test_an_overflow_on_one_rank_holds_up_the_step_of_all(worlds):
@@ -56,15 +92,17 @@ def test_partial_placements_are_refused(worlds):
         assert line.startswith("ValueError: params must be sharded or replicated, got a DTensor")
 
 
-def test_the_kernels_cannot_be_asked_for(worlds):
-    line = "ValueError: backend='fused' cannot serve param group 0: its parameters are DTensors"
-    assert worlds[2].refusals(edge_cases.fused_asked_for) == [line] * 2
+def test_the_kernels_can_be_asked_for_where_they_serve(worlds):
+    worlds[2].run(edge_cases.fused_asked_for, 2)
+    for line in worlds[2].refusals(edge_cases.fused_asked_for, 3):
+        assert line.startswith("ValueError: backend='fused' cannot serve param group 0")
 
 
-def test_the_slower_backend_is_announced_once(worlds):
-    for messages in worlds[2].run(edge_cases.backend_warning):
+def test_only_the_slower_backend_is_announced(worlds):
+    assert worlds[2].run(edge_cases.backend_warning, 2) == [[], []]
+    for messages in worlds[2].run(edge_cases.backend_warning, 3):
         assert len(messages) == 1
-        assert "slower backend='reference': its parameters are DTensors" in messages[0]
+        assert "slower backend='reference': distance_p=3 has no fused kernel" in messages[0]
 
 
 def test_one_norm_over_dtensors_and_plain_tensors_is_refused(worlds):

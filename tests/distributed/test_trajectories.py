@@ -67,6 +67,9 @@ def test_shards_follow_the_whole_tensors(worlds, constraint, p, scope):
         {"distance_weight": 0.0, "constraint": None, "dampening": 0.4},
         {"lr": torch.tensor(0.05, dtype=torch.float64)},
         {"reference_dtype": torch.float32},
+        {"backend": "reference"},
+        {"momentum": 0.0, "lr": 0.6, "weight_decay": 1.0},
+        {"nesterov": True, "lr": 0.6, "weight_decay": 1.0, "scope": "group"},
     ],
     ids=str,
 )
@@ -88,7 +91,29 @@ def test_all_groups_share_one_all_reduce_per_step(worlds):
     want = edge_cases.two_tracked_groups(None)
     answers = worlds[2].run(edge_cases.two_tracked_groups)
     assert_equal_runs(answers, want, 1e-12)
-    assert [a["calls"] for a in answers] == [20, 20]
+    # The first step also compares what the ranks are to step, and measures the norms.
+    assert [a["calls"] for a in answers] == [22, 22]
+
+
+CHANGES = [
+    edge_cases.edit_in_place,
+    edge_cases.edit_through_data,
+    edge_cases.edit_one_part,
+    edge_cases.edit_one_part_unseen,
+    edge_cases.refresh,
+    edge_cases.refresh_on_one_rank,
+    edge_cases.halve_momenta,
+    edge_cases.replace_a_momentum,
+    edge_cases.project_inside,
+]
+
+
+@pytest.mark.parametrize("scope", ["tensor", "group"])
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_what_changes_between_steps_is_seen(worlds, change, scope):
+    call = ("shards", torch.float64, {**FULL, "scope": scope}, 8, change)
+    want = ranks.trajectory(None, *call)
+    assert_equal_runs(worlds[2].run(ranks.trajectory, *call), want, 1e-10)
 
 
 def test_bfloat16_follows_to_its_rounding(worlds):

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from d3fast.optim.backends import native
-from d3fast.optim.backends.dtensor import is_sharded
+from d3fast.optim.backends.dtensor import is_sharded, local_group
+from d3fast.optim.options import is_tracked
 
 
 def level_of_caller() -> int:
@@ -19,7 +20,7 @@ def level_of_caller() -> int:
 
 
 def choose_backend(index: int, group: Mapping[str, Any], announce: bool = False) -> str:
-    """Return ``"fused"``, ``"reference"``, or ``"sharded"`` for a group with DTensors.
+    """Return ``"fused"`` or ``"reference"``.
 
     Args:
         index: number of the group, for messages.
@@ -32,10 +33,11 @@ def choose_backend(index: int, group: Mapping[str, Any], announce: bool = False)
     sharded = is_sharded(group)
     if sharded and group["reference_device"] is not None:
         raise ValueError("reference_device='cpu' is not supported for DTensors")
-    slow = "sharded" if sharded else "reference"
     if group["backend"] == "reference":
-        return slow
-    reason = "its parameters are DTensors" if sharded else native.why_not(group)
+        return "reference"
+    reason = native.why_not(local_group(group) if sharded else group)
+    if reason is None and sharded and is_tracked(group) and group["params"][0].is_cuda:
+        reason = "its parameters are DTensors on a GPU"
     if reason is None:
         return "fused"
     if group["backend"] == "fused":
@@ -46,4 +48,4 @@ def choose_backend(index: int, group: Mapping[str, Any], announce: bool = False)
             "ask for backend='reference' to silence this",
             stacklevel=level_of_caller(),
         )
-    return slow
+    return "reference"

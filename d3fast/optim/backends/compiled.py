@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from d3fast.optim.backends import native, operator, torch_backend
 from d3fast.optim.backends.choose import choose_backend
-from d3fast.optim.backends.dtensor import check_not_replaced
+from d3fast.optim.backends.dtensor import check_not_replaced, is_sharded
 from d3fast.optim.buffers import is_first_step, require_references
 from d3fast.optim.options import check_options, is_tracked
 from d3fast.optim.tracking import parts
@@ -81,8 +81,10 @@ class GraphStep:
             require_references(number, group, params, state)
         if params:
             check_options(group)
+        if is_sharded(group):
+            return "sharded"
         backend = choose_backend(number, group)
-        if backend != "sharded" and not _starts_undampened(group, params, state):
+        if not _starts_undampened(group, params, state):
             _prepare_state(group, params, state, backend)
         return backend
 

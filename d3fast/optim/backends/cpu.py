@@ -30,14 +30,22 @@ class CpuLauncher:
     Args:
         tensors: ``theta`` and the columns of one group's state.
         joint_norm: one norm over the group.
+        shard: given where the tensors are parts of larger ones.
     """
 
     captured = False
 
-    def __init__(self, tensors: Mapping[str, Sequence[Tensor]], joint_norm: bool) -> None:
+    def __init__(
+        self,
+        tensors: Mapping[str, Sequence[Tensor]],
+        joint_norm: bool,
+        shard: native.Shard | None = None,
+    ) -> None:
         self.plan: _C.Plan = native.extension.CpuPlan(
-            **native.plan_arguments(tensors, joint_norm),
-            reference_norms=[euclidean_norm(t) for t in tensors["reference"]],
+            **native.plan_arguments(tensors, joint_norm, shard),
+            reference_norms=[euclidean_norm(t) for t in tensors["reference"]]
+            if shard is None
+            else shard.reference_norms,
         )
 
     def options(self, group: Mapping[str, Any]) -> "_C.StepOptions":
@@ -56,9 +64,10 @@ class CpuLauncher:
         options: "_C.StepOptions",
         grad_scale: Tensor | None,
         found_inf: Tensor | None,
-    ) -> None:
+        **part: Any,
+    ) -> bool:
         """Take the step; see ``native.Launcher``."""
-        self.plan.step(
+        return self.plan.step(
             grads=grads,
             first_step=first_step,
             verify=verify,
@@ -66,4 +75,5 @@ class CpuLauncher:
             grad_scale=1.0 if grad_scale is None else float(grad_scale),
             found_inf=0.0 if found_inf is None else float(found_inf),
             executor=self.executor(),
+            **part,
         )

@@ -95,12 +95,13 @@ class CudaLauncher:
         options: "_C.StepOptions",
         grad_scale: Tensor | None,
         found_inf: Tensor | None,
-    ) -> None:
+        **part: Any,
+    ) -> bool:
         """Enqueue the step; see ``native.Launcher``. The tensors must live until it has run."""
         # Named, so that their memory is not given away before the launch is enqueued.
         scale, overflow = self._as_float(grad_scale), self._as_float(found_inf)
         with torch.cuda.device(self._device):
-            self.plan.step(
+            return self.plan.step(
                 grads=grads,
                 first_step=first_step,
                 verify=verify,
@@ -108,6 +109,7 @@ class CudaLauncher:
                 grad_scale=1.0 if scale is None else _on_device(scale),
                 found_inf=0.0 if overflow is None else _on_device(overflow),
                 executor=self._use_stream(),
+                **part,
             )
 
     def _use_stream(self) -> int:

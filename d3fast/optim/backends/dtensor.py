@@ -29,12 +29,35 @@ def is_sharded(group: Mapping[str, Any]) -> bool:
 
 
 def local(tensor: Any) -> Tensor:
-    """Return the local part of a DTensor, sharing its memory, or a plain tensor itself."""
-    if not is_dtensor(tensor):
-        return tensor
-    with torch.no_grad():
-        part: Tensor = tensor.to_local().detach()
-    return part
+    """Return the local part of a DTensor, the same object every time, or a plain tensor itself."""
+    # `to_local` makes a new object of a parameter's part each time.
+    part = getattr(tensor, "_local_tensor", tensor)
+    wait = getattr(part, "wait", None)  # of a part that a collective is still writing
+    return part if wait is None else wait()
+
+
+def local_group(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a param group of this rank's parts, with the same options."""
+    return {**group, "params": [local(p) for p in group["params"]]}
+
+
+def with_local(part: Tensor, like: Any) -> Tensor:
+    """Return a DTensor with this local part and the shape and placements of another one.
+
+    A plain tensor ``like`` has no other part: ``part`` itself is returned.
+    """
+    if not is_dtensor(like):
+        return part
+    from torch.distributed.tensor import DTensor
+
+    return DTensor.from_local(
+        part,
+        like.device_mesh,
+        like.placements,
+        run_check=False,
+        shape=like.shape,
+        stride=like.stride(),
+    )
 
 
 def mesh_of(tensor: Any) -> Any | None:
@@ -116,6 +139,8 @@ def placed(tensor: Tensor, param: Tensor, what: str) -> Tensor:
         )
     given: Any = tensor
     like: Any = param
+    if given.placements == like.placements:
+        return tensor
     moved: Tensor = given.redistribute(mesh, like.placements)
     return moved
 
@@ -185,3 +210,13 @@ def check_equal_draws(drawn: Tensor, param: Tensor) -> None:
             "warm_start draws other numbers on each rank: "
             "give every rank a generator with the same seed"
         )
+
+
+def gather(value: Any, mesh: Any) -> list[Any]:
+    """Return the values that all ranks of a mesh give, the same list on every rank."""
+    values = [value]
+    for dimension in range(mesh.ndim):
+        found: list[Any] = [None] * mesh.size(dimension)
+        torch.distributed.all_gather_object(found, values, group=mesh.get_group(dimension))
+        values = [each for those in found for each in those]
+    return values

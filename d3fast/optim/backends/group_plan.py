@@ -29,16 +29,19 @@ read_options = itemgetter(
 )
 
 
-def make_launcher(tensors: Mapping[str, Sequence[Tensor]], joint_norm: bool) -> native.Launcher:
+def make_launcher(
+    tensors: Mapping[str, Sequence[Tensor]], joint_norm: bool, shard: native.Shard | None = None
+) -> native.Launcher:
     """Return the launcher for the device of a group's tensors.
 
     Args:
         tensors: ``theta`` and the columns ``native.STATE_COLUMNS``.
         joint_norm: one norm over the group.
+        shard: given where the tensors are parts of larger ones, on the CPU.
     """
     if tensors["theta"][0].is_cuda:
         return cuda.CudaLauncher(tensors, joint_norm)
-    return cpu.CpuLauncher(tensors, joint_norm)
+    return cpu.CpuLauncher(tensors, joint_norm, shard)
 
 
 class _Settings:
@@ -68,19 +71,24 @@ class GroupPlan:
     Args:
         group: the param group, its options checked.
         state: the optimizer's state; missing buffers are made here.
+        shard: given where the parameters are parts of larger tensors. The plan then takes its step
+            by ``update``, ``correct`` and ``project``, between which the ranks add up their sums,
+            (norm groups, 4) float64 as ``struct Sums``.
 
     Raises:
         RuntimeError: a CUDA graph is being captured; nothing has been made then.
     """
 
-    def __init__(self, group: Mapping[str, Any], state: native.State) -> None:
+    def __init__(
+        self, group: Mapping[str, Any], state: native.State, shard: native.Shard | None = None
+    ) -> None:
         self.params = [p for p in group["params"] if p.grad is not None]
         if self.params[0].is_cuda:
             cuda.refuse_capture(self.params[0].device)
         columns = {column: name for column, name in native.state_columns(group).items() if name}
         self._first_step = native.prepare_states(self.params, state, group)
         self._settings = _Settings(group)
-        self._key = _key(group)
+        self._key = plan_key(group)
         self._positions = {id(p): i for i, p in enumerate(self.params)}
         tensors = {
             column: [state[p][name] for p in self.params] for column, name in columns.items()
@@ -96,7 +104,9 @@ class GroupPlan:
             "theta": self.params,
             **{column: tensors.get(column, []) for column in native.STATE_COLUMNS},
         }
-        self._launcher = make_launcher(every, group["scope"] == "group")
+        self._launcher = make_launcher(every, group["scope"] == "group", shard)
+        self._request: tuple[Any, ...] = ()
+        self._fitted: list[tuple[Tensor, Tensor]] = []
 
     @property
     def captured(self) -> bool:
@@ -118,7 +128,7 @@ class GroupPlan:
         if self._settings.hold(group):
             return True
         settings = _Settings(group)
-        if _key(group) != self._key:
+        if plan_key(group) != self._key:
             return False
         self._settings = settings
         return True
@@ -136,24 +146,69 @@ class GroupPlan:
             grad_scale: 1-element tensor the gradients are divided by, in place.
             found_inf: 1-element tensor; where it is not 0 nothing moves.
         """
-        fitted: list[tuple[Tensor, Tensor]] = []
+        self._start(group, grad_scale, found_inf)
+        self._launcher.step(*self._request)
+        self._finish()
+
+    def update(self, group: Mapping[str, Any], grad_scale: Tensor | None, sums: Tensor) -> None:
+        """Take the step of a shard without its projection; ``matches`` has just been called.
+
+        Args:
+            group: the param group.
+            grad_scale: 1-element tensor the gradients are divided by, in place.
+            sums: receives the sums of this rank.
+        """
+        self._start(group, grad_scale, None)
+        phase = native.extension.Phase.update
+        self._launcher.step(*self._request, phase=phase, sums=sums.data_ptr())
+
+    def correct(self, totals: Tensor, sums: Tensor) -> bool:
+        """Correct norm groups whose cached norm was stale.
+
+        Args:
+            totals: the sums of all ranks.
+            sums: receives the sums of this rank where a group was corrected.
+
+        Returns:
+            Whether one was; the same on every rank.
+        """
+        phase, own, all_ranks = native.extension.Phase.correct, sums.data_ptr(), totals.data_ptr()
+        return self._launcher.step(*self._request, phase=phase, sums=own, totals=all_ranks)
+
+    def project(self, totals: Tensor) -> None:
+        """Project with the sums of all ranks, which ends the step of a shard."""
+        phase = native.extension.Phase.project
+        self._launcher.step(*self._request, phase=phase, totals=totals.data_ptr())
+        self._finish()
+
+    def needs_verification(self, group: Mapping[str, Any]) -> bool:
+        """Return whether the coming step can only start from norms that were verified."""
+        options = self._settings.options or self._launcher.options(group)
+        return options.needs_verification and options.distance_weight != 0 and options.p == 2
+
+    def _start(
+        self, group: Mapping[str, Any], grad_scale: Tensor | None, found_inf: Tensor | None
+    ) -> None:
+        self._fitted = []
         if self._guard.readable:
             addresses = self._guard.gradients
         else:
             grads = [(p.grad, p) for p in self.params if p.grad is not None]
-            fitted = [(grad, native.fit_gradient(grad, p)) for grad, p in grads]
-            addresses = [ours.data_ptr() for _, ours in fitted]
+            self._fitted = [(grad, native.fit_gradient(grad, p)) for grad, p in grads]
+            addresses = [ours.data_ptr() for _, ours in self._fitted]
         options = self._settings.options or self._launcher.options(group)
-        self._launcher.step(
-            addresses, self._first_step, self._guard.edited, options, grad_scale, found_inf
-        )
+        edited = self._guard.edited
+        self._request = (addresses, self._first_step, edited, options, grad_scale, found_inf)
+
+    def _finish(self) -> None:
+        *_, grad_scale, _ = self._request
         if grad_scale is not None:
-            for theirs, ours in fitted:
+            for theirs, ours in self._fitted:
                 if theirs is not ours and not theirs._is_zerotensor():
                     theirs.copy_(ours)
         native.increment_versions(self.params)
         self._guard.record_versions()
-        self._first_step = []
+        self._first_step, self._request, self._fitted = [], (), []
 
     def direct_step(self, group: Mapping[str, Any]) -> tuple[Any, ...] | None:
         """Return the group's entry of ``_C.step_groups``, ``None`` where it needs ``step``.
@@ -184,7 +239,7 @@ class GroupPlan:
         return None if distance is None else distance.clone()
 
 
-def _key(group: Mapping[str, Any]) -> tuple[Any, ...]:
+def plan_key(group: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return the options that a plan is made for; it takes over changes of the others."""
     kinds = ("reference_dtype", "reference_device", "momentum_dtype")
     names = ("scope", "backend", "distance_p", *kinds)

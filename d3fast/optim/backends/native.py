@@ -8,6 +8,7 @@ tensors of the optimizer's state that a step reads and writes. Norms travel from
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
 
@@ -55,6 +56,21 @@ def increment_versions(params: Sequence[Tensor]) -> None:
         torch.autograd.graph.increment_version(p)
 
 
+@dataclass(frozen=True)
+class Shard:
+    """How the parts that a rank holds of a group's tensors enter the norms of the whole tensors.
+
+    Attributes:
+        whole: elements of each whole tensor.
+        counts: whether this rank's part enters the sums: of replicas one does.
+        reference_norms: ``||theta_0||`` of each whole tensor.
+    """
+
+    whole: Sequence[int]
+    counts: Sequence[bool]
+    reference_norms: Sequence[float]
+
+
 class Launcher(Protocol):
     """The steps of one param group on one kind of device.
 
@@ -83,8 +99,9 @@ class Launcher(Protocol):
         options: "_C.StepOptions",
         grad_scale: Tensor | None,
         found_inf: Tensor | None,
-    ) -> None:
-        """Take one step.
+        **part: Any,
+    ) -> bool:
+        """Take one step, or a part of the step of a shard.
 
         Args:
             grads: addresses of gradients in the layout of their parameters.
@@ -93,6 +110,10 @@ class Launcher(Protocol):
             options: ``step_options(group)``, or what ``options`` returns.
             grad_scale: 1-element tensor the gradients are divided by, in place.
             found_inf: 1-element tensor; where it is not 0 nothing moves.
+            part: ``phase`` and the addresses ``sums`` and ``totals`` (``_C.Plan.step``).
+
+        Returns:
+            Whether ``Phase.correct`` changed something.
         """
 
 
@@ -205,17 +226,22 @@ def dtype_names(tensors: Mapping[str, Sequence[Tensor]]) -> dict[str, str]:
     return {name: str(dtype).removeprefix("torch.") for name, dtype in dtypes.items()}
 
 
-def plan_arguments(tensors: Mapping[str, Sequence[Tensor]], joint_norm: bool) -> dict[str, Any]:
+def plan_arguments(
+    tensors: Mapping[str, Sequence[Tensor]], joint_norm: bool, shard: Shard | None = None
+) -> dict[str, Any]:
     """Return the arguments that the plans of both devices take.
 
     Args:
         tensors: ``theta`` and the columns ``STATE_COLUMNS`` of one group.
         joint_norm: one norm over the group.
+        shard: given where the tensors are parts of larger ones.
     """
-    addresses = {name: [t.data_ptr() for t in column] for name, column in tensors.items()}
+    columns: dict[str, Any] = {name: [t.data_ptr() for t in c] for name, c in tensors.items()}
+    if shard is not None:
+        columns.update(whole=shard.whole, counts=shard.counts)
     return {
         "dtypes": extension.DTypeNames(**dtype_names(tensors)),
-        "columns": extension.Columns(numel=[t.numel() for t in tensors["theta"]], **addresses),
+        "columns": extension.Columns(numel=[t.numel() for t in tensors["theta"]], **columns),
         "joint_norm": joint_norm,
     }
 

@@ -1,260 +1,323 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The D3 step for DTensor parameters, with one all-reduce.
+"""The eager step of param groups with DTensors, whose norms are sums over the ranks of a mesh.
 
-The norms of a step are those of full tensors, while each rank updates its local parts. The push u
-is q/D^(p-1) with q = w sign(delta)|delta|^(p-1), so the point before the projection is linear in
-s = D^(1-p), the one number that needs the other ranks:
+A step of tracked groups is ``update``, one all-reduce of the sums of all their norm groups, and
+``project``; the kernels (``ShardPlan``) or plain PyTorch (``TorchShard``) take the parts. Every
+message ends with two counts of ranks: WAITING ranks could not update, because they are to step
+other tensors than agreed or norms have to be measured; REFUSED ranks raise. Each rank so learns in
+the same all-reduce what comes next, and none waits for one that went away:
 
-    theta' = a + s b,    a: the SGD step without the push,    b = lr k q
+    refused    raise
+    waiting    compare what each rank is to step and raise where that differs; measure the norms;
+               the waiting ranks update; add up the sums again
+    none       correct norms that prove stale and add up the sums again; project
 
-(k: 1 without momentum, 1 - dampening with it, 1 + momentum with Nesterov's). The norm that
-the projection needs is then a polynomial in s, and one all-reduce carries the sums of all tensors:
-
-    sum |delta|^p,   sum x^2, sum x b, sum b^2   (x = a or a - theta_0),   sum theta_0^2
-
-No norm is cached, so no edit of the weights can make one stale. A step allocates four float32
-temporaries as large as the tracked local parts (docs/scaling.md).
+The first step begins with the comparison. In a later one, a rank that learns of another's error has
+updated its own parts already.
 """
 
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from d3fast.optim.backends import torch_backend
+from d3fast.optim.backends.choose import choose_backend
 from d3fast.optim.backends.dtensor import (
     all_reduce,
     all_reduce_rows,
     counts_here,
+    gather,
     is_dtensor,
-    is_sharded,
     local,
     mesh_of,
-    placed,
 )
-from d3fast.optim.buffers import make_buffers
-from d3fast.optim.constraints import Bounds, projection_coefficient, resolve_bounds
-from d3fast.optim.kahan import compensation_of, kahan_load, kahan_store
+from d3fast.optim.backends.group_plan import plan_key
+from d3fast.optim.backends.shard_plan import BEFORE, LocalPlan, ShardPlan
+from d3fast.optim.backends.shard_torch import TorchShard, power_sum, step_untracked
+from d3fast.optim.buffers import check_step
 from d3fast.optim.options import is_tracked
 
+Group = Mapping[str, Any]
 State = MutableMapping[Tensor, dict[str, Any]]
+Part = tuple[int, int, Group]  # number of the part over all groups, number of its group, the part
+Shard = ShardPlan | TorchShard
 
-# Columns of the sums; TAKES_PART counts ranks with a gradient, REFUSED ranks with an error.
-POWER, XX, XB, BB, REFERENCE, TAKES_PART = range(6)
-REFUSED = 0
-
-
-@dataclass
-class _Move:
-    """Step of one tracked parameter up to the unknown s: ``theta' = a + s b``."""
-
-    member: torch_backend.Member
-    a: Tensor
-    b: Tensor
-    velocity: tuple[Tensor, Tensor] | None  # v = first - s second
-    sums: Tensor
+COUNTS = 2  # that end a message: ranks that wait, ranks that refused the step
 
 
-def needs_allreduce(group: Mapping[str, Any]) -> bool:
-    """Return whether a group's step needs an all-reduce, and so is taken without gradients too."""
-    return is_sharded(group) and is_tracked(group)
+class ShardedStepper:
+    """Take the steps of the param groups with DTensors, and keep their plans."""
+
+    def __init__(self) -> None:
+        self._untracked: dict[int, LocalPlan] = {}
+        self._shards: dict[int, Shard] = {}
+        self._agreed: tuple[Any, ...] | None = None  # what every rank is to step
+        self._meshes: list[Any] = []
+        self._places: list[Tensor | None] = []  # of a mesh's numbers in a message; None: all
+        self._sums = torch.zeros(COUNTS, dtype=torch.float64)
+
+    def drop_plans(self) -> None:
+        """Let the next step build every plan again, and so measure every norm."""
+        self._untracked.clear()
+        self._shards.clear()
+
+    def step(
+        self,
+        groups: Sequence[Group],
+        parts: Sequence[Part],
+        state: State,
+        grad_scale: Tensor | None = None,
+    ) -> None:
+        """Take one step, in place, on every rank of the parameters' meshes.
+
+        Args:
+            groups: all param groups of the optimizer.
+            parts: the parts of them that have DTensors; a parameter without a gradient takes no
+                part.
+            state: the optimizer's state; references and buffers lie as their parameters do.
+            grad_scale: 1-element tensor the gradients are divided by, in place (AMP).
+
+        Raises:
+            ValueError: the ranks were to step different tensors, or one refused the step; on every
+                rank.
+        """
+        tracked = [part for part in parts if is_tracked(part[2])]
+        try:
+            self._step_tracked(groups, parts, tracked, state, grad_scale)
+        except Exception:  # on every rank
+            self._agreed = None
+            self.drop_plans()
+            raise
+        for index, number, group in parts:
+            if not is_tracked(group):
+                self._step_untracked(index, number, group, state, grad_scale)
+
+    def refuse(self, groups: Sequence[Group], parts: Sequence[Part]) -> None:
+        """Tell the other ranks, which take the step, that this one raises."""
+        if self._agreed is None:
+            self._agree(groups, parts, refused=True)
+        else:
+            self._exchange(self._sums, refused=True)
+            self._agreed = None
+
+    def _step_tracked(
+        self,
+        groups: Sequence[Group],
+        parts: Sequence[Part],
+        tracked: Sequence[Part],
+        state: State,
+        grad_scale: Tensor | None,
+    ) -> None:
+        outline = tuple(map(_outline, tracked))
+        totals, waiting = self._sums, True
+        with self._refusal(groups, parts):
+            ready = self._check(parts, state) and outline == self._agreed
+            if ready:
+                self._update(grad_scale)
+        if self._agreed is not None:
+            totals, waiting = self._exchange(self._sums, waiting=not ready)
+        if waiting:
+            self._agree(groups, parts)
+            self._agreed = outline
+            totals = self._measure(tracked, state, ready)
+        if ready:
+            waiting = self._correct(totals) or waiting
+        else:
+            with self._refusal(groups, parts):
+                for shard, rows in self._rows(totals):
+                    shard.prepare(state, rows)
+                self._update(grad_scale)
+        if waiting:
+            totals, _ = self._exchange(self._sums)
+        for (_, _, group), (shard, rows) in zip(
+            (part for part in tracked if part[0] in self._shards), self._rows(totals), strict=True
+        ):
+            shard.project(group, state, rows)
+
+    @contextmanager
+    def _refusal(self, groups: Sequence[Group], parts: Sequence[Part]) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            self.refuse(groups, parts)
+            raise
+
+    def _check(self, parts: Sequence[Part], state: State) -> bool:
+        """Check the parts that have no valid plan; return whether all tracked ones can update."""
+        ready = True
+        for index, number, group in parts:
+            params = [p for p in group["params"] if p.grad is not None]
+            if is_tracked(group):
+                shard = self._shards.get(index)
+                holds = not params if shard is None else shard.ready(group, state)
+                ready = ready and holds
+            else:
+                plan = self._untracked.get(index)
+                holds = plan is not None and plan.matches(group, state)
+                if not holds:
+                    self._untracked.pop(index, None)
+            if not holds or isinstance(self._shards.get(index), TorchShard):
+                check_step(number, group, params, state)
+                choose_backend(number, group)
+        return ready
+
+    def _step_untracked(
+        self, index: int, number: int, group: Group, state: State, grad_scale: Tensor | None
+    ) -> None:
+        if all(p.grad is None for p in group["params"]):
+            return
+        plan = self._untracked.get(index)
+        if plan is None and choose_backend(number, group) == "reference":
+            step_untracked(group, state, grad_scale)
+            return
+        if plan is None:
+            plan = self._untracked[index] = LocalPlan(group, state)
+        plan.step(group, state, grad_scale)
+
+    def _rows(self, message: Tensor) -> Iterator[tuple[Shard, Tensor]]:
+        """Yield the shards with their rows of a message, one row per norm group."""
+        start = 0
+        for shard in self._shards.values():
+            end = start + len(shard.rows) * shard.columns
+            yield shard, message[start:end].view(-1, shard.columns)
+            start = end
+
+    def _update(self, grad_scale: Tensor | None) -> None:
+        for shard, sums in self._rows(self._sums):
+            shard.update(grad_scale, sums)
+
+    def _correct(self, totals: Tensor) -> bool:
+        pairs = zip(self._rows(totals), self._rows(self._sums), strict=True)
+        corrected = [shard.correct(total, sums) for (shard, total), (_, sums) in pairs]
+        return any(corrected)
+
+    def _measure(self, tracked: Sequence[Part], state: State, moved: bool) -> Tensor:
+        """Return the sums over all ranks that ``prepare`` and ``correct`` need.
+
+        Args:
+            tracked: the tracked parts.
+            state: the optimizer's state.
+            moved: this rank has updated; it measured the norms before that.
+        """
+        if not moved:
+            self._build(tracked, state)
+        measured = torch.zeros_like(self._sums)
+        pairs = zip(self._rows(measured), self._rows(self._sums), strict=True)
+        for (shard, rows), (_, sums) in pairs:
+            if isinstance(shard, ShardPlan):
+                shard.measure(rows)
+                if moved:
+                    rows[:, BEFORE] = sums[:, BEFORE]
+        return self._exchange(measured)[0]
+
+    def _build(self, tracked: Sequence[Part], state: State) -> None:
+        self._shards = {}
+        for index, number, group in tracked:
+            if any(p.grad is not None for p in group["params"]):
+                kind = ShardPlan if choose_backend(number, group) == "fused" else TorchShard
+                self._shards[index] = kind(group, state)
+        owners = [
+            mesh_of(p) for s in self._shards.values() for p in s.rows for _ in range(s.columns)
+        ]
+        counts = range(len(owners), len(owners) + COUNTS)
+        device = self._sums.device
+        for shard in self._shards.values():
+            device = local(shard.rows[0]).device
+        self._sums = torch.zeros(len(owners) + COUNTS, dtype=torch.float64, device=device)
+        self._places = []
+        for mesh in self._meshes:
+            at = [i for i, owner in enumerate(owners) if owner == mesh]
+            is_all = len(at) == len(owners)
+            self._places.append(None if is_all else torch.tensor([*at, *counts], device=device))
+
+    def _exchange(
+        self, numbers: Tensor, waiting: bool = False, refused: bool = False
+    ) -> tuple[Tensor, bool]:
+        """Return the sums of a message over all ranks, and whether a rank waits.
+
+        Raises:
+            ValueError: another rank refused the step.
+        """
+        totals, counts = numbers.clone(), [float(waiting), float(refused)]
+        here = torch.tensor(counts, dtype=totals.dtype)
+        for mesh, places in zip(self._meshes, self._places, strict=True):
+            totals[-COUNTS:] = here
+            message = totals if places is None else totals[places]
+            all_reduce(message, mesh)
+            if places is not None:
+                totals[places] = message
+            counts = list(map(max, counts, message[-COUNTS:].tolist()))
+        if counts[1] and not refused:
+            raise ValueError("another rank refused this step; its own error says why")
+        return totals, counts[0] > 0
+
+    def _agree(self, groups: Sequence[Group], parts: Sequence[Part], refused: bool = False) -> None:
+        """Compare what every rank is to step.
+
+        Raises:
+            ValueError: that differs, or another rank refused the step; on every rank.
+        """
+        params = [p for group in groups for p in group["params"]]
+        self._meshes = []
+        for p in filter(is_dtensor, params):
+            if mesh_of(p) not in self._meshes:
+                self._meshes.append(mesh_of(p))
+        for mesh in self._meshes:
+            entries = _entries(mesh, {id(p): i for i, p in enumerate(params)}, parts)
+            digest = hashlib.sha256(repr(entries).encode()).digest()
+            numbers = [int.from_bytes(digest[i : i + 6], "big") for i in (0, 6)]
+            device = next(local(p).device for p in params if mesh_of(p) == mesh)
+            message = torch.tensor(
+                [refused, *numbers, *(-n for n in numbers)], device=device
+            ).double()
+            was_refused, *ends = all_reduce(message, mesh, largest=True).tolist()
+            if was_refused:
+                if refused:
+                    continue
+                raise ValueError("another rank refused this step; its own error says why")
+            if ends[:2] != [-n for n in ends[2:]]:
+                raise ValueError(_difference(gather(entries, mesh)))
 
 
-def step_plain(group: Mapping[str, Any], state: State, grad_scale: Tensor | None = None) -> None:
-    """Take one step of an untracked group with DTensors, in place; no rank waits for another.
-
-    Args:
-        group: the options of ``D3FusedSGD``; parameters without a gradient take no part.
-        state: the optimizer's state; buffers lie as their parameters do.
-        grad_scale: 1-element tensor the gradients are divided by, in place (AMP).
-    """
-    members = _members(group, state, grad_scale)
-    torch_backend.step_group(list(members.values()), group)
-    _count_step(group, members, state)
+def _outline(part: Part) -> tuple[Any, ...]:
+    index, _, group = part
+    return index, plan_key(group), tuple([p.grad is not None for p in group["params"]])
 
 
-def step_tracked(
-    groups: Sequence[Mapping[str, Any]], state: State, grad_scale: Tensor | None = None
-) -> None:
-    """Take one step of all tracked groups with DTensors, in place, on every rank of their meshes.
-
-    Args:
-        groups: groups that need an all-reduce; parameters without a gradient take no part.
-        state: the optimizer's state; references and buffers lie as their parameters do.
-        grad_scale: 1-element tensor the gradients are divided by, in place (AMP).
-
-    Raises:
-        ValueError: some ranks have a gradient that others lack, or a rank refused the step; on
-            every rank, and no parameter has moved.
-    """
-    members = [_members(group, state, grad_scale) for group in groups]
-    moves: dict[Tensor, _Move] = {}
-    for group, own in zip(groups, members, strict=True):
-        bounds = resolve_bounds(group)
-        moves.update({p: _move(m, group, bounds) for p, m in own.items()})
-    params, rows = _rows(groups)
-    for row, p in zip(rows, params, strict=True):
-        if p in moves:
-            if counts_here(p):
-                row[:TAKES_PART] = moves[p].sums
-            row[TAKES_PART] = 1
-    sums = all_reduce_rows(rows, params, torch.zeros_like(rows[0]))
-    _check_agreement(sums, params)
-    numbers = dict(zip(params, sums[:-1], strict=True))
-    for group, own in zip(groups, members, strict=True):
-        for norm_group in [list(own)] if group["scope"] == "group" else [[p] for p in own]:
-            if norm_group:
-                device = moves[norm_group[0]].a.device
-                totals = torch.stack([numbers[p] for p in norm_group]).sum(0).to(device)
-                _finish([moves[p] for p in norm_group], totals, group)
-        _count_step(group, own, state)
+Entry = tuple[str, bool, bool, str]  # parameter, whether tracked, whether with gradient, options
 
 
-def refuse(groups: Sequence[Mapping[str, Any]]) -> None:
-    """Tell the other ranks, which wait in the all-reduce of the tracked groups, to raise."""
-    joint = [group for group in groups if needs_allreduce(group)]
-    if joint:
-        params, rows = _rows(joint)
-        footer = torch.zeros_like(rows[0])
-        footer[REFUSED] = 1
-        all_reduce_rows(rows, params, footer)
+def _entries(mesh: Any, positions: Mapping[int, int], parts: Sequence[Part]) -> list[Entry]:
+    """Return what this rank is to do with each parameter on a mesh."""
+    entries = []
+    for _, _, group in parts:
+        tracked = is_tracked(group)
+        names = group.get("param_names") or [str(positions[id(p)]) for p in group["params"]]
+        for name, p in zip(names, group["params"], strict=True):
+            if mesh_of(p) == mesh:
+                options = repr(plan_key(group)) if tracked else ""
+                entries.append((name, tracked, tracked and p.grad is not None, options))
+    return entries
 
 
-def _rows(groups: Sequence[Mapping[str, Any]]) -> tuple[list[Tensor], Tensor]:
-    """Return all parameters, and a row of zeros for each."""
-    params = [p for group in groups for p in group["params"]]
-    device = local(params[0]).device
-    return params, torch.zeros(len(params), TAKES_PART + 1, dtype=torch.float64, device=device)
-
-
-def _members(
-    group: Mapping[str, Any], state: State, grad_scale: Tensor | None
-) -> dict[Tensor, torch_backend.Member]:
-    make_buffers(group, state)
-    active = [p for p in group["params"] if p.grad is not None]
-    return {p: _member(p, state.get(p, {}), group, grad_scale) for p in active}
-
-
-def _count_step(group: Mapping[str, Any], moved: Iterable[Tensor], state: State) -> None:
-    for p in moved:
-        if is_dtensor(p):  # its local part was written past autograd
-            torch.autograd.graph.increment_version(p)
-        if group["momentum"] != 0:
-            taken = state[p].get("step")
-            state[p]["step"] = torch.ones((), device="cpu") if taken is None else taken + 1
-
-
-def _member(
-    p: Tensor, state: dict[str, Any], group: Mapping[str, Any], grad_scale: Tensor | None
-) -> torch_backend.Member:
-    assert p.grad is not None
-    if grad_scale is not None:
-        local(p.grad).div_(grad_scale)
-    buffer, first = None, False
-    if group["momentum"] != 0:
-        buffer, first = local(state["momentum_buffer"]), state.get("step", 1) == 0
-    theta_0 = local(state["reference"]) if is_tracked(group) else None
-    kept = compensation_of(p, state) if is_tracked(group) else None
-    remainder = None if kept is None else local(kept)
-    grad = local(placed(p.grad, p, "grad"))
-    return torch_backend.Member(local(p), grad, buffer, first, theta_0, remainder)
-
-
-def _check_agreement(sums: Tensor, params: Sequence[Tensor]) -> None:
-    if float(sums[-1, REFUSED]) != 0:
-        raise ValueError("another rank refused this step; its own error says why")
-    for i, (p, count) in enumerate(zip(params, sums[:-1, TAKES_PART].tolist(), strict=True)):
-        mesh = mesh_of(p)
-        ranks = mesh.size() if mesh is not None else 1
-        if count not in (0, ranks):
-            raise ValueError(
-                f"tracked parameter {i} has a gradient on {count:.0f} of {ranks} ranks"
+def _difference(ranks: Sequence[Sequence[Entry]]) -> str:
+    """Return the text of the error for ranks that are to step different tensors."""
+    by_name = [{entry[0]: entry for entry in entries} for entries in ranks]
+    for name in dict.fromkeys(entry[0] for entries in ranks for entry in entries):
+        found = [entries.get(name, (name, False, False, "")) for entries in by_name]
+        tracked, with_gradient = sum(e[1] for e in found), sum(e[2] for e in found)
+        if tracked not in (0, len(ranks)):
+            return f"parameter {name} is tracked on {tracked} of {len(ranks)} ranks"
+        if with_gradient not in (0, len(ranks)):
+            return (
+                f"tracked parameter {name} has a gradient on {with_gradient} of {len(ranks)} ranks"
             )
-
-
-def _move(m: torch_backend.Member, group: Mapping[str, Any], bounds: Bounds | None) -> _Move:
-    assert m.reference is not None
-    dtype = torch.promote_types(m.param.dtype, torch.float32)
-    theta, theta_0 = kahan_load(m.param, m.compensation), m.reference.to(dtype)
-    p, delta = float(group["distance_p"]), theta - theta_0
-    q = group["distance_weight"] * _powers(delta, p)
-    grad = m.grad.to(dtype)
-    d = (-grad if group["maximize"] else grad) + group["weight_decay"] * theta
-    lr = group["lr"].reshape(()) if isinstance(group["lr"], Tensor) else group["lr"]
-    velocity = None
-    along, k = d, 1.0
-    if m.momentum_buffer is not None:
-        momentum, damping = group["momentum"], 1.0 if m.first else 1.0 - group["dampening"]
-        v = momentum * m.momentum_buffer.to(dtype) + damping * d
-        velocity = v, damping * q
-        along, k = v, damping
-        if group["nesterov"]:
-            along, k = d + momentum * v, 1.0 + momentum * damping
-    a, b = theta - lr * along, lr * k * q
-    x = a if bounds is None or bounds.center == "origin" else a - theta_0
-    return _Move(m, a, b, velocity, _sums(delta, x, b, theta_0, p, bounds is not None))
-
-
-def _powers(delta: Tensor, p: float) -> Tensor:
-    """``sign(delta) |delta|^(p-1)``: in float64 where float32 would lose small powers."""
-    if p == 2:
-        return delta
-    if p == 1:
-        return delta.sign()
-    wide = delta.double()
-    return wide.sign() * wide.abs() ** (p - 1)
-
-
-def _sums(
-    delta: Tensor, x: Tensor, b: Tensor, theta_0: Tensor, p: float, projected: bool
-) -> Tensor:
-    """Return the columns up to ``REFERENCE`` of one local part; 0 for unneeded projection sums."""
-    sums = torch.zeros(TAKES_PART, dtype=torch.float64, device=delta.device)
-    # Piece by piece: float64 copies of whole tensors would be memory and traffic.
-    size = 1 << 16 if delta.is_cpu else 1 << 24
-    pieces = (torch.split(t.reshape(-1), size) for t in (delta, x, b, theta_0))
-    for narrow in zip(*pieces, strict=True):
-        d, x_, b_, r = (t.double() for t in narrow)
-        sums[POWER] += torch.dot(d, d) if p == 2 else power_sum(d, p)
-        if projected:
-            sums[XX] += torch.dot(x_, x_)
-            sums[XB] += torch.dot(x_, b_)
-            sums[BB] += torch.dot(b_, b_)
-            sums[REFERENCE] += torch.dot(r, r)
-    return sums
-
-
-def power_sum(delta: Tensor, p: float) -> Tensor:
-    """Return the sum of ``|delta|^p`` in float64, 0-dim."""
-    wide = delta.double().abs()
-    return wide.sum() if p == 1 else (wide**p).sum()
-
-
-def _finish(norm_group: Sequence[_Move], sums: Tensor, group: Mapping[str, Any]) -> None:
-    """Finish the steps of a norm group with its sums over all ranks."""
-    bounds = resolve_bounds(group)
-    p = float(group["distance_p"])
-    distance = sums[POWER] ** (1 / p)
-    s = torch.where(distance > 0, distance, torch.ones_like(distance)) ** (1 - p)
-    c = torch.ones_like(s)
-    if bounds is not None:
-        square = sums[XX] + 2 * s * sums[XB] + s * s * sums[BB]
-        lower, upper = bounds.scaled(sums[REFERENCE].sqrt())
-        c = projection_coefficient(square.clamp(min=0).sqrt(), lower, upper)
-    for move in norm_group:
-        m = move.member
-        theta = move.a + (s * move.b).to(move.a.dtype)
-        if m.momentum_buffer is not None and move.velocity is not None:
-            v, push = move.velocity
-            m.momentum_buffer.copy_(v - s * push)
-        if bounds is not None and bounds.center == "origin":
-            theta = c * theta
-        elif bounds is not None and m.reference is not None:
-            theta_0 = m.reference.to(theta.dtype)
-            theta = torch.where(c == 1, theta, theta_0 + c * (theta - theta_0))
-        kahan_store(theta, m.param, m.compensation)
+        if len({entry[3] for entry in found}) > 1:
+            return f"the options of parameter {name} differ between ranks"
+    return "the order of the parameters differs between ranks"
 
 
 def distances(params: Sequence[Tensor], state: State, p: float) -> list[Tensor]:

@@ -42,6 +42,22 @@ def test_a_shard_is_half_of_the_tensor_and_shares_its_memory(mesh):
     assert dtensor.is_sharded({"params": [torch.ones(1), whole]})
 
 
+def test_the_local_part_of_a_parameter_is_one_object(mesh):
+    param = nn.Parameter(distributed(torch.ones(4), mesh, Shard(0)))
+    assert dtensor.local(param) is dtensor.local(param)
+    (part,) = dtensor.local_group({"params": [param], "lr": 1})["params"]
+    assert part is dtensor.local(param)
+
+
+def test_another_local_part_keeps_shape_and_placements(mesh):
+    uneven = distributed(torch.arange(5.0), mesh, Shard(0))
+    other = dtensor.with_local(torch.zeros(3, dtype=torch.float64), uneven)
+    assert (other.shape, other.placements) == (uneven.shape, uneven.placements)
+    assert dtensor.local(other).dtype == torch.float64
+    plain = torch.ones(2)
+    assert dtensor.with_local(plain, torch.zeros(2)) is plain
+
+
 @pytest.mark.parametrize("placement", [Shard(0), Replicate()])
 def test_the_first_rank_counts_shards_and_replicas(mesh, placement):
     assert dtensor.counts_here(distributed(torch.ones(4), mesh, placement))

@@ -1,4 +1,4 @@
-"""The sharded step on plain tensors, whose one part is the whole: it follows the reference step.
+"""The step of shards on plain tensors, whose one part is the whole, without any other rank.
 
 ``tests/distributed`` runs it on several ranks.
 """
@@ -14,7 +14,8 @@ VARIANTS = {
     "nesterov_ball": {"momentum": 0.8, "nesterov": True, "constraint": "norm_ball", "radius": 0.9},
     "joint_shell": {"scope": "group", "constraint": "distance_shell", "radius": (0.5, 0.9)},
     "floor_p1": {"distance_p": 1.0, "constraint": "distance_floor", "radius": 2.0},
-    "p3_uphill": {"distance_p": 3.0, "constraint": None, "maximize": True},
+    "not_invertible": {"lr": 0.6, "weight_decay": 1.0, "constraint": None},
+    "untracked": {"distance_weight": 0.0, "constraint": None, "momentum": 0.9},
 }
 
 
@@ -24,37 +25,101 @@ def no_grad():
         yield
 
 
+@pytest.fixture(params=["fused", "reference"])
+def kind(request):
+    """The kernels or plain PyTorch."""
+    return request.param
+
+
+@pytest.fixture
+def take_step():
+    """Take steps of an optimizer as if its parameters were shards."""
+    stepper = sharded.ShardedStepper()
+
+    def step(opt, grad_scale=None):
+        groups = opt.param_groups
+        parts = [(i, i, group) for i, group in enumerate(groups)]
+        stepper.step(groups, parts, opt.state, grad_scale)
+
+    return step
+
+
 @pytest.mark.parametrize("name", VARIANTS)
-def test_steps_follow_the_reference_backend(name, far_apart, set_gradients, relative_error):
+def test_steps_follow_the_reference_backend(
+    name, kind, take_step, far_apart, set_gradients, relative_error
+):
     results = []
     for is_sharded in (False, True):
-        params, opt = far_apart(torch.float64, backend="reference", **VARIANTS[name])
+        backend = kind if is_sharded else "reference"
+        params, opt = far_apart(torch.float64, **{"backend": backend, **VARIANTS[name]})
         for t in range(4):
             set_gradients(params, t)
             if is_sharded:
-                sharded.step_tracked(opt.param_groups, opt.state)
+                take_step(opt)
             else:
                 opt.step()
         results.append([p.detach() for p in params])
-    assert relative_error(*results) < 1e-13
+    assert relative_error(*results) < 1e-12
 
 
-def test_gradients_are_unscaled_in_place(far_apart, set_gradients):
-    params, opt = far_apart(torch.float64, backend="reference")
+def test_gradients_are_unscaled_in_place(kind, take_step, far_apart, set_gradients):
+    params, opt = far_apart(torch.float64, backend=kind)
     set_gradients(params, 0)
     before = [p.grad.clone() for p in params]
-    sharded.step_tracked(opt.param_groups, opt.state, torch.tensor(4.0))
+    take_step(opt, torch.tensor(4.0))
     for p, grad in zip(params, before, strict=True):
         assert torch.equal(p.grad, grad / 4)
 
 
-def test_parameters_without_a_gradient_do_not_move(far_apart, set_gradients):
-    params, opt = far_apart(torch.float64, backend="reference", scope="group")
+@pytest.mark.parametrize("scope", ["tensor", "group"])
+def test_parameters_without_a_gradient_do_not_move(
+    scope, kind, take_step, far_apart, set_gradients
+):
+    params, opt = far_apart(torch.float64, backend=kind, scope=scope)
+    for missing in (0, 4):
+        set_gradients(params, 0)
+        params[missing].grad = None
+        before = params[missing].detach().clone()
+        take_step(opt)
+        assert torch.equal(params[missing], before)
+
+
+def test_a_group_without_any_gradient_takes_no_part(kind, take_step, far_apart, set_gradients):
+    params, opt = far_apart(torch.float64, backend=kind)
+    take_step(opt)
     set_gradients(params, 0)
-    params[0].grad = None
-    before = params[0].detach().clone()
-    sharded.step_tracked(opt.param_groups, opt.state)
-    assert torch.equal(params[0], before)
+    take_step(opt)
+    opt.zero_grad()
+    before = [p.detach().clone() for p in params]
+    take_step(opt)
+    assert all(torch.equal(p, b) for p, b in zip(params, before, strict=True))
+
+
+def test_a_bad_option_raises_and_later_steps_go_on(kind, take_step, far_apart, set_gradients):
+    params, opt = far_apart(torch.float64, backend=kind)
+    set_gradients(params, 0)
+    take_step(opt)
+    before = [p.detach().clone() for p in params]
+    opt.param_groups[0]["lr"] = -1.0
+    with pytest.raises(ValueError, match=r"lr must be finite and >= 0, got -1\.0"):
+        take_step(opt)
+    assert all(torch.equal(p, b) for p, b in zip(params, before, strict=True))
+    opt.param_groups[0]["lr"] = 0.1
+    take_step(opt)
+    assert not torch.equal(params[0], before[0])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "text"),
+    [
+        (("w", True, True, "a"), ("w", False, False, ""), "w is tracked on 1 of 2 ranks"),
+        (("w", True, True, "a"), ("w", True, False, "a"), "w has a gradient on 1 of 2 ranks"),
+        (("w", True, True, "a"), ("w", True, True, "b"), "options of parameter w differ"),
+        (("w", True, True, "a"), ("v", True, True, "a"), "w is tracked on 1 of 2 ranks"),
+    ],
+)
+def test_the_error_names_the_parameter_and_what_differs(first, second, text):
+    assert text in sharded._difference([[first], [second]])
 
 
 @pytest.mark.parametrize("p", [1.0, 2.0, 3.0])
@@ -63,8 +128,3 @@ def test_distances_are_those_of_torch(p, far_apart):
     for got, theta in zip(sharded.distances(params, opt.state, p), params, strict=True):
         delta = theta.detach() - opt.state[theta]["reference"]
         torch.testing.assert_close(got, torch.linalg.vector_norm(delta, p))
-
-
-def test_plain_tensors_need_no_allreduce(far_apart):
-    _, opt = far_apart()
-    assert not sharded.needs_allreduce(opt.param_groups[0])
