@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from d3fast.runtime.checks import check_integer, check_number
 from d3fast.runtime.devices import resolve_device, synchronize
@@ -24,6 +25,7 @@ from d3fast.training.loop import Epoch, Gradients, Loss, check_weights, fit, pla
 
 OnEpoch = Callable[[Epoch, nn.Module], None]
 Work = Callable[[nn.Module, torch.device], tuple[Epoch, ...]]
+Schedule = Callable[[torch.optim.Optimizer, int], LRScheduler]  # (optimizer, epochs)
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,11 @@ def check_tuning(options: Tuning) -> None:
         check_number("max_grad_norm", options.max_grad_norm)
 
 
+def cosine(optimizer: torch.optim.Optimizer, epochs: int) -> LRScheduler:
+    """Return a cosine schedule to 0 over the epochs."""
+    return CosineAnnealingLR(optimizer, epochs)
+
+
 def tune(
     model: nn.Module,
     clean_train: Iterable[Any],
@@ -147,8 +154,9 @@ def tune(
     progress: bool,
     loss: Loss | None = None,
     gradients: Gradients = plain_gradients,
+    schedule: Schedule = cosine,
 ) -> tuple[Epoch, ...]:
-    """Fine-tune a model in place: SGD with momentum under a cosine schedule to 0.
+    """Fine-tune a model in place: SGD with momentum, by default under a cosine schedule to 0.
 
     Args:
         model: on ``device`` already; frozen weights stay frozen.
@@ -160,6 +168,7 @@ def tune(
         progress: show the progress bar.
         loss: (logits, labels) -> 0-dim tensor; cross-entropy if ``None``.
         gradients: computes the gradients of a batch; see ``fit``.
+        schedule: makes the schedule of the learning rate, stepped after every epoch.
 
     Returns:
         One record per epoch.
@@ -178,7 +187,7 @@ def tune(
         optimizer,
         epochs=options.epochs,
         device=device,
-        scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs),
+        scheduler=schedule(optimizer, options.epochs),
         val_loader=clean_val,
         on_epoch=options.on_epoch,
         title=title,

@@ -24,8 +24,8 @@ from d3fast.training.sam import sharpness_aware
 class FTSAM:
     """Fine-tuning with sharpness-aware gradients; two passes per step.
 
-    Cross-entropy, SGD with momentum under a cosine schedule, all weights. With ``rho=0`` and no
-    dropout the steps are those of ``FineTuning``.
+    Cross-entropy with smoothed labels, SGD with momentum under a cosine schedule, all weights. With
+    ``rho=0``, no smoothing and no dropout the steps are those of ``FineTuning``.
 
     Args:
         epochs: passes over the clean samples.
@@ -33,6 +33,7 @@ class FTSAM:
         momentum: momentum of SGD.
         weight_decay: L2 penalty, added to the gradient of the perturbed point.
         rho: radius of the perturbation; 2 is the published value for CIFAR-10.
+        label_smoothing: share of the label that is spread over all classes, in [0, 1]; published.
         adaptive: scale the perturbation by the weights (ASAM) or not (SAM).
         seed: seeds torch's global generators during the repair (dropout, shuffling loaders).
         max_grad_norm: gradients are clipped to this norm; ``None`` for no clipping.
@@ -57,6 +58,7 @@ class FTSAM:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     rho: float = 2.0
+    label_smoothing: float = 0.1
     adaptive: bool = True
     seed: int = 0
     max_grad_norm: float | None = None
@@ -65,6 +67,9 @@ class FTSAM:
     def __post_init__(self) -> None:
         check_tuning(self)
         check_number("rho", self.rho)
+        check_number("label_smoothing", self.label_smoothing)
+        if self.label_smoothing > 1:
+            raise ValueError(f"label_smoothing must be <= 1, got {self.label_smoothing!r}")
 
     def __call__(
         self,
@@ -87,6 +92,7 @@ class FTSAM:
                 device,
                 title="fine-tuning with SAM",
                 progress=progress,
+                loss=nn.CrossEntropyLoss(label_smoothing=self.label_smoothing),
                 gradients=sharpness_aware(self.rho, adaptive=self.adaptive),
             ),
             self.seed,

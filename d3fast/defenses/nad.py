@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.lr_scheduler import LRScheduler, MultiStepLR
 
 from d3fast.defenses.base import DefenseResult, OnEpoch, check_tuning, on_copy, tune
 from d3fast.defenses.fine_tuning import FineTuning
@@ -34,9 +35,10 @@ from d3fast.training.modes import eval_mode
 class NAD:
     """Neural attention distillation (Li et al., ICLR 2021).
 
-    ``betas`` and the teacher's ten epochs are the authors' values; epochs, learning rate and weight
-    decay are those of every fine-tuning baseline, also for the teacher. History and ``on_epoch``
-    cover the student only; its loss includes the attention terms.
+    ``betas``, the weight decay, the teacher's ten epochs and the fall of the learning rate after
+    epoch 20 are the authors' values; the epochs and the initial learning rate, also of the teacher,
+    are those of every fine-tuning baseline. History and ``on_epoch`` cover the student only; its
+    loss includes the attention terms.
 
     With ``layers=None`` the layers are chosen automatically. Among modules that run once per pass
     and return maps (N, C, H, W) of more than one pixel, the last one of every size is a candidate,
@@ -46,9 +48,10 @@ class NAD:
 
     Args:
         epochs: passes of the student over the clean samples.
-        lr: initial learning rate.
+        lr: learning rate until ``decay_epoch``, then a hundredth of it.
         momentum: momentum of SGD.
         weight_decay: L2 penalty.
+        decay_epoch: last epoch at ``lr``, of teacher and student.
         teacher_epochs: passes of the teacher over the clean samples.
         betas: weights of the attention terms, in the order of the layers.
         layers: qualified names of modules that return (N, C, H, W) or (N, T, D), one per beta.
@@ -74,7 +77,8 @@ class NAD:
     epochs: int = 100
     lr: float = 0.01
     momentum: float = 0.9
-    weight_decay: float = 5e-4
+    weight_decay: float = 1e-4
+    decay_epoch: int = 20
     teacher_epochs: int = 10
     betas: tuple[float, ...] = (500.0, 1000.0, 1000.0)
     layers: tuple[str, ...] | None = None
@@ -84,7 +88,8 @@ class NAD:
 
     def __post_init__(self) -> None:
         check_tuning(self)
-        check_integer("teacher_epochs", self.teacher_epochs, 1)
+        for name in ("decay_epoch", "teacher_epochs"):
+            check_integer(name, getattr(self, name), 1)
         if not self.betas:
             raise ValueError("betas must be one number or more, got ()")
         for beta in self.betas:
@@ -120,6 +125,7 @@ class NAD:
                 device,
                 title="NAD: teacher",
                 progress=progress,
+                schedule=self._schedule,
             )
             return tune(
                 student,
@@ -130,9 +136,13 @@ class NAD:
                 title="NAD: student",
                 progress=progress,
                 gradients=attention_distillation(teacher, weights),
+                schedule=self._schedule,
             )
 
         return on_copy(model, device, work, self.seed)
+
+    def _schedule(self, optimizer: torch.optim.Optimizer, _: int) -> LRScheduler:
+        return MultiStepLR(optimizer, [self.decay_epoch], gamma=0.01)
 
     def _weights(
         self, model: nn.Module, clean_train: Iterable[Any], device: torch.device

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from d3fast.defenses.anp import ANP, THRESHOLDS, Neurons, prune
+from d3fast.defenses import anp
+from d3fast.defenses.anp import ANP, Neurons, prune
 from d3fast.models.preact_resnet import PreActResNet
 from d3fast.models.vit import VisionTransformer
-from d3fast.training.metrics import evaluate
+from d3fast.training.metrics import Metrics, evaluate
 
 PLANTED = 6  # hidden neurons 0..5 serve the three classes, two each
 TRIGGER = 4  # the input that is 0 in clean samples
@@ -65,7 +66,7 @@ def _acc(model, seed=9):
     return evaluate(model, _loader(seed), None).acc
 
 
-SHORT = ANP(steps=40)
+SHORT = ANP(steps=40, lr=0.2)
 
 
 def test_the_planted_neuron_is_found_and_pruned_and_clean_accuracy_stays():
@@ -90,17 +91,36 @@ def test_masks_stay_between_0_and_1():
 
 
 @pytest.mark.parametrize("inner_steps", [1, 3])
-def test_perturbations_stay_within_eps_and_raise_the_loss(inner_steps):
+def test_perturbations_have_the_mean_size_eps_and_raise_the_loss(inner_steps):
     neurons = Neurons(_model())
     (inputs, labels), *_ = _loader()
     delta, xi = ANP(eps=0.3, inner_steps=inner_steps).perturbation(
         neurons, inputs, labels, LOSS, torch.Generator().manual_seed(0)
     )
     assert delta.shape == xi.shape == (7,)
-    assert max(delta.abs().max(), xi.abs().max()) <= 0.3
+    sizes = torch.cat([delta, xi]).abs()
+    assert sizes.max() <= 0.6
     disturbed = LOSS(neurons.scores(inputs, neurons.masks + delta, xi), labels)
     assert disturbed > LOSS(neurons.scores(inputs, neurons.masks), labels)
     assert neurons.masks.grad is None
+
+
+def test_the_steps_are_not_clipped_so_their_mean_size_is_eps():
+    """Every gradient is positive here, so a single step moves [-eps, eps] to [0, 2 eps]."""
+    neurons = Neurons(nn.BatchNorm1d(2000, affine=True))
+    inputs = torch.cat([torch.ones(1, 2000), -torch.ones(1, 2000)])
+
+    def rises(scores, _):
+        return (scores[0] - scores[1]).sum() + scores.sum()
+
+    with torch.no_grad():
+        neurons.model.bias.fill_(1.0)
+    perturbation = ANP(eps=0.3).perturbation(
+        neurons, inputs, torch.zeros(2, dtype=torch.long), rises, torch.Generator().manual_seed(0)
+    )
+    for part in perturbation:
+        assert 0 <= part.min() <= part.max() <= 0.6
+        assert part.mean() == pytest.approx(0.3, abs=0.02)
 
 
 def test_scores_are_those_of_a_network_with_the_factors_written_in():
@@ -147,29 +167,56 @@ def test_nothing_but_weights_of_batch_norm_is_changed():
     assert not any(module.training for module in repaired.modules())
 
 
-@pytest.mark.parametrize("max_acc_drop", [0.0, 0.05, 0.4, 1.0])
-def test_the_threshold_is_the_largest_that_held_out_accuracy_allows(max_acc_drop):
+def _searched(sums, steps=10):
     neurons = Neurons(_model())
-    with torch.no_grad():  # a class after the other goes as the threshold grows
-        neurons.masks.copy_(torch.tensor([0.31, 0.31, 0.61, 0.61, 1.0, 1.0, 0.01]))
+    neurons.sums, neurons.steps = torch.tensor(sums), steps
+    return neurons
+
+
+@pytest.mark.parametrize("max_acc_drop", [0.0, 0.05, 0.4, 1.0])
+def test_the_most_channels_go_that_held_out_accuracy_allows_smallest_mean_mask_first(max_acc_drop):
+    neurons = _searched([3.1, 3.2, 6.1, 6.2, 9.8, 9.9, 0.1])  # a class after the other
     before = _acc(neurons.model, 1)
-    threshold = prune(neurons, _loader(1), max_acc_drop)
+    count = prune(neurons, _loader(1), max_acc_drop)
     assert before - _acc(neurons.model, 1) <= max_acc_drop + 1e-9
-    drops = {}
-    for tried in THRESHOLDS:
+    order = [6, 0, 1, 2, 3, 4, 5]
+    drops = []
+    for tried in range(8):
         other = Neurons(_model())
-        other.write((neurons.masks >= tried).float().detach())
-        drops[tried] = before - _acc(other.model, 1)
-    assert threshold == max(t for t, drop in drops.items() if drop <= max_acc_drop + 1e-9)
+        other.write(torch.tensor([float(i not in order[:tried]) for i in range(7)]))
+        drops.append(before - _acc(other.model, 1))
+    assert count == max(n for n, drop in enumerate(drops) if drop <= max_acc_drop + 1e-9)
+    assert sorted(order[:count]) == (neurons.model[1].weight == 0).nonzero()[:, 0].tolist()
 
 
-def test_where_even_the_smallest_threshold_costs_too_much_nothing_is_pruned():
-    model = _model()
-    neurons = Neurons(copy.deepcopy(model))
-    with torch.no_grad():
-        neurons.masks.zero_()
-    assert prune(neurons, _loader(1), 0.02) is None
-    assert torch.equal(neurons.model[1].weight, model[1].weight)
+def test_a_number_that_costs_too_much_does_not_end_the_pruning(monkeypatch):
+    found = iter([90, 80, 90, 85])  # the suspect, then one, two, three channels
+    monkeypatch.setattr(anp, "evaluate", lambda *_, **__: Metrics(next(found), 100))
+    assert prune(_searched([1.0, 2.0, 3.0, 10.0, 10.0, 10.0, 10.0]), [], 0.01) == 2
+
+
+def test_channels_whose_masks_never_fell_stay():
+    neurons = _searched([10.0] * 6 + [2.0])
+    assert prune(neurons, _loader(1), 1.0) == 1
+
+
+def test_where_every_number_costs_too_much_nothing_is_pruned(monkeypatch):
+    neurons = _searched([0.0, 0.1, 10.0, 10.0, 10.0, 10.0, 10.0])
+    found = iter([90, 80, 70])
+    monkeypatch.setattr(anp, "evaluate", lambda *_, **__: Metrics(next(found), 100))
+    assert prune(neurons, [], 0.02) == 0
+    assert torch.equal(neurons.model[1].weight, _model()[1].weight)
+
+
+def test_masks_that_are_tied_at_0_differ_in_their_sums():
+    neurons = Neurons(_model())
+    for closed in (1, 3):
+        with torch.no_grad():
+            neurons.masks[:closed] = -0.5
+        neurons.clip_and_add()
+    assert neurons.masks.tolist() == [0, 0, 0, 1, 1, 1, 1]
+    assert neurons.sums.tolist() == [0, 1, 1, 2, 2, 2, 2]
+    assert neurons.steps == 2
 
 
 @pytest.mark.parametrize(("steps", "passes"), [(1, 1), (3, 1), (4, 1), (5, 2), (9, 3)])
@@ -181,7 +228,7 @@ def test_it_takes_so_many_batches_and_records_every_pass(steps, passes):
     assert clean.batches_read == steps + 4  # without a length they are counted first
     assert [e.epoch for e in history] == list(range(1, passes + 1))
     assert [(e, False) for e in history] == seen
-    assert all((e.val_accuracy, e.lr) == (None, 0.2) for e in history)
+    assert all((e.val_accuracy, e.lr) == (None, 0.01) for e in history)
     assert all(0 <= e.accuracy <= 1 for e in history)
 
 
@@ -199,7 +246,9 @@ class _Watched:
 
 def test_on_epoch_gets_the_model_under_its_masks():
     weights = []
-    watched = ANP(steps=40, on_epoch=lambda _, m: weights.append(m[1].weight.detach().clone()))
+    watched = ANP(
+        steps=40, lr=0.2, on_epoch=lambda _, m: weights.append(m[1].weight.detach().clone())
+    )
     watched(_model(), _loader(), _loader(1), progress=False)
     assert 0 <= weights[-1][PLANTED] < weights[0][PLANTED] < 1
 
@@ -262,7 +311,5 @@ def test_a_loader_that_yields_nothing_is_refused(empty):
 def test_its_defaults_are_published_but_for_the_budget_of_accuracy():
     defense = ANP()
     assert (defense.eps, defense.alpha, defense.inner_steps) == (0.4, 0.2, 1)
-    assert (defense.lr, defense.momentum, defense.steps) == (0.2, 0.9, 2000)
+    assert (defense.lr, defense.momentum, defense.steps) == (0.01, 0.9, 2000)
     assert defense.max_acc_drop == 0.02
-    assert THRESHOLDS[0] == 0.05
-    assert THRESHOLDS[-1] == 1.0

@@ -20,7 +20,7 @@ SGD = {"epochs": [0], "seed": [-1], "lr": [-1.0], "momentum": [NAN], "max_grad_n
 INVALID = {
     "fine-tuning": {**SGD, "weight_decay": [float("inf")]},
     "fine-pruning": {**SGD, "max_acc_drop": [-0.1, 10], "step": [0.0, 1.5]},
-    "nad": {**SGD, "teacher_epochs": [0], "betas": [()], "layers": [("a",)]},
+    "nad": {**SGD, "teacher_epochs": [0], "decay_epoch": [0], "betas": [()], "layers": [("a",)]},
     "neural-cleanse": {**SGD, "stamped": [0.0, 1.5], "threshold": [NAN]},
     "anp": {
         "eps": [-0.1],
@@ -31,16 +31,17 @@ INVALID = {
         "steps": [0],
         "seed": [-1],
     },
-    "ft-sam": {**SGD, "rho": [-0.5, NAN]},
+    "ft-sam": {**SGD, "rho": [-0.5, NAN], "label_smoothing": [1.5, -0.1]},
     "i-bau": {
         "rounds": [0],
         "iterations": [0],
         "radius": [-1.0],
+        "ascent_steps": [0],
         "share": [0.0, 1.5],
         "seed": [-1],
     },
     "sau": {"epochs": [0], "steps": [0], "radius": [-0.2], "shared_weight": [NAN], "seed": [-1]},
-    "fst": {**SGD, "alpha": [-0.1]},
+    "fst": {**SGD, "alpha": [-0.1], "averaging": [1.5], "distillation": [1.0, -0.1]},
     "d3": {},  # takes a configuration, which is tested in tests/detox
 }
 

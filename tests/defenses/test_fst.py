@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from d3fast.defenses.fine_tuning import FineTuning
-from d3fast.defenses.fst import FST, shift_loss
+from d3fast.defenses.fst import FST, ShiftLoss
 from d3fast.optim.warm_start import random
 from d3fast.runtime.seeding import generator
 
@@ -28,15 +28,16 @@ def _repair(defense, model, batches=None):
     return defense(model, batches or _loader(), None, progress=False)
 
 
-def test_its_defaults_are_those_of_the_paper_over_the_epochs_of_the_comparisons():
+def test_its_defaults_are_those_of_the_paper():
     defense = FST()
     assert (defense.epochs, defense.lr, defense.momentum, defense.weight_decay) == (
-        100,
+        10,
         0.01,
         0.9,
         0.0,
     )
-    assert defense.alpha == 0.2
+    assert (defense.alpha, defense.schedule) == (0.2, "cosine")
+    assert (defense.averaging, defense.distillation) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
@@ -97,11 +98,51 @@ def test_the_term_is_the_dot_product_and_its_gradient_the_old_weights():
     w, start = (torch.randn(3, 4, generator=draw, dtype=torch.float64) for _ in range(2))
     w.requires_grad_(True)
     logits, labels = torch.randn(5, 3, generator=draw, dtype=torch.float64), torch.arange(5) % 3
-    value = shift_loss([w], [start], 0.7)(logits, labels)
+    value = ShiftLoss([w], [start], 0.7)(logits, labels)
     value.backward()
     expected = nn.functional.cross_entropy(logits, labels) + 0.7 * torch.sum(w * start)
     torch.testing.assert_close(value, expected)
     torch.testing.assert_close(w.grad, 0.7 * start)
+
+
+def test_averaging_is_over_the_last_epochs_and_ends_on_the_sphere():
+    seen, model = [], _model()
+
+    def keep(_, trained):
+        seen.append({name: p.detach().clone() for name, p in trained.named_parameters()})
+
+    defense = FST(epochs=4, lr=0.1, averaging=0.5, schedule="constant", on_epoch=keep)
+    repaired = dict(_repair(defense, model).model.named_parameters())
+    mean = {name: (seen[2][name] + seen[3][name]) / 2 for name in seen[0]}
+    torch.testing.assert_close(repaired["1.weight"], mean["1.weight"])
+    norm = model[3].weight.norm()
+    torch.testing.assert_close(repaired["3.weight"].norm(), norm)
+    torch.testing.assert_close(
+        repaired["3.weight"], mean["3.weight"] * norm / mean["3.weight"].norm()
+    )
+
+
+def test_distillation_replaces_a_share_of_the_labels_and_leaves_the_dot_product_alone():
+    """One full-batch step without momentum against the gradient written by hand."""
+    model, batch = _model().eval(), _loader()[:1]
+    ((images, labels),) = batch
+    options = {"epochs": 1, "lr": 0.1, "momentum": 0.0, "alpha": 0.3}
+    start = _repair(FST(**{**options, "lr": 0.0}), model, batch).model
+    ended = _repair(FST(**options, distillation=0.25), model, batch).model
+    head = start[3].weight
+    with torch.no_grad():
+        theirs = model(images).log_softmax(dim=1)
+    start.train()
+    ours = start(images)
+    hard = nn.functional.cross_entropy(ours, labels)
+    soft = nn.functional.kl_div(
+        ours.log_softmax(dim=1), theirs, reduction="batchmean", log_target=True
+    )
+    value = 0.75 * hard + 0.25 * soft + 0.3 * (head * model[3].weight.detach()).sum()
+    (gradient,) = torch.autograd.grad(value, head)
+    moved = head.detach() - 0.1 * gradient
+    moved *= model[3].weight.norm() / moved.norm()
+    torch.testing.assert_close(ended[3].weight, moved, rtol=1e-4, atol=1e-5)
 
 
 def test_the_head_ends_further_from_its_old_direction_than_under_fine_tuning():

@@ -35,12 +35,14 @@ def test_its_defaults_are_those_of_the_published_comparisons():
         0.9,
         5e-4,
     )
-    assert (defense.rho, defense.adaptive) == (2.0, True)
+    assert (defense.rho, defense.adaptive, defense.label_smoothing) == (2.0, True, 0.1)
 
 
 @pytest.mark.parametrize("adaptive", [False, True], ids=["SAM", "ASAM"])
 def test_without_a_perturbation_it_is_plain_fine_tuning_bit_for_bit(adaptive):
-    sam = _repair(FTSAM(epochs=3, rho=0.0, adaptive=adaptive), _model(), _loader())
+    sam = _repair(
+        FTSAM(epochs=3, rho=0.0, adaptive=adaptive, label_smoothing=0.0), _model(), _loader()
+    )
     plain = _repair(FineTuning(epochs=3), _model(), _loader())
     for (name, ours), theirs in zip(
         sam.state_dict().items(), plain.state_dict().values(), strict=True
@@ -58,7 +60,8 @@ def test_a_step_is_the_one_written_out_by_hand(adaptive):
     params = list(model.parameters())
 
     def gradient():
-        return torch.autograd.grad(nn.functional.cross_entropy(model(images), labels), params)
+        loss = nn.functional.cross_entropy(model(images), labels, label_smoothing=0.1)
+        return torch.autograd.grad(loss, params)
 
     scales = [(p.detach().abs() + ETA) if adaptive else torch.ones_like(p) for p in params]
     first = gradient()

@@ -62,19 +62,47 @@ def test_the_inner_loss_by_hand():
     assert found.item() == pytest.approx(0.5 * 4 - torch.tensor([1.0, 2.0]).exp().sum().log() + 1)
 
 
-UNLEARN = IBAU(rounds=10, lr=0.01, radius=0.4, share=0.1)
+UNLEARN = IBAU(rounds=10, lr=0.01, radius=0.1, share=0.1, ascent_steps=10)
 
 
 def test_the_ascent_finds_the_trigger_and_stays_in_the_ball(planted, trigger):
     suspect, clean, _ = planted
     d = ascend(suspect, clean, UNLEARN)
     assert d.shape == (1, 16)
-    assert d.norm() <= 0.4 * 1.00001
+    assert d.square().mean().sqrt() <= 0.1 * 1.00001
     pattern = trigger(torch.zeros(16))
     assert torch.cosine_similarity(d[0], pattern, dim=0) > 0.8
     inputs, labels = clean[0]
     zero = inner_loss(suspect, inputs, labels, torch.zeros_like(d), 0.0)
     assert inner_loss(suspect, inputs, labels, d, 0.0) < zero
+
+
+def test_the_radius_is_a_root_mean_square_and_does_not_depend_on_the_size_of_the_input():
+    """With a gradient that never vanishes the ascent ends on the sphere."""
+    options = IBAU(radius=0.2, ascent_steps=5, penalty=0.0)
+    for side in (4, 16):
+        linear = nn.Linear(side * side, 2, bias=False)
+        model = nn.Sequential(nn.Flatten(), linear)
+        d = ascend(model, [(torch.zeros(3, 1, side, side), torch.tensor([0, 0, 0]))], options)
+        assert d.square().mean().sqrt() == pytest.approx(0.2, rel=1e-4)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 7])
+def test_an_ascent_takes_so_many_batches_however_many_there_are(planted, steps):
+    suspect, clean, _ = planted
+    counted = Counted(suspect)
+    ascend(counted, clean[:3], IBAU(ascent_steps=steps))
+    assert counted.calls == steps
+
+
+class Counted(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.calls = model, 0
+
+    def forward(self, inputs):
+        self.calls += 1
+        return self.model(inputs)
 
 
 def test_a_planted_trigger_that_outlives_fine_tuning_is_unlearned(planted, trigger):
@@ -134,4 +162,5 @@ def test_bad_data_is_reported_by_the_batch_it_came_in(planted):
 def test_its_defaults_are_those_of_the_released_program():
     d = IBAU()
     assert (d.rounds, d.iterations, d.lr, d.ascent_lr) == (5, 5, 1e-3, 10.0)
-    assert (d.radius, d.map_lr, d.penalty, d.share) == (10.0, 0.1, 1e-3, 0.01)
+    assert (d.map_lr, d.penalty, d.share, d.ascent_steps) == (0.1, 1e-3, 0.01, 50)
+    assert d.radius * 3072**0.5 == pytest.approx(10.0, rel=0.01)

@@ -85,9 +85,9 @@ def test_the_loss_is_cross_entropy_plus_the_weighted_mean_square_between_maps():
 
 
 def test_without_weight_on_attention_it_is_fine_tuning_bit_for_bit():
-    defense = NAD(epochs=3, teacher_epochs=2, lr=0.05, betas=(0.0, 0.0, 0.0))
+    defense = NAD(epochs=1, teacher_epochs=2, lr=0.05, betas=(0.0, 0.0, 0.0), weight_decay=5e-4)
     ours = defense(_model(), _loader(), _loader(1), progress=False)
-    theirs = FineTuning(epochs=3, lr=0.05)(_model(), _loader(), _loader(1), progress=False)
+    theirs = FineTuning(epochs=1, lr=0.05)(_model(), _loader(), _loader(1), progress=False)
     assert ours.history == theirs.history
     for name, tensor in ours.model.state_dict().items():
         assert torch.equal(tensor, theirs.model.state_dict()[name]), name
@@ -221,18 +221,26 @@ def test_a_layer_that_does_not_run_is_named():
 def test_its_defaults():
     defense = NAD()
     assert (defense.betas, defense.teacher_epochs) == ((500.0, 1000.0, 1000.0), 10)
+    assert defense.decay_epoch == 20
     assert (defense.epochs, defense.lr, defense.momentum, defense.weight_decay) == (
         100,
         0.01,
         0.9,
-        5e-4,
+        1e-4,
     )
+
+
+def test_the_learning_rate_falls_to_a_hundredth_once():
+    defense = NAD(epochs=4, teacher_epochs=1, decay_epoch=2, lr=0.1)
+    history = defense(_model(), _loader(), None, progress=False).history
+    assert [record.lr for record in history] == pytest.approx([0.1, 0.1, 0.001, 0.001])
 
 
 @pytest.mark.parametrize(
     ("options", "error_text"),
     [
         ({"epochs": 0}, "epochs must be an integer >= 1, got 0"),
+        ({"decay_epoch": 0}, "decay_epoch must be an integer >= 1, got 0"),
         ({"teacher_epochs": 0}, "teacher_epochs must be an integer >= 1, got 0"),
         ({"betas": ()}, r"betas must be one number or more, got \(\)"),
         ({"betas": (1.0, -1.0)}, r"betas must be finite and >= 0, got -1\.0"),

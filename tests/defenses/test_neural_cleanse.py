@@ -2,19 +2,37 @@
 
 import dataclasses
 import logging
+import math
 
 import pytest
 import torch
 from torch import nn
 
+from d3fast.audit.anomaly import outliers
 from d3fast.audit.inversion import Inversion, InversionOptions
 from d3fast.defenses import FineTuning
-from d3fast.defenses.neural_cleanse import NeuralCleanse, stamped_gradients
+from d3fast.defenses.neural_cleanse import NeuralCleanse, log_sizes, stamped_gradients
 from d3fast.training.metrics import evaluate
 
 CLASSES, SIDE, PLANTED = 6, 6, 2
 GAINS = (3.5, 4.4, 4.2, 3.7, 4.0, 3.9)  # no two classes alike
 DEFENSE = NeuralCleanse(epochs=30, lr=0.3, inversion=InversionOptions(steps=300))
+
+
+def _patch_of(norm, success=1.0):
+    return Inversion(0, torch.zeros(1, 4, 4), torch.zeros(1, 4, 4), norm, success)
+
+
+def test_sizes_are_compared_as_ratios():
+    """Sizes of a model in which only the logarithm tells the target from the natural patches."""
+    norms = [6.1, 26.0, 31.0, 38.0, 44.0, 52.0, 71.0]
+    assert outliers(norms) == ()
+    assert outliers(log_sizes([_patch_of(norm) for norm in norms])) == (0,)
+
+
+def test_a_patch_that_fails_counts_as_one_that_covers_the_image():
+    assert log_sizes([_patch_of(2.0, 0.5)]) == [pytest.approx(math.log(16_000))]
+    assert log_sizes([_patch_of(0.0), _patch_of(1e-5)]) == [0.0, 0.0]
 
 
 def _stripes(planted=None):
@@ -143,6 +161,7 @@ def test_its_defaults_are_the_published_ones():
         5e-4,
     )
     assert (defense.stamped, defense.threshold, defense.inversion.success) == (0.2, 2.0, 0.99)
+    assert (defense.inversion.steps, defense.inversion.factor) == (1500, 2.0)
     assert (defense.inversion.lr, defense.inversion.betas) == (0.1, (0.5, 0.9))
 
 

@@ -154,6 +154,13 @@ def test_a_label_out_of_range_is_reported(planted):
         SAU(epochs=1)(suspect, [(inputs, labels + 1)], None, progress=False)
 
 
+def test_the_learning_rate_falls_to_0_by_a_cosine(planted):
+    suspect, clean, _ = planted
+    history = SAU(epochs=4, lr=0.1)(suspect, clean[:1], None, progress=False).history
+    expected = [0.05 * (1 + math.cos(math.pi * k / 4)) for k in range(4)]
+    assert [record.lr for record in history] == pytest.approx(expected)
+
+
 def test_its_defaults_are_the_published_ones():
     d = SAU()
     assert (d.epochs, d.lr, d.radius, d.steps, d.step_size) == (100, 1e-4, 0.2, 5, 0.2)
