@@ -34,6 +34,11 @@ class StepOptions:
     weight_decay: float
     nesterov: bool
     maximize: bool
+    adamw: bool
+    beta1: float
+    beta2: float
+    eps: float
+    decoupled_push: bool
     distance_weight: float
     p: int
     center: Center
@@ -56,6 +61,8 @@ class Columns:
     compensation: list[int]
     reference: list[int]
     momentum: list[int]
+    variance: list[int]
+    steps: list[int]
     distance: list[int]
     whole: list[int]
     counts: list[bool]

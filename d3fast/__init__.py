@@ -2,8 +2,8 @@
 """Repair neural networks that may carry a backdoor, by D3 (arXiv 2411.09585).
 
 ``D3FusedSGD`` is a drop-in for ``torch.optim.SGD`` that pushes tracked weights away from where they
-started. ``detoxify`` repairs a model in one call, ``inspect_model`` looks for signs of a backdoor,
-``evaluate`` measures ACC, ASR and RA.
+started, ``D3FusedAdamW`` one for ``torch.optim.AdamW``. ``detoxify`` repairs a model in one call,
+``inspect_model`` looks for signs of a backdoor, ``evaluate`` measures ACC, ASR and RA.
 
 Names are loaded on first use: ``from d3fast import D3FusedSGD`` imports the optimizer and torch,
 neither attacks nor plots nor the command line.
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     )
     from d3fast.benchmark.relearning import RelearnConfig, Relearning, evaluate_relearning
     from d3fast.detox import D3Config, DetoxResult, detoxify
-    from d3fast.optim import D3FusedSGD, find_head, param_groups, schedules
+    from d3fast.optim import D3FusedAdamW, D3FusedSGD, find_head, param_groups, schedules
     from d3fast.training import metrics
     from d3fast.training.loss import CleanLoss
     from d3fast.training.metrics import Metrics, evaluate
@@ -46,6 +46,7 @@ _NAMES = {
     "Audit": "d3fast.audit.resolve",
     "CleanLoss": "d3fast.training.loss",
     "D3Config": "d3fast.detox",
+    "D3FusedAdamW": "d3fast.optim",
     "D3FusedSGD": "d3fast.optim",
     "DetoxResult": "d3fast.detox",
     "Inspection": "d3fast.audit",
@@ -69,6 +70,7 @@ __all__ = [
     "Audit",
     "CleanLoss",
     "D3Config",
+    "D3FusedAdamW",
     "D3FusedSGD",
     "DetoxResult",
     "Inspection",

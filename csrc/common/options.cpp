@@ -17,6 +17,9 @@ void check_options(const Partition& partition, const StepOptions& o) {
                "must be 1 without cached norms");
   D3_CHECK_ARG("momentum", o.momentum, o.momentum == 0 || first.momentum != nullptr,
                "must be 0 without momentum buffers");
+  const bool buffered = first.momentum && first.variance && first.steps;
+  D3_CHECK_ARG("adamw", o.adamw, !o.adamw || partition.segments.empty() || buffered,
+               "must be false without both moments and step counts");
   const bool known = o.lower.device == nullptr && o.upper.device == nullptr;
   D3_CHECK_ARG("lower", o.lower.value, !projects || !known || o.lower.value <= o.upper.value,
                "must be <= upper = " << o.upper.value);

@@ -31,6 +31,9 @@ struct StepOptions {
   Scalar lr;
   double momentum = 0, dampening = 0, weight_decay = 0;
   bool nesterov = false, maximize = false;
+  bool adamw = false;  // the rule, with the following options; else SGD's
+  double beta1 = 0, beta2 = 0, eps = 0;
+  bool decoupled_push = false;
   double distance_weight = 0;
   int p = 2;  // of the distance's norm, 1 or 2
   Center center = Center::none;
@@ -41,10 +44,36 @@ struct StepOptions {
 // Throws std::invalid_argument where a group with this partition cannot take such a step.
 void check_options(const Partition& partition, const StepOptions& options);
 
+D3_HD Momentum rule_of(const StepOptions& o) {
+  return o.adamw ? Momentum::adamw : momentum_of(o.momentum, o.nesterov);
+}
+
 template <class Real>
 D3_HD Scalars<Real> scalars_of(const StepOptions& o, double lr) {
-  return {static_cast<Real>(lr), static_cast<Real>(o.momentum), static_cast<Real>(o.weight_decay),
-          o.maximize ? Real(-1) : Real(1), static_cast<Real>(o.distance_weight)};
+  const double coupled = o.decoupled_push ? 0 : o.distance_weight;
+  Scalars<Real> s = {static_cast<Real>(lr), static_cast<Real>(o.momentum),
+                     static_cast<Real>(o.weight_decay), o.maximize ? Real(-1) : Real(1),
+                     static_cast<Real>(coupled)};
+  if (o.adamw) {
+    s.beta1 = static_cast<Real>(o.beta1);
+    s.beta2 = static_cast<Real>(o.beta2);
+    s.eps = static_cast<Real>(o.eps);
+    s.rate1 = static_cast<Real>(1 - o.beta1);
+    s.rate2 = static_cast<Real>(1 - o.beta2);
+    s.keep = static_cast<Real>(1 - lr * o.weight_decay);
+    s.decoupled_push = static_cast<Real>(lr * (o.distance_weight - coupled));
+  }
+  return s;
+}
+
+// steps: that the buffers of the tensor hold, this one not counted; of AdamW. first: SGD's buffer
+// holds none.
+template <class Real>
+D3_HD Rates<Real> rates_of(const StepOptions& o, double lr, bool first, double steps) {
+  if (o.adamw) return adamw_rates<Real>(lr, o.beta1, o.beta2, steps + 1);
+  Rates<Real> rates;
+  rates.rate = first ? Real(1) : static_cast<Real>(1 - o.dampening);
+  return rates;
 }
 
 // Absolute bounds. reference_norm: ||theta_0|| of the norm group where bounds are relative.

@@ -18,6 +18,8 @@ struct Segment {
   void* compensation = nullptr;     // [numel], of tracked weights of a half type, else null
   const void* reference = nullptr;  // [numel], null where the group is not tracked
   void* momentum = nullptr;         // [numel], null without momentum
+  void* variance = nullptr;         // [numel], second moments in the arithmetic type, or null
+  float* steps = nullptr;           // [1], steps that the moments hold, or null
   double* distance = nullptr;       // [1], the cached norm, null where none is kept
   int64_t numel = 0;
   int64_t whole = 0;   // elements of the tensor over all ranks, numel where this is no shard

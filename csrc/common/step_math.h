@@ -4,9 +4,15 @@
 // file; they differ only in how the work is partitioned and summed. Notation (arXiv 2411.09585):
 //
 //   delta = theta - theta_0,  D = ||delta||_p,  u = w * dD/dtheta
-//   d = g + weight_decay * theta - u
-//   v <- momentum * v + rate * d            rate = 1 on the first step, else 1 - dampening
-//   theta <- Pi(theta - lr * (nesterov ? d + momentum * v : v))
+//
+//   SGD:    d = g + weight_decay * theta - u
+//           v <- momentum * v + rate * d            rate = 1 on the first step, else 1 - dampening
+//           theta <- Pi(theta - lr * (nesterov ? d + momentum * v : v))
+//
+//   AdamW:  d = g - u                                              (decoupled push: d = g)
+//           m <- beta_1 m + (1 - beta_1) d,  s <- beta_2 s + (1 - beta_2) d^2
+//           theta <- Pi((1 - lr * weight_decay) theta - lr * m^ / (sqrt(s^) + eps))   (+ lr * u)
+//           m^ = m / (1 - beta_1^t),  s^ = s / (1 - beta_2^t),  arXiv 1711.05101
 //
 // Real is the arithmetic type, float or double. Vector is one element of that type or, on the CPU,
 // a GCC/Clang vector of several; expressions are written so that both read the same.
@@ -15,6 +21,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 
 #if defined(__CUDACC__)
 #define D3_HD __host__ __device__ __forceinline__
@@ -27,7 +34,8 @@ namespace d3 {
 // The gradient of the distance that is added: none, sign(delta) (p = 1) or delta / D (p = 2).
 enum class Push : int { none = 0, p1 = 1, p2 = 2 };
 
-enum class Momentum : int { none = 0, heavy_ball = 1, nesterov = 2 };
+// The rule by which weights and buffers move: SGD with its kinds of momentum, and AdamW.
+enum class Momentum : int { none = 0, heavy_ball = 1, nesterov = 2, adamw = 3 };
 
 // The point the projection rescales around: none, the origin (norm sets), theta_0 (distance sets).
 enum class Center : int { none = 0, origin = 1, reference = 2 };
@@ -42,8 +50,39 @@ struct Scalars {
   Real momentum;
   Real weight_decay;
   Real grad_sign;        // -1 where maximize, else 1
-  Real distance_weight;  // w
+  Real distance_weight;  // w; 0 where the push is decoupled
+  // Of AdamW only.
+  Real beta1 = 0, beta2 = 0, eps = 0;
+  Real rate1 = 0, rate2 = 0;  // 1 - beta, rounded once
+  Real keep = 0;              // 1 - lr * weight_decay
+  Real decoupled_push = 0;    // lr * w where the push is decoupled, else 0
 };
+
+// The numbers of one step of one tensor, which depend on how many steps its buffers hold.
+template <class Real>
+struct Rates {
+  Real rate = 1;          // of d in v
+  Real step_size = 0;     // lr / (1 - beta_1^t)
+  Real inverse_root = 0;  // 1 / sqrt(1 - beta_2^t)
+};
+
+// The buffers of one element: v of SGD or m of AdamW, and s.
+template <class Vector>
+struct Buffers {
+  Vector momentum{}, variance{};
+};
+
+constexpr bool has_momentum(Momentum rule) { return rule != Momentum::none; }
+constexpr bool has_variance(Momentum rule) { return rule == Momentum::adamw; }
+
+// step: the number of this step, from 1.
+template <class Real>
+D3_HD Rates<Real> adamw_rates(double lr, double beta1, double beta2, double step) {
+  Rates<Real> rates;
+  rates.step_size = static_cast<Real>(lr / (1 - pow(beta1, step)));
+  rates.inverse_root = static_cast<Real>(1 / sqrt(1 - pow(beta2, step)));
+  return rates;
+}
 
 D3_HD Momentum momentum_of(double momentum, bool nesterov) {
   return momentum == 0 ? Momentum::none : nesterov ? Momentum::nesterov : Momentum::heavy_ball;
@@ -104,7 +143,17 @@ D3_HD Vector distance_gradient(Vector delta, Real inverse) {
   }
 }
 
-// One element's update. Reads and writes v; returns the new theta, not yet projected.
+template <class Vector>
+D3_HD Vector square_root(Vector x) {
+  if constexpr (std::is_arithmetic_v<Vector>) {
+    return std::sqrt(x);
+  } else {
+    for (size_t i = 0; i < sizeof(x) / sizeof(x[0]); ++i) x[i] = std::sqrt(x[i]);
+    return x;
+  }
+}
+
+// One element's update by SGD. Reads and writes v; returns the new theta, not yet projected.
 template <class Real, Push kPush, Momentum kMomentum, class Vector>
 D3_HD Vector update_element(Vector theta, Vector delta, Vector grad, Vector& v,
                             const Scalars<Real>& s, Real rate, Real inverse) {
@@ -117,6 +166,48 @@ D3_HD Vector update_element(Vector theta, Vector delta, Vector grad, Vector& v,
   return theta - v * s.lr;
 }
 
+// lr * m^ / (sqrt(s^) + eps).
+template <class Real, class Vector>
+D3_HD Vector adamw_step(const Buffers<Vector>& b, const Scalars<Real>& s, const Rates<Real>& r) {
+  return b.momentum * r.step_size / (square_root(b.variance) * r.inverse_root + s.eps);
+}
+
+// One element's update by AdamW; see `update_element`.
+template <class Real, Push kPush, class Vector>
+D3_HD Vector update_adamw(Vector theta, Vector delta, Vector grad, Buffers<Vector>& b,
+                          const Scalars<Real>& s, const Rates<Real>& r, Real inverse) {
+  Vector d = grad * s.grad_sign, moved = theta * s.keep;
+  if constexpr (kPush != Push::none) {
+    const Vector u = distance_gradient<Real, kPush>(delta, inverse);
+    d = d - u * s.distance_weight;
+    moved = moved + u * s.decoupled_push;
+  }
+  b.momentum = b.momentum * s.beta1 + d * s.rate1;
+  b.variance = b.variance * s.beta2 + d * d * s.rate2;
+  return moved - adamw_step(b, s, r);
+}
+
+// One element's update by any rule.
+template <class Real, Push kPush, Momentum kRule, class Vector>
+D3_HD Vector update_by_rule(Vector theta, Vector delta, Vector grad, Buffers<Vector>& b,
+                            const Scalars<Real>& s, const Rates<Real>& r, Real inverse) {
+  if constexpr (kRule == Momentum::adamw) {
+    return update_adamw<Real, kPush>(theta, delta, grad, b, s, r, inverse);
+  } else {
+    return update_element<Real, kPush, kRule>(theta, delta, grad, b.momentum, s, r.rate, inverse);
+  }
+}
+
+// x where keep * x + push * clamp(x * inverse) = base.
+template <class Real, class Vector>
+D3_HD Vector undo_push(Vector base, Real keep, Real push, Real inverse) {
+  const Vector zero = Vector();
+  const Vector inside = base / (keep + push * inverse);
+  const Vector sign = base > zero ? zero + Real(1) : zero - Real(1);
+  const Vector outside = (base - sign * push) / keep;
+  return (inside * inverse) * sign > zero + Real(1) ? outside : inside;
+}
+
 // delta as it was before `update_element` ran with Push::p2 and `inverse`. Without Nesterov the
 // step is lr * v; otherwise the update is inverted, which is linear in delta on either side of the
 // clamp. Needs lr * weight_decay < 1; `needs_verification` makes sure of it.
@@ -124,17 +215,11 @@ template <class Real, Momentum kMomentum, class Vector>
 D3_HD Vector delta_before_update(Vector theta, Vector reference, Vector grad, Vector v,
                                  const Scalars<Real>& s, Real inverse) {
   if constexpr (kMomentum == Momentum::heavy_ball) return theta + v * s.lr - reference;
-  const Vector zero = Vector();
   const Real keep = Real(1) - s.lr * s.weight_decay;
-  const Real push = s.lr * s.distance_weight;
   Vector step = grad * s.grad_sign;
   if constexpr (kMomentum == Momentum::nesterov) step = step + v * s.momentum;
-  // base = keep * delta + push * clamp(delta * inverse)
   const Vector base = theta + step * s.lr - reference * keep;
-  const Vector inside = base / (keep + push * inverse);
-  const Vector sign = base > zero ? zero + Real(1) : zero - Real(1);
-  const Vector outside = (base - sign * push) / keep;
-  return (inside * inverse) * sign > zero + Real(1) ? outside : inside;
+  return undo_push(base, keep, s.lr * s.distance_weight, inverse);
 }
 
 // Replaces the push made with a stale norm by the right one; theta and v are what `update_element`
@@ -151,6 +236,38 @@ D3_HD Vector correct_stale_norm(Vector theta, Vector reference, Vector grad, Vec
   if constexpr (kMomentum == Momentum::nesterov)
     return theta - (change + change * (rate * s.momentum)) * s.lr;
   return theta - change * (rate * s.lr);
+}
+
+// The same for AdamW. The second moment forgets the stale push to within the rounding of its
+// square; it is never less than this step alone has made it.
+template <class Real, class Vector>
+D3_HD Vector correct_stale_adamw(Vector theta, Vector reference, Vector grad, Buffers<Vector>& b,
+                                 const Scalars<Real>& s, const Rates<Real>& r, Real stale,
+                                 Real right) {
+  const Vector zero = Vector();
+  const Vector stale_step = adamw_step(b, s, r);
+  const Vector base = theta + stale_step - reference * s.keep;
+  const Vector delta = undo_push(base, s.keep, s.decoupled_push, stale);
+  const Vector stale_push = distance_gradient<Real, Push::p2>(delta, stale);
+  const Vector push = distance_gradient<Real, Push::p2>(delta, right);
+  const Vector g = grad * s.grad_sign;
+  const Vector stale_d = g - stale_push * s.distance_weight, d = g - push * s.distance_weight;
+  b.momentum = b.momentum + (d - stale_d) * s.rate1;
+  const Vector before = b.variance - stale_d * stale_d * s.rate2;
+  b.variance = (before > zero ? before : before * Real(0)) + d * d * s.rate2;
+  return theta + stale_step - adamw_step(b, s, r) + (push - stale_push) * s.decoupled_push;
+}
+
+// Replaces a push made with a stale norm, by any rule.
+template <class Real, Momentum kRule, class Vector>
+D3_HD Vector correct_by_rule(Vector theta, Vector reference, Vector grad, Buffers<Vector>& b,
+                             const Scalars<Real>& s, const Rates<Real>& r, Real stale, Real right) {
+  if constexpr (kRule == Momentum::adamw) {
+    return correct_stale_adamw(theta, reference, grad, b, s, r, stale, right);
+  } else {
+    return correct_stale_norm<Real, kRule>(theta, reference, grad, b.momentum, s, r.rate, stale,
+                                           right);
+  }
 }
 
 // True where a cached norm is off by more than the rounding of stored weights explains; never for

@@ -91,72 +91,96 @@ D3_HD void for_each_vector(int64_t n, const Body& body) {
   if (whole < n) body(whole, static_cast<int>(n - whole));
 }
 
+// The buffers of a rule, loaded and stored as far as it has them.
+template <class DTypes, Momentum kRule>
+struct BufferArrays {
+  using Vector = VecOf<DTypes>;
+  static constexpr int N = kWidth<DTypes>;
+  typename DTypes::MomentumBuffer* __restrict__ momentum;
+  typename DTypes::Real* __restrict__ variance;
+
+  D3_HD void prefetch(int64_t i) const {
+    if constexpr (has_momentum(kRule)) d3::prefetch<true>(momentum, i);
+    if constexpr (has_variance(kRule)) d3::prefetch<true>(variance, i);
+  }
+  D3_HD Buffers<Vector> load(int64_t i, int count) const {
+    Buffers<Vector> buffers;
+    if constexpr (has_momentum(kRule)) buffers.momentum = d3::load<N>(momentum + i, count);
+    if constexpr (has_variance(kRule)) buffers.variance = d3::load<N>(variance + i, count);
+    return buffers;
+  }
+  D3_HD void store(int64_t i, const Buffers<Vector>& buffers, int count) const {
+    if constexpr (has_momentum(kRule)) d3::store<N>(momentum + i, buffers.momentum, count);
+    if constexpr (has_variance(kRule)) d3::store<N>(variance + i, buffers.variance, count);
+  }
+};
+
 template <class DTypes, Tracking kTracking, Momentum kMomentum>
 Sums update(const ChunkArrays<DTypes>& a, const Scalars<typename DTypes::Real>& given,
-            typename DTypes::Real rate, typename DTypes::Real inverse) {
+            const Rates<typename DTypes::Real>& given_rates, typename DTypes::Real inverse) {
   using Real = typename DTypes::Real;
   using Vector = VecOf<DTypes>;
   constexpr int N = kWidth<DTypes>;
   constexpr bool kTracked = kTracking != Tracking::none;
-  constexpr bool kBuffered = kMomentum != Momentum::none;
   constexpr Push kPush = push_of(kTracking);
-  const Scalars<Real> s = given;  // a copy: stores to theta cannot alias it
+  const Scalars<Real> s = given;  // copies: stores to theta cannot alias them
+  const Rates<Real> rates = given_rates;
   const Weights<DTypes, kTracked> weights = {a.theta, a.compensation};
   const typename DTypes::Reference* __restrict__ const reference = a.reference;
   const typename DTypes::Weight* __restrict__ const grad = a.grad;
-  typename DTypes::MomentumBuffer* __restrict__ const momentum = a.momentum;
+  const BufferArrays<DTypes, kMomentum> buffers = {a.momentum, a.variance};
   return accumulate<DTypes>(a.n, [=](int64_t i, int count, RunSums<Vector>& sums) D3_INLINE {
     prefetch<true>(weights.theta, i);
     if constexpr (weights.kCompensated) prefetch<true>(weights.compensation, i);
     prefetch<false>(grad, i);
     if constexpr (kTracked) prefetch<false>(reference, i);
-    if constexpr (kBuffered) prefetch<true>(momentum, i);
+    buffers.prefetch(i);
     const Vector before = weights.load(i, count);
-    Vector theta_0{}, v{};
+    Vector theta_0{};
     if constexpr (kTracked) theta_0 = load<N>(reference + i, count);
-    if constexpr (kBuffered) v = load<N>(momentum + i, count);
+    Buffers<Vector> b = buffers.load(i, count);
     const Vector delta = before - theta_0;
-    const Vector next = update_element<Real, kPush, kMomentum>(
-        before, delta, load<N>(grad + i, count), v, s, rate, inverse);
+    const Vector next = update_by_rule<Real, kPush, kMomentum>(
+        before, delta, load<N>(grad + i, count), b, s, rates, inverse);
     weights.store(i, next, count);
-    if constexpr (kBuffered) store<N>(momentum + i, v, count);
+    buffers.store(i, b, count);
     if constexpr (kTracked) sums.add(delta, next - theta_0, next);
   });
 }
 
 template <class DTypes, Momentum kMomentum>
 Sums correct_chunk(const ChunkArrays<DTypes>& a, const Scalars<typename DTypes::Real>& s,
-                   typename DTypes::Real rate, typename DTypes::Real stale,
+                   const Rates<typename DTypes::Real>& rates, typename DTypes::Real stale,
                    typename DTypes::Real right) {
   using Real = typename DTypes::Real;
   using Vector = VecOf<DTypes>;
   constexpr int N = kWidth<DTypes>;
   const Weights<DTypes, true> weights = {a.theta, a.compensation};
+  const BufferArrays<DTypes, kMomentum> buffers = {a.momentum, a.variance};
   return accumulate<DTypes>(a.n, [=](int64_t i, int count, RunSums<Vector>& sums) D3_INLINE {
     const Vector before = weights.load(i, count), theta_0 = load<N>(a.reference + i, count);
-    Vector v{};
-    if constexpr (kMomentum != Momentum::none) v = load<N>(a.momentum + i, count);
+    Buffers<Vector> b = buffers.load(i, count);
     const Vector grad = load<N>(a.grad + i, count);
     const Vector next =
-        correct_stale_norm<Real, kMomentum>(before, theta_0, grad, v, s, rate, stale, right);
+        correct_by_rule<Real, kMomentum>(before, theta_0, grad, b, s, rates, stale, right);
     weights.store(i, next, count);
-    if constexpr (kMomentum != Momentum::none) store<N>(a.momentum + i, v, count);
+    buffers.store(i, b, count);
     sums.add(before - theta_0, next - theta_0, next);
   });
 }
 
 // The order of the tests below puts the common case first.
 constexpr auto among_momenta(Momentum momentum) {
-  return among<Momentum::heavy_ball, Momentum::nesterov, Momentum::none>(momentum);
+  return among<Momentum::heavy_ball, Momentum::adamw, Momentum::nesterov, Momentum::none>(momentum);
 }
 
 template <class DTypes>
 Sums any_update(const ChunkArrays<DTypes>& a, Tracking tracking, Momentum momentum,
-                const Scalars<typename DTypes::Real>& s, typename DTypes::Real rate,
+                const Scalars<typename DTypes::Real>& s, const Rates<typename DTypes::Real>& rates,
                 typename DTypes::Real inverse) {
   return static_switch(
       [&](auto tracked_as, auto momentum_as) {
-        return update<DTypes, tracked_as(), momentum_as()>(a, s, rate, inverse);
+        return update<DTypes, tracked_as(), momentum_as()>(a, s, rates, inverse);
       },
       among<Tracking::pushed_p2, Tracking::measured, Tracking::pushed_p1, Tracking::none>(tracking),
       among_momenta(momentum));
@@ -164,11 +188,12 @@ Sums any_update(const ChunkArrays<DTypes>& a, Tracking tracking, Momentum moment
 
 template <class DTypes>
 Sums any_correction(const ChunkArrays<DTypes>& a, Momentum momentum,
-                    const Scalars<typename DTypes::Real>& s, typename DTypes::Real rate,
-                    typename DTypes::Real stale, typename DTypes::Real right) {
+                    const Scalars<typename DTypes::Real>& s,
+                    const Rates<typename DTypes::Real>& rates, typename DTypes::Real stale,
+                    typename DTypes::Real right) {
   return static_switch(
       [&](auto momentum_as) {
-        return correct_chunk<DTypes, momentum_as()>(a, s, rate, stale, right);
+        return correct_chunk<DTypes, momentum_as()>(a, s, rates, stale, right);
       },
       among_momenta(momentum));
 }

@@ -13,8 +13,8 @@
 
 namespace d3 {
 
-// One chunk: arrays of n elements; compensation, reference and momentum may be null where the
-// kernel does not use them.
+// One chunk: arrays of n elements; compensation, reference, momentum and variance may be null where
+// the kernel does not use them.
 template <class DTypes>
 struct ChunkArrays {
   typename DTypes::Weight* theta;
@@ -22,6 +22,7 @@ struct ChunkArrays {
   const typename DTypes::Reference* reference;
   typename DTypes::Weight* grad;
   typename DTypes::MomentumBuffer* momentum;
+  typename DTypes::Real* variance;
   int64_t n;
 };
 
@@ -30,10 +31,11 @@ struct Kernels {
   using Real = typename DTypes::Real;
   using Arrays = ChunkArrays<DTypes>;
   // One step without projection; the sums stay zero for Tracking::none.
-  Sums (*update)(const Arrays&, Tracking, Momentum, const Scalars<Real>&, Real rate, Real inverse);
+  Sums (*update)(const Arrays&, Tracking, Momentum, const Scalars<Real>&, const Rates<Real>&,
+                 Real inverse);
   // Replaces the push of `update` (p = 2) by that of the right norm; the sums are those after it.
-  Sums (*correct_stale_norm)(const Arrays&, Momentum, const Scalars<Real>&, Real rate, Real stale,
-                             Real right);
+  Sums (*correct_stale_norm)(const Arrays&, Momentum, const Scalars<Real>&, const Rates<Real>&,
+                             Real stale, Real right);
   // Sum of (theta - reference)^2.
   double (*squared_distance)(const Arrays&);
   // theta <- c * theta, or theta <- reference + c * (theta - reference).

@@ -38,7 +38,7 @@ class Launch {
     const StepOptions& o = options_;
     const double lr = o.lr.value;
     scalars_ = scalars_of<Real>(o, lr);
-    momentum_ = momentum_of(o.momentum, o.nesterov);
+    momentum_ = rule_of(o);
     tracking_ = tracking_of(partition_.tracked(), o.distance_weight, o.p);
     corrects_ = !needs_verification(momentum_, lr, o.weight_decay);
     verify_ = step.verify || !corrects_;
@@ -46,6 +46,16 @@ class Launch {
   }
 
   bool run() {
+    take_step();
+    // A shard's step ends with its projection.
+    if (options_.adamw && (step_.phase == Phase::whole || step_.phase == Phase::project)) {
+      for (const Segment& segment : partition_.segments) *segment.steps += 1;
+    }
+    return corrected_;
+  }
+
+ private:
+  void take_step() {
     const Team all{step_.threads}, alone{1};
     if (tracking_ == Tracking::none) {
       int64_t elements = 0;
@@ -53,7 +63,7 @@ class Launch {
       const Team& team = elements >= kSharedElements ? all : alone;
       team.run(static_cast<int64_t>(partition_.chunks.size()),
                [&](int64_t i) { update(partition_.chunks[i], 0); });
-      return false;
+      return;
     }
     std::vector<const NormGroup*> small;
     int64_t elements = 0;
@@ -68,10 +78,8 @@ class Launch {
     const Team& team = elements >= kSharedElements ? all : alone;
     team.run(static_cast<int64_t>(small.size()),
              [&](int64_t i) { step_norm_group(*small[i], alone); });
-    return corrected_;
   }
 
- private:
   ChunkArrays<DTypes> arrays(const Chunk& chunk) const {
     const Segment& s = partition_.segments[chunk.segment];
     const auto from = [&chunk](auto* first) { return first ? first + chunk.offset : nullptr; };
@@ -80,18 +88,20 @@ class Launch {
             from(static_cast<const typename DTypes::Reference*>(s.reference)),
             from(static_cast<Weight*>(step_.grads[chunk.segment])),
             from(static_cast<typename DTypes::MomentumBuffer*>(s.momentum)),
+            from(static_cast<Real*>(s.variance)),
             chunk.length};
   }
 
-  Real rate(const Chunk& chunk) const {
-    if (step_.first_step[chunk.segment]) return Real(1);
-    return static_cast<Real>(1 - options_.dampening);
+  Rates<Real> rates(const Chunk& chunk) const {
+    const float* const steps = partition_.segments[chunk.segment].steps;
+    return rates_of<Real>(options_, options_.lr.value, step_.first_step[chunk.segment],
+                          steps == nullptr ? 0 : *steps);
   }
 
   Sums update(const Chunk& chunk, Real inverse) const {
     const ChunkArrays<DTypes> a = arrays(chunk);
     if (step_.grad_scale != 1) kernels_.unscale(a, static_cast<Real>(step_.grad_scale));
-    return kernels_.update(a, tracking_, momentum_, scalars_, rate(chunk), inverse);
+    return kernels_.update(a, tracking_, momentum_, scalars_, rates(chunk), inverse);
   }
 
   // Runs kernel(chunk) on every chunk of the norm group, keeps its sums, and adds them in chunk
@@ -189,7 +199,7 @@ class Launch {
     const Real wrong = inverse_distance<Real>(cached);
     const Real right = inverse_distance<Real>(std::sqrt(sums.before));
     return accumulate(group, team, [&](const Chunk& chunk) {
-      return kernels_.correct_stale_norm(arrays(chunk), momentum_, scalars_, rate(chunk), wrong,
+      return kernels_.correct_stale_norm(arrays(chunk), momentum_, scalars_, rates(chunk), wrong,
                                          right);
     });
   }

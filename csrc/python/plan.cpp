@@ -23,6 +23,8 @@ std::vector<Segment> segments_of(const Columns& columns, const DTypeNames& dtype
   check_length("compensation", columns.compensation.size(), true);
   check_length("reference", columns.reference.size(), true);
   check_length("momentum", columns.momentum.size(), true);
+  check_length("variance", columns.variance.size(), true);
+  check_length("steps", columns.steps.size(), true);
   check_length("distance", columns.distance.size(), true);
   check_length("whole", columns.whole.size(), true);
   check_length("counts", columns.counts.size(), true);
@@ -48,6 +50,8 @@ std::vector<Segment> segments_of(const Columns& columns, const DTypeNames& dtype
     s.compensation = storage("compensation", columns.compensation, i);
     s.reference = storage("reference", columns.reference, i);
     s.momentum = storage("momentum", columns.momentum, i);
+    s.variance = storage("variance", columns.variance, i);
+    if (!columns.steps.empty()) s.steps = pointer<float>(columns.steps[i]);
     if (!columns.distance.empty()) s.distance = pointer<double>(columns.distance[i]);
   }
   return segments;
@@ -148,6 +152,11 @@ void bind_plan(py::module_& m) {
       .D3_FIELD(StepOptions, weight_decay)
       .D3_FIELD(StepOptions, nesterov)
       .D3_FIELD(StepOptions, maximize)
+      .D3_FIELD(StepOptions, adamw)
+      .D3_FIELD(StepOptions, beta1)
+      .D3_FIELD(StepOptions, beta2)
+      .D3_FIELD(StepOptions, eps)
+      .D3_FIELD(StepOptions, decoupled_push)
       .D3_FIELD(StepOptions, distance_weight)
       .D3_FIELD(StepOptions, p)
       .D3_FIELD(StepOptions, center)
@@ -157,8 +166,7 @@ void bind_plan(py::module_& m) {
       .def_property_readonly(
           "needs_verification",
           [](const StepOptions& o) {
-            return needs_verification(momentum_of(o.momentum, o.nesterov), o.lr.value,
-                                      o.weight_decay);
+            return needs_verification(rule_of(o), o.lr.value, o.weight_decay);
           },
           "Whether a step can only start from norms that were verified.");
 
@@ -175,6 +183,8 @@ void bind_plan(py::module_& m) {
       .D3_FIELD(Columns, compensation)
       .D3_FIELD(Columns, reference)
       .D3_FIELD(Columns, momentum)
+      .D3_FIELD(Columns, variance)
+      .D3_FIELD(Columns, steps)
       .D3_FIELD(Columns, distance)
       .D3_FIELD(Columns, whole)
       .D3_FIELD(Columns, counts);

@@ -29,7 +29,7 @@ Pointee* pointer(Address address) {
 struct Columns {
   Addresses theta;
   std::vector<int64_t> numel;
-  Addresses compensation, reference, momentum, distance;
+  Addresses compensation, reference, momentum, variance, steps, distance;
   std::vector<int64_t> whole;  // see Segment; empty where the tensors are no shards
   std::vector<bool> counts;
 };

@@ -330,14 +330,14 @@ class D3Optimizer(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict; the reference is the saved theta_0, not the current weights.
 
-        A state without references or options of D3, such as one of ``torch.optim.SGD``, leaves
-        the present ones as they are.
+        A state without references or options of D3, such as one of ``torch.optim.SGD`` or
+        ``torch.optim.AdamW``, leaves the present ones as they are.
 
         Args:
             state_dict: the result of ``state_dict()``.
 
         Raises:
-            ValueError: groups or shapes that do not fit.
+            ValueError: groups or shapes that do not fit; the state of another optimizer.
         """
         present = {p: s["reference"] for p, s in self.state.items() if "reference" in s}
         saved: dict[str, Any] = {}
@@ -353,7 +353,7 @@ class D3Optimizer(Optimizer):
             handle.remove()
         self._warn_of_graphs("load_state_dict()")
         ids = (i for g in saved["param_groups"] for i in g["params"])
-        params = ((p, g["momentum_dtype"]) for g in self.param_groups for p in g["params"])
-        for i, (p, dtype) in zip(ids, params, strict=True):
-            restore_state(p, self.state, saved["state"].get(i, {}), present.get(p), dtype)
+        params = ((p, g) for g in self.param_groups for p in g["params"])
+        for i, (p, group) in zip(ids, params, strict=True):
+            restore_state(p, self.state, saved["state"].get(i, {}), present.get(p), group)
         initialize_state(self.param_groups, self.state)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""State that a step needs: references checked, momentum buffers and compensations made.
+"""State that a step needs: references checked, buffers of the rule and compensations made.
 
 ``torch.distributed.checkpoint`` takes an optimizer with any state for initialised, and of a
 flattened state dict loads only the names in that state. An optimizer with references therefore has
@@ -15,39 +15,81 @@ from torch import Tensor
 
 from d3fast.optim.kahan import compensation_of
 from d3fast.optim.options import check_gradient, check_options, is_tracked
+from d3fast.optim.rules import rule_of
+from d3fast.optim.rules.base import buffer_dtype
 
 State = MutableMapping[Tensor, dict[str, Any]]
 
 
 def make_buffers(group: Mapping[str, Any], state: State) -> None:
-    """Make the momentum buffers and compensations that a group's trainable parameters lack."""
+    """Make the buffers and compensations that a group's trainable parameters lack."""
     for p in group["params"]:
         if not p.requires_grad and p.grad is None:
             continue
         if is_tracked(group):
             compensation_of(p, state[p])
-        if group["momentum"] != 0 and state.get(p, {}).get("momentum_buffer") is None:
-            state[p].update(new_momentum(p, group))
+        if lacks_buffers(group, state.get(p, {})):
+            state[p].update(new_buffers(p, group))
 
 
 def drop_unused_buffers(group: Mapping[str, Any], state: State) -> None:
     """Drop what parameters without a gradient have not used: SGD keeps nothing for them either."""
+    if rule_of(group).counts_steps:
+        return  # the count lies on the device
     for p in group["params"]:
         if p.grad is None and "step" in state.get(p, ()):
             for name in ("momentum_buffer", "step"):
                 del state[p][name]
 
 
-def new_momentum(p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the state of a momentum buffer that holds no step: zeros like ``p`` and step 0."""
-    buffer = torch.zeros_like(p, dtype=group["momentum_dtype"], requires_grad=False)
-    return {"momentum_buffer": buffer, "step": torch.zeros((), device="cpu")}
+def lacks_buffers(group: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
+    """Return whether a parameter's state lacks a buffer of the group's rule."""
+    return any(own.get(name) is None for name in rule_of(group).buffers(group).values())
+
+
+def new_buffers(p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the state of buffers that hold no step: zeros like ``p`` and step 0."""
+    rule = rule_of(group)
+    zeros = {
+        name: torch.zeros_like(p, dtype=buffer_dtype(column, p, group), requires_grad=False)
+        for column, name in rule.buffers(group).items()
+    }
+    device = p.device if rule.counts_steps else "cpu"
+    return {**zeros, "step": torch.zeros((), device=device, dtype=torch.float32)}
 
 
 def is_first_step(p: Tensor, state: Mapping[Tensor, Mapping[str, Any]]) -> bool:
-    """Return whether the momentum buffer of a parameter that is no DTensor holds no step yet."""
+    """Return whether SGD's momentum buffer of a parameter, no DTensor, holds no step yet."""
     own = state.get(p, {})
     return own.get("momentum_buffer") is None or "step" in own
+
+
+def take_buffers(p: Tensor, state: MutableMapping[Tensor, dict[str, Any]], group: Any) -> bool:
+    """Make the buffers that the coming step of ``p`` needs where they are missing.
+
+    Returns:
+        Whether SGD's momentum buffer holds no step yet.
+    """
+    counts = rule_of(group).counts_steps
+    first = not counts and is_first_step(p, state)
+    own = state[p]
+    if lacks_buffers(group, own):
+        own.update(new_buffers(p, group))
+    if counts:
+        own["step"] = own["step"].to(p.device, torch.float32)
+    else:
+        own.pop("step", None)
+    return first
+
+
+def buffers_of(
+    own: Mapping[str, Any], group: Mapping[str, Any]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Return first moment, second moment and step count of a parameter's state."""
+    rule = rule_of(group)
+    names = rule.buffers(group)
+    found = [own[names[column]] if column in names else None for column in ("momentum", "variance")]
+    return found[0], found[1], own["step"] if rule.counts_steps else None
 
 
 def has_references(params: Iterable[Tensor], state: State) -> bool:

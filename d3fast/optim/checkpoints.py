@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from d3fast.optim.backends.dtensor import is_dtensor, is_sharded, placed
-from d3fast.optim.buffers import make_buffers, new_momentum
+from d3fast.optim.buffers import lacks_buffers, make_buffers, new_buffers
 from d3fast.optim.layout import match_layout, on_host
 from d3fast.optim.options import is_tracked
+from d3fast.optim.rules import RULES, rule_of
+from d3fast.optim.rules.base import buffer_dtype
 from d3fast.optim.tracking import parts
 
 State = MutableMapping[Tensor, dict[str, Any]]
@@ -36,8 +38,9 @@ def initialize_state(groups: Groups, state: State) -> None:
 def complete_state(state_dict: dict[str, Any], groups: Groups) -> dict[str, Any]:
     """Return a state dict that a later load finds complete; the optimizer's state is left alone.
 
-    ``torch.distributed.checkpoint`` loads a saved state into the tensors of this one. ``step`` says
-    of a buffer whether it holds a step; where no step is dampened it says nothing and is left out.
+    ``torch.distributed.checkpoint`` loads a saved state into the tensors of this one. SGD's
+    ``step`` says of a buffer whether it holds a step; where no step is dampened it says nothing and
+    is left out.
 
     Args:
         state_dict: what ``torch.optim.Optimizer.state_dict()`` returned.
@@ -49,9 +52,12 @@ def complete_state(state_dict: dict[str, Any], groups: Groups) -> dict[str, Any]
     for i, (p, group) in enumerate(params):
         if initialized and (p.requires_grad or p.grad is not None):
             own = state.setdefault(i, {})
-            if group["momentum"] != 0 and own.get("momentum_buffer") is None:
-                own.update(new_momentum(p, group))
-            if is_sharded(group) or (group["momentum"] != 0 and group["dampening"] != 0):
+            rule = rule_of(group)
+            if lacks_buffers(group, own):
+                own.update(new_buffers(p, group))
+            if rule.counts_steps:
+                continue
+            if is_sharded(group) or rule.starts_undampened(group):
                 own.setdefault("step", torch.ones((), device="cpu"))
             else:
                 own.pop("step", None)
@@ -64,9 +70,12 @@ def with_own_options(
     """Return a state dict whose groups have every option, missing ones as in the present group.
 
     Args:
-        given: a state dict of ``D3FusedSGD`` or ``torch.optim.SGD``.
+        given: a state dict of this class or of its counterpart in ``torch.optim``.
         groups: the optimizer's param groups; another number of them is left to the base class.
         options: names of the options.
+
+    Raises:
+        ValueError: the state of another optimizer.
     """
     # A name that a flattened state dict lacks arrives as an empty dict.
     state = {
@@ -75,11 +84,24 @@ def with_own_options(
     }
     if len(groups) != len(given["param_groups"]):
         return given
+    for ours, theirs in zip(groups, given["param_groups"], strict=True):
+        _check_same_rule(ours, theirs)
     filled = [
         {**{name: ours[name] for name in options if name in ours}, **_tracks_all(theirs), **theirs}
         for ours, theirs in zip(groups, given["param_groups"], strict=True)
     ]
     return {**given, "state": state, "param_groups": filled}
+
+
+def _check_same_rule(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    own = rule_of(ours)
+    for rule in RULES:
+        foreign = [name for name in rule.options if rule is not own and name in theirs]
+        if foreign:
+            raise ValueError(
+                f"state_dict is of {rule.name}, it has the option {foreign[0]!r}; "
+                f"this optimizer is {own.name}"
+            )
 
 
 def _tracks_all(group: Mapping[str, Any]) -> dict[str, str]:
@@ -92,7 +114,7 @@ def restore_state(
     states: State,
     saved: Mapping[str, Any],
     present: Tensor | None,
-    momentum_dtype: torch.dtype | None = None,
+    group: Mapping[str, Any],
 ) -> None:
     """Correct what the base class did to the state of one parameter.
 
@@ -101,7 +123,7 @@ def restore_state(
         states: the optimizer's state, as the base class left it.
         saved: the parameter's part of the saved state.
         present: its reference before the load, kept where the saved state has none.
-        momentum_dtype: of the group.
+        group: its param group.
 
     Raises:
         ValueError: a reference of another shape than the parameter.
@@ -121,16 +143,18 @@ def restore_state(
         state["reference"] = on_host(theta_0) if hosted else theta_0
     if "distance" in saved:
         state["distance"] = saved["distance"].detach().to(p.device, torch.float64, copy=True)
-    if saved.get("momentum_buffer") is None:
-        state.pop("momentum_buffer", None)
-    else:
-        # From what was saved: the base class may have rounded it already.
-        buffer = saved["momentum_buffer"].detach().to(p.device, momentum_dtype or p.dtype)
-        buffer = placed(buffer, p, "momentum_buffer")
-        state["momentum_buffer"] = match_layout(buffer, p)
+    rule = rule_of(group)
+    for column, name in rule.state_names.items():
+        if saved.get(name) is None:
+            state.pop(name, None)
+        else:
+            # From what was saved: the base class may have rounded it already.
+            buffer = saved[name].detach().to(p.device, buffer_dtype(column, p, group))
+            state[name] = match_layout(placed(buffer, p, name), p)
     if "step" in saved:
-        state["step"] = torch.as_tensor(saved["step"]).detach().to("cpu", copy=True)
-        if not is_dtensor(p) and state["step"] != 0:
+        device = p.device if rule.counts_steps else "cpu"
+        state["step"] = torch.as_tensor(saved["step"]).detach().to(device, torch.float32, copy=True)
+        if not rule.counts_steps and not is_dtensor(p) and state["step"] != 0:
             del state["step"]
     if "compensation" in state:
         state["compensation"] = match_layout(placed(state["compensation"], p, "compensation"), p)

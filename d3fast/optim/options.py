@@ -6,7 +6,6 @@ moves; the parameters are checked once. Numbers on a device are not read: the ho
 it.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from d3fast.optim.constraints import resolve_bounds
+from d3fast.optim.rules import rule_of
 from d3fast.runtime.checks import check_choice, check_number
 
 SCOPES = ("tensor", "group")
@@ -81,17 +81,8 @@ def check_options(group: Mapping[str, Any]) -> None:
     """
     for name in ("lr", "weight_decay", "distance_weight"):
         _check_number(name, group[name], 0.0)
-    for name in ("momentum", "dampening"):
-        if isinstance(group[name], Tensor):
-            raise ValueError(f"{name} must be a number, got a tensor")
-    _check_number("momentum", group["momentum"], 0.0)
-    _check_number("dampening", group["dampening"], -math.inf)
+    rule_of(group).check(group)
     _check_number("distance_p", group["distance_p"], 1.0)
-    if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
-        raise ValueError(
-            "nesterov needs momentum > 0 and dampening = 0, got "
-            f"momentum={group['momentum']!r}, dampening={group['dampening']!r}"
-        )
     check_choice("scope", group["scope"], SCOPES)
     check_choice("radius_unit", group["radius_unit"], RADIUS_UNITS)
     check_choice("backend", group["backend"], BACKENDS)

@@ -19,6 +19,7 @@ from d3fast.optim.backends.group_plan import GroupPlan, step_planned
 from d3fast.optim.backends.plans import Plans
 from d3fast.optim.buffers import check_step, drop_unused_buffers, is_first_step
 from d3fast.optim.layout import is_fake
+from d3fast.optim.rules import rule_of
 from d3fast.optim.tracking import parts
 
 Group = Mapping[str, Any]
@@ -160,4 +161,4 @@ def _host_needs_overflow(group: Group, backend: str, state: State) -> bool:
     params = [p for p in group["params"] if p.grad is not None]
     if backend != "fused" or params[0].is_cpu:
         return True
-    return group["dampening"] != 0 and any(is_first_step(p, state) for p in params)
+    return rule_of(group).starts_undampened(group) and any(is_first_step(p, state) for p in params)

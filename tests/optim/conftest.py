@@ -63,13 +63,18 @@ def far_apart():
     A distance near 0 has no stable direction, and float32 could not follow float64 there.
     """
 
-    def make(dtype=torch.float32, shapes=((7, 5), (), (0,), (1,), (300,)), **options):
+    def make(
+        dtype=torch.float32,
+        shapes=((7, 5), (), (0,), (1,), (300,)),
+        optimizer=D3FusedSGD,
+        **options,
+    ):
         g = torch.Generator().manual_seed(0)
         draw = lambda s: torch.randn(s, generator=g, dtype=torch.float64).to(dtype)  # noqa: E731
         params = [nn.Parameter(draw(s) + 3) for s in shapes]
         options = {"lr": 0.05, "backend": "fused", **options}
         options.setdefault("reference", [draw(s) for s in shapes])
-        return params, D3FusedSGD(params, track="all", **options)
+        return params, optimizer(params, track="all", **options)
 
     return make
 

@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from d3fast import D3FusedSGD
+from d3fast import D3FusedAdamW, D3FusedSGD
 
-MOMENTA = {
-    "none": {},
+RULES = {
+    "sgd": {},
     "heavy_ball": {"momentum": 0.9, "dampening": 0.1},
     "nesterov": {"momentum": 0.8, "nesterov": True},
+    "adamw": {"optimizer": D3FusedAdamW, "betas": (0.8, 0.9)},
+    "decoupled_push": {"optimizer": D3FusedAdamW, "decoupled_push": True},
 }
 
 
@@ -52,10 +54,10 @@ EDITS = {
 
 
 @pytest.mark.parametrize("scope", ["tensor", "group"])
-@pytest.mark.parametrize("momentum", MOMENTA)
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("edit", EDITS)
 def test_a_norm_that_an_edit_made_stale_is_put_right(
-    edit, momentum, scope, dtype, far_apart, descend, relative_error
+    edit, rule, scope, dtype, far_apart, descend, relative_error
 ):
     def between(t, params):
         if t in (2, 5):
@@ -65,7 +67,7 @@ def test_a_norm_that_an_edit_made_stale_is_put_right(
                     EDITS[edit](p)
                     p.grad = grad
 
-    options = {"scope": scope, "weight_decay": 0.01, **MOMENTA[momentum]}
+    options = {"scope": scope, "weight_decay": 0.01, **RULES[rule]}
     _, fused = far_apart(dtype, **options)
     _, oracle = far_apart(torch.float64, backend="reference", **options)
     got, want = (descend(opt, 8, between=between) for opt in (fused, oracle))
@@ -86,17 +88,17 @@ def test_after_an_in_place_edit_a_step_has_the_bits_of_a_new_optimizer(
     assert same_bits(descend(old, 1, start=2), descend(new, 1, start=2))
 
 
-@pytest.mark.parametrize("momentum", MOMENTA)
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("weight_decay", [9.0, 10.0, 11.0, 20.0])
 def test_strong_weight_decay_leaves_no_norm_stale(
-    weight_decay, momentum, far_apart, descend, relative_error
+    weight_decay, rule, far_apart, descend, relative_error
 ):
     # lr * weight_decay = 1 forgets theta: the update cannot be undone to mend it.
     def between(t, params):
         if t == 2:
             params[4].data.mul_(3.0)
 
-    options = {"lr": 0.1, "weight_decay": weight_decay, **MOMENTA[momentum]}
+    options = {"lr": 0.1, "weight_decay": weight_decay, **RULES[rule]}
     _, fused = far_apart(**options)
     _, oracle = far_apart(torch.float64, backend="reference", **options)
     got, want = (descend(opt, 6, between=between) for opt in (fused, oracle))

@@ -21,12 +21,11 @@ from d3fast.optim.backends.choose import choose_backend
 from d3fast.optim.backends.dtensor import check_not_replaced, is_sharded
 from d3fast.optim.buffers import is_first_step, require_references
 from d3fast.optim.options import check_options, is_tracked
+from d3fast.optim.rules import rule_of
 from d3fast.optim.tracking import parts
 
 State = MutableMapping[Tensor, dict[str, Any]]
 _Method = TypeVar("_Method", bound=Callable[..., Any])
-
-_STATE = ("reference", "momentum_buffer", "distance", "compensation")
 
 
 def runs_while_tracing(method: _Method) -> _Method:
@@ -166,9 +165,10 @@ def trace(
 
 def _prepare(graph_step: GraphStep, index: int, group: Mapping[str, Any], at: Sequence[int]) -> str:
     # The result is a constant of the graph: all it follows from is read here, and so guarded.
+    rule = rule_of(group)
     is_needed = {
-        "momentum": group["momentum"] != 0,
-        "dampening": group["dampening"] != 0,
+        "buffers": bool(rule.buffers(group)),
+        "dampening": rule.starts_undampened(group),
         "tracking": is_tracked(group),
     }
     parts = tuple([name for name, needed in is_needed.items() if needed])
@@ -178,8 +178,7 @@ def _prepare(graph_step: GraphStep, index: int, group: Mapping[str, Any], at: Se
 
 
 def _starts_undampened(group: Mapping[str, Any], params: Sequence[Tensor], state: State) -> bool:
-    dampened = group["dampening"] != 0 and group["momentum"] != 0
-    return dampened and any(is_first_step(p, state) for p in params)
+    return rule_of(group).starts_undampened(group) and any(is_first_step(p, state) for p in params)
 
 
 def _call(
@@ -192,27 +191,37 @@ def _call(
 ) -> None:
     states = [state.get(p, {}) for p in params]
     grads = [p.grad for p in params]
+    rule = rule_of(group)
+    buffers = (rule.state_names.get(column, "") for column in ("momentum", "variance"))
+    counts = "step" if rule.counts_steps else ""
+    names = ("reference", *buffers, counts, "distance", "compensation")
     torch.ops.d3fast.step(
         params,
         grads if grad_scale is None else [],
         [] if grad_scale is None else grads,
-        *[[own[name] for own in states if own.get(name) is not None] for name in _STATE],
-        _numbers(group),
+        *[[own[name] for own in states if own.get(name) is not None] for name in names],
+        _as_tensors([*[group[name] for name in operator.NUMBERS], *rule.numbers(group)]),
+        _as_tensors(_radii(group)),
         grad_scale,
         found_inf,
+        rule.name,
+        rule.variant(group),
         *[group[name] for name in operator.FIXED],
         *key,
     )
 
 
-def _numbers(group: Mapping[str, Any]) -> list[Tensor]:
-    """Return the numbers that a schedule may change as 0-dim tensors; last the radii, if any."""
+def _radii(group: Mapping[str, Any]) -> Sequence[Any]:
     radius = group["radius"]
-    radii = [] if radius is None else radius if isinstance(radius, (tuple, list)) else [radius]
+    return [] if radius is None else radius if isinstance(radius, (tuple, list)) else [radius]
+
+
+def _as_tensors(numbers: Sequence[Any]) -> list[Tensor]:
+    """Return numbers that a schedule may change as 0-dim tensors."""
     # The product is what dynamo keeps symbolic; torch.full would be specialized.
     return [
         value
         if isinstance(value, Tensor)
         else torch.ones((), dtype=torch.float64, device="cpu") * value
-        for value in (*[group[name] for name in operator.NUMBERS], *radii)
+        for value in numbers
     ]

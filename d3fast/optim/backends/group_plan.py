@@ -20,13 +20,19 @@ from d3fast.optim.backends import cpu, cuda, native
 from d3fast.optim.backends.plans import Plans
 from d3fast.optim.kahan import HALF_TYPES
 from d3fast.optim.options import check_options
+from d3fast.optim.rules import RULES, rule_of
 
-# Every option that a step reads.
-read_options = itemgetter(
-    *("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize"),
+_SHARED_OPTIONS = (
+    *("lr", "weight_decay", "maximize"),
     *("distance_weight", "distance_p", "scope", "constraint", "radius", "radius_unit"),
     *("reference_dtype", "reference_device", "momentum_dtype", "capturable", "backend"),
 )
+_READERS = {rule.name: itemgetter(*_SHARED_OPTIONS, *rule.options) for rule in RULES}
+
+
+def read_options(group: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return the values of every option that a step reads."""
+    return _READERS[rule_of(group).name](group)
 
 
 def make_launcher(

@@ -15,11 +15,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from d3fast.optim.buffers import is_first_step
+from d3fast.optim.buffers import take_buffers
 from d3fast.optim.constraints import resolve_bounds
 from d3fast.optim.kahan import HALF_TYPES, compensation_of
 from d3fast.optim.layout import is_dense, match_layout
 from d3fast.optim.options import floating_params, is_tracked
+from d3fast.optim.rules import rule_of
+from d3fast.optim.rules.base import buffer_dtype
 
 _IMPORT_ERROR: str | None = None
 try:
@@ -129,6 +131,8 @@ def why_not(group: Mapping[str, Any]) -> str | None:
         return f"there are no kernels for device {device!r}"
     if device == "cuda" and not hasattr(extension, "CudaPlan"):
         return "the extension was built without CUDA"
+    if device == "cuda" and rule_of(group).counts_steps:
+        return f"there are no kernels for {rule_of(group).name} on {device}"
     if dtype not in (torch.float32, *HALF_TYPES, *([torch.float64] if device == "cpu" else [])):
         return f"there are no kernels for {dtype} on {device}"
     if any(p.dtype != dtype for p in params):
@@ -138,7 +142,8 @@ def why_not(group: Mapping[str, Any]) -> str | None:
     # As in `CpuDTypes` and `CudaDTypes`, csrc/common/dtypes.h.
     narrower = [torch.bfloat16] if dtype == torch.float32 else []
     others = [torch.float32] if dtype in HALF_TYPES else narrower
-    if group["momentum"] != 0 and group["momentum_dtype"] not in (None, dtype, *others):
+    buffered = bool(rule_of(group).buffers(group))
+    if buffered and group["momentum_dtype"] not in (None, dtype, *others):
         return f"momentum_dtype={group['momentum_dtype']} differs from the parameters' {dtype}"
     if is_tracked(group):
         if group["reference_device"] == "cpu" and device != "cpu":
@@ -150,7 +155,7 @@ def why_not(group: Mapping[str, Any]) -> str | None:
                 f"reference_dtype={group['reference_dtype']} differs from the parameters' {dtype}"
             )
         alone = group["reference_dtype"] not in narrower
-        if alone and group["momentum"] != 0 and group["momentum_dtype"] in narrower:
+        if alone and buffered and group["momentum_dtype"] in narrower:
             return (
                 f"momentum_dtype={group['momentum_dtype']} beside {dtype} needs "
                 f"reference_dtype={group['momentum_dtype']}, got {group['reference_dtype']}"
@@ -168,7 +173,7 @@ def device_obstacle(device: torch.device, group: Mapping[str, Any]) -> str | Non
     if not torch.cuda.is_available() or torch.cuda.is_current_stream_capturing():
         return None
     dtype = floating_params(group)[0].dtype
-    momentum = group["momentum_dtype"] if group["momentum"] != 0 else None
+    momentum = group["momentum_dtype"] if rule_of(group).buffers(group) else None
     reference = group["reference_dtype"] if is_tracked(group) else None
     return _probe(device, dtype, momentum or dtype, reference or dtype)
 
@@ -197,10 +202,7 @@ def step_options(
     bounds = resolve_bounds(group)
     return extension.StepOptions(
         lr=convert("lr", group["lr"]),
-        momentum=float(group["momentum"]),
-        dampening=float(group["dampening"]),
         weight_decay=float(group["weight_decay"]),
-        nesterov=bool(group["nesterov"]),
         maximize=bool(group["maximize"]),
         distance_weight=float(group["distance_weight"]),
         p=int(group["distance_p"]) if is_tracked(group) else 2,
@@ -208,6 +210,7 @@ def step_options(
         lower=convert("lower", bounds.lower) if bounds else 0.0,
         upper=convert("upper", bounds.upper) if bounds else math.inf,
         relative=bounds.relative if bounds else False,
+        **rule_of(group).kernel_options(group),
     )
 
 
@@ -252,17 +255,20 @@ def fit_gradient(grad: Tensor, p: Tensor) -> Tensor:
 
 
 # The columns of a param group's state that the kernels may address.
-STATE_COLUMNS = ("compensation", "reference", "momentum", "distance")
+STATE_COLUMNS = ("compensation", "reference", "momentum", "variance", "steps", "distance")
 
 
 def state_columns(group: Mapping[str, Any]) -> dict[str, str | None]:
     """Return the names in the state of the kernels' columns; ``None`` where a group has none."""
-    tracked = is_tracked(group)
+    tracked, rule = is_tracked(group), rule_of(group)
+    buffers = rule.buffers(group)
     compensated = tracked and any(p.dtype in HALF_TYPES for p in group["params"])
     return {
         "compensation": "compensation" if compensated else None,
         "reference": "reference" if tracked else None,
-        "momentum": "momentum_buffer" if group["momentum"] != 0 else None,
+        "momentum": buffers.get("momentum"),
+        "variance": buffers.get("variance"),
+        "steps": "step" if rule.counts_steps else None,
         "distance": "distance" if tracked and group["distance_p"] == 2 else None,
     }
 
@@ -271,29 +277,30 @@ def prepare_state(p: Tensor, state: dict[str, Any], group: Mapping[str, Any]) ->
     """Make the tensors that the kernels need beside ``p``, in its layout.
 
     Returns:
-        True where the momentum buffer holds no step yet.
+        True where SGD's momentum buffer holds no step yet.
 
     Raises:
         ValueError: a tensor of another shape than ``p``.
     """
     columns = state_columns(group)
     dtypes = {
-        "momentum_buffer": group["momentum_dtype"] or p.dtype,
+        "momentum": buffer_dtype("momentum", p, group),
+        "variance": buffer_dtype("variance", p, group),
         "reference": group["reference_dtype"] or p.dtype,
         "compensation": p.dtype,
     }
-    first_step = bool(columns["momentum"]) and is_first_step(p, {p: state})
-    state.pop("step", None)
-    if state.get("momentum_buffer") is None and columns["momentum"]:
-        state["momentum_buffer"] = torch.zeros_like(p, dtype=dtypes["momentum_buffer"])
+    first_step = take_buffers(p, {p: state}, group) if columns["momentum"] else False
     if columns["compensation"]:
         compensation_of(p, state)
-    for name in filter(None, (columns["momentum"], columns["reference"], columns["compensation"])):
+    for column, dtype in dtypes.items():
+        name = columns[column]
+        if name is None:
+            continue
         if state[name].shape != p.shape:
             raise ValueError(
                 f"{name} has shape {tuple(state[name].shape)}, its parameter {tuple(p.shape)}"
             )
-        state[name] = match_layout(state[name].to(p.device, dtypes[name]), p)
+        state[name] = match_layout(state[name].to(p.device, dtype), p)
     if columns["distance"]:
         distance = state.get("distance")
         state["distance"] = (_unknown_distance(p) if distance is None else distance).to(p.device)

@@ -19,13 +19,17 @@ from d3fast.optim.backends.plans import Plans
 from d3fast.optim.kahan import HALF_TYPES
 from d3fast.optim.layout import same_layout
 from d3fast.optim.options import check_gradient, check_options, is_tracked
+from d3fast.optim.rules import RULES
 
-# Options that are arguments of the operator: numbers as tensors, which may change without a
-# recompilation, and constants of the graph.
-NUMBERS = ("lr", "momentum", "dampening", "weight_decay", "distance_weight")
-FIXED = ("nesterov", "maximize", "capturable", "distance_p", "scope", "constraint", "radius_unit")
+# Options that are arguments of the operator, beside those of the rule: numbers as tensors, which
+# may change without a recompilation, and constants of the graph.
+NUMBERS = ("lr", "weight_decay", "distance_weight")
+FIXED = ("maximize", "capturable", "distance_p", "scope", "constraint", "radius_unit")
 
 Columns = Mapping[str, Sequence[Tensor]]
+
+# Columns that hold one number per tensor, not an array of its shape.
+_NUMBER_COLUMNS = {"distance": torch.float64, "steps": torch.float32}
 
 
 class PlanCache:
@@ -110,28 +114,35 @@ def _memory(columns: Columns, joint: bool) -> list[Any]:
 
 
 def _check_like(name: str, tensor: Tensor, p: Tensor) -> None:
-    if name == "distance":
-        if tensor.dtype != torch.float64 or tensor.shape != () or tensor.device != p.device:
-            raise ValueError(f"distance must be a 0-dim float64 tensor on {p.device}")
+    if name in _NUMBER_COLUMNS:
+        dtype = _NUMBER_COLUMNS[name]
+        if tensor.dtype != dtype or tensor.shape != () or tensor.device != p.device:
+            kind = str(dtype).removeprefix("torch.")
+            raise ValueError(f"{name} must be a 0-dim {kind} tensor on {p.device}")
         return
     if tensor.shape != p.shape or tensor.device != p.device:
         raise ValueError(
             f"{name} has shape {tuple(tensor.shape)} on {tensor.device}, its parameter "
             f"{tuple(p.shape)} on {p.device}"
         )
+    wide = torch.promote_types(p.dtype, torch.float32)
+    if name == "variance" and tensor.dtype != wide:
+        raise ValueError(f"variance has {tensor.dtype}, {p.dtype} parameters need {wide}")
     if not same_layout(tensor, p):
         raise ValueError(f"{name} has strides {tensor.stride()}, its parameter {p.stride()}")
 
 
-def _options(numbers: Sequence[Tensor], fixed: Mapping[str, Any]) -> dict[str, Any]:
+def _options(
+    rule: str, variant: str, numbers: Sequence[Tensor], radii: Sequence[Tensor]
+) -> dict[str, Any]:
     """Return the options of a group from the arguments of the operator."""
     # Numbers on the host are read; those on a device would make the host wait.
-    values = [n.item() if n.is_cpu else n for n in numbers]
-    radii = tuple(values[len(NUMBERS) :])
+    values, bounds = ([n.item() if n.is_cpu else n for n in ns] for ns in (numbers, radii))
+    own = next(r for r in RULES if r.name == rule).from_numbers(variant, values[len(NUMBERS) :])
     return {
         **dict(zip(NUMBERS, values, strict=False)),
-        **fixed,
-        "radius": radii if len(radii) == 2 else next(iter(radii), None),
+        **own,
+        "radius": tuple(bounds) if len(bounds) == 2 else next(iter(bounds), None),
         "reference_dtype": None,
         "reference_device": None,
         "momentum_dtype": None,
@@ -145,17 +156,26 @@ def _step(
     scaled_grads: Sequence[Tensor],
     references: Sequence[Tensor],
     momenta: Sequence[Tensor],
+    variances: Sequence[Tensor],
+    steps: Sequence[Tensor],
     distances: Sequence[Tensor],
     compensations: Sequence[Tensor],
     numbers: Sequence[Tensor],
+    radii: Sequence[Tensor],
     grad_scale: Tensor | None,
     found_inf: Tensor | None,
+    rule: str,
+    variant: str,
     *fixed: Any,
 ) -> None:
     """Take one step of one group; ``fixed`` are the options ``FIXED``, backend, cache and group."""
     *options, backend, cache, index = fixed
-    named = dict(zip(FIXED, options, strict=True))
-    group = _options(numbers, {**named, "params": params, "backend": backend})
+    group = {
+        **_options(rule, variant, numbers, radii),
+        **dict(zip(FIXED, options, strict=True)),
+        "params": params,
+        "backend": backend,
+    }
     check_options(group)
     on_host = backend == "reference" or params[0].is_cpu
     if found_inf is not None and on_host and bool(found_inf != 0):
@@ -163,18 +183,20 @@ def _step(
     grads = grads or scaled_grads
     for p, grad in zip(params, grads, strict=True):
         check_gradient(grad, p)
-    if backend == "reference":
-        members = _members(group, grads, references, momenta, compensations)
-        torch_backend.step_group(members, group, grad_scale=grad_scale)
-        return
     given = {
         "reference": references,
         "momentum": momenta,
+        "variance": variances,
+        "steps": steps,
         "distance": distances,
         "compensation": compensations,
     }
     names = native.state_columns(group)
     columns = {"theta": params, **{c: given[c] if name else [] for c, name in names.items()}}
+    if backend == "reference":
+        members = _members(group, grads, columns)
+        torch_backend.step_group(members, group, grad_scale=grad_scale)
+        return
     for column in ("reference", "momentum"):
         if columns[column]:
             group[f"{column}_dtype"] = columns[column][0].dtype
@@ -215,19 +237,23 @@ def _launch(
 def _members(
     group: Mapping[str, Any],
     grads: Sequence[Tensor],
-    references: Sequence[Tensor],
-    momenta: Sequence[Tensor],
-    compensations: Sequence[Tensor],
+    columns: Columns,
 ) -> list[torch_backend.Member]:
-    tracked, remainders = is_tracked(group), iter(compensations)
+    tracked, remainders = is_tracked(group), iter(columns["compensation"])
+
+    def entry(column: str, i: int) -> Any:
+        return columns[column][i] if columns[column] else None
+
     return [
         torch_backend.Member(
             p,
             grad,
-            momenta[i] if group["momentum"] != 0 else None,
+            entry("momentum", i),
             False,
-            references[i] if tracked else None,
+            entry("reference", i),
             next(remainders) if tracked and p.dtype in HALF_TYPES else None,
+            entry("variance", i),
+            entry("steps", i),
         )
         for i, (p, grad) in enumerate(zip(group["params"], grads, strict=True))
     ]
@@ -241,12 +267,15 @@ _TAGS: dict[str, Any] = {} if _UNSAFE is None else {"tags": [_UNSAFE]}
 _OPERATOR = torch.library.custom_op(
     "d3fast::step",
     _step,
-    mutates_args=("params", "scaled_grads", "momenta", "distances", "compensations"),
+    mutates_args=(
+        *("params", "scaled_grads", "momenta", "variances", "steps"),
+        *("distances", "compensations"),
+    ),
     schema="(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] scaled_grads, Tensor[] references, "
-    "Tensor(c!)[] momenta, Tensor(d!)[] distances, Tensor(e!)[] compensations, Tensor[] numbers, "
-    "Tensor? grad_scale, Tensor? found_inf, bool nesterov, bool maximize, "
-    "bool capturable, float distance_p, str scope, str? constraint, str radius_unit, "
-    "str backend, int cache, int group) -> ()",
+    "Tensor(c!)[] momenta, Tensor(d!)[] variances, Tensor(e!)[] steps, Tensor(f!)[] distances, "
+    "Tensor(g!)[] compensations, Tensor[] numbers, Tensor[] radii, Tensor? grad_scale, "
+    "Tensor? found_inf, str rule, str variant, bool maximize, bool capturable, float distance_p, "
+    "str scope, str? constraint, str radius_unit, str backend, int cache, int group) -> ()",
     **_TAGS,
 )
 _OPERATOR.register_fake(lambda *args: None)

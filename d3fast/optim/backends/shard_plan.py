@@ -3,7 +3,7 @@
 
 A step of a tracked group has three parts (``csrc/common/options.h``, ``Phase``):
 
-    update    theta, momentum <- the step without projection, pushed with the cached norm
+    update    theta, buffers <- the step without projection, pushed with the cached norm
               sums            <- before, after, weight, inner of every norm group (``struct Sums``)
     correct   only where the sums of all ranks say that the cached norm was stale
     project   theta <- Pi(theta), cached norm <- ||theta - theta_0||, from the sums of all ranks
@@ -31,6 +31,7 @@ from d3fast.optim.backends.dtensor import (
 from d3fast.optim.backends.group_plan import GroupPlan
 from d3fast.optim.buffers import make_buffers
 from d3fast.optim.kahan import kahan_load
+from d3fast.optim.rules import rule_of
 
 Group = Mapping[str, Any]
 State = MutableMapping[Tensor, dict[str, Any]]
@@ -40,16 +41,18 @@ BEFORE, _, WEIGHT, _ = range(COLUMNS)
 
 
 def count_step(group: Group, state: State) -> None:
-    """Count the step of a group's parameters, and raise the versions of its DTensors."""
-    counters = []
+    """Raise the versions of a group's DTensors, and count the step where its rule does not."""
+    counters, rule = [], rule_of(group)
     for p in group["params"]:
         if p.grad is None:
             continue
         if is_dtensor(p):  # its local part was written past autograd
             torch.autograd.graph.increment_version(p)
-        if group["momentum"] != 0 and "step" in state[p]:
+        if rule.counts_steps or not rule.buffers(group):
+            continue
+        if "step" in state[p]:
             counters.append(state[p]["step"])
-        elif group["momentum"] != 0:
+        else:
             state[p]["step"] = torch.ones((), device="cpu")
     if counters:
         torch._foreach_add_(counters, 1)
@@ -67,11 +70,16 @@ class LocalPlan:
         make_buffers(group, state)
         self.params = [p for p in group["params"] if p.grad is not None]
         self._parts = [local(p) for p in self.params]
+        rule = rule_of(group)
+        self._names = ("reference", "compensation", *rule.state_names.values())
+        if rule.counts_steps:
+            self._names += ("step",)
         self._state = {
             part: {
                 name: local(tensor)
                 for name, tensor in state.get(p, {}).items()
-                if name != "step" or tensor == 0  # to the kernels, the sign of a first step
+                # SGD's step of 0 is to the kernels the sign of a first step.
+                if name != "step" or rule.counts_steps or tensor == 0
             }
             for p, part in zip(self.params, self._parts, strict=True)
         }
@@ -89,9 +97,8 @@ class LocalPlan:
             return False
         for p, part in zip(params, self._parts, strict=True):
             own = state.get(p, {})
-            names = ("reference", "momentum_buffer", "compensation")
             if local(p) is not part or any(
-                local(own.get(name)) is not self._state[part].get(name) for name in names
+                local(own.get(name)) is not self._state[part].get(name) for name in self._names
             ):
                 return False
         self._group = local_group({**group, "params": self.params})
@@ -108,10 +115,10 @@ class LocalPlan:
         self._plan = plan = GroupPlan(self._group, self._state, shard)
         plan.matches(self._group, self._state)
         for p, part in zip(self.params, self._parts, strict=True):
-            for name in ("reference", "momentum_buffer", "compensation"):
+            for name in self._names:
                 tensor = self._state[part].get(name)
                 if tensor is not None and tensor is not local(state[p].get(name)):
-                    state[p][name] = with_local(tensor, p)
+                    state[p][name] = tensor if name == "step" else with_local(tensor, p)
         return plan
 
     def _finish(self, group: Group, state: State) -> None:

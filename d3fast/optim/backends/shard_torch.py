@@ -26,10 +26,11 @@ from torch import Tensor
 from d3fast.optim.backends import torch_backend
 from d3fast.optim.backends.dtensor import counts_here, local, placed
 from d3fast.optim.backends.shard_plan import count_step
-from d3fast.optim.buffers import make_buffers
+from d3fast.optim.buffers import buffers_of, make_buffers
 from d3fast.optim.constraints import Bounds, projection_coefficient, resolve_bounds
 from d3fast.optim.kahan import compensation_of, kahan_load, kahan_store
 from d3fast.optim.options import is_tracked
+from d3fast.optim.rules import rule_of
 
 Group = Mapping[str, Any]
 State = MutableMapping[Tensor, dict[str, Any]]
@@ -132,14 +133,16 @@ def _member(
     assert p.grad is not None
     if grad_scale is not None:
         local(p.grad).div_(grad_scale)
-    buffer, first = None, False
-    if group["momentum"] != 0:
-        buffer, first = local(state["momentum_buffer"]), state.get("step", 1) == 0
+    rule = rule_of(group)
+    first = not rule.counts_steps and bool(rule.buffers(group)) and state.get("step", 1) == 0
+    momentum, variance, steps = buffers_of(state, group)
     theta_0 = local(state["reference"]) if is_tracked(group) else None
     kept = compensation_of(p, state) if is_tracked(group) else None
     remainder = None if kept is None else local(kept)
     grad = local(placed(p.grad, p, "grad"))
-    return torch_backend.Member(local(p), grad, buffer, first, theta_0, remainder)
+    return torch_backend.Member(
+        local(p), grad, local(momentum), first, theta_0, remainder, local(variance), steps
+    )
 
 
 def _move(m: torch_backend.Member, group: Mapping[str, Any], bounds: Bounds | None) -> _Move:

@@ -4,9 +4,7 @@
 One step of one param group, as in DESIGN ("One optimizer step, exactly"):
 
     delta = theta - theta_0,  D = ||delta||_p,  u = w * dD/dtheta
-    d = g + weight_decay * theta - u
-    v <- momentum * v + (1 - dampening) * d          (v <- d on the first step)
-    theta <- Pi(theta - lr * (d + momentum * v  if nesterov else  v))
+    theta <- Pi(rule(theta, g, u))                   (``d3fast.optim.rules``)
 
 It runs on any device and in any floating dtype, and is written for reading rather than for speed.
 Half types compute in float32 and keep their rounding error (``kahan``).
@@ -20,10 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from d3fast.optim.buffers import is_first_step
+from d3fast.optim.buffers import buffers_of, take_buffers
 from d3fast.optim.constraints import Bounds, projection_coefficient, resolve_bounds
 from d3fast.optim.kahan import compensation_of, kahan_load, kahan_store
 from d3fast.optim.options import is_tracked
+from d3fast.optim.rules import rule_of
+from d3fast.optim.rules.base import buffer_dtype
 
 State = MutableMapping[Tensor, dict[str, Any]]
 
@@ -35,10 +35,12 @@ class Member:
     Args:
         param: the weights theta, any shape.
         grad: the gradient g, shape of ``param``, any strides.
-        momentum_buffer: v, or ``None`` where momentum is 0.
-        first: the buffer holds no earlier step.
+        momentum_buffer: first moment of the rule, or ``None`` where it keeps none.
+        first: the momentum buffer holds no earlier step.
         reference: theta_0, or ``None`` where the group is not tracked.
         compensation: rounding error of ``param`` in a half type, or ``None``.
+        variance: second moment of the rule, or ``None``.
+        steps: number of steps that the moments hold, 0-dim, or ``None``.
     """
 
     param: Tensor
@@ -47,22 +49,21 @@ class Member:
     first: bool
     reference: Tensor | None
     compensation: Tensor | None = None
+    variance: Tensor | None = None
+    steps: Tensor | None = None
 
 
 def prepare_state(p: Tensor, state: State, group: Mapping[str, Any]) -> bool:
     """Make the tensors that a step keeps beside ``p`` where they are missing.
 
     Returns:
-        Whether the momentum buffer holds no step yet.
+        Whether SGD's momentum buffer holds no step yet.
     """
-    is_first = False
-    if group["momentum"] != 0:
-        is_first, own = is_first_step(p, state), state[p]
-        own.pop("step", None)
-        if own.get("momentum_buffer") is None:
-            own["momentum_buffer"] = torch.zeros_like(p, dtype=group["momentum_dtype"])
-        dtype = group["momentum_dtype"] or p.dtype
-        own["momentum_buffer"] = own["momentum_buffer"].to(p.device, dtype)
+    is_first, names = False, rule_of(group).buffers(group)
+    if names:
+        is_first = take_buffers(p, state, group)
+        for column, name in names.items():
+            state[p][name] = state[p][name].to(p.device, buffer_dtype(column, p, group))
     if is_tracked(group):
         compensation_of(p, state[p])
     return is_first
@@ -75,10 +76,10 @@ def members_of(group: Mapping[str, Any], state: State) -> list[Member]:
         if p.grad is None:
             continue
         first = prepare_state(p, state, group)
-        buffer = state[p]["momentum_buffer"] if group["momentum"] != 0 else None
         theta_0 = state[p]["reference"] if is_tracked(group) else None
         remainder = compensation_of(p, state[p]) if is_tracked(group) else None
-        members.append(Member(p, p.grad, buffer, first, theta_0, remainder))
+        v, s, steps = buffers_of(state.get(p, {}), group)
+        members.append(Member(p, p.grad, v, first, theta_0, remainder, s, steps))
     return members
 
 
@@ -114,7 +115,7 @@ def step_group(
 
     Args:
         members: the parameters that have a gradient.
-        group: the options of ``D3FusedSGD``.
+        group: the options of a param group.
         grad_scale: 1-element tensor the gradients are divided by, in place (AMP).
     """
     if not members:
@@ -138,7 +139,7 @@ def _step_norm_group(norm_group: Sequence[Member], group: Mapping[str, Any]) -> 
     ]
     pushes = _pushes(thetas, references, group) if tracked else [None] * len(norm_group)
     updated = [
-        _sgd(m, theta, push, group)
+        rule_of(group).update(theta, m, push, group)
         for m, theta, push in zip(norm_group, thetas, pushes, strict=True)
     ]
     bounds = resolve_bounds(group)
@@ -155,21 +156,6 @@ def _pushes(
     deltas = [t - r for t, r in zip(thetas, references, strict=True)]
     distance = joint_norm(deltas, p)
     return [group["distance_weight"] * distance_gradient(d, distance, p) for d in deltas]
-
-
-def _sgd(m: Member, theta: Tensor, push: Tensor | None, group: Mapping[str, Any]) -> Tensor:
-    grad = m.grad.to(theta.dtype)
-    d = -grad if group["maximize"] else grad
-    d = d + group["weight_decay"] * theta
-    if push is not None:
-        d = d - push
-    lr = group["lr"].reshape(()) if isinstance(group["lr"], Tensor) else group["lr"]
-    if m.momentum_buffer is None:
-        return theta - lr * d
-    momentum, damping = group["momentum"], 1.0 if m.first else 1.0 - group["dampening"]
-    v = momentum * m.momentum_buffer.to(theta.dtype) + damping * d
-    m.momentum_buffer.copy_(v)
-    return theta - lr * (d + momentum * v if group["nesterov"] else v)
 
 
 def _project(

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "common/dtypes.h"
+#include "common/options.h"
 #include "common/static_switch.h"
 #include "common/step_math.h"
 
@@ -29,6 +30,21 @@ void step(const double* in, double* out) {
   out[1] = v;
 }
 
+// The same by AdamW; s: the step's numbers.
+template <Push kPush>
+void step_adamw(const double* in, const Scalars<Real>& s, const Rates<Real>& r, double* out) {
+  const double theta = in[0], reference = in[1], grad = in[2], inverse = in[13], right = in[14];
+  Buffers<double> b = {in[3], in[4]};
+  double next = update_by_rule<Real, kPush, Momentum::adamw>(theta, theta - reference, grad, b, s,
+                                                             r, inverse);
+  if (kPush == Push::p2 && right != inverse) {
+    next = correct_by_rule<Real, Momentum::adamw>(next, reference, grad, b, s, r, inverse, right);
+  }
+  out[0] = next;
+  out[1] = b.momentum;
+  out[2] = b.variance;
+}
+
 template <class Half>
 void round_trip(const float* x, int64_t n, float* out, uint16_t* bits) {
   for (int64_t i = 0; i < n; ++i) {
@@ -49,6 +65,24 @@ void step_element(int push, int momentum, const double* in, double* out) {
                 among<Push::none, Push::p1, Push::p2>(static_cast<Push>(push)),
                 among<Momentum::none, Momentum::heavy_ball, Momentum::nesterov>(
                     static_cast<Momentum>(momentum)));
+}
+
+// in: theta, reference, grad, m, s, lr, beta_1, beta_2, eps, weight_decay, distance_weight, steps
+// taken, decoupled push, 1/D, right 1/D. out: theta, m, s.
+void step_adamw(int push, bool maximize, const double* in, double* out) {
+  StepOptions o;
+  o.adamw = true;
+  o.beta1 = in[6];
+  o.beta2 = in[7];
+  o.eps = in[8];
+  o.weight_decay = in[9];
+  o.distance_weight = in[10];
+  o.decoupled_push = in[12] != 0;
+  o.maximize = maximize;
+  const Scalars<Real> s = scalars_of<Real>(o, in[5]);
+  const Rates<Real> r = rates_of<Real>(o, in[5], false, in[11]);
+  static_switch([&](auto pushed) { step_adamw<pushed()>(in, s, r, out); },
+                among<Push::none, Push::p1, Push::p2>(static_cast<Push>(push)));
 }
 
 // sums: before, after, weight, inner. out: coefficient, distance after the projection.

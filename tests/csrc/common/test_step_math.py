@@ -73,6 +73,64 @@ def test_a_step_with_a_stale_norm_is_corrected_to_that_with_the_right_one(
     assert corrected == pytest.approx(want, rel=1e-9, abs=1e-9)
 
 
+def step_adamw(common, push, maximize, *values):
+    given_, out = (ctypes.c_double * 15)(*values), (ctypes.c_double * 3)()
+    common.step_adamw(push, ctypes.c_bool(maximize), given_, out)
+    return list(out)
+
+
+def expected_adamw(push, maximize, values, options, decoupled, inverse):
+    theta, theta_0, g, m, s = values
+    lr, first, second, eps, decay, w, steps = options
+    delta = theta - theta_0
+    u = {
+        NONE: 0.0,
+        P1: math.copysign(1, delta) if delta else 0.0,
+        P2: max(-1.0, min(1.0, delta * inverse)),
+    }[push]
+    d = (-g if maximize else g) - (0 if decoupled else w * u)
+    m, s = first * m + (1 - first) * d, second * s + (1 - second) * d * d
+    unbiased = m / (1 - first ** (steps + 1)), s / (1 - second ** (steps + 1))
+    adaptive = unbiased[0] / (math.sqrt(unbiased[1]) + eps)
+    return [(1 - lr * decay) * theta - lr * adaptive + (lr * w * u if decoupled else 0), m, s]
+
+
+ADAMW = {
+    "values": st.tuples(numbers, numbers, numbers, numbers, st.floats(0.01, 4)),
+    "options": st.tuples(
+        st.floats(0.01, 1),
+        st.sampled_from([0.0, 0.5, 0.9]),
+        st.sampled_from([0.5, 0.9, 0.999]),
+        st.sampled_from([1e-8, 0.1]),
+        st.floats(0, 0.4),
+        positive,
+        st.integers(0, 40),
+    ),
+    "decoupled": st.booleans(),
+    "maximize": st.booleans(),
+    "inverse": positive,
+}
+
+
+@pytest.mark.parametrize("push", [NONE, P1, P2])
+@given(**ADAMW)
+def test_an_element_takes_the_step_of_adamw(
+    common, push, values, options, decoupled, maximize, inverse
+):
+    got = step_adamw(common, push, maximize, *values, *options, decoupled, inverse, inverse)
+    want = expected_adamw(push, maximize, values, options, decoupled, inverse)
+    assert got == pytest.approx(want, rel=1e-12, abs=1e-12)
+
+
+@given(**ADAMW, right=positive)
+def test_a_step_of_adamw_with_a_stale_norm_is_corrected_to_that_with_the_right_one(
+    common, values, options, decoupled, maximize, inverse, right
+):
+    got = step_adamw(common, P2, maximize, *values, *options, decoupled, inverse, right)
+    want = expected_adamw(P2, maximize, values, options, decoupled, right)
+    assert got == pytest.approx(want, rel=1e-9, abs=1e-9)
+
+
 @given(
     theta=st.lists(numbers, min_size=3, max_size=3),
     theta_0=st.lists(numbers, min_size=3, max_size=3),

@@ -79,7 +79,7 @@ GROUPS = st.lists(
 )
 
 
-def trajectory(groups, dtype, backend, seed, steps=20):
+def trajectory(groups, dtype, backend, seed, steps=20, optimizer=D3FusedSGD):
     # float32 can follow float64 only where the step is continuous: sign(delta) at p = 1 and
     # delta/D of a tiny tensor are not, at 0. So every element starts on the far side of 0 from its
     # reference, and gradients push it further: no rescaling brings it back.
@@ -98,7 +98,7 @@ def trajectory(groups, dtype, backend, seed, steps=20):
         given = {"reference": references} if options["reference"] == "given" else {}
         described.append({"params": params, **{**options, "reference": None}, **given})
     far = [d["params"] for d in described if d["reference"] is None]
-    opt = D3FusedSGD(described, track="all", backend=backend)
+    opt = optimizer(described, track="all", backend=backend)
     with torch.no_grad():
         for p in (p for params in far for p in params):
             p.neg_()
@@ -111,9 +111,9 @@ def trajectory(groups, dtype, backend, seed, steps=20):
     return params, opt
 
 
-def agrees(groups, seed, relative_error, dtype, bound):
-    got, opt = trajectory(groups, dtype, "fused", seed)
-    want, oracle = trajectory(groups, torch.float64, "reference", seed)
+def agrees(groups, seed, relative_error, dtype, bound, **options):
+    got, opt = trajectory(groups, dtype, "fused", seed, **options)
+    want, oracle = trajectory(groups, torch.float64, "reference", seed, **options)
     if sum(p.numel() for p in want):
         assert relative_error(got, want) <= bound
     for key, distance in oracle.distances().items():
