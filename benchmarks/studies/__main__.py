@@ -8,6 +8,7 @@ from benchmarks.studies import (
     precision,
     scaling,
     search,
+    shards,
     spectrum_peers,
     text,
     why,
@@ -20,6 +21,7 @@ for module, command in (
     (inspection, inspection.inspection),
     (text, text.text),
     (scaling, scaling.scaling),
+    (shards, shards.shards),
     (why, why.why),
     (spectrum_peers, spectrum_peers.spectrum_peers),
 ):

@@ -74,8 +74,8 @@ class D3FusedSGD(D3Optimizer):
     Parameters whose ``grad`` is ``None`` take no part in a step: neither in the norms nor in
     the projection. State per parameter: ``momentum_buffer``, ``reference`` (tracked groups),
     ``compensation`` (tracked weights of a half type: their rounding error), ``distance`` (float64
-    scalar, tracked groups on the fused backend) and ``step`` (0 until the first step; DTensors
-    count on).
+    scalar, tracked groups on the fused backend) and ``step`` (0 until the first step; for
+    DTensors 1 from then on).
 
     Raises:
         ValueError: an option or parameter that cannot be used, named with its value.

@@ -187,6 +187,11 @@ class GroupPlan:
         self._launcher.step(*self._request, phase=phase, totals=totals.data_ptr())
         self._finish()
 
+    @property
+    def edited(self) -> bool:
+        """True where a parameter was edited since the last step, as ``matches`` found."""
+        return self._guard.edited
+
     def needs_verification(self, group: Mapping[str, Any]) -> bool:
         """Return whether the coming step can only start from norms that were verified."""
         options = self._settings.options or self._launcher.options(group)

@@ -3,7 +3,7 @@
 
 A step of a tracked group has three parts (``csrc/common/options.h``, ``Phase``):
 
-    update    theta, buffers <- the step without projection, pushed with the cached norm
+    update    theta, momentum <- the step without projection, pushed with the cached norm
               sums            <- before, after, weight, inner of every norm group (``struct Sums``)
     correct   only where the sums of all ranks say that the cached norm was stale
     project   theta <- Pi(theta), cached norm <- ||theta - theta_0||, from the sums of all ranks
@@ -12,7 +12,7 @@ Between them ``sharded`` adds up the sums of all ranks. The cached norms, those 
 of the whole group, are kept here and not in the optimizer's state.
 """
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from operator import is_
 from typing import Any
 
@@ -40,22 +40,42 @@ COLUMNS = 4  # of the sums, see above
 BEFORE, _, WEIGHT, _ = range(COLUMNS)
 
 
-def count_step(group: Group, state: State) -> None:
-    """Raise the versions of a group's DTensors, and count the step where its rule does not."""
-    counters, rule = [], rule_of(group)
-    for p in group["params"]:
-        if p.grad is None:
-            continue
-        if is_dtensor(p):  # its local part was written past autograd
-            torch.autograd.graph.increment_version(p)
-        if rule.counts_steps or not rule.buffers(group):
-            continue
-        if "step" in state[p]:
-            counters.append(state[p]["step"])
-        else:
+def start_counting(params: Iterable[Tensor], group: Group, state: State) -> None:
+    """Note in the state that the buffers hold a step, where the rule does not count steps."""
+    rule = rule_of(group)
+    if rule.buffers(group) and not rule.counts_steps:
+        for p in params:
             state[p]["step"] = torch.ones((), device="cpu")
-    if counters:
-        torch._foreach_add_(counters, 1)
+
+
+class _Member:
+    """A parameter, its local part and the tensors of its state."""
+
+    __slots__ = ("param", "part", "tensors")
+
+    def __init__(self, param: Tensor, own: Mapping[str, Any], names: Iterable[str]) -> None:
+        self.param, self.part = param, local(param)
+        self.tensors = {name: own.get(name) for name in names}
+
+    def holds(self, own: Mapping[str, Any]) -> bool:
+        """Return whether the local part and the state are what they were."""
+        return local(self.param) is self.part and all(
+            own.get(name) is tensor for name, tensor in self.tensors.items()
+        )
+
+    def set_gradient(self) -> None:
+        """Give the local part its gradient."""
+        param, grad = self.param, self.param.grad
+        if param is self.part or grad is None:
+            return
+        if getattr(grad, "placements", None) != param.placements:  # type: ignore[attr-defined]
+            param.grad = grad = placed(grad, param, "grad")
+        self.part.grad = local(grad)
+
+    def release(self) -> None:
+        """Drop the gradient of the local part, lest it outlive that of the parameter."""
+        if self.param is not self.part:
+            self.part.grad = None
 
 
 class LocalPlan:
@@ -69,41 +89,44 @@ class LocalPlan:
     def __init__(self, group: Group, state: State) -> None:
         make_buffers(group, state)
         self.params = [p for p in group["params"] if p.grad is not None]
-        self._parts = [local(p) for p in self.params]
+        self._dtensors = list(filter(is_dtensor, self.params))
         rule = rule_of(group)
-        self._names = ("reference", "compensation", *rule.state_names.values())
-        if rule.counts_steps:
-            self._names += ("step",)
+        counter = ["step"] if rule.counts_steps else []
+        self._names = ["reference", "compensation", *rule.state_names.values(), *counter]
+        self._members = [_Member(p, state.get(p, {}), self._names) for p in self.params]
         self._state = {
-            part: {
+            member.part: {
                 name: local(tensor)
-                for name, tensor in state.get(p, {}).items()
+                for name, tensor in state.get(member.param, {}).items()
                 # SGD's step of 0 is to the kernels the sign of a first step.
                 if name != "step" or rule.counts_steps or tensor == 0
             }
-            for p, part in zip(self.params, self._parts, strict=True)
+            for member in self._members
         }
         self._group = local_group({**group, "params": self.params})
-        self._versions: list[tuple[int, int]] = []
-        self._set_gradients()
+        self._first_step: list[Tensor] = []
+        self._versions: list[int] = []
         self._plan: GroupPlan | None = None
+        for member in self._members:
+            member.set_gradient()
 
     def matches(self, group: Group, state: State) -> bool:
         """Return whether the plan is valid for the coming step, as ``GroupPlan.matches`` does."""
         params = [p for p in group["params"] if p.grad is not None]
-        if self._plan is None or len(params) != len(self.params):
+        if (
+            self._plan is None
+            or len(params) != len(self.params)
+            or not all(map(is_, params, self.params))
+            or not all(m.holds(state.get(m.param, {})) for m in self._members)
+        ):
             return False
-        if not all(map(is_, params, self.params)):
-            return False
-        for p, part in zip(params, self._parts, strict=True):
-            own = state.get(p, {})
-            if local(p) is not part or any(
-                local(own.get(name)) is not self._state[part].get(name) for name in self._names
-            ):
-                return False
-        self._group = local_group({**group, "params": self.params})
-        self._set_gradients()
-        return self._plan.matches(self._group, self._state)
+        for member in self._members:
+            member.set_gradient()
+        self._group = {**group, "params": self._group["params"]}
+        if self._plan.matches(self._group, self._state):
+            return True
+        self._release()
+        return False
 
     def step(self, group: Group, state: State, grad_scale: Tensor | None) -> None:
         """Take the step of an untracked group; ``matches`` has just been called."""
@@ -112,31 +135,28 @@ class LocalPlan:
         self._finish(group, state)
 
     def _build(self, state: State, shard: native.Shard | None = None) -> GroupPlan:
+        self._first_step = [m.param for m in self._members if "step" in self._state[m.part]]
         self._plan = plan = GroupPlan(self._group, self._state, shard)
         plan.matches(self._group, self._state)
-        for p, part in zip(self.params, self._parts, strict=True):
+        for member in self._members:
+            p = member.param
             for name in self._names:
-                tensor = self._state[part].get(name)
+                tensor = self._state[member.part].get(name)
                 if tensor is not None and tensor is not local(state[p].get(name)):
                     state[p][name] = tensor if name == "step" else with_local(tensor, p)
+            member.tensors = {name: state.get(p, {}).get(name) for name in self._names}
         return plan
 
     def _finish(self, group: Group, state: State) -> None:
-        count_step(group, state)
-        for p, part in zip(self.params, self._parts, strict=True):
-            if part is not p:
-                part.grad = None  # lest it outlive the gradient of the DTensor
-        self._versions = self._versions_now()
+        start_counting(self._first_step, group, state)
+        self._first_step = []
+        native.increment_versions(self._dtensors)  # the local parts were written past autograd
+        self._versions = [p._version for p in self._dtensors]
+        self._release()
 
-    def _set_gradients(self) -> None:
-        for p, part in zip(self.params, self._parts, strict=True):
-            if part is not p and p.grad is not None:
-                p.grad = placed(p.grad, p, "grad")
-                part.grad = local(p.grad)
-
-    def _versions_now(self) -> list[tuple[int, int]]:
-        both = zip(self.params, self._parts, strict=True)
-        return [(p._version, part._version) for p, part in both]
+    def _release(self) -> None:
+        for member in self._members:
+            member.release()
 
 
 class ShardPlan(LocalPlan):
@@ -161,19 +181,20 @@ class ShardPlan(LocalPlan):
         """Return whether the cached norms are those of the present weights, as far as known."""
         return (
             self.matches(group, state)
-            and self._versions == self._versions_now()
             and self._plan is not None
+            and not self._plan.edited
             and not self._plan.needs_verification(self._group)
+            and self._versions == [p._version for p in self._dtensors]
         )
 
     def measure(self, sums: Tensor) -> None:
         """Write what ``prepare`` needs from all ranks: sums of ``delta^2`` and ``theta_0^2``."""
         sums.zero_()
-        for i, (p, part) in enumerate(zip(self.params, self._parts, strict=True)):
-            if counts_here(p):
-                row, own = sums[0 if self._joint else i], self._state[part]
+        for i, member in enumerate(self._members):
+            if counts_here(member.param):
+                row, own = sums[0 if self._joint else i], self._state[member.part]
                 reference = own["reference"]
-                row[BEFORE] += squared_distance(part, reference, own.get("compensation"))
+                row[BEFORE] += squared_distance(member.part, reference, own.get("compensation"))
                 row[WEIGHT] += squared_distance(reference)
 
     def prepare(self, state: State, totals: Tensor) -> None:
@@ -182,8 +203,8 @@ class ShardPlan(LocalPlan):
         reference_norms = totals[:, WEIGHT].sqrt().tolist()
         if self._joint:  # the kernels add up the squares of a group's tensors
             reference_norms += [0.0] * (len(self.params) - 1)
-        for i, part in enumerate(self._parts):
-            self._state[part]["distance"] = norms[0 if self._joint else i]
+        for i, member in enumerate(self._members):
+            self._state[member.part]["distance"] = norms[0 if self._joint else i]
         shard = native.Shard(
             whole=[p.numel() for p in self.params],
             counts=[counts_here(p) for p in self.params],

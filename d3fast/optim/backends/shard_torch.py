@@ -23,9 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from d3fast.optim.backends import torch_backend
-from d3fast.optim.backends.dtensor import counts_here, local, placed
-from d3fast.optim.backends.shard_plan import count_step
+from d3fast.optim.backends import native, torch_backend
+from d3fast.optim.backends.dtensor import counts_here, is_dtensor, local, placed
+from d3fast.optim.backends.shard_plan import start_counting
 from d3fast.optim.buffers import buffers_of, make_buffers
 from d3fast.optim.constraints import Bounds, projection_coefficient, resolve_bounds
 from d3fast.optim.kahan import compensation_of, kahan_load, kahan_store
@@ -102,7 +102,7 @@ class TorchShard:
         for moves, total in zip(self._moves, totals, strict=True):
             _finish(moves, total, group)
         self._moves = []
-        count_step(group, state)
+        _count(group, state)
 
 
 def step_untracked(group: Group, state: State, grad_scale: Tensor | None) -> None:
@@ -115,7 +115,13 @@ def step_untracked(group: Group, state: State, grad_scale: Tensor | None) -> Non
     """
     make_buffers(group, state)
     torch_backend.step_group(list(members_of(group, state, grad_scale).values()), group)
-    count_step(group, state)
+    _count(group, state)
+
+
+def _count(group: Group, state: State) -> None:
+    moved = [p for p in group["params"] if p.grad is not None]
+    start_counting(moved, group, state)
+    native.increment_versions(list(filter(is_dtensor, moved)))
 
 
 def members_of(
