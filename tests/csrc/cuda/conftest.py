@@ -87,7 +87,7 @@ class HostLauncher:
     report = None  # of the last step
     shuffle = 0
 
-    def __init__(self, tensors, joint_norm):
+    def __init__(self, tensors, joint_norm, shard=None):
         self._tensors = tensors
         names = native.dtype_names(tensors)
         norms = [float(torch.linalg.vector_norm(t.double())) for t in tensors["reference"]]

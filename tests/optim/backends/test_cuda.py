@@ -55,7 +55,7 @@ def device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
     monkeypatch.setattr(native.extension, "CudaPlan", HostPlan, raising=False)
-    monkeypatch.setattr(group_plan, "make_launcher", CudaLauncher)
+    monkeypatch.setattr(group_plan, "make_launcher", lambda *given: CudaLauncher(*given[:2]))
     return fake
 
 

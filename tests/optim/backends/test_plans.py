@@ -50,8 +50,8 @@ class FakeLauncher(cpu.CpuLauncher):
 
     capturing = False
 
-    def __init__(self, tensors, joint_norm):
-        super().__init__(tensors, joint_norm)
+    def __init__(self, tensors, joint_norm, shard=None):
+        super().__init__(tensors, joint_norm, shard)
         self.memory = torch.zeros(3)
 
     def executor(self):
