@@ -26,7 +26,14 @@ struct DeviceStep {
   Scalars<float> scalars;   // of the options; lr where the host knows it
   float rate;               // 1 - dampening
   StepOptions options;
+  bool has_grads;  // the gradients are these; otherwise those in memory
+  GradEntry grads[kGradArguments];
 };
+static_assert(sizeof(DeviceStep) <= 4096, "a launch carries 4 KiB of arguments");
+
+__device__ inline const GradEntry& grad_entry(const DeviceStep& step, int64_t segment) {
+  return step.has_grads ? step.grads[segment] : step.memory.grads[segment];
+}
 
 __device__ inline double value_of(const Scalar& scalar) {
   if (scalar.device == nullptr) return scalar.value;
@@ -60,7 +67,7 @@ struct ChunkArrays {
     const Segment& s = step.memory.segments[chunk.segment];
     const int64_t offset = chunk.offset;
     theta = static_cast<Weight*>(s.theta) + offset;
-    grad = static_cast<Weight*>(step.memory.grads[chunk.segment].grad) + offset;
+    grad = static_cast<Weight*>(grad_entry(step, chunk.segment).grad) + offset;
     if constexpr (kCompensated) compensation = static_cast<Weight*>(s.compensation) + offset;
     if constexpr (kTracked) reference = static_cast<const Reference*>(s.reference) + offset;
     if constexpr (kStates > 0) state[0] = static_cast<State*>(s.momentum) + offset;

@@ -46,7 +46,6 @@ class CudaPlan : public Plan {
     check_on_device("grad_scale", request.grad_scale, 1);
     check_on_device("found_inf", request.found_inf, 0);
     void* const stream = pointer<void>(request.executor);
-    write_grads(stream, request);
     CudaStep call;
     call.device = device_;
     call.stream = stream;
@@ -56,6 +55,8 @@ class CudaPlan : public Plan {
     call.grad_scale = request.grad_scale;
     call.found_inf = request.found_inf;
     call.options = request.options;
+    call.grads = grads_of(request);
+    if (call.grads.size() > kGradArguments) write_grads(stream, call.grads);
     launch_(partition_, call);
     return false;
   }
@@ -68,13 +69,17 @@ class CudaPlan : public Plan {
     D3_CHECK_ARG(name, "float64", !scalar.is_double, "must be float32");
   }
 
-  // Writes the gradients' table where it differs from the one on the device. Every replay of a
-  // graph writes that graph's own table, so after a capture the present one is never known.
-  void write_grads(void* stream, const StepRequest& request) {
+  std::vector<GradEntry> grads_of(const StepRequest& request) const {
     std::vector<GradEntry> entries(request.grads.size());
     for (size_t i = 0; i < entries.size(); ++i) {
       entries[i] = {pointer<void>(request.grads[i]), is_first_step(request, i)};
     }
+    return entries;
+  }
+
+  // Writes the gradients' table where it differs from the one on the device. Every replay of a
+  // graph writes that graph's own table, so after a capture the present one is never known.
+  void write_grads(void* stream, const std::vector<GradEntry>& entries) {
     std::vector<int64_t> words;
     append_words(words, entries);
     captured_ = captured_ || cuda_is_capturing(device_, stream);

@@ -34,6 +34,8 @@ inline DeviceStep device_step(const Partition& partition, const CudaStep& call) 
   s.scalars = scalars_of<float>(o, o.lr.value);
   s.rate = static_cast<float>(1 - o.dampening);
   s.options = o;
+  s.has_grads = call.grads.size() <= kGradArguments;
+  if (s.has_grads) std::copy(call.grads.begin(), call.grads.end(), s.grads);
   return s;
 }
 

@@ -12,6 +12,7 @@
 #include "common/dtypes.h"
 #include "common/options.h"
 #include "common/partition.h"
+#include "cuda/memory.h"
 
 namespace d3 {
 
@@ -24,6 +25,7 @@ struct CudaStep {
   bool verify = false;                      // cached norms may be wrong: verify them before use
   Scalar grad_scale{1}, found_inf{0};       // on the device as float, or these values
   StepOptions options;
+  std::vector<GradEntry> grads;  // [segments], in memory too where more than kGradArguments
 };
 
 // Elements per chunk of the CUDA backend.

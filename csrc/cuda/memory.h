@@ -15,11 +15,15 @@
 
 namespace d3 {
 
-// One entry per segment, rewritten when a gradient moves.
+// A segment's gradient in one step.
 struct GradEntry {
   void* grad = nullptr;    // [numel]
   int64_t first_step = 0;  // 1 where the momentum buffer holds no step yet
 };
+
+// So many entries travel as arguments of a step's launch, which may carry 4 KiB. Those of a longer
+// list lie in device memory, and are rewritten by a launch of their own when a gradient moves.
+constexpr size_t kGradArguments = 224;
 
 // State of a norm group between kernels and steps; zero before the first step.
 struct GroupState {
@@ -53,9 +57,9 @@ struct DeviceMemory {
   Segment* segments;
   NormGroup* norm_groups;
   Chunk* chunks;
-  int64_t* order;  // [items], see schedule.h
-  GradEntry* grads;
-  Sums* partial;  // [chunks], workspace from here on
+  int64_t* order;    // [items], see schedule.h
+  GradEntry* grads;  // [segments], not read where they are arguments
+  Sums* partial;     // [chunks], workspace from here on
   Sums* segment_sums;
   unsigned* finished_chunks;  // [segments], back to zero with the last
   GroupState* states;         // [norm groups]

@@ -15,7 +15,7 @@ class SgdRule {
 
   __device__ SgdRule(const DeviceStep& step, const Chunk& chunk)
       : scalars_(step.scalars),
-        rate_(step.memory.grads[chunk.segment].first_step ? 1.0f : step.rate) {
+        rate_(grad_entry(step, chunk.segment).first_step ? 1.0f : step.rate) {
     if (step.options.lr.device != nullptr) {
       scalars_.lr = static_cast<float>(value_of(step.options.lr));
     }

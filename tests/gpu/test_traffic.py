@@ -10,12 +10,12 @@ pytestmark = pytest.mark.filterwarnings("default")
 SHAPES = [(300, 7)] * 70
 
 
-def launches(opt, steps):
+def launches(step, steps):
     """Kernels, copies and fills that the device ran."""
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
         for _ in range(steps):
-            opt.step()
+            step()
         torch.cuda.synchronize()
     names = [e.name for e in seen.events() if e.device_type == DeviceType.CUDA]
     return [name for name in names if not name.startswith("Optimizer.")]  # spans, no work
@@ -27,7 +27,7 @@ def test_a_steady_step_is_one_launch(make, scope, constraint):
     _, opt = make(SHAPES, scope=scope, constraint=constraint)
     for _ in range(3):
         opt.step()
-    names = launches(opt, 10)
+    names = launches(opt.step, 10)
     assert len(names) == 10, sorted(set(names))
 
 
@@ -36,7 +36,7 @@ def test_an_lr_and_a_radius_on_the_device_cost_no_launch(make, device):
     _, opt = make(SHAPES, capturable=True, lr=lr, radius=radius)
     for _ in range(3):
         opt.step()
-    names = launches(opt, 10)
+    names = launches(opt.step, 10)
     assert len(names) == 10, sorted(set(names))
 
 
@@ -87,3 +87,30 @@ def test_an_lr_and_a_radius_on_the_device_are_not_waited_for(make, request, devi
     request.getfixturevalue("no_waiting")
     for _ in range(5):
         opt.step()
+
+
+@pytest.mark.parametrize("tensors", [70, 224])
+def test_gradients_at_new_addresses_cost_no_launch(make, tensors):
+    params, opt = make([(300, 7)] * tensors)
+    for _ in range(3):
+        opt.step()
+    grads = [[p.grad.clone() for p in params] for _ in range(10)]
+
+    def step():
+        for p, grad in zip(params, grads.pop(), strict=True):
+            p.grad = grad
+        opt.step()
+
+    names = launches(step, 10)
+    assert len(names) == 10, sorted(set(names))
+
+
+@pytest.mark.parametrize("tensors", [225, 700])
+def test_more_gradients_than_a_launch_carries_cost_launches_only_when_they_move(make, tensors):
+    params, opt = make([(30, 7)] * tensors)
+    for _ in range(3):
+        opt.step()
+    assert len(launches(opt.step, 10)) == 10
+    for p in params:
+        p.grad = p.grad.clone()
+    assert len(launches(opt.step, 1)) > 1

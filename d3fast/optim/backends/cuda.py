@@ -3,10 +3,11 @@
 
 The extension owns a plan's tables and workspace; they lie in one allocation made here, so that it
 comes from torch's allocator. Tables travel as arguments of launches, which a captured graph keeps:
-host memory would be gone, or another's, when it is replayed. The gradients' table is renewed only
-when a gradient moves. With ``capturable=True`` the kernels read an lr or a radius that lies on the
-device. A graph holds the addresses of the group's tensors, tables and such numbers; ``Plans`` keeps
-them alive as long as the optimizer lives. The gradients are the caller's to keep.
+host memory would be gone, or another's, when it is replayed.
+Gradients' addresses are arguments of the step itself; beyond 224 tensors they are a table, renewed
+only when a gradient moves. With ``capturable=True`` the kernels read an lr or a radius that lies on
+the device. A graph holds the addresses of the group's tensors, tables and such numbers; ``Plans``
+keeps them alive as long as the optimizer lives. The gradients are the caller's to keep.
 """
 
 from collections.abc import Mapping, Sequence

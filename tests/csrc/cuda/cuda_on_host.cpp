@@ -145,9 +145,14 @@ int host_step(const HostGroup& group, const HostStep& given, HostReport& report)
   const DeviceMemory memory = device_memory(partition, group.memory);
   const std::vector<int64_t> tables = table_words(partition, group.lag);
   std::memcpy(group.memory, tables.data(), tables.size() * sizeof(int64_t));
-  std::memcpy(static_cast<void*>(memory.grads), given.grads, group.tensors * sizeof(GradEntry));
 
   CudaStep call;
+  call.grads.resize(group.tensors);
+  const size_t bytes = group.tensors * sizeof(GradEntry);
+  std::memcpy(static_cast<void*>(call.grads.data()), given.grads, bytes);
+  if (call.grads.size() > kGradArguments) {
+    std::memcpy(static_cast<void*>(memory.grads), given.grads, bytes);
+  }
   call.memory = group.memory;
   call.reference_norms = group.reference_norms;
   call.verify = given.verify;
