@@ -60,8 +60,13 @@ D3_DEVICE Packed<N, Stored> narrow_run(const Run<N>& run) {
 // does not see.
 enum class Read { keep, stream, bypass_l1 };
 
-// The cache hint of a store, as above.
+// The cache hint of a store, as above. gpu-check also builds without streaming, to compare.
 enum class Write { keep, stream };
+#if defined(D3_KEEP_STORES)
+constexpr bool kStreamsStores = false;
+#else
+constexpr bool kStreamsStores = true;
+#endif
 
 // The part of a run that one access loads or stores.
 template <int N, class Stored>
@@ -116,7 +121,7 @@ D3_DEVICE void store_whole(Stored* p, const Packed<N, Stored>& packed) {
   Piece* to = reinterpret_cast<Piece*>(p);
 #pragma unroll
   for (int k = 0; k < kPieces; ++k) {
-    if constexpr (kWrite == Write::stream) {
+    if constexpr (kWrite == Write::stream && kStreamsStores) {
       __stcs(to + k, pieces[k]);
     } else {
       to[k] = pieces[k];
