@@ -7,7 +7,8 @@ import sys
 import pytest
 
 import d3fast
-from d3fast import _renamed, audit
+from d3fast import _renamed, audit, spectrum
+from d3fast.audit import model_report
 
 
 @pytest.mark.parametrize("new", sorted(set(_renamed.MODULES.values())))
@@ -37,11 +38,20 @@ def test_an_old_name_of_the_package_is_the_new_one_and_warns(old):
         assert getattr(d3fast, old) is getattr(d3fast, new)
 
 
-def test_an_old_name_of_a_module_is_the_new_one_and_warns():
-    with pytest.warns(
-        DeprecationWarning, match=r"d3fast\.audit\.SIGNS is now d3fast\.audit\.DETEC"
-    ):
-        assert audit.SIGNS is audit.DETECTORS
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        (audit, "SIGNS", "DETECTORS"),
+        (model_report, "findings", "parse_model_report"),
+        (model_report, "Findings", "ModelReport"),
+        (spectrum, "portrait", "curvature_report"),
+        (spectrum, "PortraitConfig", "CurvatureReportConfig"),
+    ],
+)
+def test_an_old_name_of_a_module_is_the_new_one_and_warns(module, old, new):
+    name = module.__name__
+    with pytest.warns(DeprecationWarning, match=f"{name}.{old} is now {name}.{new}"):
+        assert getattr(module, old) is getattr(module, new)
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -1,7 +1,6 @@
 """Inversion of triggers: a backdoor of one pixel, planted by hand, is found and nothing else is."""
 
 import copy
-import dataclasses
 
 import pytest
 import torch
@@ -303,8 +302,3 @@ def test_scores_that_are_no_numbers_are_refused():
 def test_options_out_of_range_are_refused(option, value, error_text):
     with pytest.raises(ValueError, match=error_text):
         InversionOptions(**{option: value})
-
-
-def test_options_are_frozen():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        SHORT.steps = 1

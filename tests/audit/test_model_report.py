@@ -2,7 +2,6 @@
 
 import pytest
 
-from d3fast.audit import model_report
 from d3fast.audit.model_report import class_names, parse_model_report
 from tests.audit.report.documents import SUSPECT_SHA, card_rows, inspect_rows
 
@@ -57,10 +56,8 @@ def test_the_accuracy_is_that_of_the_counts():
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [
-        ("model", {"sha256": "../../etc/passwd"}),
         ("inversion", {"target": 1}),
         ("sign", {"name": "perturbation"}),
-        ("verdict", {"suspicious": "yes"}),
     ],
 )
 def test_a_row_that_cannot_be_read_is_named(kind, changes):
@@ -81,11 +78,3 @@ def test_classes_are_texts():
     assert class_names({}) == ()
     with pytest.raises(ValueError, match=r"classes\[0\] must be a text, got 1"):
         class_names({"classes": [1]})
-
-
-@pytest.mark.parametrize(
-    ("old", "new"), [("findings", "parse_model_report"), ("Findings", "ModelReport")]
-)
-def test_names_of_release_0_1_warn(old, new):
-    with pytest.warns(DeprecationWarning, match=f"{old} is now .*{new}"):
-        assert getattr(model_report, old) is getattr(model_report, new)

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from d3fast import spectrum
 from d3fast.attacks import BadNets
 from d3fast.data import ImageData
 from d3fast.spectrum import Curvature, CurvatureReportConfig, curvature_report, eigenpairs
@@ -94,12 +93,3 @@ def test_an_option_out_of_range_gets_one_line(options, said):
 def test_no_model_gets_one_line(data):
     with pytest.raises(ValueError, match="models must hold one or more"):
         curvature_report({}, data, progress=False)
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [("portrait", "curvature_report"), ("PortraitConfig", "CurvatureReportConfig")],
-)
-def test_old_names_warn_and_are_the_new_ones(old, new):
-    with pytest.warns(DeprecationWarning, match=f"d3fast.spectrum.{old} is now .*{new}"):
-        assert getattr(spectrum, old) is getattr(spectrum, new)

@@ -34,9 +34,10 @@ def detector(request):
 
 @pytest.fixture
 def statistics(detector, inversions):
-    def run(model=None, seed=0):
+    def run(model=None, seed=0, **options):
+        chosen = dataclasses.replace(detector, **options)
         with open_context(model or Templates(True), samples(), CPU, seed) as context:
-            return list(detector(dataclasses.replace(context, inversions=inversions)))
+            return list(chosen(dataclasses.replace(context, inversions=inversions)))
 
     return run
 
@@ -54,8 +55,24 @@ def test_it_gives_one_finite_number_per_class(statistics):
     assert all(math.isfinite(number) for number in numbers)
 
 
-def test_the_same_seed_gives_the_same_numbers(statistics):
-    assert statistics(seed=3) == statistics(seed=3)
+def test_the_same_seed_gives_the_same_numbers_and_another_one_others(detector, statistics):
+    first = statistics(seed=3)
+    assert statistics(seed=3) == first
+    if hasattr(detector, "steps"):  # those that search draw their start
+        assert statistics(seed=4) != first
+
+
+def test_classes_do_not_depend_on_which_others_are_searched_beside_them(detector, statistics):
+    if not hasattr(detector, "classes_at_once"):
+        pytest.skip("looks at all classes at once")
+    assert statistics(classes_at_once=3) == pytest.approx(statistics(), rel=1e-4)
+
+
+def test_numbers_of_steps_and_the_like_are_integers_from_1(detector):
+    for field in dataclasses.fields(detector):
+        if field.type is int or field.type == "int":
+            with pytest.raises(ValueError, match=f"{field.name} must be an integer >= 1, got 0"):
+                dataclasses.replace(detector, **{field.name: 0})
 
 
 def test_it_does_not_depend_on_the_global_generator(statistics):

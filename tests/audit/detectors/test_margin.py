@@ -37,15 +37,3 @@ def test_images_stay_within_0_and_1():
 def test_a_score_added_to_all_classes_changes_nothing():
     shared = torch.full((1, 4), 7.0)
     assert MaximumMargin()(context(OWN_PIXEL + shared)) == pytest.approx([1, 2, 3, 20], abs=1e-4)
-
-
-def test_classes_do_not_depend_on_which_others_are_searched_beside_them():
-    weight = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
-    together, apart = (MaximumMargin(steps=10, classes_at_once=n)(context(weight)) for n in (5, 2))
-    assert together == pytest.approx(apart, rel=1e-4)
-
-
-@pytest.mark.parametrize("option", ["steps", "starts", "classes_at_once"])
-def test_options_out_of_range_are_refused(option):
-    with pytest.raises(ValueError, match=f"{option} must be an integer >= 1"):
-        MaximumMargin(**{option: 0})
