@@ -28,6 +28,7 @@ from d3fast.detox import D3Config
 from d3fast.io.files import make_folder
 from d3fast.results.format import mean
 from d3fast.results.jobs import Row, RunDir
+from d3fast.results.schema.benchmark import DefenseRow, read_grid
 from d3fast.results.table import Column, mean_table, to_markdown
 from d3fast.runtime import environment
 from d3fast.runtime.checks import check_choice
@@ -232,24 +233,28 @@ _FIRST_COLUMNS = (("acc", "ACC %"), ("asr", "ASR %"), ("floor", "floor"), ("lift
 _LAST = (("ra", "RA %"), ("der", "DER %"))
 
 
+def measured_repairs(rows: Sequence[Row]) -> list[DefenseRow]:
+    """Return the repairs that have numbers."""
+    return [row for row in read_grid(rows) if isinstance(row, DefenseRow) and not row.refused]
+
+
 def search_markdown(rows: Sequence[Row]) -> str:
     """Return one line per setting: means over attacks and seeds, the lift of each attack.
 
     Rows of release 0.1 have no lift: the columns of the attacks are then the ASR excess.
     """
 
-    def name(row: Row) -> str:
-        adaptive = row.get("adaptive")
-        return f"{row['attack']} ({adaptive})" if adaptive else row["attack"]
+    def name(row: DefenseRow) -> str:
+        return f"{row.attack} ({row.adaptive})" if row.adaptive else str(row.attack)
 
-    measured = [row for row in rows if row["kind"] == "repair" and not row["refused"]]
-    effect = "lift" if all("lift" in row for row in measured) else "asr_excess"
+    measured = measured_repairs(rows)
+    effect = "asr_excess" if any(row.lift is None for row in measured) else "lift"
     lines: dict[str, list[Row]] = {}
-    for label in dict.fromkeys(row["defense"] for row in measured):
-        own = [row for row in measured if row["defense"] == label]
-        line = {key: mean(row.get(key) for row in own) for key, _ in (*_FIRST_COLUMNS, *_LAST)}
+    for label in dict.fromkeys(row.defense for row in measured):
+        own = [row for row in measured if row.defense == label]
+        line = {key: mean(getattr(row, key) for row in own) for key, _ in (*_FIRST_COLUMNS, *_LAST)}
         for attack in {name(row) for row in own}:
-            line[attack] = mean(row[effect] for row in own if name(row) == attack)
+            line[attack] = mean(getattr(row, effect) for row in own if name(row) == attack)
         lines[label] = [line]
     attacks = dict.fromkeys(map(name, measured))
     shared = (*_FIRST_COLUMNS, *((a, f"{a}: {EFFECTS[effect]}") for a in attacks), *_LAST)
@@ -260,8 +265,9 @@ def best_choices(rows: Sequence[Row]) -> dict[str, DefenseSpec]:
     """Return the choice with the best mean DER of every defence."""
 
     def rating(choice: DefenseSpec) -> float:
-        return fmean(row["der"] for row in rows if row["defense"] == choice.label)
+        return fmean(row.der or 0.0 for row in repairs if row.defense == choice.label)
 
+    repairs = measured_repairs(rows)
     return {name: max(choices, key=rating) for name, choices in CHOICES.items()}
 
 

@@ -3,6 +3,14 @@
 
 from collections.abc import Callable, Sequence
 
+from d3fast.results.schema.fields import read_only_row
+from d3fast.results.schema.spectrum import (
+    ModelDistances,
+    PathRow,
+    PredictionRow,
+    SpectrumModelRow,
+    SpectrumRow,
+)
 from d3fast.results.store import Results
 from d3fast.results.table import Column, Row, mean_table, to_markdown
 
@@ -14,11 +22,6 @@ def _grouped(rows: Sequence[Row]) -> dict[tuple[str, int, str], list[Row]]:
     for row in rows:
         groups.setdefault((row["attack"], row["seed"], row["model"]), []).append(row)
     return groups
-
-
-def _one(rows: Sequence[Row], kind: str, loss: str | None = None) -> Row | None:
-    found = [row for row in rows if row["kind"] == kind and row.get("loss") == loss]
-    return found[0] if found else None
 
 
 def _table(
@@ -36,17 +39,17 @@ def why_table(results: Results) -> str:
     """Return rates, losses and sharpness per attack and model."""
 
     def line(rows: Sequence[Row]) -> Row | None:
-        measured = _one(rows, "model")
+        measured = read_only_row(rows, SpectrumModelRow)
         assert measured is not None
-        values = {"acc": measured["acc"], "asr": measured["asr"]}
+        values = {"acc": measured.acc, "asr": measured.asr}
         for loss in ("clean", "backdoor"):
-            spectrum = _one(rows, "spectrum", loss)
+            spectrum = read_only_row(rows, SpectrumRow, loss=loss)
             assert spectrum is not None
             values |= {
-                f"{loss}_loss": spectrum["value"],
-                f"{loss}_slope": spectrum["gradient_norm"],
-                f"{loss}_top": spectrum["eigenvalues"][0],
-                f"{loss}_trace": spectrum["trace"],
+                f"{loss}_loss": spectrum.value,
+                f"{loss}_slope": spectrum.gradient_norm,
+                f"{loss}_top": spectrum.eigenvalues[0],
+                f"{loss}_trace": spectrum.trace,
             }
         return values
 
@@ -65,24 +68,22 @@ def path_table(results: Results) -> str:
     """Return distance, barrier, end of the ASR and the quadratic prediction per repair."""
 
     def line(rows: Sequence[Row]) -> Row | None:
-        path, distance = _one(rows, "path"), _one(rows, "distance")
-        if path is None or distance is None:
+        path, moved = read_only_row(rows, PathRow), read_only_row(rows, ModelDistances)
+        if path is None or moved is None:
             return None
-        clean, backdoor = (_one(rows, "prediction", loss) for loss in ("clean", "backdoor"))
-        assert clean is not None
+        backdoor = read_only_row(rows, PredictionRow, loss="backdoor")
         assert backdoor is not None
-        inside = [point for point in path["points"] if 0 <= point["at"][0] <= 1]
-        below = [point["at"][0] for point in inside if point["asr"] < 0.5]
-        head = next(layer for layer in distance["layers"] if layer["name"] == "head.weight")
+        assert moved.total is not None
+        inside = [point for point in path.points if 0 <= point.at[0] <= 1]
+        below = [point.at[0] for point in inside if point.asr is not None and point.asr < 0.5]
         return {
-            "head": head["relative"],
-            "all": distance["total"]["distance"] / distance["total"]["norm"],
-            "barrier": path["barrier"],
-            "lowest": min(point["acc"] for point in inside),
+            "head": next(layer.relative for layer in moved.layers if layer.name == "head.weight"),
+            "all": moved.total.relative,
+            "barrier": path.barrier,
+            "lowest": min(point.acc for point in inside if point.acc is not None),
             "gone": below[0] if below else None,
-            "bend": backdoor["curvature"] / 2,
-            "predicted": backdoor["predicted"],
-            "actual": backdoor["actual"],
+            "predicted": backdoor.predicted,
+            "actual": backdoor.actual,
         }
 
     columns = [

@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 
 from benchmarks.studies.harness import RESULTS, Workers, save, start_workers
-from benchmarks.studies.search import search_markdown
+from benchmarks.studies.search import measured_repairs, search_markdown
 from benchmarks.studies.text_jobs import ARCHIVE, TRIGGERS, TextRepair, TextSuspect
 from d3fast.benchmark.labels import CLEAN_MODEL, NONE
 from d3fast.benchmark.presets import options_of
@@ -125,7 +125,7 @@ def run(
     return rows
 
 
-def best_choices(rows: Sequence[Mapping[str, Any]]) -> list[DefenseSpec]:
+def best_choices(rows: Sequence[Row]) -> list[DefenseSpec]:
     """Return the setting with the best DER of every defence, under the name of the defence.
 
     Settings that lose more than five points of ACC are used only if there is no other: on two
@@ -133,14 +133,16 @@ def best_choices(rows: Sequence[Mapping[str, Any]]) -> list[DefenseSpec]:
     """
 
     def rating(choice: DefenseSpec) -> tuple[bool, float]:
-        own = [row for row in rows if row["defense"] == choice.label and not row["refused"]]
-        return fmean(row["acc_loss"] for row in own) <= MOST_LOST, fmean(row["der"] for row in own)
+        own = [row for row in repairs if row.defense == choice.label]
+        lost = fmean(row.acc_loss or 0.0 for row in own)
+        return lost <= MOST_LOST, fmean(row.der or 0.0 for row in own)
 
+    repairs = measured_repairs(rows)
     best = {name: max(choices, key=rating) for name, choices in CHOICES.items()}
     return [DefenseSpec(repair.name, repair.options, label=name) for name, repair in best.items()]
 
 
-def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[DefenseSpec]:
+def table_lines(rows: Sequence[Row]) -> list[DefenseSpec]:
     """Return the lines of the table: the chosen settings, and the restart without a push."""
     chosen = {repair.label: repair for repair in best_choices(rows)}
     del chosen["d3 on feed-forward layers"]  # does not remove the backdoor; see the search

@@ -110,7 +110,7 @@ def test_a_second_run_reads_what_the_first_has_measured(workers):
 
 
 def row(label, der, acc_loss=0.0):
-    return {"defense": label, "der": der, "acc_loss": acc_loss, "refused": None}
+    return {"kind": "repair", "seed": 9, "defense": label, "der": der, "acc_loss": acc_loss}
 
 
 def test_the_setting_with_the_best_der_stands_in_the_table_under_the_plain_name():
