@@ -173,8 +173,8 @@ class DefenseRow(GridFields, Row, frozen=True, kw_only=True, tag="repair"):
     """A backdoored model after a defence."""
 
 
-class RelearningRow(Row, frozen=True, kw_only=True, tag="relearning"):
-    """A model fine-tuned on a few poisoned samples.
+class SubjectFields(Record, frozen=True, kw_only=True):
+    """The model that a further test is about.
 
     Attributes:
         defense: label of the defence.
@@ -186,13 +186,6 @@ class RelearningRow(Row, frozen=True, kw_only=True, tag="relearning"):
         adaptive: the adaptive attacker around it, or ``None``.
         ratio: of poisoned training samples.
         clean: the defender's clean samples.
-        ks: numbers of poisoned samples.
-        acc: accuracy, one per number.
-        asr: attack success rate, one per number.
-        regained: part of the suspect's ASR that came back, one per number.
-        area: below ``regained``.
-        before: metrics before the first poisoned sample.
-        refused: why the row has no numbers.
     """
 
     defense: Name
@@ -204,6 +197,21 @@ class RelearningRow(Row, frozen=True, kw_only=True, tag="relearning"):
     adaptive: Name | None = None
     ratio: Fraction | None = None
     clean: Count | None = None
+
+
+class RelearningRow(SubjectFields, Row, frozen=True, kw_only=True, tag="relearning"):
+    """A model fine-tuned on a few poisoned samples.
+
+    Attributes:
+        ks: numbers of poisoned samples.
+        acc: accuracy, one per number.
+        asr: attack success rate, one per number.
+        regained: part of the suspect's ASR that came back, one per number.
+        area: below ``regained``.
+        before: metrics before the first poisoned sample.
+        refused: why the row has no numbers.
+    """
+
     ks: Annotated[tuple[Count, ...], Meta(max_length=1000)] = ()
     acc: _Curve = ()
     asr: _Curve = ()
@@ -226,19 +234,10 @@ class RelearningRow(Row, frozen=True, kw_only=True, tag="relearning"):
         return {name: value for name, value in row.items() if name not in absent}
 
 
-class ReactivationRow(Row, frozen=True, kw_only=True, tag="reactivation"):
+class ReactivationRow(SubjectFields, Row, frozen=True, kw_only=True, tag="reactivation"):
     """A model under the trigger and a small universal perturbation.
 
     Attributes:
-        defense: label of the defence.
-        ablation: ``None``.
-        seed: of everything random.
-        data: name of the data set.
-        model: name of the architecture.
-        attack: name of the attack.
-        adaptive: the adaptive attacker around it, or ``None``.
-        ratio: of poisoned training samples.
-        clean: the defender's clean samples.
         before: metrics under the plain trigger.
         white_box: under the trigger and a perturbation found on the model.
         untriggered: under a perturbation found on the model without the trigger.
@@ -248,15 +247,6 @@ class ReactivationRow(Row, frozen=True, kw_only=True, tag="reactivation"):
         refused: why the row has no numbers.
     """
 
-    defense: Name
-    ablation: Ablation | None = None
-    seed: Count
-    data: Name | None = None
-    model: Name | None = None
-    attack: Name
-    adaptive: Name | None = None
-    ratio: Fraction | None = None
-    clean: Count | None = None
     before: RateFields | None = None
     white_box: RateFields | None = None
     untriggered: RateFields | None = None
