@@ -30,6 +30,7 @@ from d3fast.detox import (
     usual_augment,
     weights_so_far,
 )
+from d3fast.detox.config import OPTIMIZERS
 from d3fast.detox.samples import BATCH_SIZE
 from d3fast.io.files import atomic_write, sha256
 from d3fast.results.schema.audit import Role
@@ -132,6 +133,9 @@ def detox(
     ] = None,
     schedule: options.Deprecated = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Number of epochs.")] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help=f"{' or '.join(OPTIMIZERS)}.  [sgd]")
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     clean_weight: Annotated[float | None, typer.Option(help="Initial value of lambda.")] = None,
     epsilon: Annotated[float | None, typer.Option(help="Bound on the clean loss, in nats.")] = None,
@@ -168,6 +172,7 @@ def detox(
                 "--schedule", "--distance-schedule", schedule, distance_schedule
             ),
             "epochs": epochs,
+            "optimizer": optimizer,
             "lr": lr,
             "clean_weight": clean_weight,
             "epsilon": epsilon,

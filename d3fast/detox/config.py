@@ -14,6 +14,7 @@ from d3fast.training.loop import PRECISIONS
 from d3fast.training.loss import check_clean_loss
 
 SCHEDULES = ("cosine", "constant")
+OPTIMIZERS = ("sgd", "adamw")
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,16 @@ class D3Config:
         track: the weights that are tracked; see ``param_groups``.
         warm_start: initial position of the tracked weights: ``"near"``, ``"middle"``, ``"far"``,
             ``"noise"`` or ``"random"``.
+        optimizer: ``"sgd"`` or ``"adamw"``: ``D3FusedSGD`` or ``D3FusedAdamW``. The learning rates
+            of the defaults and presets are those of SGD; AdamW wants smaller ones.
+        beta2: decay of AdamW's second moment.
         restart: blocks that start from random weights of the norm they had: the number of last
             blocks, or a regular expression over parameter names; 0 restarts none. See
             ``d3fast.optim.blocks``.
         epochs: passes over the clean samples.
         lr: learning rate.
-        momentum: momentum.
-        weight_decay: L2 penalty.
+        momentum: momentum; of AdamW the decay beta_1 of its first moment.
+        weight_decay: L2 penalty; of AdamW decoupled weight decay.
         max_grad_norm: norm that the gradients of the clean loss are clipped to, as is usual for
             transformers; ``None`` does not clip. The push is not clipped.
         schedule: of the learning rate: ``"cosine"`` to 0 over the epochs, or ``"constant"``.
@@ -111,11 +115,14 @@ class D3Config:
     channels_last: bool = False
     max_grad_norm: float | None = None
     restart: int | str = 0
+    optimizer: str = "sgd"
+    beta2: float = 0.999
 
     def __post_init__(self) -> None:
         check_clean_loss(self.epsilon, self.clean_weight, self.reduction, "clean_weight")
         check_choice("warm_start", self.warm_start, WARM_STARTS)
         check_choice("schedule", self.schedule, SCHEDULES)
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("distance_schedule", self.distance_schedule, ("constant", *SHAPES))
         check_integer("epochs", self.epochs, 1)
@@ -131,9 +138,12 @@ class D3Config:
             check_number(name, getattr(self, name))
             if getattr(self, name) > 1:
                 raise ValueError(f"{name} must be <= 1, got {getattr(self, name)}")
+        rules: dict[str, dict[str, Any]] = {
+            "sgd": {"dampening": 0.0, "nesterov": False},
+            "adamw": {"betas": (self.momentum, self.beta2), "eps": 1e-8},
+        }
         untouched: dict[str, Any] = {
-            "dampening": 0.0,
-            "nesterov": False,
+            **rules[self.optimizer],
             "reference_dtype": None,
             "reference_device": None,
             "momentum_dtype": None,

@@ -13,7 +13,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 from d3fast.detox.config import D3Config
-from d3fast.optim import D3FusedSGD, param_groups
+from d3fast.optim import D3FusedAdamW, D3FusedSGD, param_groups
+from d3fast.optim.base import D3Optimizer
 from d3fast.optim.schedules import DistanceSchedule
 from d3fast.training.loop import Epoch
 from d3fast.training.loss import CleanLoss, dual_ascent
@@ -22,12 +23,19 @@ from d3fast.training.loss import CleanLoss, dual_ascent
 _MIN_GROWTH = 1e-3
 
 
-def make_optimizer(model: nn.Module, config: D3Config) -> D3FusedSGD:
+def new_optimizer(groups: Any, config: D3Config, **options: Any) -> D3Optimizer:
+    """Return an optimizer of the configured kind over param groups."""
+    if config.optimizer == "adamw":
+        return D3FusedAdamW(groups, betas=(config.momentum, config.beta2), **options)
+    return D3FusedSGD(groups, momentum=config.momentum, **options)
+
+
+def make_optimizer(model: nn.Module, config: D3Config) -> D3Optimizer:
     """Return the optimizer of the push phase, for a model on its device."""
-    return D3FusedSGD(
+    return new_optimizer(
         param_groups(model, track=config.track),
+        config,
         lr=config.lr,
-        momentum=config.momentum,
         weight_decay=config.weight_decay,
         distance_weight=config.weights()[1],
         distance_p=config.distance_p,
@@ -39,7 +47,7 @@ def make_optimizer(model: nn.Module, config: D3Config) -> D3FusedSGD:
     )
 
 
-def lr_schedule(optimizer: D3FusedSGD, schedule: str, epochs: int) -> LRScheduler | None:
+def lr_schedule(optimizer: D3Optimizer, schedule: str, epochs: int) -> LRScheduler | None:
     """Return the learning rate schedule, stepped once per epoch; ``None`` for a constant rate."""
     return None if schedule == "constant" else CosineAnnealingLR(optimizer, T_max=epochs)
 
@@ -69,7 +77,7 @@ class Average:
             self.mean = AveragedModel(self.model, use_buffers=True)
         self.mean.update_parameters(self.model)
 
-    def write(self, optimizer: D3FusedSGD) -> None:
+    def write(self, optimizer: D3Optimizer) -> None:
         """Project the mean, if there is one, onto the constraint and copy it into the model."""
         if self.mean is None:
             return
@@ -107,7 +115,7 @@ class Multiplier:
         self,
         config: D3Config,
         loss: CleanLoss,
-        optimizer: D3FusedSGD,
+        optimizer: D3Optimizer,
         bound: float,
         ramp: DistanceSchedule | None,
     ) -> None:

@@ -26,10 +26,12 @@ from d3fast.detox.parts import (
     has_settled,
     lr_schedule,
     make_optimizer,
+    new_optimizer,
 )
 from d3fast.detox.resume import Checkpointing, HasState, Journal, Progress
 from d3fast.detox.save import save_weights
-from d3fast.optim import D3FusedSGD, param_groups
+from d3fast.optim import param_groups
+from d3fast.optim.base import D3Optimizer
 from d3fast.optim.blocks import restart_blocks
 from d3fast.optim.schedules import DistanceSchedule
 from d3fast.runtime.devices import resolve_device, synchronize
@@ -243,7 +245,7 @@ class _Repair:
         self,
         phase: str,
         parts: dict[str, HasState],
-        optimizer: D3FusedSGD,
+        optimizer: D3Optimizer,
         loss: nn.Module,
         gradients: Gradients,
         after_epoch: OnEpoch,
@@ -327,7 +329,7 @@ class _Repair:
         self.model.load_state_dict(pushed.state_dict())
         return before
 
-    def _floored_optimizer(self) -> D3FusedSGD:
+    def _floored_optimizer(self) -> D3Optimizer:
         """Return an optimizer without a push that keeps every tracked tensor nearly as far away."""
         tracked, *others = param_groups(self.model, track=self.config.track)
         start = dict(self.suspect.named_parameters())
@@ -348,10 +350,10 @@ class _Repair:
                 }
             )
         config = self.config
-        return D3FusedSGD(
+        return new_optimizer(
             [*floors, *others],
+            config,
             lr=config.lr / 2,
-            momentum=config.momentum,
             weight_decay=config.weight_decay,
             distance_weight=0.0,
             constraint=None,

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The part of all callbacks that depends on no trainer: one ``Repair`` per training.
 
-The trainer takes the steps with a ``D3FusedSGD`` and a ``CleanLoss``. ``Repair`` does the rest of
-D3 (arXiv 2411.09585) between the steps: the warm start, a distance schedule, dual ascent of lambda
-on held-out clean data, the accuracy limit, and their state in checkpoints. A callback is a thin
-layer that calls it from its trainer's hooks.
+The trainer takes the steps with a ``D3FusedSGD`` or a ``D3FusedAdamW`` and a ``CleanLoss``.
+``Repair`` does the rest of D3 (arXiv 2411.09585) between the steps: the warm start, a distance
+schedule, dual ascent of lambda on held-out clean data, the accuracy limit, and their state in
+checkpoints. A callback is a thin layer that calls it from its trainer's hooks.
 """
 
 import math
@@ -15,7 +15,8 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from d3fast.optim import WARM_STARTS, D3FusedSGD
+from d3fast.optim import WARM_STARTS
+from d3fast.optim.base import D3Optimizer
 from d3fast.optim.schedules import DistanceSchedule, Value
 from d3fast.runtime.checks import check_choice, check_integer, check_number
 from d3fast.runtime.seeding import generator
@@ -48,7 +49,7 @@ class RepairOptions:
 
     warm_start: str = "random"
     seed: int = 0
-    schedule: Callable[[D3FusedSGD], DistanceSchedule] | None = None
+    schedule: Callable[[D3Optimizer], DistanceSchedule] | None = None
     dual_step: float = 0.0
     max_acc_drop: float | None = None
     suspect_acc: float | None = None
@@ -70,8 +71,8 @@ class RepairOptions:
         return self.dual_step > 0 or self.max_acc_drop is not None
 
 
-def find_optimizer(given: Any) -> D3FusedSGD:
-    """Return the one ``D3FusedSGD`` that a trainer steps, without the trainer's wrapper.
+def find_optimizer(given: Any) -> D3Optimizer:
+    """Return the one D3 optimizer that a trainer steps, without the trainer's wrapper.
 
     Args:
         given: an optimizer or a list of them.
@@ -81,14 +82,16 @@ def find_optimizer(given: Any) -> D3FusedSGD:
     """
     optimizers = list(given) if isinstance(given, Sequence) else [given]
     bare = [_unwrapped(optimizer) for optimizer in optimizers]
-    if len(bare) == 1 and isinstance(bare[0], D3FusedSGD):
+    if len(bare) == 1 and isinstance(bare[0], D3Optimizer):
         return bare[0]
     names = ", ".join(type(optimizer).__name__ for optimizer in bare)
-    raise ValueError(f"D3Callback needs one optimizer, a D3FusedSGD, got {names or 'none'}")
+    raise ValueError(
+        f"D3Callback needs one optimizer, a D3FusedSGD or D3FusedAdamW, got {names or 'none'}"
+    )
 
 
 def _unwrapped(optimizer: Any) -> Any:
-    while not isinstance(optimizer, D3FusedSGD):
+    while not isinstance(optimizer, D3Optimizer):
         inner = getattr(optimizer, "optimizer", None)
         if not isinstance(inner, Optimizer):
             break
@@ -110,7 +113,7 @@ class Repair:
         self.options = options
         self.suspect_acc = options.suspect_acc
         self.within = False
-        self.optimizer: D3FusedSGD | None = None
+        self.optimizer: D3Optimizer | None = None
         self.loss: CleanLoss | None = None
         self.schedule: DistanceSchedule | None = None
         self._loaded: Mapping[str, Any] | None = None
@@ -133,7 +136,7 @@ class Repair:
             loss: the loss whose weight is lambda; only dual ascent needs it.
 
         Raises:
-            ValueError: an optimizer that is no ``D3FusedSGD``; dual ascent without a
+            ValueError: an optimizer that is no D3 optimizer; dual ascent without a
                 ``CleanLoss``; an accuracy limit without the suspect's accuracy.
         """
         optimizer = find_optimizer(optimizers)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """D3 in a ``lightning`` trainer: ``D3Callback``, a thin layer over ``common.Repair``.
 
-The module's own ``configure_optimizers`` returns a ``D3FusedSGD`` and its ``training_step`` uses a
+The module's own ``configure_optimizers`` returns a ``D3FusedSGD`` or
+``D3FusedAdamW`` and its ``training_step`` uses a
 ``CleanLoss``; see docs/integrations.md.
 """
 
@@ -37,8 +38,8 @@ class D3Callback(Callback):
             ``validation_step`` logs; with several processes log them with ``sync_dist=True``.
 
     Raises:
-        ValueError: an option out of range; when the fit starts, an optimizer that is no
-            ``D3FusedSGD``, or dual ascent or ``max_acc_drop`` without validation data.
+        ValueError: an option out of range; when the fit starts, an optimizer that is no D3
+            optimizer, or dual ascent or ``max_acc_drop`` without validation data.
     """
 
     def __init__(self, loss: CleanLoss | None = None, **options: Any) -> None:

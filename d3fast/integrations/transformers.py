@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """D3 in a ``transformers`` trainer: ``D3Callback``, a thin layer over ``common.Repair``.
 
-The ``Trainer`` is given a ``D3FusedSGD`` and ``compute_loss_func=loss_func(CleanLoss())``; see
-docs/integrations.md.
+The ``Trainer`` is given a ``D3FusedSGD`` or a ``D3FusedAdamW`` and
+``compute_loss_func=loss_func(CleanLoss())``; see docs/integrations.md.
 """
 
 from collections.abc import Callable
@@ -134,8 +134,8 @@ class D3Callback(TrainerCallback):
             that ``clean_metrics`` and ``next_token_metrics`` return.
 
     Raises:
-        ValueError: an option out of range; when training starts, an optimizer that is no
-            ``D3FusedSGD``, or dual ascent or ``max_acc_drop`` without evaluation.
+        ValueError: an option out of range; when training starts, an optimizer that is no D3
+            optimizer, or dual ascent or ``max_acc_drop`` without evaluation.
     """
 
     def __init__(self, trainer: Trainer, loss: CleanLoss | None = None, **options: Any) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Distance schedules: ``distance_weight`` or ``radius`` from one value to another.
 
-``DistanceSchedule`` works like an LR scheduler of torch, for the two options of a ``D3FusedSGD``
+``DistanceSchedule`` works like an LR scheduler of torch, for the two options of a D3 optimizer
 that determine the distance of the tracked weights. A shape is a function from the number of steps
 taken to a share in [0, 1]; to add one, add a function and a row to ``SHAPES``.
 """
@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
+from d3fast.optim.base import D3Optimizer
 from d3fast.optim.constraints import CONSTRAINTS
-from d3fast.optim.d3_sgd import D3FusedSGD
 from d3fast.optim.options import is_tracked
 from d3fast.optim.tracking import tracked_params
 from d3fast.runtime.checks import check_choice, check_integer, check_number
@@ -103,7 +103,7 @@ class DistanceSchedule:
 
     def __init__(
         self,
-        optimizer: D3FusedSGD,
+        optimizer: D3Optimizer,
         what: str = "distance_weight",
         shape: str = "linear",
         *,
@@ -114,8 +114,10 @@ class DistanceSchedule:
         groups: Sequence[int] | None = None,
         last_epoch: int = -1,
     ) -> None:
-        if not isinstance(optimizer, D3FusedSGD):
-            raise ValueError(f"optimizer must be a D3FusedSGD, got {type(optimizer).__name__}")
+        if not isinstance(optimizer, D3Optimizer):
+            raise ValueError(
+                f"optimizer must be a D3FusedSGD or D3FusedAdamW, got {type(optimizer).__name__}"
+            )
         check_choice("what", what, OPTIONS)
         check_integer("last_epoch", last_epoch, -1)
         if last_epoch >= 0 and end is None:
@@ -262,7 +264,7 @@ class DistanceSchedule:
         self._write()
 
 
-def _indices(optimizer: D3FusedSGD, groups: Sequence[int] | None) -> list[int] | None:
+def _indices(optimizer: D3Optimizer, groups: Sequence[int] | None) -> list[int] | None:
     if groups is None:
         return None
     for index in groups:

@@ -121,12 +121,13 @@ def test_an_inspection_of_the_same_model_is_not_repeated(call, detox, files, tmp
 def test_options_go_over_a_file_and_that_over_a_preset(detox, tmp_path):
     (tmp_path / "d3.toml").write_text('epochs = 2\nlr = 0.02\nconstraint = "none"\n')
     options = "--preset authors --config d3.toml --lr 0.03 --track all --restart 1"
+    options += " --optimizer adamw"
     result = detox(f"{options} --no-inspect --max-acc-drop 100")
     assert result.exit_code == 0, result.output
     config = card(tmp_path)["settings"]["config"]
     assert (config["epochs"], config["lr"], config["constraint"]) == (2, 0.03, None)
     assert (config["track"], config["schedule"], config["averaging"]) == ("all", "cosine", 0.0)
-    assert config["restart"] == 1
+    assert (config["restart"], config["optimizer"]) == (1, "adamw")
     assert rows(tmp_path, "repair")[0]["preset"] == "d3.toml over authors"
 
 

@@ -1,9 +1,12 @@
 """What moves along with a repair's weights: their average, lambda, the end, the recovery."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
+from d3fast import D3FusedAdamW, D3FusedSGD
 from d3fast.detox import D3Config, detoxify
 from d3fast.detox.parts import Average, Multiplier, first_averaged, has_settled, make_optimizer
 from d3fast.optim.schedules import DistanceSchedule
@@ -101,6 +104,30 @@ def test_the_average_is_the_mean_from_its_first_epoch_on(net):
         average.add(epoch)
     average.write(make_optimizer(net, D3Config(constraint=None)))
     assert torch.allclose(weight, torch.full_like(weight, 3.0))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_repair_ends_on_the_sphere_with_either_optimizer(optimizer, net, loader):
+    config = D3Config(epochs=6, lr=0.01, optimizer=optimizer, beta2=0.99, averaging=0.5)
+    made = make_optimizer(net, config)
+    kinds = {"sgd": D3FusedSGD, "adamw": D3FusedAdamW}
+    assert type(made) is kinds[optimizer]
+    numbers = made.param_groups[0].get("betas", made.param_groups[0].get("momentum"))
+    assert numbers == {"sgd": 0.9, "adamw": (0.9, 0.99)}[optimizer]
+    start = net[3].weight.detach().clone()
+    result = detoxify(net, loader, config, progress=False)
+    end = result.model[3].weight
+    torch.testing.assert_close(end.norm(), start.norm())
+    assert (end - start).norm() > 0.5 * start.norm()
+
+
+def test_an_adamw_recovery_keeps_the_distance(net, loader):
+    config = D3Config(**{**HARD, "clean_weight": 1.0}, max_acc_drop=0.0, recovery=10)
+    far = detoxify(net, loader, replace(config, recovery=0, optimizer="adamw"), loader)
+    back = detoxify(net, loader, replace(config, optimizer="adamw"), loader)
+    start = net[3].weight
+    ways = [(result.model[3].weight - start).norm() for result in (far, back)]
+    assert ways[1] >= 0.9 * ways[0] * (1 - 1e-5)
 
 
 HARD = {"epochs": 5, "clean_weight": 0.0, "distillation": 0.0, "averaging": 0.0}

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import d3fast
-from d3fast import CleanLoss, D3Config, D3FusedSGD, detoxify
+from d3fast import CleanLoss, D3Config, D3FusedAdamW, D3FusedSGD, detoxify
 from d3fast.integrations.common import Repair, RepairOptions, find_optimizer
 from d3fast.optim.schedules import DistanceSchedule
 
@@ -168,8 +168,18 @@ def test_a_resumed_training_has_the_bits_of_an_uninterrupted_one(
     ],
 )
 def test_optimizers_that_are_not_one_d3_are_refused_in_one_line(optimizers, message):
-    with pytest.raises(ValueError, match=f"needs one optimizer, a D3FusedSGD, {message}"):
+    with pytest.raises(ValueError, match=f"D3FusedSGD or D3FusedAdamW, {message}"):
         find_optimizer(optimizers)
+
+
+def test_either_d3_optimizer_is_found_behind_a_wrapper():
+    class Wrapper(torch.optim.Optimizer):
+        def __init__(self, optimizer):
+            self.optimizer = optimizer
+
+    for optimizer in (D3FusedSGD, D3FusedAdamW):
+        inner = optimizer([nn.Parameter(torch.ones(1))], track="all")
+        assert find_optimizer([Wrapper(inner)]) is inner
 
 
 def test_an_optimizer_is_taken_out_of_its_wrapper(suspect):

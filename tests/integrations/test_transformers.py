@@ -228,7 +228,7 @@ def test_metrics_are_shares_and_nats():
 def test_an_optimizer_that_is_no_d3_is_refused(suspect, made):
     model = suspect()
     trainer, _ = made(model, 1, optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
-    with pytest.raises(ValueError, match="D3Callback needs one optimizer, a D3FusedSGD, got SGD"):
+    with pytest.raises(ValueError, match="D3FusedSGD or D3FusedAdamW, got SGD"):
         trainer.train()
 
 
