@@ -9,6 +9,7 @@ import hashlib
 import shutil
 import sys
 import sysconfig
+from pathlib import Path
 
 from benchmarks.gpu.figures import Figure
 from benchmarks.gpu.tools import (
@@ -41,37 +42,49 @@ def is_built() -> bool:
     return present and STAMP.read_text() == fingerprint()
 
 
-def measure(seconds: float) -> list[Figure]:
-    """Build the extension, unless it is built.
+def extension(folder: Path, seconds: float, flags: str = "") -> Path:
+    """Build the extension in a folder of its own and return its path.
+
+    Args:
+        folder: of the build, emptied first.
+        seconds: time limit of the compiler.
+        flags: further ones for nvcc.
 
     Raises:
         Skipped: a tool or pybind11 is missing.
         Failed: the build failed.
     """
-    if is_built():
-        return []
     cmake, ninja, nvcc = require_tools("cmake", "ninja", "nvcc")
     require_modules("pybind11")
     import pybind11
 
     options = {
         "CMAKE_BUILD_TYPE": "Release",
-        "CMAKE_LIBRARY_OUTPUT_DIRECTORY": str(BUILD / "lib"),
+        "CMAKE_LIBRARY_OUTPUT_DIRECTORY": str(folder / "lib"),
         "CMAKE_MAKE_PROGRAM": ninja,
         "CMAKE_CUDA_COMPILER": nvcc,
         "CMAKE_CUDA_ARCHITECTURES": f"{capability() or 90}-real",
+        "CMAKE_CUDA_FLAGS": flags,
         "Python_EXECUTABLE": sys.executable,
         "pybind11_DIR": pybind11.get_cmake_dir(),
         "D3FAST_CUDA": "on",
     }
-    shutil.rmtree(BUILD, ignore_errors=True)
-    BUILD.mkdir(parents=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     given = [f"-D{name}={value}" for name, value in options.items()]
-    check_exit(run([cmake, "-G", "Ninja", "-S", str(ROOT), "-B", str(BUILD), *given], 90), "cmake")
-    check_exit(run([cmake, "--build", str(BUILD)], seconds), "the build")
-    built = BUILD / "lib" / NAME
+    check_exit(run([cmake, "-G", "Ninja", "-S", str(ROOT), "-B", str(folder), *given], 90), "cmake")
+    check_exit(run([cmake, "--build", str(folder)], seconds), "the build")
+    built = folder / "lib" / NAME
     if not built.exists():
         raise Failed(f"the build made no {NAME}")
+    return built
+
+
+def measure(seconds: float) -> list[Figure]:
+    """Build the extension in place, unless that is done; raise as ``extension`` does."""
+    if is_built():
+        return []
+    built = extension(BUILD, seconds)
     new = ROOT / "d3fast" / f"{NAME}.new"
     shutil.copy2(built, new)
     new.replace(ROOT / "d3fast" / NAME)  # another process may have the old file open

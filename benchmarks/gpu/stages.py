@@ -104,8 +104,9 @@ STAGES = (
     _stage(
         5,
         "counters and resources of the kernels",
-        Step("counters", 190, counters.measure),
-        Step("resources", 100, resources.measure),
+        Step("counters", 120, counters.measure),
+        Step("stores kept", 100, counters.keeping),
+        Step("resources", 80, resources.measure),
     ),
     _stage(6, "rare steps", Step("rare", 120, worker("rare"))),
     _stage(7, "host time", Step("host", 120, worker("host"))),

@@ -27,14 +27,14 @@ FILES: Mapping[str, Sequence[str]] = {
     "test_schedules": (),
 }
 LEFT_OUT = ("test_compile", "test_attacks")
-# Each kind of kernel once, odd sizes and several blocks, and a stale norm.
+# Tracked with and without a projection, one norm over all, untracked, and a stale norm.
 _STEP = "tests/gpu/test_small.py::test_every_kernel_leaves_finite_weights"
 SANITIZED = (
     f"{_STEP}[heavy-sphere-tensor]",
     f"{_STEP}[heavy-sphere-group]",
     f"{_STEP}[nesterov-distance-tensor]",
     f"{_STEP}[none-free-tensor]",
-    f"{_STEP}[heavy-p1-tensor]",
+    f"{_STEP}[heavy-plain-tensor]",
     "tests/gpu/test_small.py::test_a_stale_norm_is_corrected_without_touching_anything_else[heavy]",
 )
 # conftest.py of all tests imports packages that a GPU machine may lack.

@@ -3,8 +3,8 @@
 import pytest
 
 from benchmarks.gpu import counters
-from benchmarks.gpu.counters import CASES, Case, command, figures, parse
-from benchmarks.gpu.tools import Done, Failed, Skipped
+from benchmarks.gpu.counters import CASES, KEEPING, Case, command, figures, parse
+from benchmarks.gpu.tools import ROOT, Done, Failed, Skipped
 
 HEADER = (
     '"ID","Process ID","Process Name","Host Name","Kernel Name","Context","Stream","Block Size",'
@@ -19,6 +19,7 @@ METRICS = {
     "dram__bytes_read.sum": ("byte", "4,000,000,000"),
     "dram__bytes_write.sum": ("byte", "2000000000"),
     "lts__t_sector_hit_rate.pct": ("%", "12.50"),
+    "gpu__time_duration.sum": ("ns", "1,500,000"),
 }
 
 
@@ -40,17 +41,21 @@ def test_bytes_per_parameter_and_hits_are_read():
     assert [(f.name, f.value, f.unit) for f in got] == [
         ("1x250M, free: DRAM", 24.0, "B"),
         ("1x250M, free: L2 hits", 12.5, "%"),
+        ("1x250M, free: one launch", 1.5, "ms"),
     ]
 
 
 def test_the_lag_is_a_part_of_the_name():
-    (dram, _) = figures(Case("ViT-B/16", "norm_sphere", 128), output())
+    dram, *_ = figures(Case("ViT-B/16", "norm_sphere", 128), output())
     assert dram.name == "ViT-B/16, norm_sphere, lag 128: DRAM"
+    dram, *_ = figures(Case("ViT-B/16", "norm_sphere", 128, keeps=True), output())
+    assert dram.name == "ViT-B/16, norm_sphere, lag 128, stores kept: DRAM"
 
 
 WRONG = {
     "missing": {k: v for k, v in METRICS.items() if k != "dram__bytes_write.sum"},
     "unit": {**METRICS, "dram__bytes_read.sum": ("Gbyte", "4.0")},
+    "time": {**METRICS, "gpu__time_duration.sum": ("msecond", "1.5")},
     "no number": {**METRICS, "dram__bytes_read.sum": ("byte", "n/a")},
 }
 
@@ -62,8 +67,8 @@ def test_an_output_without_the_metrics_fails(name):
 
 
 def test_two_kernels_are_not_taken_for_one():
-    with pytest.raises(ValueError, match="3 metrics of one kernel expected, got 6"):
-        parse(output() + "\n".join(output().splitlines()[-3:]))
+    with pytest.raises(ValueError, match="4 metrics of one kernel expected, got 8"):
+        parse(output() + "\n".join(output().splitlines()[-4:]))
 
 
 def test_an_output_without_the_number_of_parameters_fails():
@@ -97,7 +102,7 @@ def ncu(monkeypatch):
 
 def test_every_case_is_profiled_within_the_time_of_all(ncu):
     calls = ncu(*[Done(0, output())] * len(CASES))
-    assert len(counters.measure(100)) == 2 * len(CASES)
+    assert len(counters.measure(100)) == 3 * len(CASES)
     assert all(module == "benchmarks.gpu.probe" for module, *_ in calls)
     assert [s for *_, s, _ in calls] == sorted((s for *_, s, _ in calls), reverse=True)
     assert calls[0][2] <= 100
@@ -114,4 +119,25 @@ def test_figures_measured_before_a_failure_are_kept(ncu):
     ncu(Done(0, output()), Done(None, ""))
     with pytest.raises(Failed, match="time limit") as error:
         counters.measure(100)
-    assert len(error.value.figures) == 2
+    assert len(error.value.figures) == 3
+
+
+def test_the_build_that_keeps_its_stores_is_profiled_at_every_lag(ncu, monkeypatch, tmp_path):
+    built = []
+
+    def extension(folder, seconds, flags):
+        built.append(flags)
+        return tmp_path / "_C.so"
+
+    monkeypatch.setattr(counters.build, "extension", extension)
+    calls = ncu(*[Done(0, output())] * len(KEEPING))
+    assert len(counters.keeping(100)) == 3 * len(KEEPING)
+    assert built == ["-DD3_KEEP_STORES"]
+    module, arguments, *_ = calls[0]
+    assert module == "benchmarks.gpu.variant"
+    assert arguments[:3] == [str(tmp_path / "_C.so"), "benchmarks.gpu.probe", "--workload"]
+    assert {case.lag for case in KEEPING} == set(counters.LAGS)
+
+
+def test_the_define_is_that_of_the_kernels():
+    assert "#if defined(D3_KEEP_STORES)" in (ROOT / "csrc/cuda/access.cuh").read_text()
