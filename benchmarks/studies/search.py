@@ -127,23 +127,20 @@ def _choices(
     return lines
 
 
-# Shorter than published, to fit on two cores.
-_ANP: Mapping[str, Any] = {"steps": 600}
-_NC: Mapping[str, Any] = {**_E, "inversion": {"steps": 150}}
-_SAU: Mapping[str, Any] = {"epochs": 12}
-
-
 def _all_choices() -> Mapping[str, list[DefenseSpec]]:
     return {
         "fine-tuning": _choices("fine-tuning", _E, {"lr": 0.03}, {"lr": 0.06}),
         "ft-sam": _choices("ft-sam", _E, {"lr": 0.03}, {"rho": 1.0}),
         "fine-pruning": _choices("fine-pruning", _E, {"lr": 0.03}, {"lr": 0.06}),
         "nad": _choices("nad", _E, {"lr": 0.03}, {"lr": 0.06}),
-        "neural-cleanse": _choices("neural-cleanse", _NC, {"lr": 0.03}, {"threshold": 1.5}),
-        "anp": _choices("anp", _ANP, {"max_acc_drop": 0.05}, {"max_acc_drop": 0.1}),
+        "neural-cleanse": _choices("neural-cleanse", _E, {"lr": 0.03}, {"threshold": 1.5}),
+        "anp": _choices("anp", {}, {"max_acc_drop": 0.05}, {"max_acc_drop": 0.1}),
         "i-bau": _choices("i-bau", {}, {"rounds": 20}, {"lr": 3e-3, "rounds": 20}),
-        "sau": _choices("sau", _SAU, {"lr": 1e-3}, {"lr": 3e-3}),
-        "fst": _choices("fst", _E, {"lr": 0.03}, {"lr": 0.06}),
+        "sau": _choices("sau", _E, {"lr": 1e-3}, {"lr": 3e-3}),
+        "fst": _choices("fst", {}, {**_E, "lr": 0.03}, {**_E, "lr": 0.06}),
+        "tsbd": _choices("tsbd", _E, {"lr": 0.03}, {"neurons": 0.3}),
+        "bti-dbf": _choices("bti-dbf", _E, {"lr": 0.03}, {"inversion": {"bound": 0.1}}),
+        "pam": _choices("pam", _E, {"lr": 0.03}, {"rho": 1.0}),
         "d3": [
             DefenseSpec("d3", (_AUTHORS,), label="d3: published"),
             DefenseSpec("d3", ({"lr": 0.03},), label="d3: lr 0.03"),

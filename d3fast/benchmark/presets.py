@@ -58,7 +58,11 @@ _CPU_DEFENSES = (
     DefenseSpec("anp", ({"max_acc_drop": 0.1},)),
     DefenseSpec("i-bau", ({"rounds": 20},)),
     DefenseSpec("sau", ({**_EPOCHS, "lr": 1e-3},), augment=False),
-    DefenseSpec("fst"),
+    DefenseSpec("fst", ({**_EPOCHS, "lr": 0.06},)),
+    DefenseSpec("fst", label="fst (published)"),
+    DefenseSpec("tsbd", (_EPOCHS,)),
+    DefenseSpec("bti-dbf", (_EPOCHS,)),
+    DefenseSpec("pam", (_EPOCHS,)),
     DefenseSpec("d3"),
     # D3's recipe with another distance term, and without any: averaging and distillation are gains
     # of their own.

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from d3fast.defenses.anp import ANP
 from d3fast.defenses.base import Defense, DefenseResult
+from d3fast.defenses.bti_dbf import BTIDBF
 from d3fast.defenses.d3 import D3
 from d3fast.defenses.fine_pruning import FinePruning
 from d3fast.defenses.fine_tuning import FineTuning
@@ -18,8 +19,10 @@ from d3fast.defenses.ft_sam import FTSAM
 from d3fast.defenses.i_bau import IBAU
 from d3fast.defenses.nad import NAD
 from d3fast.defenses.neural_cleanse import NeuralCleanse
+from d3fast.defenses.pam import PAM
 from d3fast.defenses.pipeline import Pipeline
 from d3fast.defenses.sau import SAU
+from d3fast.defenses.tsbd import TSBD
 
 DEFENSES: Mapping[str, Callable[..., Defense]] = MappingProxyType(
     {
@@ -32,19 +35,25 @@ DEFENSES: Mapping[str, Callable[..., Defense]] = MappingProxyType(
         "i-bau": IBAU,
         "sau": SAU,
         "fst": FST,
+        "tsbd": TSBD,
+        "bti-dbf": BTIDBF,
+        "pam": PAM,
         "d3": D3,
     }
 )
 
 __all__ = [
     "ANP",
+    "BTIDBF",
     "D3",
     "DEFENSES",
     "FST",
     "FTSAM",
     "IBAU",
     "NAD",
+    "PAM",
     "SAU",
+    "TSBD",
     "Defense",
     "DefenseResult",
     "FinePruning",

@@ -4,8 +4,11 @@
     SAM    e = rho g / ||g||                                    (Foret et al., ICLR 2021)
     ASAM   e = rho T^2 g / ||T g||,  T = |theta| + eta          (Kwon et al., ICML 2021)
 
-The step uses the gradient at theta + e. Norms are over all parameters. Attackers use it to hide a
-backdoor in a flat region, fine-tuning defences to leave a sharp one.
+The step uses the gradient at theta + e, or a mean of it and the gradient g at theta, which is a
+penalty on the norm of g (Zhao, Zhang, Hu, ICML 2022). Norms are over all parameters. Attackers use
+it to hide a backdoor in a flat region, fine-tuning defences to leave a sharp one.
+
+``path_aware`` takes the gradient at a point nearer to where the training started instead.
 """
 
 from collections.abc import Iterator
@@ -50,13 +53,18 @@ def _perturbation(params: list[Tensor], rho: float, adaptive: bool) -> list[Tens
 
 
 def sharpness_aware(
-    rho: float, *, adaptive: bool = True, base: Gradients = plain_gradients
+    rho: float,
+    *,
+    adaptive: bool = True,
+    share: float = 1.0,
+    base: Gradients = plain_gradients,
 ) -> Gradients:
     """Return the gradients at the worst point within ``rho``, for ``fit``.
 
     Args:
         rho: radius of the perturbation, in units of the (scaled) norm above.
         adaptive: scale the perturbation by the weights (ASAM) or not (SAM).
+        share: weight of the gradient at the worst point, in [0, 1]; the rest is that at theta.
         base: computes the gradients at a point; called twice per step.
 
     Returns:
@@ -64,7 +72,7 @@ def sharpness_aware(
         unperturbed pass. Weights are restored bit by bit.
 
     Raises:
-        ValueError: a ``rho`` that is negative or not a number.
+        ValueError: a ``rho`` or ``share`` out of range.
 
     Example:
         >>> model = nn.Linear(1, 2, bias=False)
@@ -75,12 +83,16 @@ def sharpness_aware(
         torch.Size([2, 1])
     """
     check_number("rho", rho)
+    check_number("share", share)
+    if share > 1:
+        raise ValueError(f"share must be <= 1, got {share!r}")
 
     def gradients(
         model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss
     ) -> tuple[Tensor, Tensor, Tensor]:
         answer = base(model, inputs, labels, loss)
         params: list[Tensor] = [p for p in model.parameters() if p.grad is not None]
+        first = [p.grad for p in params]
         with torch.no_grad():
             before = [p.clone() for p in params]
             torch._foreach_add_(params, _perturbation(params, rho, adaptive))
@@ -92,6 +104,60 @@ def sharpness_aware(
         finally:
             with torch.no_grad():
                 torch._foreach_copy_(params, before)
+        if share < 1:
+            for param, grad in zip(params, first, strict=True):
+                assert param.grad is not None
+                assert grad is not None
+                param.grad.mul_(share).add_(grad, alpha=1 - share)
         return answer
+
+    return gradients
+
+
+def path_aware(start: nn.Module, rho: float, *, base: Gradients = plain_gradients) -> Gradients:
+    """Return the gradients at ``theta + rho (theta_0 - theta) / ||theta_0 - theta||``, for ``fit``.
+
+    The loss stays low on the way back to the start, so fine-tuning along that way finds nothing.
+
+    Args:
+        start: theta_0, with the parameters of the model that is trained; it is not changed.
+        rho: length of the way back, in units of the norm over all parameters; at most the way
+            itself, and none before the first step.
+        base: computes the gradients at a point.
+
+    Returns:
+        A ``Gradients``. Weights are restored bit by bit.
+
+    Raises:
+        ValueError: a ``rho`` that is negative or not a number.
+
+    Source:
+        Min, Qin, Zhang, Shen, Cheng, *Uncovering, Explaining, and Mitigating the Superficial
+        Safety of Backdoor Defense*, NeurIPS 2024, arXiv 2410.09838, algorithm 1.
+
+    Example:
+        >>> start, model = nn.Linear(1, 2), nn.Linear(1, 2)
+        >>> loss = nn.CrossEntropyLoss()
+        >>> _ = path_aware(start, 0.5)(model, torch.ones(2, 1), torch.tensor([0, 1]), loss)
+        >>> model.weight.grad.shape
+        torch.Size([2, 1])
+    """
+    check_number("rho", rho)
+
+    def gradients(
+        model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        params: list[Tensor] = list(model.parameters())
+        with torch.no_grad():
+            before = [p.clone() for p in params]
+            back = torch._foreach_sub([p.detach() for p in start.parameters()], before)
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(back)))
+            scale = (rho / norm.clamp_min(1e-12)).clamp_max(1.0)
+            torch._foreach_add_(params, torch._foreach_mul(back, scale))
+        try:
+            return base(model, inputs, labels, loss)
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(params, before)
 
     return gradients

@@ -7,16 +7,22 @@ from d3fast import D3Config
 from d3fast.audit.inversion import InversionOptions
 from d3fast.defenses import (
     ANP,
+    BTIDBF,
     D3,
     FST,
     FTSAM,
     IBAU,
     NAD,
+    PAM,
     SAU,
+    TSBD,
     FinePruning,
     FineTuning,
     NeuralCleanse,
 )
+from d3fast.defenses.bti_dbf import InversionByFeatures
+
+INVERSION = InversionByFeatures(mask_steps=3, steps=3)
 
 # A two-epoch instance of every defence, with thresholds at which it prunes or unlearns something.
 SHORT = {
@@ -31,6 +37,9 @@ SHORT = {
     "i-bau": IBAU(rounds=2),
     "sau": SAU(epochs=2),
     "fst": FST(epochs=2),
+    "tsbd": TSBD(epochs=2, unlearn_epochs=1),
+    "bti-dbf": BTIDBF(epochs=2, inversion=INVERSION),
+    "pam": PAM(epochs=2, inversion=INVERSION),
     "d3": D3(D3Config(epochs=2)),
 }
 

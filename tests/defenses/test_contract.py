@@ -42,6 +42,16 @@ INVALID = {
     },
     "sau": {"epochs": [0], "steps": [0], "radius": [-0.2], "shared_weight": [NAN], "seed": [-1]},
     "fst": {**SGD, "alpha": [-0.1], "averaging": [1.5], "distillation": [1.0, -0.1]},
+    "tsbd": {
+        **SGD,
+        "unlearn_epochs": [0],
+        "neurons": [1.5, -0.1],
+        "weights": [NAN],
+        "radius": [-1.0],
+        "share": [1.5],
+    },
+    "bti-dbf": {**SGD, "every": [0]},
+    "pam": {**SGD, "rho": [-0.5], "share": [0.0, 1.5]},
     "d3": {},  # takes a configuration, which is tested in tests/detox
 }
 
@@ -55,6 +65,9 @@ MORE_PASSES_THAN_EPOCHS = {
     "fine-pruning": (1, "activity of the channels"),
     "nad": (2, "a batch to find the layers, one epoch of the teacher"),
     "neural-cleanse": (1, "images that patches are searched on"),
+    "tsbd": (1, "the unlearning"),
+    "bti-dbf": (1, "images that triggers are inverted on"),
+    "pam": (1, "images that triggers are inverted on"),
     "anp": (1, "counts the batches of a loader without a length"),
 }
 CHANGES_FROZEN_WEIGHTS = {"fine-pruning": "pruning is no training: a channel goes, frozen or not"}
@@ -362,5 +375,8 @@ def test_what_fine_tunes_by_sgd_clips():
         "neural-cleanse",
         "ft-sam",
         "fst",
+        "tsbd",
+        "bti-dbf",
+        "pam",
         "d3",
     }

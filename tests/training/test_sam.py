@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from d3fast.training.sam import ETA, sharpness_aware
+from d3fast.training.sam import ETA, path_aware, sharpness_aware
 
 INPUTS, LABELS = torch.tensor([[1.0, 2.0], [-1.0, 0.5]]), torch.tensor([0, 1])
 
@@ -94,3 +94,42 @@ def test_weights_come_back_when_the_perturbed_pass_fails():
 def test_a_bad_rho_is_named(rho):
     with pytest.raises(ValueError, match="rho must be"):
         sharpness_aware(rho)
+
+
+def test_a_share_below_1_is_a_mean_of_both_gradients():
+    model = Diagonal()
+    weight = model.weight.detach().clone()
+    sharpness_aware(0.5, adaptive=False, share=0.25)(model, INPUTS[:1], LABELS[:1], _square)
+    perturbed = weight + 0.5 * weight / weight.norm()
+    torch.testing.assert_close(model.weight.grad, 0.75 * weight + 0.25 * perturbed)
+
+
+def test_a_share_above_1_is_refused():
+    with pytest.raises(ValueError, match=r"share must be <= 1, got 1\.5"):
+        sharpness_aware(0.5, share=1.5)
+
+
+@pytest.mark.parametrize(("rho", "moved"), [(0.0, 0.0), (1.0, 1.0), (99.0, 5.0)])
+def test_path_aware_gradients_are_those_of_a_point_on_the_way_back(rho, moved):
+    start, model = Diagonal(), Diagonal()
+    with torch.no_grad():
+        start.weight.zero_()  # five units from (3, 4)
+    weight = model.weight.detach().clone()
+    path_aware(start, rho)(model, INPUTS[:1], LABELS[:1], _square)
+    torch.testing.assert_close(model.weight.grad, weight * (1 - moved / 5))
+    assert torch.equal(model.weight.detach(), weight)
+
+
+def test_at_the_start_path_aware_gradients_are_the_plain_ones():
+    start, model = Diagonal(), Diagonal()
+    path_aware(start, 0.5)(model, INPUTS[:1], LABELS[:1], _square)
+    torch.testing.assert_close(model.weight.grad, model.weight.detach())
+
+
+def test_weights_are_restored_after_an_error_on_the_way_back():
+    start, model = Diagonal(), Diagonal()
+    with torch.no_grad():
+        start.weight.zero_()
+    with pytest.raises(TypeError):
+        path_aware(start, 1.0)(model, INPUTS[:1], LABELS[:1], None)
+    assert model.weight.tolist() == [3.0, 4.0]
