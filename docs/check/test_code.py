@@ -20,6 +20,7 @@ from d3fast.models import load_weights, make_model
 from docs.check.pages import EXAMPLES, ROOT, blocks, page
 from tests.audit.toys import Templates, samples
 from tests.integrations.conftest import clean, forget_accelerators, suspect  # noqa: F401
+from tests.integrations.test_timm import timm_optim  # noqa: F401
 
 EXTRAS = {
     "import lightning": "lightning",
@@ -310,3 +311,44 @@ class TestIntegrationsPage:
 
         named = set(re.findall(r'`r"([^`]*)"`', page("integrations").replace("\\|", "|")))
         assert {pattern for _, pattern, _ in MLP_LAYERS.values()} <= named
+
+
+class TestDropInPage:
+    BY_NAME, TIMM, LIGHTNING, TRANSFORMERS = blocks(page("drop-in"))
+    (CONFIG,) = blocks(page("drop-in"), "yaml")
+
+    def test_names(self, suspect):  # noqa: F811
+        exec(self.BY_NAME, {"model": suspect()})
+
+    def test_timm(self, suspect, timm_optim):  # noqa: F811
+        names = {"model": suspect()}
+        exec(self.TIMM, names)
+        assert list(names["opt"].distances()) == ["2.weight"]
+
+    @pytest.mark.filterwarnings("ignore")  # Lightning's own
+    def test_lightning(self, suspect, clean, tmp_path, monkeypatch):  # noqa: F811
+        pytest.importorskip("jsonargparse", reason="needs the extra d3fast[lightning]")
+        cli = pytest.importorskip("lightning.pytorch.cli", reason="needs d3fast[lightning]")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["train.py"])
+        names = {"make_model": suspect}
+        exec(self.LIGHTNING, names)
+        (tmp_path / "repair.yaml").write_text(self.CONFIG.replace("20", "1"))
+        ran = cli.LightningCLI(
+            names["Repair"],
+            args=["--config=repair.yaml", "--trainer.accelerator=cpu", "--trainer.logger=false"],
+            run=False,
+            seed_everything_default=False,
+        )
+        ran.trainer.fit(ran.model, DataLoader(clean[0], batch_size=32))
+        (distance,) = ran.trainer.optimizers[0].distances().values()
+        assert float(distance) > 0
+
+    @pytest.mark.filterwarnings("ignore")  # the trainer's own
+    def test_transformers(self, suspect, clean, tmp_path, monkeypatch):  # noqa: F811
+        pytest.importorskip("transformers", reason="needs the extra d3fast[transformers]")
+        monkeypatch.chdir(tmp_path)
+        samples = [{"pixels": image, "labels": label} for image, label in clean[0]]
+        names = {"model": Named(suspect()), "clean_train": samples}
+        exec(self.TRANSFORMERS, names)
+        assert names["trainer"].state.global_step == 12
