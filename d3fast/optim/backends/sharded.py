@@ -224,9 +224,7 @@ class ShardedStepper:
         ]
         counts = range(len(owners), len(owners) + COUNTS)
         device = self._sums.device
-        for shard in self._shards.values():
-            device = local(shard.rows[0]).device
-        self._sums = torch.zeros(len(owners) + COUNTS, dtype=torch.float64, device=device)
+        self._sums = self._sums.new_zeros(len(owners) + COUNTS)
         self._places = []
         for mesh in self._meshes:
             at = [i for i, owner in enumerate(owners) if owner == mesh]
@@ -263,16 +261,14 @@ class ShardedStepper:
         params = [p for group in groups for p in group["params"]]
         self._meshes = []
         for p in filter(is_dtensor, params):
+            self._sums = self._sums.to(local(p).device)  # where the ranks' backend can send it
             if mesh_of(p) not in self._meshes:
                 self._meshes.append(mesh_of(p))
         for mesh in self._meshes:
             entries = _entries(mesh, {id(p): i for i, p in enumerate(params)}, parts)
             digest = hashlib.sha256(repr(entries).encode()).digest()
             numbers = [int.from_bytes(digest[i : i + 6], "big") for i in (0, 6)]
-            device = next(local(p).device for p in params if mesh_of(p) == mesh)
-            message = torch.tensor(
-                [refused, *numbers, *(-n for n in numbers)], device=device
-            ).double()
+            message = self._sums.new_tensor([refused, *numbers, *(-n for n in numbers)])
             was_refused, *ends = all_reduce(message, mesh, largest=True).tolist()
             if was_refused:
                 if refused:
