@@ -259,13 +259,18 @@ def search_markdown(rows: Sequence[Row]) -> str:
 
 
 def best_choices(rows: Sequence[Row]) -> dict[str, DefenseSpec]:
-    """Return the choice with the best mean DER of every defence."""
+    """Return the choice with the best mean DER of every defence whose choices were all run."""
 
     def rating(choice: DefenseSpec) -> float:
         return fmean(row.der or 0.0 for row in repairs if row.defense == choice.label)
 
     repairs = measured_repairs(rows)
-    return {name: max(choices, key=rating) for name, choices in CHOICES.items()}
+    run = {row.defense for row in repairs}
+    return {
+        name: max(choices, key=rating)
+        for name, choices in CHOICES.items()
+        if all(choice.label in run for choice in choices)
+    }
 
 
 def search(

@@ -144,9 +144,16 @@ def test_the_committed_rows_follow_from_the_committed_counts():
 # Search: the options of the benchmark's table.
 
 
+# Baselines that have changed since the committed search: its rows do not speak for them.
+CHANGED = {"ft-sam", "nad", "neural-cleanse", "anp", "i-bau", "sau"}
+
+
 def test_the_table_has_what_the_search_found_best():
     found = search.best_choices(rows("search-all-cpu"))
+    assert {"fine-tuning", "fine-pruning", "d3"} <= found.keys()
     for name, choice in found.items():
+        if name in CHANGED:
+            continue
         lines = [repair.all_options(0) for repair in CPU.defenses if repair.name == name]
         if name != "d3":  # its learning rate was searched again
             assert choice.all_options(0) in lines, name
