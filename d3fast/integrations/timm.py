@@ -4,14 +4,14 @@
 See docs/drop-in.md.
 """
 
-from d3fast.optim import D3FusedSGD
+from d3fast.optim import D3FusedAdamW, D3FusedSGD
 
 
 def register_optimizers() -> None:
-    """Let ``create_optimizer_v2`` find ``D3FusedSGD`` as ``"d3fusedsgd"``.
+    """Let ``create_optimizer_v2`` find our classes as ``"d3fusedsgd"`` and ``"d3fusedadamw"``.
 
-    timm then passes ``momentum`` (0.9 by default), weight decay in groups, and every option of the
-    class that is given to ``create_optimizer_v2``.
+    timm then passes ``momentum`` (0.9 by default) to the first, weight decay in groups, and every
+    option of the class that is given to ``create_optimizer_v2``.
 
     Raises:
         ImportError: timm is not installed, or too old to register optimizers (before 1.0.12).
@@ -23,12 +23,18 @@ def register_optimizers() -> None:
         raise ImportError(
             f"register_optimizers needs timm >= 1.0.12: pip install timm ({error})"
         ) from None
-    default_registry.register(
-        OptimInfo(
-            name="d3fusedsgd",
-            opt_class=D3FusedSGD,
-            description="SGD that moves tracked weights away from where they started",
-            has_eps=False,
-            has_momentum=True,
-        )
+    sgd = OptimInfo(
+        name="d3fusedsgd",
+        opt_class=D3FusedSGD,
+        description="SGD that moves tracked weights away from where they started",
+        has_eps=False,
+        has_momentum=True,
     )
+    adamw = OptimInfo(
+        name="d3fusedadamw",
+        opt_class=D3FusedAdamW,
+        description="AdamW that moves tracked weights away from where they started",
+        has_betas=True,
+    )
+    for info in (sgd, adamw):
+        default_registry.register(info)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from d3fast import D3FusedSGD, param_groups
+from d3fast import D3FusedAdamW, D3FusedSGD, param_groups
 from d3fast.integrations.timm import register_optimizers
 
 PLAIN = {"distance_weight": 0.0, "constraint": None}
@@ -64,9 +64,10 @@ def train(model, opt, steps=3):
     return [p.detach().clone() for p in model.parameters()]
 
 
-def test_it_is_listed_with_its_class(timm_optim):
-    assert "d3fusedsgd" in timm_optim.list_optimizers()
-    assert timm_optim.get_optimizer_class("d3fusedsgd") is D3FusedSGD
+@pytest.mark.parametrize("ours", [D3FusedSGD, D3FusedAdamW])
+def test_it_is_listed_with_its_class(timm_optim, ours):
+    assert ours.__name__.lower() in timm_optim.list_optimizers()
+    assert timm_optim.get_optimizer_class(ours.__name__.lower()) is ours
 
 
 def test_a_model_by_name_has_timms_groups_and_momentum(timm_optim):
@@ -101,9 +102,10 @@ def test_named_parameters_are_taken_as_they_are(timm_optim):
     assert list(opt.distances()) == ["3.weight"]
 
 
-def test_a_plain_training_is_that_of_timms_sgd(timm_optim):
+@pytest.mark.parametrize("pair", [("d3fusedsgd", "momentum"), ("d3fusedadamw", "adamw")])
+def test_a_plain_training_is_that_of_timms_own(timm_optim, pair):
     trained = []
-    for name, options in (("d3fusedsgd", PLAIN), ("momentum", {})):
+    for name, options in zip(pair, (PLAIN, {}), strict=True):
         model = network()
         opt = timm_optim.create_optimizer_v2(model, name, lr=0.02, weight_decay=0.1, **options)
         trained.append(train(model, opt))

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from d3fast import D3FusedSGD
+from d3fast import D3FusedAdamW, D3FusedSGD
 
 DATABASE = "torch.testing._internal.common_optimizers"
 
@@ -71,6 +71,7 @@ class Entry:
 
 ENTRIES = [
     Entry(D3FusedSGD, torch.optim.SGD),
+    Entry(D3FusedAdamW, torch.optim.AdamW, refused=("amsgrad",)),
 ]
 
 
