@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from benchmarks.gpu import build
 from benchmarks.gpu.figures import Figure
-from benchmarks.gpu.tools import Failed, Skipped, check_exit, require_tools, run_module
+from benchmarks.gpu.tools import BUILD, Failed, Skipped, check_exit, require_tools, run_module
 
 READ, WRITTEN = "dram__bytes_read.sum", "dram__bytes_write.sum"
 HITS = "lts__t_sector_hit_rate.pct"
@@ -132,7 +132,7 @@ def keeping(seconds: float) -> list[Figure]:
     """Profile the steps of other lags with stores that stay in L2; raise as ``measure`` does."""
     require_tools("ncu")
     started = time.monotonic()
-    built = build.extension(build.BUILD.with_name("gpu-check-keeping"), seconds, "-DD3_KEEP_STORES")
+    built = build.extension(BUILD.with_name("gpu-check-keeping"), seconds, "-DD3_KEEP_STORES")
     return measure(seconds - (time.monotonic() - started), KEEPING, str(built))
 
 
