@@ -6,6 +6,7 @@ data set by seed, choose the options of the attack, learn its trigger if it has 
 the model, measure both models.
 """
 
+import copy
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +48,7 @@ class AttackSpec:
         attack: name of the attack; ``None`` trains the clean model.
         adaptive: name of an adaptive attacker around it, or ``None``.
         target: target class; the recipe's if ``None``.
-        ratio: poison ratio.
+        ratio: poison ratio; with 0 the suspect is the clean model, and a defence shows its price.
         seed: draws the split, the initial weights, the poisoned images and the order of batches.
         train: number of training images; all that are left if ``None``.
         clean: number of images kept aside for a defender.
@@ -259,7 +260,10 @@ def implant(
         early = AttackResult(attack, floor(), learning)
         if early.violation is not None:
             return early
-    model, seconds = train_model(spec, splits, attack, device=device, progress=progress)
+    if spec.ratio == 0 and clean is not None:  # a model that was never poisoned, as a suspect
+        model, seconds = copy.deepcopy(clean), 0.0
+    else:
+        model, seconds = train_model(spec, splits, attack, device=device, progress=progress)
     under_trigger = early.clean if known else floor()
     measured = evaluate(model, test, attack)
     return AttackResult(attack, under_trigger, learning, model, measured, seconds)

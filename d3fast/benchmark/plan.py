@@ -203,6 +203,8 @@ def plan_jobs(preset: BenchmarkPreset, seeds: Sequence[int]) -> BenchmarkPlan:
                 or defense.label in preset.against_adaptive
             ]
             repairs += own
+            if not group.base.ratio:  # no backdoor to learn again
+                continue
             if (attack, adaptive) in preset.relearning:
                 relearning += _relearning(preset, suspect, own)
             if (attack, adaptive) in preset.reactivation:

@@ -159,7 +159,15 @@ BENCHMARK_PRESETS: Mapping[str, BenchmarkPreset] = MappingProxyType(
     {
         "demo": DEMO_PRESETS["digits"],
         "cpu": BenchmarkPreset(
-            suspects=(replace(_CPU_ATTACKS, attacks=_CPU_ATTACKS.attacks + _ADAPTIVE),),
+            suspects=(
+                replace(_CPU_ATTACKS, attacks=_CPU_ATTACKS.attacks + _ADAPTIVE),
+                # Every defence on a model without a backdoor.
+                replace(
+                    _CPU_ATTACKS,
+                    base=replace(_CPU_ATTACKS.base, ratio=0.0),
+                    attacks=(("badnets", None),),
+                ),
+            ),
             defenses=_CPU_DEFENSES,
             clean=1_000,
             batch_size=64,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
@@ -16,7 +16,7 @@ from d3fast.detox.config import D3Config
 from d3fast.optim import D3FusedAdamW, D3FusedSGD, param_groups
 from d3fast.optim.base import D3Optimizer
 from d3fast.optim.schedules import DistanceSchedule
-from d3fast.training.loop import Epoch
+from d3fast.training.loop import Epoch, Gradients, Loss
 from d3fast.training.loss import CleanLoss, dual_ascent
 
 # Relative growth of the distance that does not count as growth.
@@ -98,6 +98,20 @@ class Average:
         if state:
             self.mean = AveragedModel(self.model, use_buffers=True)
             self.mean.load_state_dict(state)
+
+
+def with_frozen_norms(base: Gradients) -> Gradients:
+    """Return gradients under which batch norm uses its running statistics and keeps them."""
+
+    def gradients(
+        model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return base(model, inputs, labels, loss)
+
+    return gradients
 
 
 class Multiplier:

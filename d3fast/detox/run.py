@@ -27,6 +27,7 @@ from d3fast.detox.parts import (
     lr_schedule,
     make_optimizer,
     new_optimizer,
+    with_frozen_norms,
 )
 from d3fast.detox.resume import Checkpointing, HasState, Journal, Progress
 from d3fast.detox.save import save_weights
@@ -255,6 +256,8 @@ class _Repair:
         stop: Callable[..., bool] | None = None,
     ) -> None:
         """Run the epochs of one phase, from a saved state where there is one."""
+        if self.config.batch_norm == "frozen":
+            gradients = with_frozen_norms(gradients)
         scheduler = lr_schedule(optimizer, schedule, epochs)
         if scheduler is not None:
             parts["lr"] = scheduler

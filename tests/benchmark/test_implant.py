@@ -55,6 +55,14 @@ def test_without_a_clean_model_a_row_has_no_floor(splits):
     assert not {"floor", "ra_ceiling", "asr_excess", "acc_loss"} & row.to_row().keys()
 
 
+def test_with_ratio_0_the_suspect_is_the_clean_model(splits, clean):
+    result = implant(replace(SPEC, ratio=0.0), splits, clean, progress=False)
+    assert result.model is not clean
+    for ours, theirs in zip(result.model.parameters(), clean.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert (result.measured, result.seconds) == (result.clean, 0.0)
+
+
 def test_a_floor_violation_ends_before_the_training(splits, clean, monkeypatch):
     monkeypatch.setattr("d3fast.training.metrics.MAX_FLOOR", -1.0)
     refused = implant(SPEC, splits, clean, progress=False)

@@ -17,6 +17,7 @@ def test_the_papers_preset_is_what_the_paper_says():
         "random",
     )
     assert (config.scope, config.distance_p, config.track) == ("tensor", 2.0, "head")
+    assert config.weights() == (10.0, 1.0)  # the objective has no division by lambda + 1
 
 
 def test_the_authors_preset_is_what_their_code_does():

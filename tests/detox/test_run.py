@@ -42,6 +42,21 @@ def _same_bits(first, second):
     return all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.parametrize("recovery", [False, True])
+def test_frozen_batch_norm_keeps_its_statistics_but_trains_its_weights(recovery):
+    model = Net()
+    config = D3Config(epochs=3, lr=0.1, batch_norm="frozen")
+    if recovery:
+        config = replace(config, max_acc_drop=0.0, recovery=2)
+    held_out = _loader() if recovery else None
+    ours, theirs = model.body[2], _detoxify(model, None, config, val_loader=held_out).model.body[2]
+    assert torch.equal(ours.running_mean, theirs.running_mean)
+    assert torch.equal(ours.running_var, theirs.running_var)
+    assert not torch.equal(ours.weight, theirs.weight)
+    trained = _detoxify(model, None, replace(config, batch_norm="train"), val_loader=held_out)
+    assert not torch.equal(ours.running_mean, trained.model.body[2].running_mean)
+
+
 @pytest.mark.parametrize(
     "config",
     [

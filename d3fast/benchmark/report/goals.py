@@ -161,6 +161,8 @@ def _relearning(rows: Sequence[GridRow]) -> Goal:
 def judge_goals(rows: Sequence[GridRow]) -> list[Goal]:
     """Return every goal of D3, judged on the unrounded numbers of one setting.
 
+    Where nothing is poisoned, only the accuracy is judged.
+
     Args:
         rows: of all kinds.
 
@@ -169,6 +171,9 @@ def judge_goals(rows: Sequence[GridRow]) -> list[Goal]:
         {'not measured'}
     """
     plain, adaptive = both_grids(rows)
+    repaired = plain.all_rows(D3)
+    if repaired and all(row.ratio == 0 for row in repaired):
+        return [_accuracy(plain)]
     return [
         _lift(plain),
         _accuracy(plain),

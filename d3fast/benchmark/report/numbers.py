@@ -194,7 +194,7 @@ def sections(rows: Sequence[GridRow]) -> dict[str, list[GridRow]]:
     result: dict[str, list[GridRow]] = {}
     for setting in found:
         data, model, clean, ratio = setting
-        texts = (data, model, f"{clean} clean samples", f"{percent(ratio)}% poisoned")
+        texts = (data, model, f"{clean} clean samples", _poisoned(ratio))
         name = ", ".join(
             str(text)
             for text, part, shown in zip(texts, setting, differs, strict=True)
@@ -211,6 +211,10 @@ def sections(rows: Sequence[GridRow]) -> dict[str, list[GridRow]]:
             )
         ]
     return result
+
+
+def _poisoned(ratio: float | None) -> str:
+    return "nothing poisoned" if ratio == 0 else f"{percent(ratio)}% poisoned"
 
 
 ByValue = dict[Any, list[AttackedRow]]

@@ -75,6 +75,15 @@ def test_acc_is_compared_with_fine_tuning_and_with_the_suspect(grid_rows):
     assert judged(rows)["acc"].found.endswith("3.40 below the suspect")
 
 
+def test_where_nothing_is_poisoned_only_the_accuracy_is_judged(grid_rows):
+    rows = [
+        replace(row, ratio=0.0) if hasattr(row, "ratio") else row
+        for row in grid_rows(adaptive=(), extras=False)
+    ]
+    (goal,) = judge_goals(rows)
+    assert goal.text.startswith("ACC at most")
+
+
 def test_without_d3_nothing_is_judged(grid_rows):
     rows = [row for row in grid_rows() if row.defense != "d3"]
     assert {goal.outcome for goal in judge_goals(rows)} == {"not measured"}
