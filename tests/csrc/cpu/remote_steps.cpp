@@ -14,10 +14,11 @@ namespace {
 
 struct Header {
   int64_t tensors, joint_norm, verify, threads;
-  int64_t compensated, tracked, buffered, measured;  // which columns there are
+  int64_t compensated, tracked, buffered, squared, counted, measured;  // which columns there are
   char weight[16], momentum_dtype[16], reference_dtype[16];
-  double lr, momentum, dampening, weight_decay, nesterov, maximize, distance_weight, p, center;
-  double lower, upper, relative, grad_scale;
+  double lr, momentum, dampening, weight_decay, nesterov, maximize;
+  double adamw, beta1, beta2, eps, decoupled_push;
+  double distance_weight, p, center, lower, upper, relative, grad_scale;
 };
 
 bool read(void* to, size_t bytes) { return fread(to, 1, bytes, stdin) == bytes; }
@@ -25,6 +26,9 @@ bool read(void* to, size_t bytes) { return fread(to, 1, bytes, stdin) == bytes; 
 void write(const void* from, size_t bytes) { fwrite(from, 1, bytes, stdout); }
 
 size_t size_of(const std::string& dtype) { return is_half(dtype) ? 2 : dtype == "float32" ? 4 : 8; }
+
+// Of the type that is computed in.
+size_t size_of_real(const std::string& dtype) { return dtype == "float64" ? 8 : 4; }
 
 StepOptions options_of(const Header& h) {
   StepOptions o;
@@ -34,6 +38,11 @@ StepOptions options_of(const Header& h) {
   o.weight_decay = h.weight_decay;
   o.nesterov = h.nesterov != 0;
   o.maximize = h.maximize != 0;
+  o.adamw = h.adamw != 0;
+  o.beta1 = h.beta1;
+  o.beta2 = h.beta2;
+  o.eps = h.eps;
+  o.decoupled_push = h.decoupled_push != 0;
   o.distance_weight = h.distance_weight;
   o.p = static_cast<int>(h.p);
   o.center = static_cast<Center>(static_cast<int>(h.center));
@@ -70,7 +79,7 @@ void take_step(const Header& h) {
   std::vector<Array> changed;
   std::vector<Array> references;
   std::vector<void*> grads;
-  changed.reserve(5 * h.tensors);
+  changed.reserve(7 * h.tensors);
   references.reserve(h.tensors);
   const auto array = [&](bool exists, int64_t count, size_t size) {
     return changed.emplace_back(exists, count, size).data();
@@ -82,6 +91,8 @@ void take_step(const Header& h) {
     grads.push_back(array(true, s.numel, weight));
     s.compensation = array(h.compensated, s.numel, weight);
     s.momentum = array(h.buffered, s.numel, size_of(names.momentum));
+    s.variance = array(h.squared, s.numel, size_of_real(names.weight));
+    s.steps = static_cast<float*>(array(h.counted, 1, sizeof(float)));
     s.distance = static_cast<double*>(array(h.measured, 1, sizeof(double)));
     s.reference = references.emplace_back(h.tracked, s.numel, size_of(names.reference)).data();
   }

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from d3fast import D3FusedSGD
+from d3fast import D3FusedAdamW, D3FusedSGD
 from d3fast.optim.backends import cpu, native
 
 pytestmark = pytest.mark.slow
@@ -33,8 +33,9 @@ FLAGS = (
 )
 LIBRARIES = "/usr/aarch64-linux-gnu"
 
-HEADER = struct.Struct("<8q16s16s16s13d")  # Header of remote_steps.cpp
-COLUMNS = ("compensation", "momentum", "distance")  # written by a step, in the driver's order
+HEADER = struct.Struct("<10q16s16s16s18d")  # Header of remote_steps.cpp
+# Written by a step, in the driver's order.
+COLUMNS = ("compensation", "momentum", "variance", "steps", "distance")
 
 SHAPES = ((300, 500), (131_072 + 77,), (7, 5), (), (0,), (1,), (300,))
 OPTIONS = {
@@ -46,6 +47,16 @@ OPTIONS = {
     "group": {"momentum": 0.9, "scope": "group", "constraint": "distance_floor", "radius": 1.5},
     "shell": {"momentum": 0.9, "constraint": "distance_shell", "radius": (0.9, 1.1)},
     "strong decay": {"momentum": 0.0, "weight_decay": 12.0},
+    "adamw": {"cls": D3FusedAdamW, "weight_decay": 0.1},
+    "adamw, decoupled push": {
+        "cls": D3FusedAdamW,
+        "betas": (0.8, 0.99),
+        "decoupled_push": True,
+        "maximize": True,
+        "constraint": "distance_ball",
+        "radius": 0.7,
+    },
+    "plain adamw": {"cls": D3FusedAdamW, "distance_weight": 0.0, "constraint": None},
 }
 DTYPES = {
     "f32": {"dtype": torch.float32},
@@ -92,8 +103,8 @@ class EmulatedLauncher(cpu.CpuLauncher):
     program = None
     threads = 2
 
-    def __init__(self, tensors, joint_norm):
-        super().__init__(tensors, joint_norm)
+    def __init__(self, tensors, joint_norm, shard=None):
+        super().__init__(tensors, joint_norm, shard)
         self._tensors, self._joint = tensors, joint_norm
         self._norms = [cpu.euclidean_norm(t) for t in tensors["reference"]]
 
@@ -122,13 +133,13 @@ class EmulatedLauncher(cpu.CpuLauncher):
     def _header(self, verify, options, grad_scale):
         names = native.dtype_names(self._tensors)
         columns = [bool(self._tensors[n]) for n in ("compensation", "reference", *COLUMNS[1:])]
-        numbers = ("momentum", "dampening", "weight_decay", "nesterov", "maximize")
+        numbers = ("momentum", "dampening", "weight_decay", "nesterov", "maximize", "adamw")
+        numbers += ("beta1", "beta2", "eps", "decoupled_push", "distance_weight", "p")
         return HEADER.pack(
             *(len(self._tensors["theta"]), self._joint, verify, self.threads, *columns),
             *(names[name].encode() for name in ("weight", "momentum", "reference")),
             *(options.lr.value, *(getattr(options, name) for name in numbers)),
-            *(options.distance_weight, options.p, int(options.center)),
-            *(options.lower.value, options.upper.value, options.relative),
+            *(int(options.center), options.lower.value, options.upper.value, options.relative),
             1.0 if grad_scale is None else float(grad_scale),
         )
 
@@ -155,11 +166,11 @@ def parameters(dtype, seed=0):
     return [torch.randn(s, generator=g, dtype=torch.float64).add(3).to(dtype) for s in SHAPES]
 
 
-def trajectory(dtype, steps=3, grad_scale=None, **options):
+def trajectory(dtype, steps=3, grad_scale=None, cls=D3FusedSGD, **options):
     """Weights, gradients and state after some steps; a norm is stale before the last one."""
     params = [torch.nn.Parameter(p) for p in parameters(dtype)]
     options = {"lr": 0.05, "backend": "fused", **options}
-    opt = D3FusedSGD(params, track="all", reference=parameters(dtype, seed=1), **options)
+    opt = cls(params, track="all", reference=parameters(dtype, seed=1), **options)
     g = torch.Generator().manual_seed(2)
     for step in range(steps):
         for p in params:
