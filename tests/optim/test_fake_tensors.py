@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
-from d3fast import D3FusedSGD, param_groups
+from d3fast import D3FusedAdamW, D3FusedSGD, param_groups
 from d3fast.optim.layout import is_fake
 
 PLAIN = {"distance_weight": 0.0, "constraint": None}
@@ -13,7 +13,9 @@ HALF = {"momentum_dtype": torch.float32}
 
 
 def train(model, steps=2, **options):
-    opt = D3FusedSGD(model.parameters(), **{"lr": 0.1, "momentum": 0.9, **options})
+    cls = options.pop("cls", D3FusedSGD)
+    momentum = {"momentum": 0.9} if cls is D3FusedSGD else {}
+    opt = cls(model.parameters(), **{"lr": 0.1, **momentum, **options})
     opt.warm_start()
     width = model[0].in_features
     for _ in range(steps):
@@ -42,6 +44,8 @@ def layout_of(opt):
         ({"scope": "group", "distance_p": 1.0, "dampening": 0.1}, torch.float32),
         ({"track": "all", "constraint": "distance_ball", "radius": 0.5}, torch.bfloat16),
         (HALF, torch.bfloat16),
+        ({"cls": D3FusedAdamW}, torch.float32),
+        ({"cls": D3FusedAdamW, **PLAIN}, torch.bfloat16),
     ],
     ids=str,
 )
