@@ -39,6 +39,7 @@ SEEDS: Mapping[str, Sequence[int]] = {
     "final": (100,),
     "hard": (100, 101, 102),
     "restart": (100, 102),
+    "baselines": (102,),
 }
 # "all": an attack that fine-tuning removes and one that it does not; "d3": one of them, and one
 # that distillation from the suspect restores.
@@ -55,6 +56,8 @@ ATTACKS: Mapping[str, Attacks] = {
         ("input-aware", None),
         ("blended", "sam-3"),
     ),
+    # The rows of the benchmark under the easiest and one of the hardest attacks.
+    "baselines": (("badnets", None), ("ssba", None)),
 }
 
 _E: Mapping[str, Any] = {"epochs": 50}
@@ -211,6 +214,7 @@ def search_preset(what: str) -> BenchmarkPreset:
         "final": FINALISTS,
         "hard": HARD,
         "restart": RESTARTS,
+        "baselines": BENCHMARK_PRESETS["cpu"].defenses,
     }[what]
     cpu = BENCHMARK_PRESETS["cpu"]
     suspects = replace(cpu.suspects[0], attacks=ATTACKS[what])
@@ -259,12 +263,22 @@ def search_markdown(rows: Sequence[Row]) -> str:
 
 
 def best_choices(rows: Sequence[Row]) -> dict[str, DefenseSpec]:
-    """Return the choice with the best mean DER of every defence whose choices were all run."""
+    """Return the best choice of every defence whose choices were all run.
+
+    The best is that with the largest mean of ACC minus lift: a point of one is worth a point of the
+    other. Rows of release 0.1 have no lift; there it is the one with the best mean DER.
+    """
+
+    def value(row: DefenseRow) -> float:
+        if by_lift:
+            return (row.acc or 0.0) - max(0.0, row.lift or 0.0)
+        return row.der or 0.0
 
     def rating(choice: DefenseSpec) -> float:
-        return fmean(row.der or 0.0 for row in repairs if row.defense == choice.label)
+        return fmean(value(row) for row in repairs if row.defense == choice.label)
 
     repairs = measured_repairs(rows)
+    by_lift = all(row.lift is not None for row in repairs)
     run = {row.defense for row in repairs}
     return {
         name: max(choices, key=rating)
@@ -277,13 +291,19 @@ def search(
     what: Annotated[str, typer.Argument(help=", ".join(ATTACKS))],
     out: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/search"),
     workers: Annotated[int, typer.Option(help="Worker processes.")] = environment.cores(),
+    minutes: Annotated[
+        float | None, typer.Option(help="Start no job after so many; write what there is.")
+    ] = None,
 ) -> None:
     """Run the jobs that are not finished and write ``search-WHAT-cpu.json``."""
     check_choice("WHAT", what, ATTACKS)
     torch.set_num_threads(1)
     preset = search_preset(what)
     run_dir = RunDir(make_folder(out))
-    outcome = run_grid(preset, run_dir, seeds=SEEDS[what], devices=["cpu"] * workers)
-    if outcome.missing:
+    outcome = run_grid(
+        preset, run_dir, seeds=SEEDS[what], devices=["cpu"] * workers, minutes=minutes
+    )
+    if outcome.missing and minutes is None:
         raise SystemExit(f"{outcome.missing} jobs are missing")
-    save(f"search-{what}-cpu", f"search {what}", asdict(preset), outcome.rows)
+    settings = {**asdict(preset), "missing": outcome.missing}
+    save(f"search-{what}-cpu", f"search {what}", settings, outcome.rows)

@@ -15,6 +15,7 @@ from d3fast.training.loss import check_clean_loss
 
 SCHEDULES = ("cosine", "constant")
 BATCH_NORMS = ("train", "frozen")
+NORM_SETS = ("norm_sphere", "norm_ball")
 OPTIMIZERS = ("sgd", "adamw")
 
 
@@ -35,6 +36,9 @@ class D3Config:
         distance_p: p of the norm.
         scope: ``"tensor"`` or ``"group"``; see ``D3FusedSGD``, also for the next three.
         constraint: the set that the tracked weights are projected onto.
+        constraint_p: p of the norm in ``"norm_sphere"`` and ``"norm_ball"``; the authors' code
+            takes that of the distance. Any p but 2 is projected after the fused step, at the cost
+            of two more passes over the tracked weights; the scope must be ``"tensor"``.
         radius: radius of the constraint.
         radius_unit: ``"relative"`` to the norm of theta_0, or ``"absolute"``.
         normalize: divide the whole loss by (lambda + 1) where lambda > 1, as the authors' code
@@ -122,6 +126,7 @@ class D3Config:
     max_grad_norm: float | None = None
     restart: int | str = 0
     batch_norm: str = "train"
+    constraint_p: float = 2.0
     optimizer: str = "sgd"
     beta2: float = 0.999
 
@@ -132,6 +137,10 @@ class D3Config:
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("batch_norm", self.batch_norm, BATCH_NORMS)
+        check_number("constraint_p", self.constraint_p, 1.0)
+        if self.constraint_p != 2:
+            check_choice("constraint with constraint_p", self.constraint, NORM_SETS)
+            check_choice("scope with constraint_p", self.scope, ("tensor",))
         check_choice("distance_schedule", self.distance_schedule, ("constant", *SHAPES))
         check_integer("epochs", self.epochs, 1)
         for name in ("seed", "patience", "recovery"):

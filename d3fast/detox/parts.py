@@ -4,7 +4,7 @@
 Each has a ``state_dict`` and a ``load_state_dict``, so that an interrupted repair can resume.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -31,20 +31,50 @@ def new_optimizer(groups: Any, config: D3Config, **options: Any) -> D3Optimizer:
 
 
 def make_optimizer(model: nn.Module, config: D3Config) -> D3Optimizer:
-    """Return the optimizer of the push phase, for a model on its device."""
-    return new_optimizer(
-        param_groups(model, track=config.track),
+    """Return the optimizer of the push phase, for a model with theta_0 on its device."""
+    groups = param_groups(model, track=config.track)
+    own = config.constraint_p == 2
+    optimizer = new_optimizer(
+        groups,
         config,
         lr=config.lr,
         weight_decay=config.weight_decay,
         distance_weight=config.weights()[1],
         distance_p=config.distance_p,
         scope=config.scope,
-        constraint=config.constraint,
-        radius=config.radius,
+        constraint=config.constraint if own else None,
+        radius=config.radius if own else None,
         radius_unit=config.radius_unit,
         backend=config.backend,
     )
+    if not own:
+        optimizer.register_step_post_hook(p_norm_projection(groups[0]["params"], config))
+    return optimizer
+
+
+def p_norm_projection(params: Sequence[Tensor], config: D3Config) -> Callable[..., None]:
+    """Return a post hook of the step that scales tensors into a set of the p-norm, in place.
+
+    Args:
+        params: the tracked weights, at theta_0.
+        config: ``constraint``, ``constraint_p``, ``radius`` and ``radius_unit``.
+    """
+    p = config.constraint_p
+    radius = 1.0 if config.radius is None else config.radius
+    assert isinstance(radius, (int, float))
+    norms = [torch.linalg.vector_norm(param.detach(), p) for param in params]
+    relative = config.radius_unit == "relative"
+    radii = [radius * norm if relative else torch.full_like(norm, radius) for norm in norms]
+
+    @torch.no_grad()
+    def project(*_: Any) -> None:
+        for param, most in zip(params, radii, strict=True):
+            if param.grad is None:
+                continue
+            scale = most / torch.linalg.vector_norm(param, p).clamp_min(1e-30)
+            param.mul_(scale if config.constraint == "norm_sphere" else scale.clamp_max(1.0))
+
+    return project
 
 
 def lr_schedule(optimizer: D3Optimizer, schedule: str, epochs: int) -> LRScheduler | None:

@@ -84,6 +84,16 @@ def test_the_loss_is_divided_by_lambda_plus_1_where_lambda_exceeds_1(
         ({"optimizer": "adam"}, "optimizer must be one of 'sgd', 'adamw', got 'adam'"),
         ({"optimizer": "adamw", "momentum": 1.0}, r"betas\[0\] must be < 1, got 1\.0"),
         ({"optimizer": "adamw", "beta2": 1.0}, r"betas\[1\] must be < 1, got 1\.0"),
+        ({"batch_norm": "eval"}, "batch_norm must be one of 'train', 'frozen', got 'eval'"),
+        ({"constraint_p": 0.5}, r"constraint_p must be finite and >= 1, got 0\.5"),
+        (
+            {"constraint_p": 1.0, "constraint": None},
+            "constraint with constraint_p must be one of 'norm_sphere', 'norm_ball', got None",
+        ),
+        (
+            {"constraint_p": 1.0, "scope": "group"},
+            "constraint_p must be one of 'tensor'",
+        ),
         ({"backend": "gpu"}, "backend must be one of .* got 'gpu'"),
     ],
     ids=str,

@@ -8,7 +8,14 @@ from torch import nn
 
 from d3fast import D3FusedAdamW, D3FusedSGD
 from d3fast.detox import D3Config, detoxify
-from d3fast.detox.parts import Average, Multiplier, first_averaged, has_settled, make_optimizer
+from d3fast.detox.parts import (
+    Average,
+    Multiplier,
+    first_averaged,
+    has_settled,
+    make_optimizer,
+    p_norm_projection,
+)
 from d3fast.optim.schedules import DistanceSchedule
 from d3fast.training.loop import Epoch
 from d3fast.training.loss import CleanLoss
@@ -179,3 +186,50 @@ def test_what_is_decided_on_held_out_samples_needs_them(net, loader, asks):
     assert config.needs_held_out
     with pytest.raises(ValueError, match="val_loader is missing"):
         detoxify(net, loader, config, progress=False)
+
+
+@pytest.mark.parametrize("p", [1.0, 3.0])
+@pytest.mark.parametrize(
+    ("radius", "unit"), [(None, "relative"), (0.5, "relative"), (0.7, "absolute")]
+)
+def test_a_sphere_of_another_norm_holds_through_training_and_averaging(net, p, radius, unit):
+    config = D3Config(
+        epochs=3, constraint_p=p, radius=radius, radius_unit=unit, backend="reference"
+    )
+    batch = [(torch.rand(8, 1, 2, 2), torch.arange(8) % 2)]
+    repaired = detoxify(net, batch, config, progress=False).model
+    expected = torch.linalg.vector_norm(net[3].weight.detach(), p) * (radius or 1.0)
+    if unit == "absolute":
+        expected = torch.tensor(radius)
+    torch.testing.assert_close(torch.linalg.vector_norm(repaired[3].weight.detach(), p), expected)
+    euclidean = torch.linalg.vector_norm(repaired[3].weight.detach())
+    assert not torch.allclose(euclidean, torch.linalg.vector_norm(net[3].weight.detach()))
+
+
+def test_a_ball_of_another_norm_scales_only_what_is_outside():
+    weight = nn.Parameter(torch.tensor([3.0, -1.0]))
+    config = D3Config(constraint="norm_ball", constraint_p=1.0)
+    project = p_norm_projection([weight], config)
+    weight.grad = torch.zeros(2)
+    for values, expected in (([1.0, 1.0], [1.0, 1.0]), ([6.0, -2.0], [3.0, -1.0])):
+        with torch.no_grad():
+            weight.copy_(torch.tensor(values))
+        project()
+        assert weight.tolist() == expected
+
+
+def test_weights_without_a_gradient_are_not_projected():
+    weight = nn.Parameter(torch.tensor([3.0, -1.0]))
+    project = p_norm_projection([weight], D3Config(constraint_p=1.0))
+    with torch.no_grad():
+        weight.mul_(2)
+    project()
+    assert weight.tolist() == [6.0, -2.0]
+
+
+def test_the_distance_stays_right_after_a_projection_outside_the_kernel(net):
+    config = D3Config(epochs=2, constraint_p=1.0, averaging=0.0)
+    batch = [(torch.rand(8, 1, 2, 2), torch.arange(8) % 2)]
+    result = detoxify(net, batch, config, progress=False)
+    away = (result.model[3].weight - net[3].weight).detach().norm()
+    assert result.history[-1].distance == pytest.approx(float(away), rel=1e-5)

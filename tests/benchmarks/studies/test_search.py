@@ -50,6 +50,24 @@ def test_a_line_of_it_is_a_mean_over_seeds_and_an_adaptive_attack_has_a_column_o
     assert lines[2].split("|")[6:8] == [" 3.0 ", " 50.0 "]
 
 
+def test_where_all_rows_have_a_lift_acc_and_lift_decide_together():
+    rows = [
+        _row(choice.label, lift=0.0, acc=0.8)
+        for choices in search.CHOICES.values()
+        for choice in choices
+    ]
+    _, second, third = search.CHOICES["fst"]
+    rows += [_row(second.label, "wanet", acc=0.9, lift=0.3)]  # 0.7 on average
+    rows += [_row(third.label, "wanet", acc=0.85, lift=-0.5)]  # a negative lift is worth nothing
+    assert search.best_choices(rows)["fst"] is third
+
+
+def test_a_defence_of_which_a_choice_was_not_run_has_no_best_choice():
+    rows = [_row(choice.label) for choice in search.CHOICES["fst"]]
+    assert set(search.best_choices(rows)) == {"fst"}
+    assert search.best_choices(rows[1:]) == {}
+
+
 def test_the_choice_with_the_best_mean_der_is_taken():
     rows = [_row(choice.label) for choices in search.CHOICES.values() for choice in choices]
     rows += [_row(search.CHOICES["fst"][2].label, "wanet", der=0.99)]
