@@ -31,6 +31,7 @@ from benchmarks.studies.scaling_report import (
     time_table,
 )
 from benchmarks.studies.search import search_markdown
+from benchmarks.studies.shards import shards_table
 from benchmarks.studies.spectrum_report import path_table, peers_table, why_table
 from d3fast.benchmark.report.attacks import attacks_markdown
 from d3fast.benchmark.report.benchmark import (
@@ -62,6 +63,7 @@ PAGES = (
             "inspect",
             "precision",
             "scaling",
+            "distributed",
             "text",
         )
     ),
@@ -109,6 +111,7 @@ PARTS: Mapping[str, Callable[[Results], str]] = {
     "scaling-memory": memory_table,
     "scaling-time": time_table,
     "scaling-check": check_table,
+    "shards": shards_table,
     **{
         f"{dtype}-{measure}": partial(precision_table, dtype=dtype, measure=measure)
         for dtype in DTYPES

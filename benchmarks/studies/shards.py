@@ -29,6 +29,9 @@ from torch.multiprocessing.spawn import spawn
 from benchmarks.speed.timing import quartiles
 from benchmarks.studies.harness import save
 from d3fast.optim import D3FusedSGD
+from d3fast.results.format import fixed
+from d3fast.results.store import Results
+from d3fast.results.table import text_table, to_markdown
 
 OPTIONS: dict[str, Any] = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "track": "all"}
 CONTENDERS = ("sharded", "local", "all_reduce", "plain")
@@ -148,6 +151,27 @@ def measure(world: int, count: int, side: int, rounds: int) -> dict[str, Any]:
         "warnings": warned,
         "load": os.getloadavg(),
     }
+
+
+def shards_table(results: Results) -> str:
+    """Return CPU milliseconds of all ranks, ratios by CPU and wall-clock time, and the load."""
+    headings = ["tensors", *(name.replace("_", "-") for name in CONTENDERS)]
+    headings += ["of the bar, CPU", "of the bar, clock", "plain / sharded", "load"]
+    lines = [
+        [
+            str(row["tensors"]),
+            *(fixed(row[f"cpu_{name}_ms"], 1) for name in CONTENDERS),
+            *(_spread(row[name]) for name in ("cpu_to_bar", "to_bar", "cpu_plain_to_sharded")),
+            fixed(row["load"][0], 0),
+        ]
+        for row in results.rows
+    ]
+    return to_markdown(text_table(headings, lines))
+
+
+def _spread(ratios: tuple[float, float, float]) -> str:
+    low, middle, high = (fixed(ratio, 2) for ratio in ratios)
+    return f"{middle} ({low}–{high})"
 
 
 def shards(

@@ -28,6 +28,22 @@ from tests.distributed.ranks import (
 )
 
 
+def all_reduces_per_step(world, kind):
+    """How many all-reduces each step of a training takes, forward and backward pass apart."""
+    model = wrapped(kind, world)
+    opt = optimizer_of(model, {})
+    opt.warm_start("random", generator=torch.Generator().manual_seed(7))
+    counts = []
+    for t in range(4):
+        inputs, targets = batch_of(kind, world, t)
+        opt.zero_grad()
+        nn.functional.cross_entropy(model(inputs), targets).backward()
+        with CommDebugMode() as calls:
+            opt.step()
+        counts.append(sum(calls.get_comm_counts().values()))
+    return counts
+
+
 def scaled_training(world, overflow_at):
     """Four steps under a GradScaler; in one of them rank 1 has an infinite gradient."""
     model = wrapped("fsdp", world)

@@ -95,6 +95,14 @@ def test_all_groups_share_one_all_reduce_per_step(worlds):
     assert [a["calls"] for a in answers] == [22, 22]
 
 
+@pytest.mark.parametrize(
+    ("kind", "world", "dimensions"), [("fsdp", 2, 1), ("tensor parallel", 2, 1), ("both", 4, 2)]
+)
+def test_a_step_of_a_training_takes_one_all_reduce_per_dimension(worlds, kind, world, dimensions):
+    for counts in worlds[world].run(edge_cases.all_reduces_per_step, kind):
+        assert counts == [3 * dimensions, dimensions, dimensions, dimensions]
+
+
 CHANGES = [
     edge_cases.edit_in_place,
     edge_cases.edit_through_data,

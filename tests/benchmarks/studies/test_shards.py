@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from benchmarks.studies import shards
+from benchmarks.studies.harness import RESULTS
+from d3fast.results.store import read_results
 
 if not torch.distributed.is_available():
     pytest.skip("this torch has no torch.distributed", allow_module_level=True)
@@ -27,3 +29,16 @@ def test_ratios_are_taken_within_rounds():
     assert got["to_parts"][1] == pytest.approx((4 / 3 + 4) / 2)
     assert got["plain_to_sharded"][1] == pytest.approx(1.5)
     assert got["sharded_ms"] == 8000
+
+
+def test_the_table_has_a_line_per_run():
+    text = shards.shards_table(read_results(RESULTS / "shards-cpu.json"))
+    assert len(text.splitlines()) == 8
+    assert "nan" not in text
+
+
+def test_the_committed_runs_meet_the_bar():
+    for row in read_results(RESULTS / "shards-cpu.json").rows:
+        assert row["cpu_to_bar"][1] <= 1
+        assert row["difference"] < 1e-6
+        assert row["warnings"] == []
