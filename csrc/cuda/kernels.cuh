@@ -20,8 +20,8 @@ __device__ inline double read_coefficient(const DeviceStep& step, int64_t chunk,
   const int64_t norm_group = step.memory.chunks[chunk].norm_group;
   const unsigned before = atomicAdd(&state.projected, 1u);
   if (before + 1 == static_cast<unsigned>(step.memory.norm_groups[norm_group].chunks)) {
-    state.projected = 0;
-    state.ready = 0;
+    atomicExch(&state.projected, 0u);
+    atomicExch(&state.ready, 0u);
   }
   return c;
 }
@@ -86,7 +86,7 @@ __device__ inline void leave_queue(const DeviceStep& step) {
   clear_corrections(step);
   queue.next = 0;
   queue.decided = 0;
-  queue.done = 0;
+  atomicExch(&queue.done, 0u);
 }
 
 // Three blocks per SM leave 80 registers; for sm_120 the compiler would spill a few of them.

@@ -105,7 +105,7 @@ __device__ inline bool completes(unsigned* counter, int64_t part, int64_t all) {
   if (threadIdx.x == 0) {
     __threadfence();
     last = atomicAdd(counter, static_cast<unsigned>(part)) + part == all;
-    if (last) *counter = 0;
+    if (last) atomicExch(counter, 0u);
     __threadfence();
   }
   __syncthreads();

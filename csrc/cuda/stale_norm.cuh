@@ -48,7 +48,7 @@ D3_DEVICE Sums measure_chunk(ChunkArrays<DTypes, true, 0> a) {
 // Measures the norms before a step and stores those that the update will use. Runs on overflow too:
 // it moves no weight, and the host takes the norms as verified from here on.
 template <class DTypes>
-__global__ void __launch_bounds__(kThreads) verify_kernel(const DeviceStep step) {
+__global__ void __launch_bounds__(kThreads, 4) verify_kernel(const DeviceStep step) {
   const StepOptions& o = step.options;
   const Momentum momentum = momentum_of(o.momentum, o.nesterov);
   if (!step.verify && !needs_verification(momentum, value_of(o.lr), o.weight_decay)) return;
@@ -64,6 +64,7 @@ __global__ void __launch_bounds__(kThreads) verify_kernel(const DeviceStep step)
     // A norm that is right keeps its bits: resuming from a checkpoint repeats the run exactly.
     const bool stale_norm = stale<DTypes>(group, cached, actual, reference_norm(step, group));
     const bool wrong = !(cached >= 0) || stale_norm;
+    __syncthreads();  // all have read the norms
     if (wrong) {
       each_segment(step, group, sums, [](const Segment& segment, const Sums& own) {
         *segment.distance = sqrt(own.before);

@@ -41,8 +41,10 @@ __device__ inline void finish_chunk(const DeviceStep& step, int64_t index, const
     const NormGroup& group = step.memory.norm_groups[norm_group];
     const double cached = step.memory.states[norm_group].cached_norm, actual = sqrt(sums.before);
     // Where the update cannot be undone the norm was verified before it.
-    if (!corrected && Rule::corrects(step) &&
-        stale<DTypes>(group, cached, actual, sqrt(sums.weight))) {
+    const bool corrects = !corrected && Rule::corrects(step) &&
+                          stale<DTypes>(group, cached, actual, sqrt(sums.weight));
+    __syncthreads();  // all have read the cached norm, before it is replaced
+    if (corrects) {
       if (threadIdx.x == 0) {
         request_correction(step, norm_group, inverse_distance<float>(cached),
                            inverse_distance<float>(actual));
