@@ -1,7 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registers, spills and 16-byte memory accesses of the compiled kernels, from nvcc and SASS."""
+"""Registers, spills and 16-byte memory accesses of the compiled kernels, from nvcc and SASS.
 
+``python -m benchmarks.gpu.resources`` compiles for every architecture of the wheel, without a GPU,
+and writes ``benchmarks/results/kernel-resources.json``: a row per architecture, kind of kernel and
+dtypes. Exit code 1: a kernel spills.
+"""
+
+import argparse
 import re
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +23,7 @@ from benchmarks.gpu.tools import (
     require_tools,
     run,
 )
+from d3fast.results.store import Results
 
 _SPILLS = re.compile(
     r"Compiling entry function '(\S+)' for '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill "
@@ -22,6 +31,9 @@ _SPILLS = re.compile(
     re.S,
 )
 _WIDE = re.compile(r"\b(?:LDG|STG)\.E\S*\.128\b")
+_KERNEL = re.compile(r"(\w+)_kernel<(?:\w+::)?DTypeTriple<([^>]*)>")
+ARCHITECTURES = ("75", "80", "90", "100", "120")
+OUTPUT = Path(__file__).parents[1] / "results" / "kernel-resources.json"
 
 
 def spills(ptxas: str) -> list[dict[str, Any]]:
@@ -91,3 +103,64 @@ def measure(seconds: float) -> list[Figure]:
         names = ", ".join(k["kernel"] for k in kernels if k["spilled"])
         raise Failed(f"{spilled} bytes spilled: {names}", found)
     return found
+
+
+def readable(kernels: Sequence[str]) -> list[str]:
+    """Return each kernel's kind and the dtypes of weights, momentum and reference.
+
+    Example:
+        >>> readable(["_ZN2d313verify_kernelINS_11DTypeTripleIffNS_4Bf16EEEEEvNS_10DeviceStepE"])
+        ['verify: float, float, Bf16']
+    """
+    (filt,) = require_tools("c++filt")
+    names = run([filt, *kernels], 60).output.splitlines()
+    found = [_KERNEL.search(name) for name in names]
+    return [
+        f"{f[1]}: {f[2].replace('d3::', '')}" if f else name
+        for f, name in zip(found, kernels, strict=True)
+    ]
+
+
+def rows(arch: str, seconds: float) -> Iterator[dict[str, Any]]:
+    """Yield a row per kind of kernel: the most registers, all spills, the fewest wide accesses."""
+    nvcc, cuobjdump = require_tools("nvcc", "cuobjdump")
+    cubin, said = compiled(nvcc, arch, seconds)
+    kernels = spills(said)
+    counts = wide_accesses(run([cuobjdump, "-sass", str(cubin)], seconds).output)
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for name, kernel in zip(readable([k["kernel"] for k in kernels]), kernels, strict=True):
+        groups.setdefault(name, []).append(kernel)
+    for name, members in sorted(groups.items()):
+        yield {
+            "kind": "kernel-resources",
+            "arch": f"sm_{arch}",
+            "kernel": name,
+            "variants": len(members),
+            "registers": max(k["registers"] for k in members),
+            "spilled": sum(k["spilled"] for k in members),
+            "wide_accesses": min(counts[k["kernel"]] for k in members),
+        }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compile for every architecture, print a line for each, write the rows."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.resources")
+    parser.add_argument("--arch", nargs="+", default=list(ARCHITECTURES))
+    parser.add_argument("--seconds", type=float, default=1800.0, help="limit of one compilation")
+    parser.add_argument("--output", type=Path, default=OUTPUT)
+    given = parser.parse_args(arguments)
+    found = []
+    for arch in given.arch:
+        of_arch = list(rows(arch, given.seconds))
+        most, spilled = max(r["registers"] for r in of_arch), sum(r["spilled"] for r in of_arch)
+        print(f"sm_{arch}: at most {most} registers, {spilled} bytes spilled", flush=True)
+        found += of_arch
+    version = run([find_tool("nvcc") or "nvcc", "--version"], 60).output
+    release = re.search(r"release ([\d.]+)", version)
+    settings = {"arch": given.arch, "nvcc": release[1] if release else None}
+    Results("python -m benchmarks.gpu.resources", settings, found).write(given.output)
+    return int(any(row["spilled"] for row in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -23,6 +23,10 @@ namespace d3 {
 int64_t cuda_chunk() { return kCudaChunk; }
 }  // namespace d3
 
+#if !defined(HOST_DTYPES)
+#define HOST_DTYPES CudaDTypes
+#endif
+
 using namespace d3;
 
 namespace {
@@ -99,6 +103,24 @@ struct HostGroup {
   int64_t memory_size;
 };
 
+static Partition partition_of(const HostGroup& group) {
+  std::vector<Segment> segments(group.tensors);
+  for (int64_t i = 0; i < group.tensors; ++i) {
+    segments[i].theta = group.theta[i];
+    segments[i].numel = segments[i].whole = group.numel[i];
+    // As in python/plan.cpp: null says that the group has no such array, not that a tensor is empty.
+    static double nothing = 0;
+    const auto storage = [&](void* const* column) {
+      return column == nullptr ? nullptr : group.numel[i] == 0 ? &nothing : column[i];
+    };
+    segments[i].compensation = storage(group.compensation);
+    segments[i].reference = storage(group.reference);
+    segments[i].momentum = storage(group.momentum);
+    segments[i].distance = group.distance ? group.distance[i] : nullptr;
+  }
+  return make_partition(std::move(segments), group.joint_norm, group.chunk_length);
+}
+
 struct HostStep {
   const int64_t* grads;  // pairs (address, first_step)
   bool verify;
@@ -124,23 +146,12 @@ struct HostReport {
 };
 
 // One step of a group in host memory, which is device memory here. Returns 0 where it was taken.
+int64_t host_memory_bytes(const HostGroup& group) {
+  return device_memory_bytes(partition_of(group));
+}
+
 int host_step(const HostGroup& group, const HostStep& given, HostReport& report) {
-  std::vector<Segment> segments(group.tensors);
-  for (int64_t i = 0; i < group.tensors; ++i) {
-    segments[i].theta = group.theta[i];
-    segments[i].numel = segments[i].whole = group.numel[i];
-    // As in python/plan.cpp: null says that the group has no such array, not that a tensor is empty.
-    static double nothing = 0;
-    const auto storage = [&](void* const* column) {
-      return column == nullptr ? nullptr : group.numel[i] == 0 ? &nothing : column[i];
-    };
-    segments[i].compensation = storage(group.compensation);
-    segments[i].reference = storage(group.reference);
-    segments[i].momentum = storage(group.momentum);
-    segments[i].distance = group.distance ? group.distance[i] : nullptr;
-  }
-  const Partition partition =
-      make_partition(std::move(segments), group.joint_norm, group.chunk_length);
+  const Partition partition = partition_of(group);
   if (device_memory_bytes(partition) > group.memory_size) return -1;
   const DeviceMemory memory = device_memory(partition, group.memory);
   const std::vector<int64_t> tables = table_words(partition, group.lag);
@@ -177,7 +188,7 @@ int host_step(const HostGroup& group, const HostStep& given, HostReport& report)
   wide_accesses = 0;
   const HostLauncher launcher = {given.blocks, given.host_threads, random, launches};
   const DTypeNames dtypes = {group.weight, group.momentum_dtype, group.reference_dtype};
-  const bool known = visit_dtypes(CudaDTypes(), dtypes, [&](auto triple) {
+  const bool known = visit_dtypes(HOST_DTYPES(), dtypes, [&](auto triple) {
     enqueue<decltype(triple)>(partition, call, launcher);
   });
   if (!known) return -2;
