@@ -43,14 +43,14 @@ int64_t bytes_of(const ChunkArrays<Counted>& a, Momentum momentum, bool referenc
 }
 
 const Kernels<Counted> counted = {
-    [](const ChunkArrays<Counted>& a, Tracking tracking, Momentum momentum, const Scalars<float>& s, float rate,
-       float inverse) {
+    [](const ChunkArrays<Counted>& a, Tracking tracking, Momentum momentum, const Scalars<float>& s,
+       const Rates<float>& rate, float inverse) {
       move(traffic.update, bytes_of(a, momentum, tracking != Tracking::none));
       updated_at[a.theta] = moved;
       return real_kernels().update(a, tracking, momentum, s, rate, inverse);
     },
-    [](const ChunkArrays<Counted>& a, Momentum momentum, const Scalars<float>& s, float rate, float stale,
-       float right) {
+    [](const ChunkArrays<Counted>& a, Momentum momentum, const Scalars<float>& s,
+       const Rates<float>& rate, float stale, float right) {
       move(traffic.correct, bytes_of(a, momentum, true));
       return real_kernels().correct_stale_norm(a, momentum, s, rate, stale, right);
     },
