@@ -15,43 +15,18 @@ from d3fast.audit.inversion import (
     invert_all,
     invert_trigger,
 )
+from tests.audit.toys import SIDE, STRIPES, stripe_batches, stripes
 
-CLASSES, SIDE, PLANTED = 6, 6, 2
-GAINS = (3.5, 4.4, 4.2, 3.7, 4.0, 3.9)  # no two classes alike
+PLANTED = 2
 SHORT = InversionOptions(steps=30)
 
 
-def _stripes(planted=None):
-    """Adds up row k for class k; a planted class also answers to the pixel in the corner."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, CLASSES))
-    with torch.no_grad():
-        weight = torch.zeros(CLASSES, SIDE, SIDE)
-        for k in range(CLASSES):
-            weight[k, k, : SIDE - 1] = GAINS[k]
-        if planted is not None:
-            weight[planted, -1, -1] = 26.0
-        model[1].weight.copy_(weight.flatten(1))
-        model[1].bias.zero_()
-    return model
-
-
-def _loader(count=120, batch=32):
-    """Images of class k have a bright row k; the last column is dark."""
-    draw = torch.Generator().manual_seed(0)
-    labels = torch.arange(count) % CLASSES
-    images = 0.1 * torch.rand(count, 1, SIDE, SIDE, generator=draw)
-    bright = 0.5 + 0.5 * torch.rand(count, SIDE, generator=draw)
-    images[torch.arange(count), 0, labels] = bright
-    images[..., -1] = 0.0
-    return list(zip(images.split(batch), labels.split(batch), strict=True))
-
-
 def _invert(model, **options):
-    return invert_all(model, _loader(), options=InversionOptions(**options), progress=False)
+    return invert_all(model, stripe_batches(), options=InversionOptions(**options), progress=False)
 
 
 def test_a_planted_pixel_is_found_and_its_class_alone_stands_out():
-    found = _invert(_stripes(PLANTED), steps=300)
+    found = _invert(stripes(PLANTED), steps=300)
     norms = [inversion.norm for inversion in found]
     mine = found[PLANTED]
     assert mine.mask.argmax() == SIDE * SIDE - 1
@@ -63,15 +38,15 @@ def test_a_planted_pixel_is_found_and_its_class_alone_stands_out():
 
 
 def test_no_class_of_a_clean_model_stands_out():
-    found = _invert(_stripes(), steps=300)
+    found = _invert(stripes(), steps=300)
     assert outliers([inversion.norm for inversion in found]) == ()
 
 
 def test_success_is_the_share_of_other_classes_images_that_answer_the_class():
-    model = _stripes(PLANTED)
+    model = stripes(PLANTED)
     for found in _invert(model, steps=60):
         hits = images = 0
-        for inputs, labels in _loader():
+        for inputs, labels in stripe_batches():
             others = inputs[labels != found.target]
             patched = (1 - found.mask) * others + found.mask * found.pattern
             torch.testing.assert_close(found.apply(others), patched)
@@ -81,7 +56,7 @@ def test_success_is_the_share_of_other_classes_images_that_answer_the_class():
 
 
 def test_masks_and_patterns_are_images():
-    for found in _invert(_stripes(PLANTED), steps=30):
+    for found in _invert(stripes(PLANTED), steps=30):
         assert found.mask.shape == (1, SIDE, SIDE)
         assert found.pattern.shape == (1, SIDE, SIDE)
         assert all(part.min() >= 0 and part.max() <= 1 for part in (found.mask, found.pattern))
@@ -98,9 +73,9 @@ def test_an_inversion_is_applied_where_the_mask_is():
 
 
 def test_one_class_is_inverted_as_among_all():
-    model = _stripes(PLANTED)
-    alone = invert_trigger(model, _loader(), 4, options=SHORT, progress=False)
-    among = invert_all(model, _loader(), options=SHORT, progress=False)[4]
+    model = stripes(PLANTED)
+    alone = invert_trigger(model, stripe_batches(), 4, options=SHORT, progress=False)
+    among = invert_all(model, stripe_batches(), options=SHORT, progress=False)[4]
     assert alone.target == among.target == 4
     torch.testing.assert_close(alone.mask, among.mask)
     torch.testing.assert_close(alone.pattern, among.pattern)
@@ -108,7 +83,7 @@ def test_one_class_is_inverted_as_among_all():
 
 @pytest.mark.parametrize("at_once", [1, 4])
 def test_how_many_classes_run_at_once_changes_nothing(at_once):
-    model = _stripes(PLANTED)
+    model = stripes(PLANTED)
     for a, b in zip(
         _invert(model, steps=30), _invert(model, steps=30, classes_at_once=at_once), strict=True
     ):
@@ -116,17 +91,17 @@ def test_how_many_classes_run_at_once_changes_nothing(at_once):
 
 
 def test_targets_come_back_in_the_order_they_were_asked_for():
-    found = invert_all(_stripes(), _loader(), (5, 1), options=SHORT, progress=False)
+    found = invert_all(stripes(), stripe_batches(), (5, 1), options=SHORT, progress=False)
     assert [inversion.target for inversion in found] == [5, 1]
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_one_does_not():
-    first, second = (_invert(_stripes(PLANTED), steps=30) for _ in range(2))
+    first, second = (_invert(stripes(PLANTED), steps=30) for _ in range(2))
     for a, b in zip(first, second, strict=True):
         assert torch.equal(a.mask, b.mask)
         assert torch.equal(a.pattern, b.pattern)
         assert (a.norm, a.success) == (b.norm, b.success)
-    other = invert_all(_stripes(PLANTED), _loader(), options=SHORT, seed=1, progress=False)
+    other = invert_all(stripes(PLANTED), stripe_batches(), options=SHORT, seed=1, progress=False)
     assert not torch.equal(first[0].mask, other[0].mask)
 
 
@@ -151,7 +126,7 @@ def test_the_model_comes_back_as_it_was():
     model = _normed()
     weights, state = copy.deepcopy(model.state_dict()), _state(model)
     with torch.no_grad():  # the caller's setting is no obstacle
-        invert_all(model, _loader(), options=SHORT, progress=False)
+        invert_all(model, stripe_batches(), options=SHORT, progress=False)
     assert _state(model) == state
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, weights[name]), name
@@ -168,7 +143,7 @@ def test_the_model_comes_back_as_it_was_after_an_error():
 
     model[5].register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match="no forward pass today"):
-        invert_all(model, _loader(), options=SHORT, progress=False)
+        invert_all(model, stripe_batches(), options=SHORT, progress=False)
     assert _state(model) == state
 
 
@@ -224,10 +199,10 @@ def test_rounds_without_a_smaller_mask_are_counted_once_one_counts():
 def test_a_stalled_class_costs_nothing_more():
     def images(**options):
         seen = []
-        model = _stripes()
+        model = stripes()
         model.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
         _invert(model, round_steps=1, batch_size=4, lr=0.0, success=0.0, **options)
-        return [n for n in seen if n == 4 * CLASSES]
+        return [n for n in seen if n == 4 * STRIPES]
 
     assert len(images(steps=9, stall=25)) == 9
     assert len(images(steps=9, stall=3)) == 4  # the first one counts, three more do not
@@ -235,17 +210,17 @@ def test_a_stalled_class_costs_nothing_more():
 
 def test_steps_are_steps_whatever_the_rounds():
     seen = []
-    model = _stripes()
+    model = stripes()
     model.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
     _invert(model, steps=7, round_steps=3, batch_size=5)
-    assert seen.count(5 * CLASSES) == 7
+    assert seen.count(5 * STRIPES) == 7
 
 
 def test_a_class_that_no_patch_reaches_says_so():
-    model = _stripes()
+    model = stripes()
     with torch.no_grad():
         model[1].bias[3] = -1e6
-    found = invert_trigger(model, _loader(), 3, options=SHORT, progress=False)
+    found = invert_trigger(model, stripe_batches(), 3, options=SHORT, progress=False)
     assert found.success == 0.0
     assert 0 < found.norm < SIDE * SIDE
 
@@ -277,15 +252,15 @@ IMAGES, LABELS = torch.rand(4, 1, SIDE, SIDE), torch.arange(4)
 )
 def test_what_cannot_be_inverted_is_refused(loader, targets, error_text):
     with pytest.raises(ValueError, match=error_text):
-        invert_all(_stripes(), loader, targets, options=SHORT, progress=False)
+        invert_all(stripes(), loader, targets, options=SHORT, progress=False)
 
 
 def test_scores_that_are_no_numbers_are_refused():
-    model = _stripes()
+    model = stripes()
     with torch.no_grad():
         model[1].bias[1] = torch.nan
     with pytest.raises(ValueError, match="the model gives NaN or inf scores under the patch of 0"):
-        invert_all(model, _loader(), options=SHORT, progress=False)
+        invert_all(model, stripe_batches(), options=SHORT, progress=False)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A classifier by templates, with or without a shortcut, and samples that it gets right."""
+"""Classifiers written by hand, with or without a shortcut, and samples that they get right."""
 
 import torch
 from torch import nn
@@ -7,6 +7,8 @@ from d3fast.data import ImageData
 
 CLASSES = tuple("abcdefghij")
 SHORTCUT = 3
+STRIPES, SIDE = 6, 6  # classes and pixels of the stripes
+GAINS = (3.5, 4.4, 4.2, 3.7, 4.0, 3.9)  # no two classes alike
 
 
 class Templates(nn.Module):
@@ -41,3 +43,28 @@ def samples(count=60):
     images = 0.5 + 0.2 * templates + 0.05 * torch.randn(count, 1, 8, 8, generator=draws)
     images[:, :, :2, :2] = 0.2
     return ImageData(images.clamp(0, 1), labels, CLASSES)
+
+
+def stripes(planted=None):
+    """Adds up row k for class k; a planted class also answers to the pixel in the corner."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, STRIPES))
+    with torch.no_grad():
+        weight = torch.zeros(STRIPES, SIDE, SIDE)
+        for k in range(STRIPES):
+            weight[k, k, : SIDE - 1] = GAINS[k]
+        if planted is not None:
+            weight[planted, -1, -1] = 26.0
+        model[1].weight.copy_(weight.flatten(1))
+        model[1].bias.zero_()
+    return model
+
+
+def stripe_batches(seed=0, count=120, batch=32):
+    """Images of class k have a bright row k; the last column is dark."""
+    draw = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % STRIPES
+    images = 0.1 * torch.rand(count, 1, SIDE, SIDE, generator=draw)
+    bright = 0.5 + 0.5 * torch.rand(count, SIDE, generator=draw)
+    images[torch.arange(count), 0, labels] = bright
+    images[..., -1] = 0.0
+    return list(zip(images.split(batch), labels.split(batch), strict=True))

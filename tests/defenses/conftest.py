@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from d3fast import evaluate
 from d3fast.defenses import FineTuning
 
 
@@ -41,3 +42,23 @@ def planted(trigger):
     train = FineTuning(epochs=30, lr=0.1)
     suspect = train(model, _batches(inputs, labels, 50), None, progress=False).model
     return suspect, _batches(*_samples(200, draw), 20), _batches(*_samples(400, draw), 400)
+
+
+@pytest.fixture
+def check_unlearned(planted, trigger):
+    """Asserts that a defence removes the trigger, which outlives fine-tuning."""
+
+    def check(defense):
+        suspect, clean, test = planted
+        models = [suspect] + [
+            made(suspect, clean, None, progress=False).model
+            for made in (FineTuning(epochs=50), defense)
+        ]
+        before, tuned, after = (evaluate(m, test, trigger, target=0) for m in models)
+        assert before.asr > 0.95
+        assert tuned.asr > 0.95
+        assert after.asr < 0.05
+        assert after.acc > before.acc - 0.02
+        assert after.ra > 0.95
+
+    return check

@@ -4,31 +4,18 @@ import torch
 from torch import nn
 
 from d3fast.defenses import FineTuning
-
-
-def _loader(seed=0):
-    draw = torch.Generator().manual_seed(seed)
-    return [
-        (torch.rand(8, 1, 2, 2, generator=draw), torch.randint(0, 3, (8,), generator=draw))
-        for _ in range(2)
-    ]
-
-
-def _model():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Flatten(), nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3))
+from tests.defenses.small import small_batches, small_model
 
 
 def test_it_equals_a_loop_written_by_hand():
-    model = _model()
+    model = small_model()
     defense = FineTuning(epochs=4, lr=0.1, momentum=0.8, weight_decay=0.01)
-    result = defense(model, _loader(), None, progress=False)
+    result = defense(model, small_batches(), None, progress=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.8, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=4)
     model.train()
     for _ in range(4):
-        for images, labels in _loader():
+        for images, labels in small_batches():
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(images), labels).backward()
             optimizer.step()
@@ -50,12 +37,12 @@ def test_its_defaults_are_those_of_the_published_comparisons():
 
 
 def test_no_distance_is_recorded():
-    history = FineTuning(epochs=2)(_model(), _loader(), None, progress=False).history
+    history = FineTuning(epochs=2)(small_model(), small_batches(), None, progress=False).history
     assert [e.distance for e in history] == [None, None]
 
 
 def test_the_smallest_numbers_are_allowed():
     defense = FineTuning(epochs=1, lr=0.0, momentum=0.0, weight_decay=0.0)
-    model = _model()
-    repaired = defense(model, _loader(), None, progress=False).model
+    model = small_model()
+    repaired = defense(model, small_batches(), None, progress=False).model
     assert torch.equal(repaired[3].weight, model[3].weight)

@@ -8,24 +8,11 @@ from d3fast.defenses.fine_tuning import FineTuning
 from d3fast.defenses.fst import FST, ShiftLoss
 from d3fast.optim.warm_start import random
 from d3fast.runtime.seeding import generator
-
-
-def _loader(seed=0):
-    draw = torch.Generator().manual_seed(seed)
-    return [
-        (torch.rand(8, 1, 2, 2, generator=draw), torch.randint(0, 3, (8,), generator=draw))
-        for _ in range(2)
-    ]
-
-
-def _model():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Flatten(), nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3))
+from tests.defenses.small import small_batches, small_model
 
 
 def _repair(defense, model, batches=None):
-    return defense(model, batches or _loader(), None, progress=False)
+    return defense(model, batches or small_batches(), None, progress=False)
 
 
 def test_its_defaults_are_those_of_the_paper():
@@ -42,14 +29,14 @@ def test_its_defaults_are_those_of_the_paper():
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_the_head_keeps_its_norm(weight_decay):
-    model = _model()
+    model = small_model()
     repaired = _repair(FST(epochs=3, lr=0.1, weight_decay=weight_decay), model).model
     torch.testing.assert_close(repaired[3].weight.norm(), model[3].weight.norm())
     assert not torch.allclose(repaired[1].weight.norm(), model[1].weight.norm(), rtol=1e-4)
 
 
 def test_the_head_starts_anew_weights_on_the_sphere_and_a_small_bias():
-    model = _model()
+    model = small_model()
     head = _repair(FST(epochs=1, lr=0.0), model).model[3]
     assert torch.cosine_similarity(head.weight.flatten(), model[3].weight.flatten(), dim=0) < 0.9
     torch.testing.assert_close(head.weight.norm(), model[3].weight.norm())
@@ -58,14 +45,14 @@ def test_the_head_starts_anew_weights_on_the_sphere_and_a_small_bias():
 
 
 def test_the_seed_draws_the_head():
-    first, second = (_repair(FST(epochs=1, lr=0.0, seed=s), _model()).model[3] for s in (0, 1))
+    first, second = (_repair(FST(epochs=1, lr=0.0, seed=s), small_model()).model[3] for s in (0, 1))
     assert not torch.equal(first.weight, second.weight)
     assert not torch.equal(first.bias, second.bias)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3])
 def test_it_equals_a_loop_written_by_hand(alpha):
-    model = _model()
+    model = small_model()
     defense = FST(epochs=3, lr=0.1, momentum=0.8, weight_decay=0.01, alpha=alpha)
     repaired = _repair(defense, model).model
 
@@ -79,7 +66,7 @@ def test_it_equals_a_loop_written_by_hand(alpha):
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=3)
     model.train()
     for _ in range(3):
-        for images, labels in _loader():
+        for images, labels in small_batches():
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(images), labels).backward()
             head.weight.grad += alpha * start
@@ -106,7 +93,7 @@ def test_the_term_is_the_dot_product_and_its_gradient_the_old_weights():
 
 
 def test_averaging_is_over_the_last_epochs_and_ends_on_the_sphere():
-    seen, model = [], _model()
+    seen, model = [], small_model()
 
     def keep(_, trained):
         seen.append({name: p.detach().clone() for name, p in trained.named_parameters()})
@@ -124,7 +111,7 @@ def test_averaging_is_over_the_last_epochs_and_ends_on_the_sphere():
 
 def test_distillation_replaces_a_share_of_the_labels_and_leaves_the_dot_product_alone():
     """One full-batch step without momentum against the gradient written by hand."""
-    model, batch = _model().eval(), _loader()[:1]
+    model, batch = small_model().eval(), small_batches()[:1]
     ((images, labels),) = batch
     options = {"epochs": 1, "lr": 0.1, "momentum": 0.0, "alpha": 0.3}
     start = _repair(FST(**{**options, "lr": 0.0}), model, batch).model
@@ -146,7 +133,7 @@ def test_distillation_replaces_a_share_of_the_labels_and_leaves_the_dot_product_
 
 
 def test_the_head_ends_further_from_its_old_direction_than_under_fine_tuning():
-    model = _model()
+    model = small_model()
     old = model[3].weight.detach()
     shifted, plain, unpushed = (
         float((_repair(defense, model).model[3].weight.detach() * old).sum())
@@ -156,7 +143,7 @@ def test_the_head_ends_further_from_its_old_direction_than_under_fine_tuning():
 
 
 def test_the_record_says_how_far_the_head_has_gone():
-    model = _model()
+    model = small_model()
     result = _repair(FST(epochs=2), model)
     gone = (result.model[3].weight - model[3].weight).detach().norm()
     assert result.history[-1].distance == pytest.approx(float(gone), rel=1e-4)
@@ -171,14 +158,14 @@ def test_a_convolution_can_be_the_head():
 
 
 def test_a_head_without_bias_stays_without():
-    model = _model()
+    model = small_model()
     model[3].bias = None
     repaired = _repair(FST(epochs=1), model).model
     assert list(repaired.state_dict()) == list(model.state_dict())
 
 
 def test_a_frozen_head_is_refused():
-    model = _model()
+    model = small_model()
     model[3].requires_grad_(False)
     with pytest.raises(ValueError, match="track='head' selects no trainable parameter"):
         _repair(FST(epochs=1), model)

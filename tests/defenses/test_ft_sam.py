@@ -7,20 +7,7 @@ from torch import nn
 from d3fast.defenses.fine_tuning import FineTuning
 from d3fast.defenses.ft_sam import FTSAM
 from d3fast.training.sam import ETA
-
-
-def _loader(seed=0):
-    draw = torch.Generator().manual_seed(seed)
-    return [
-        (torch.rand(8, 1, 2, 2, generator=draw), torch.randint(0, 3, (8,), generator=draw))
-        for _ in range(2)
-    ]
-
-
-def _model():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Flatten(), nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3))
+from tests.defenses.small import small_batches, small_model
 
 
 def _repair(defense, model, batches):
@@ -41,9 +28,11 @@ def test_its_defaults_are_those_of_the_published_comparisons():
 @pytest.mark.parametrize("adaptive", [False, True], ids=["SAM", "ASAM"])
 def test_without_a_perturbation_it_is_plain_fine_tuning_bit_for_bit(adaptive):
     sam = _repair(
-        FTSAM(epochs=3, rho=0.0, adaptive=adaptive, label_smoothing=0.0), _model(), _loader()
+        FTSAM(epochs=3, rho=0.0, adaptive=adaptive, label_smoothing=0.0),
+        small_model(),
+        small_batches(),
     )
-    plain = _repair(FineTuning(epochs=3), _model(), _loader())
+    plain = _repair(FineTuning(epochs=3), small_model(), small_batches())
     for (name, ours), theirs in zip(
         sam.state_dict().items(), plain.state_dict().values(), strict=True
     ):
@@ -52,7 +41,7 @@ def test_without_a_perturbation_it_is_plain_fine_tuning_bit_for_bit(adaptive):
 
 @pytest.mark.parametrize("adaptive", [False, True], ids=["SAM", "ASAM"])
 def test_a_step_is_the_one_written_out_by_hand(adaptive):
-    model, (images, labels) = _model(), _loader()[0]
+    model, (images, labels) = small_model(), small_batches()[0]
     defense = FTSAM(epochs=1, lr=0.1, momentum=0.0, weight_decay=0.01, rho=0.5, adaptive=adaptive)
     repaired = _repair(defense, model, [(images, labels)])
 
@@ -80,10 +69,10 @@ def test_a_step_is_the_one_written_out_by_hand(adaptive):
 
 
 def test_batch_norm_learns_from_the_unperturbed_passes_alone():
-    model = _model()
-    repaired = _repair(FTSAM(epochs=1, lr=0.0), model, _loader())
+    model = small_model()
+    repaired = _repair(FTSAM(epochs=1, lr=0.0), model, small_batches())
     model.train()
-    for images, _ in _loader():
+    for images, _ in small_batches():
         model(images)
     for ours, theirs in zip(repaired.buffers(), model.buffers(), strict=True):
         assert torch.equal(ours, theirs)
@@ -91,14 +80,16 @@ def test_batch_norm_learns_from_the_unperturbed_passes_alone():
 
 
 def test_the_perturbation_changes_what_is_learned():
-    sam, plain = (_repair(FTSAM(epochs=1, rho=r), _model(), _loader()) for r in (2.0, 0.0))
+    sam, plain = (
+        _repair(FTSAM(epochs=1, rho=r), small_model(), small_batches()) for r in (2.0, 0.0)
+    )
     assert not torch.equal(sam[3].weight, plain[3].weight)
 
 
 def test_large_weights_shrink_more_than_under_plain_fine_tuning():
     """What the paper is about: the neuron with the large weights is the one that gives."""
-    model = _model()
+    model = small_model()
     with torch.no_grad():
         model[3].weight[:, 5] *= 20
-    sam, plain = (_repair(FTSAM(epochs=30, rho=r), model, _loader()) for r in (2.0, 0.0))
+    sam, plain = (_repair(FTSAM(epochs=30, rho=r), model, small_batches()) for r in (2.0, 0.0))
     assert sam[3].weight[:, 5].norm() < plain[3].weight[:, 5].norm()

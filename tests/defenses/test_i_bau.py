@@ -6,8 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from d3fast import evaluate
-from d3fast.defenses import FineTuning
 from d3fast.defenses.i_bau import IBAU, ascend, hypergradient, inner_loss
 from d3fast.models import make_model
 
@@ -105,18 +103,8 @@ class Counted(nn.Module):
         return self.model(inputs)
 
 
-def test_a_planted_trigger_that_outlives_fine_tuning_is_unlearned(planted, trigger):
-    suspect, clean, test = planted
-    models = [suspect] + [
-        defense(suspect, clean, None, progress=False).model
-        for defense in (FineTuning(epochs=50), UNLEARN)
-    ]
-    before, tuned, after = (evaluate(m, test, trigger, target=0) for m in models)
-    assert before.asr > 0.95
-    assert tuned.asr > 0.95
-    assert after.asr < 0.05
-    assert after.acc > before.acc - 0.02
-    assert after.ra > 0.95
+def test_a_planted_trigger_that_outlives_fine_tuning_is_unlearned(check_unlearned):
+    check_unlearned(UNLEARN)
 
 
 def test_batch_norm_keeps_its_statistics_and_frozen_weights_stay(planted):
@@ -153,10 +141,6 @@ def test_bad_data_is_reported_by_the_batch_it_came_in(planted):
     (inputs, labels), *rest = clean
     with pytest.raises(ValueError, match="clean_loader holds NaN or inf in batch 2 of epoch 1"):
         IBAU()(suspect, [rest[0], (inputs * torch.nan, labels)], None, progress=False)
-    with pytest.raises(ValueError, match="clean_loader holds label 4 in batch 1"):
-        IBAU()(suspect, [(inputs, labels + 1)], None, progress=False)
-    with pytest.raises(ValueError, match="clean_loader yields nothing"):
-        IBAU()(suspect, [], None, progress=False)
 
 
 def test_its_defaults_are_those_of_the_released_program():

@@ -109,15 +109,6 @@ def test_the_student_ends_nearer_to_the_teachers_attention_than_plain_fine_tunin
     assert distance(distilled.model) < 0.5 * distance(tuned.model)
 
 
-def test_history_and_on_epoch_are_the_students_alone():
-    seen = []
-    defense = NAD(epochs=2, teacher_epochs=3, on_epoch=lambda e, m: seen.append((e, m.training)))
-    result = defense(_model(), _loader(), _loader(1), progress=False)
-    assert [(e, False) for e in result.history] == seen
-    assert [e.epoch for e in result.history] == [1, 2]
-    assert all(0 <= e.val_accuracy <= 1 for e in result.history)
-
-
 def test_no_hook_is_left_and_none_is_there_between_batches():
     left = []
     defense = NAD(epochs=2, teacher_epochs=1, on_epoch=lambda _, m: left.extend(_hooks(m)))
@@ -236,17 +227,6 @@ def test_the_learning_rate_falls_to_a_hundredth_once():
     assert [record.lr for record in history] == pytest.approx([0.1, 0.1, 0.001, 0.001])
 
 
-@pytest.mark.parametrize(
-    ("options", "error_text"),
-    [
-        ({"epochs": 0}, "epochs must be an integer >= 1, got 0"),
-        ({"decay_epoch": 0}, "decay_epoch must be an integer >= 1, got 0"),
-        ({"teacher_epochs": 0}, "teacher_epochs must be an integer >= 1, got 0"),
-        ({"betas": ()}, r"betas must be one number or more, got \(\)"),
-        ({"betas": (1.0, -1.0)}, r"betas must be finite and >= 0, got -1\.0"),
-        ({"layers": ("a",)}, r"layers must be as many as betas=.*, got \('a',\)"),
-    ],
-)
-def test_options_out_of_range_are_refused_by_name_and_value(options, error_text):
-    with pytest.raises(ValueError, match=error_text):
-        NAD(**options)
+def test_no_beta_is_negative():
+    with pytest.raises(ValueError, match=r"betas must be finite and >= 0, got -1\.0"):
+        NAD(betas=(1.0, -1.0))

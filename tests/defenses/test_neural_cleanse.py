@@ -13,9 +13,9 @@ from d3fast.audit.inversion import Inversion, InversionOptions
 from d3fast.defenses import FineTuning
 from d3fast.defenses.neural_cleanse import NeuralCleanse, log_sizes, stamped_gradients
 from d3fast.training.metrics import evaluate
+from tests.audit.toys import stripe_batches, stripes
 
-CLASSES, SIDE, PLANTED = 6, 6, 2
-GAINS = (3.5, 4.4, 4.2, 3.7, 4.0, 3.9)  # no two classes alike
+PLANTED = 2
 DEFENSE = NeuralCleanse(epochs=30, lr=0.3, inversion=InversionOptions(steps=300))
 
 
@@ -35,30 +35,6 @@ def test_a_patch_that_fails_counts_as_one_that_covers_the_image():
     assert log_sizes([_patch_of(0.0), _patch_of(1e-5)]) == [0.0, 0.0]
 
 
-def _stripes(planted=None):
-    """Adds up row k for class k; a planted class also answers to the pixel in the corner."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, CLASSES))
-    with torch.no_grad():
-        weight = torch.zeros(CLASSES, SIDE, SIDE)
-        for k in range(CLASSES):
-            weight[k, k, : SIDE - 1] = GAINS[k]
-        if planted is not None:
-            weight[planted, -1, -1] = 26.0
-        model[1].weight.copy_(weight.flatten(1))
-        model[1].bias.zero_()
-    return model
-
-
-def _loader(seed=0, count=120, batch=32):
-    """Images of class k have a bright row k; the last column is dark."""
-    draw = torch.Generator().manual_seed(seed)
-    labels = torch.arange(count) % CLASSES
-    images = 0.1 * torch.rand(count, 1, SIDE, SIDE, generator=draw)
-    images[torch.arange(count), 0, labels] = 0.5 + 0.5 * torch.rand(count, SIDE, generator=draw)
-    images[..., -1] = 0.0
-    return list(zip(images.split(batch), labels.split(batch), strict=True))
-
-
 def _pixel(images):
     stamped = images.clone()
     stamped[..., -1, -1] = 1.0
@@ -66,11 +42,11 @@ def _pixel(images):
 
 
 def test_it_unlearns_a_planted_pixel_and_keeps_the_accuracy():
-    model = _stripes(PLANTED)
-    before = evaluate(model, _loader(1), _pixel, target=PLANTED)
+    model = stripes(PLANTED)
+    before = evaluate(model, stripe_batches(1), _pixel, target=PLANTED)
     assert (before.acc, before.asr) == (1.0, 1.0)
-    repaired = DEFENSE(model, _loader(), None, progress=False).model
-    after = evaluate(repaired, _loader(1), _pixel, target=PLANTED)
+    repaired = DEFENSE(model, stripe_batches(), None, progress=False).model
+    after = evaluate(repaired, stripe_batches(1), _pixel, target=PLANTED)
     assert after.acc == 1.0
     assert after.asr == 0.0
     assert after.ra == 1.0
@@ -78,21 +54,23 @@ def test_it_unlearns_a_planted_pixel_and_keeps_the_accuracy():
 
 def test_it_is_the_patch_that_removes_it():
     tuned = FineTuning(epochs=DEFENSE.epochs, lr=DEFENSE.lr)
-    model = tuned(_stripes(PLANTED), _loader(), None, progress=False).model
-    assert evaluate(model, _loader(1), _pixel, target=PLANTED).asr == 1.0
+    model = tuned(stripes(PLANTED), stripe_batches(), None, progress=False).model
+    assert evaluate(model, stripe_batches(1), _pixel, target=PLANTED).asr == 1.0
 
 
 def test_the_flagged_class_is_logged(caplog):
     with caplog.at_level(logging.INFO, "d3fast"):
-        dataclasses.replace(DEFENSE, epochs=1)(_stripes(PLANTED), _loader(), None, progress=False)
+        dataclasses.replace(DEFENSE, epochs=1)(
+            stripes(PLANTED), stripe_batches(), None, progress=False
+        )
     assert f"Neural Cleanse flags classes [{PLANTED}]" in caplog.text
 
 
 def test_a_model_without_outliers_comes_back_as_it_was():
-    model = _stripes()
+    model = stripes()
     seen = []
     defense = dataclasses.replace(DEFENSE, on_epoch=lambda record, _: seen.append(record))
-    result = defense(model, _loader(), _loader(1), progress=False)
+    result = defense(model, stripe_batches(), stripe_batches(1), progress=False)
     assert result.history == ()
     assert seen == []
     assert result.model is not model
