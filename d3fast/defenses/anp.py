@@ -29,6 +29,7 @@ from d3fast.training.loop import Epoch, Loss, fit
 from d3fast.training.metrics import evaluate
 
 _STEPS = 100  # of pruning, from no channel to all whose mask fell
+_PATIENCE = 3  # numbers of channels in a row that cost too much and end the pruning
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class ANP:
     The defaults of ``eps``, ``alpha``, ``inner_steps``, ``momentum`` and ``steps`` are the paper's,
     ``lr`` is that of common comparisons: at the paper's 0.2 all masks that fall are 0 within some
     steps, and their order is lost. Channels are ordered by the mean of their mask over the search,
-    in which no two are tied, and the largest number of them is pruned whose removal keeps the
-    accuracy on ``clean_val`` within ``max_acc_drop`` of the suspect's. The paper prunes masks below
-    0.2, a threshold for its own networks, and loses 1.5 points.
+    in which no two are tied, and as many of them are pruned as keep the accuracy on ``clean_val``
+    within ``max_acc_drop`` of the suspect's. The paper prunes masks below 0.2, a threshold for its
+    own networks, and loses 1.5 points.
 
     During the search batch norm uses batch statistics without updating its running statistics, as
     in the public code; all other modules are in eval mode. The paper does not specify this. With
@@ -265,8 +266,9 @@ class Neurons:
 def prune(neurons: Neurons, clean_val: Iterable[Any], max_acc_drop: float) -> int:
     """Prune the channels of the smallest masks, as many as clean accuracy allows, in place.
 
-    Up to ``_STEPS`` numbers of channels are tried, spread over those whose mask fell at all. One
-    that costs too much does not end the search: accuracy on few samples is not monotone.
+    Up to ``_STEPS`` numbers of channels are tried, spread over those whose mask fell at all.
+    Accuracy on few samples is not monotone, so a single number that costs too much does not end the
+    pruning; ``_PATIENCE`` of them in a row do.
 
     Args:
         neurons: the channels after the search.
@@ -280,7 +282,7 @@ def prune(neurons: Neurons, clean_val: Iterable[Any], max_acc_drop: float) -> in
     fallen = int((neurons.sums < neurons.steps).sum())
     neurons.write(torch.ones_like(neurons.sums))
     before = evaluate(neurons.model, clean_val, None, name="clean_val")
-    kept, best = 0, torch.ones_like(neurons.sums)
+    kept, best, failures = 0, torch.ones_like(neurons.sums), 0
     for step in range(1, min(_STEPS, fallen) + 1):
         count = round(step * fallen / min(_STEPS, fallen))
         tried = torch.ones_like(neurons.sums).index_fill_(0, order[:count], 0.0)
@@ -288,7 +290,9 @@ def prune(neurons: Neurons, clean_val: Iterable[Any], max_acc_drop: float) -> in
         after = evaluate(neurons.model, clean_val, None, name="clean_val")
         # Compare counts: rates would round.
         if before.correct - after.correct <= max_acc_drop * before.images + 1e-9:
-            kept, best = count, tried
+            kept, best, failures = count, tried, 0
+        elif (failures := failures + 1) == _PATIENCE:
+            break
     neurons.write(best)
     return kept
 

@@ -195,6 +195,13 @@ def test_a_number_that_costs_too_much_does_not_end_the_pruning(monkeypatch):
     assert prune(_searched([1.0, 2.0, 3.0, 10.0, 10.0, 10.0, 10.0]), [], 0.01) == 2
 
 
+def test_three_numbers_in_a_row_that_cost_too_much_end_the_pruning(monkeypatch):
+    found = iter([90, 90, 80, 80, 80, 90])
+    monkeypatch.setattr(anp, "evaluate", lambda *_, **__: Metrics(next(found), 100))
+    assert prune(_searched([1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 10.0]), [], 0.01) == 1
+    assert next(found) == 90
+
+
 def test_channels_whose_masks_never_fell_stay():
     neurons = _searched([10.0] * 6 + [2.0])
     assert prune(neurons, _loader(1), 1.0) == 1

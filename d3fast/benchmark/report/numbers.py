@@ -74,8 +74,9 @@ class Grid:
 
     @property
     def effect(self) -> str:
-        """The field of ``EFFECTS`` that all rows have; see ``effect_of``."""
-        return effect_of(row for name in (NONE, *self.defenses) for row in self.all_rows(name))
+        """The field of ``EFFECTS`` that all repaired rows have; see ``effect_of``."""
+        names = self.defenses or (NONE,)
+        return effect_of(row for name in names for row in self.all_rows(name))
 
     def unchanged(self, defense: str) -> list[AttackedRow]:
         """Return the rows of suspects that a defence returned as they were: no epoch was run."""

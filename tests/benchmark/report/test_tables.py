@@ -158,6 +158,13 @@ def test_results_without_lift_show_asr_floor_and_a_dash(small):
     assert lines_of(grid_table(grid(rows)))["wanet"]["d3"].detail.endswith(" / –")
 
 
+def test_suspects_of_an_older_run_do_not_hide_the_lift_of_their_repairs(small):
+    rows = [replace(row, lift=None) if isinstance(row, SuspectRow) else row for row in small]
+    lines = lines_of(summary_table(grid(rows), rows))
+    assert lines["d3"]["lift"].text != "–"
+    assert "worst lift" in lines["d3"]
+
+
 def test_acc_is_shown_against_the_suspect_and_against_fine_tuning(small):
     rows = [replace(r, acc_loss=0.034) if isinstance(r, DefenseRow) else r for r in small]
     line = lines_of(summary_table(grid(rows), rows))["anp"]
