@@ -18,3 +18,11 @@ def test_small_steps_on_shards_follow_those_on_whole_tensors(worlds, momentum):
     assert error([t.numpy() for t in start], want["params"]) > 5e-4
     for got in worlds[2].run(ranks.trajectory, *call):
         assert error(got["params"], want["params"]) < 5e-5
+
+
+def test_narrow_momentum_and_reference_on_shards_follow_those_on_whole_tensors(worlds):
+    narrow = {"momentum_dtype": torch.bfloat16, "reference_dtype": torch.bfloat16}
+    call = ("shards", torch.float32, {"momentum": 0.9, **narrow})
+    want = ranks.trajectory(None, *call)
+    for got in worlds[2].run(ranks.trajectory, *call):
+        assert error(got["params"], want["params"]) < 1e-3
