@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """BTI-DBF(U): invert the trigger by decoupling benign features, then unlearn it.
 
-With h the input of the head, m a mask of its channels and G a generator of triggered images:
+With h the input of the head, m a mask of its channels and G a generator of triggered images::
 
     benign     min over m in [0, 1]^d of   CE(head(m h(x)), y) - CE(head((1 - m) h(x)), y)
     trigger    min over G of               |m (h(x) - h(G(x)))|^2 - |(1 - m) (h(x) - h(G(x)))|^2

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """TSBD: reset the neurons that clean unlearning changes most, then fine-tune with small gradients.
 
+::
+
     theta_u    gradient ascent on CE over the clean samples, until their accuracy is gone
     c_k        = sum_j |theta_u[k, j] - theta[k, j]|      change of neuron k, a row of a layer
     reset      theta[k, j] <- 0  for the share n of neurons with the largest c_k and, of their

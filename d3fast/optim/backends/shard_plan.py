@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The step of param groups with DTensors through the kernels, on the parts that this rank holds.
 
-A step of a tracked group has three parts (``csrc/common/options.h``, ``Phase``):
+A step of a tracked group has three parts (``csrc/common/options.h``, ``Phase``)::
 
     update    theta, momentum <- the step without projection, pushed with the cached norm
               sums            <- before, after, weight, inner of every norm group (``struct Sums``)

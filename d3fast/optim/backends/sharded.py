@@ -5,7 +5,7 @@ A step of tracked groups is ``update``, one all-reduce of the sums of all their 
 ``project``; the kernels (``ShardPlan``) or plain PyTorch (``TorchShard``) take the parts. Every
 message ends with two counts of ranks: WAITING ranks could not update, because they are to step
 other tensors than agreed or norms have to be measured; REFUSED ranks raise. Each rank so learns in
-the same all-reduce what comes next, and none waits for one that went away:
+the same all-reduce what comes next, and none waits for one that went away::
 
     refused    raise
     waiting    compare what each rank is to step and raise where that differs; measure the norms;

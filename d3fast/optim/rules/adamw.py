@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rule of ``torch.optim.AdamW``, with the push u of the distance in the gradient or beside it.
 
+::
+
     d = g - u                                        (decoupled push: d = g)
     m <- beta_1 m + (1 - beta_1) d,   s <- beta_2 s + (1 - beta_2) d^2
     theta <- (1 - lr * weight_decay) theta - lr * m^ / (sqrt(s^) + eps)
