@@ -18,8 +18,9 @@ struct DeviceStep {
   DeviceMemory memory;
   const double* reference_norms;  // [segments], null where untracked
   unsigned chunks;
-  unsigned items;           // of the queue
-  unsigned norm_groups;     // those with elements
+  unsigned items;        // of the queue
+  unsigned norm_groups;  // those with elements
+  unsigned segments;
   bool verify;              // cached norms may be wrong
   const float* grad_scale;  // [1] or null
   const float* found_inf;   // [1] or null
@@ -46,12 +47,12 @@ __device__ inline bool skipped(const DeviceStep& step) {
   return step.found_inf != nullptr && *step.found_inf != 0;
 }
 
-// The arrays of one chunk; compensation and reference where the weights are tracked, state where
-// the rule keeps such arrays.
+// The arrays of one chunk; compensation and reference where the weights are tracked, momentum and
+// variance where the rule keeps that many buffers.
 template <class DTypes, bool kTracked, int kStates>
 struct ChunkArrays {
   using Weight = typename DTypes::Weight;
-  using State = typename DTypes::MomentumBuffer;
+  using MomentumBuffer = typename DTypes::MomentumBuffer;
   using Reference = typename DTypes::Reference;
   static constexpr int N = kElements<DTypes>;
   static constexpr bool kCompensated = kTracked && DTypeTraits<Weight>::kHalf;
@@ -59,18 +60,19 @@ struct ChunkArrays {
   Weight* compensation;
   const Reference* reference;
   Weight* grad;
-  State* state[kStates > 0 ? kStates : 1];
+  MomentumBuffer* momentum;
+  float* variance;
   int n;
 
   __device__ ChunkArrays(const DeviceStep& step, const Chunk& chunk) {
-    static_assert(kStates <= 1, "name the array of each state here");
     const Segment& s = step.memory.segments[chunk.segment];
     const int64_t offset = chunk.offset;
     theta = static_cast<Weight*>(s.theta) + offset;
     grad = static_cast<Weight*>(grad_entry(step, chunk.segment).grad) + offset;
     if constexpr (kCompensated) compensation = static_cast<Weight*>(s.compensation) + offset;
     if constexpr (kTracked) reference = static_cast<const Reference*>(s.reference) + offset;
-    if constexpr (kStates > 0) state[0] = static_cast<State*>(s.momentum) + offset;
+    if constexpr (kStates > 0) momentum = static_cast<MomentumBuffer*>(s.momentum) + offset;
+    if constexpr (kStates > 1) variance = static_cast<float*>(s.variance) + offset;
     n = static_cast<int>(chunk.length);
   }
 
@@ -79,8 +81,8 @@ struct ChunkArrays {
     grad += elements;
     if constexpr (kCompensated) compensation += elements;
     if constexpr (kTracked) reference += elements;
-#pragma unroll
-    for (int j = 0; j < kStates; ++j) state[j] += elements;
+    if constexpr (kStates > 0) momentum += elements;
+    if constexpr (kStates > 1) variance += elements;
   }
 
   // Whether all arrays can be accessed in whole pieces.
@@ -88,8 +90,8 @@ struct ChunkArrays {
     bool all = d3::aligned<N>(theta) & d3::aligned<N>(grad);
     if constexpr (kCompensated) all &= d3::aligned<N>(compensation);
     if constexpr (kTracked) all &= d3::aligned<N>(reference);
-#pragma unroll
-    for (int j = 0; j < kStates; ++j) all &= d3::aligned<N>(state[j]);
+    if constexpr (kStates > 0) all &= d3::aligned<N>(momentum);
+    if constexpr (kStates > 1) all &= d3::aligned<N>(variance);
     return all;
   }
 };

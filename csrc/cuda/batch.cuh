@@ -62,31 +62,30 @@ template <class DTypes, bool kTracked, int kStates>
 struct Batch {
   using Arrays = ChunkArrays<DTypes, kTracked, kStates>;
   using Weight = typename DTypes::Weight;
-  using State = typename DTypes::MomentumBuffer;
+  using MomentumBuffer = typename DTypes::MomentumBuffer;
   static constexpr int N = Arrays::N, U = 8 / N;
   static constexpr int kLength = U * N * kThreads;  // of all threads
 
   WeightRuns<Arrays, U> weights;
   Packed<N, Weight> grad[U];
   Packed<N, typename DTypes::Reference> reference[U];
-  Packed<N, State> state[kStates > 0 ? kStates : 1][U];
+  Packed<N, MomentumBuffer> momentum[kStates > 0 ? U : 1];
+  Packed<N, float> variance[kStates > 1 ? U : 1];
 
   template <bool kWhole>
   D3_DEVICE void load(const Arrays& a, int left) {
     weights.template load<kWhole, Read::keep>(a, left);
     load_runs<kWhole, Read::stream>(grad, a.grad, left);
     if constexpr (kTracked) load_runs<kWhole, Read::stream>(reference, a.reference, left);
-#pragma unroll
-    for (int j = 0; j < kStates; ++j) load_runs<kWhole, Read::stream>(state[j], a.state[j], left);
+    if constexpr (kStates > 0) load_runs<kWhole, Read::stream>(momentum, a.momentum, left);
+    if constexpr (kStates > 1) load_runs<kWhole, Read::stream>(variance, a.variance, left);
   }
 
   template <bool kWhole>
   D3_DEVICE void store(const Arrays& a, int left) const {
     weights.template store<kWhole, Write::keep>(a, left);
-#pragma unroll
-    for (int j = 0; j < kStates; ++j) {
-      store_runs<kWhole, Write::stream>(a.state[j], left, state[j]);
-    }
+    if constexpr (kStates > 0) store_runs<kWhole, Write::stream>(a.momentum, left, momentum);
+    if constexpr (kStates > 1) store_runs<kWhole, Write::stream>(a.variance, left, variance);
   }
 
   // Divides the gradients in place.
@@ -102,7 +101,7 @@ struct Batch {
     store_runs<false, Write::stream>(a.grad, left, grad);
   }
 
-  // Replaces the elements by element(theta, reference, grad, state) and adds those that are there
+  // Replaces the elements by element(theta, reference, grad, buffers) and adds those that are there
   // to the sums.
   template <class Element>
   D3_DEVICE void compute(const Element& element, int left, Sums& sums) {
@@ -113,13 +112,14 @@ struct Batch {
 #pragma unroll
       for (int k = 0; k < N; ++k) {
         const float before = x.x[k];
-        float theta_0 = 0, states[kStates + 1] = {};
+        float theta_0 = 0;
+        Buffers<float> b;
         if constexpr (kTracked) theta_0 = widen(reference[u].x[k]);
-#pragma unroll
-        for (int j = 0; j < kStates; ++j) states[j] = widen(state[j][u].x[k]);
-        x.x[k] = element(before, theta_0, widen(grad[u].x[k]), states);
-#pragma unroll
-        for (int j = 0; j < kStates; ++j) state[j][u].x[k] = narrow<State>(states[j]);
+        if constexpr (kStates > 0) b.momentum = widen(momentum[u].x[k]);
+        if constexpr (kStates > 1) b.variance = variance[u].x[k];
+        x.x[k] = element(before, theta_0, widen(grad[u].x[k]), b);
+        if constexpr (kStates > 0) momentum[u].x[k] = narrow<MomentumBuffer>(b.momentum);
+        if constexpr (kStates > 1) variance[u].x[k] = b.variance;
         if constexpr (kTracked) {
           if (u * N * kThreads + k < left) few.add(before - theta_0, x.x[k] - theta_0, x.x[k]);
         }
@@ -130,7 +130,7 @@ struct Batch {
   }
 };
 
-// Calls element(theta, reference, grad, state) -> theta on all elements of a chunk; returns this
+// Calls element(theta, reference, grad, buffers) -> theta on all elements of a chunk; returns this
 // thread's sums. Gradients are divided by grad_scale, in place. All loads of a batch come before
 // its stores, which the compiler could not move them past.
 template <class DTypes, bool kTracked, int kStates, class Element>

@@ -28,6 +28,7 @@ inline DeviceStep device_step(const Partition& partition, const CudaStep& call) 
   s.norm_groups = static_cast<unsigned>(
       std::count_if(partition.norm_groups.begin(), partition.norm_groups.end(),
                     [](const NormGroup& group) { return group.chunks > 0; }));
+  s.segments = static_cast<unsigned>(partition.segments.size());
   s.verify = call.verify;
   s.grad_scale = static_cast<const float*>(call.grad_scale.device);
   s.found_inf = static_cast<const float*>(call.found_inf.device);
@@ -38,6 +39,9 @@ inline DeviceStep device_step(const Partition& partition, const CudaStep& call) 
   if (s.has_grads) std::copy(call.grads.begin(), call.grads.end(), s.grads);
   return s;
 }
+
+template <Momentum kMomentum>
+using RuleOf = std::conditional_t<kMomentum == Momentum::adamw, AdamwRule, SgdRule<kMomentum>>;
 
 // Null for combinations that no group asks for. A group without momentum names the weights' type
 // for it, one without reference that of the weights or of the momentum, whichever is narrower.
@@ -52,9 +56,9 @@ Kernel kernel_of() {
   if constexpr (!kMomentumFits || !kReferenceFits) {
     return nullptr;
   } else if constexpr (kTracking == Tracking::none) {
-    return update_kernel<DTypes, SgdRule<kMomentum>>;
+    return update_kernel<DTypes, RuleOf<kMomentum>>;
   } else {
-    return step_kernel<DTypes, kTracking, SgdRule<kMomentum>>;
+    return step_kernel<DTypes, kTracking, RuleOf<kMomentum>>;
   }
 }
 
@@ -65,7 +69,7 @@ Kernel kernel_for(Tracking tracking, Momentum momentum) {
         return kernel_of<DTypes, decltype(tracked_as)::value, decltype(momentum_as)::value>();
       },
       among<Tracking::none, Tracking::measured, Tracking::pushed_p1, Tracking::pushed_p2>(tracking),
-      among<Momentum::none, Momentum::heavy_ball, Momentum::nesterov>(momentum));
+      among<Momentum::none, Momentum::heavy_ball, Momentum::nesterov, Momentum::adamw>(momentum));
 }
 
 // The kernel whose residency the order of work is made for: all of a dtype's are about alike.
@@ -79,17 +83,19 @@ Kernel typical_kernel() {
 inline bool may_verify(const CudaStep& call) {
   const StepOptions& o = call.options;
   const double lr = o.lr.device == nullptr ? o.lr.value : std::numeric_limits<double>::infinity();
-  const Momentum momentum = momentum_of(o.momentum, o.nesterov);
-  return call.verify || (o.weight_decay > 0 && needs_verification(momentum, lr, o.weight_decay));
+  return call.verify || (o.weight_decay > 0 && needs_verification(rule_of(o), lr, o.weight_decay));
 }
 
 template <class DTypes, class Launcher>
 void enqueue(const Partition& partition, const CudaStep& call, const Launcher& launcher) {
-  if (partition.chunks.empty()) return;
   const StepOptions& o = call.options;
   const DeviceStep step = device_step(partition, call);
+  if (o.adamw) {
+    launcher.launch(count_kernel, (step.segments + kThreads - 1) / kThreads, step);
+  }
+  if (partition.chunks.empty()) return;
   const Tracking tracking = tracking_of(partition.tracked(), o.distance_weight, o.p);
-  const Kernel kernel = kernel_for<DTypes>(tracking, momentum_of(o.momentum, o.nesterov));
+  const Kernel kernel = kernel_for<DTypes>(tracking, rule_of(o));
   D3_CHECK(kernel != nullptr, "an array that the step does not use must have the weights' dtype");
   const auto launch_resident = [&](Kernel resident) {
     launcher.launch(resident, std::min(step.chunks, launcher.resident_blocks(resident)), step);

@@ -89,16 +89,9 @@ __device__ inline void leave_queue(const DeviceStep& step) {
   atomicExch(&queue.done, 0u);
 }
 
-// Three blocks per SM leave 80 registers; for sm_120 the compiler would spill a few of them.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
-constexpr int kStepBlocks = 2;
-#else
-constexpr int kStepBlocks = 3;
-#endif
-
 // The step of tracked weights. Without a projection an item is the chunk to update.
 template <class DTypes, Tracking kTracking, class Rule>
-__global__ void __launch_bounds__(kThreads, kStepBlocks) step_kernel(const DeviceStep step) {
+__global__ void __launch_bounds__(kThreads, Rule::kBlocks) step_kernel(const DeviceStep step) {
   constexpr bool kCorrects = kTracking == Tracking::pushed_p2;
   if (skipped(step)) return;
   __shared__ Work work;
@@ -127,9 +120,15 @@ __global__ void __launch_bounds__(kThreads, kStepBlocks) step_kernel(const Devic
 
 // The step of weights that are not tracked: one block per chunk, no sums.
 template <class DTypes, class Rule>
-__global__ void __launch_bounds__(kThreads, kStepBlocks) update_kernel(const DeviceStep step) {
+__global__ void __launch_bounds__(kThreads, Rule::kBlocks) update_kernel(const DeviceStep step) {
   if (skipped(step)) return;
   update_chunk<DTypes, Tracking::none, Rule>(step, blockIdx.x);
+}
+
+// Counts the coming step of every tensor, before any block reads the count.
+__global__ void count_kernel(const DeviceStep step) {
+  const unsigned i = blockIdx.x * kThreads + threadIdx.x;
+  if (i < step.segments && !skipped(step)) *step.memory.segments[i].steps += 1;
 }
 
 }  // namespace d3

@@ -50,8 +50,7 @@ D3_DEVICE Sums measure_chunk(ChunkArrays<DTypes, true, 0> a) {
 template <class DTypes>
 __global__ void __launch_bounds__(kThreads, 4) verify_kernel(const DeviceStep step) {
   const StepOptions& o = step.options;
-  const Momentum momentum = momentum_of(o.momentum, o.nesterov);
-  if (!step.verify && !needs_verification(momentum, value_of(o.lr), o.weight_decay)) return;
+  if (!step.verify && !needs_verification(rule_of(o), value_of(o.lr), o.weight_decay)) return;
   for (int64_t index = blockIdx.x; index < step.chunks; index += gridDim.x) {
     const Chunk& chunk = step.memory.chunks[index];
     const Sums of_chunk = block_total(measure_chunk(ChunkArrays<DTypes, true, 0>(step, chunk)));
@@ -119,21 +118,24 @@ __device__ inline Sums correct_chunk(const DeviceStep& step, int64_t index,
   Sums sums;
 #pragma unroll 1
   for (int at = static_cast<int>(threadIdx.x); at < a.n; at += kThreads) {
-    float theta = get(a.theta + at), state[Rule::kStates + 1] = {};
+    float theta = get(a.theta + at);
+    Buffers<float> b;
     if constexpr (Arrays::kCompensated) {
       theta = kahan_load<Weight>(theta, get(a.compensation + at));
     }
-    for (int j = 0; j < Rule::kStates; ++j) state[j] = get(a.state[j] + at);
+    if constexpr (Rule::kStates > 0) b.momentum = get(a.momentum + at);
+    if constexpr (Rule::kStates > 1) b.variance = get(a.variance + at);
     const float theta_0 = widen(a.reference[at]);
-    const float next = rule.correct(theta, theta_0, get(a.grad + at), state, stale, right);
+    const float next = rule.correct(theta, theta_0, get(a.grad + at), b, stale, right);
     const Weight stored = narrow<Weight>(next);
     a.theta[at] = stored;
     if constexpr (Arrays::kCompensated) {
       a.compensation[at] = narrow<Weight>(next - widen(stored));
     }
-    for (int j = 0; j < Rule::kStates; ++j) {
-      a.state[j][at] = narrow<typename DTypes::MomentumBuffer>(state[j]);
+    if constexpr (Rule::kStates > 0) {
+      a.momentum[at] = narrow<typename DTypes::MomentumBuffer>(b.momentum);
     }
+    if constexpr (Rule::kStates > 1) a.variance[at] = b.variance;
     RunSums one;
     one.add(theta - theta_0, next - theta_0, next);
     one.add_to(sums);

@@ -23,8 +23,8 @@ __device__ inline Sums update_chunk(const DeviceStep& step, int64_t index) {
   }
   const ChunkArrays<DTypes, kTracking != Tracking::none, Rule::kStates> arrays(step, chunk);
   return for_each_element(arrays, step.grad_scale ? *step.grad_scale : 1.0f,
-                          [&](float theta, float theta_0, float grad, float* state) {
-                            return rule.template update<kPush>(theta, theta - theta_0, grad, state,
+                          [&](float theta, float theta_0, float grad, Buffers<float>& b) {
+                            return rule.template update<kPush>(theta, theta - theta_0, grad, b,
                                                                inverse);
                           });
 }

@@ -131,8 +131,6 @@ def why_not(group: Mapping[str, Any]) -> str | None:
         return f"there are no kernels for device {device!r}"
     if device == "cuda" and not hasattr(extension, "CudaPlan"):
         return "the extension was built without CUDA"
-    if device == "cuda" and rule_of(group).counts_steps:
-        return f"there are no kernels for {rule_of(group).name} on {device}"
     if dtype not in (torch.float32, *HALF_TYPES, *([torch.float64] if device == "cpu" else [])):
         return f"there are no kernels for {dtype} on {device}"
     if any(p.dtype != dtype for p in params):

@@ -19,7 +19,7 @@ class HostGroup(ctypes.Structure):
         *((name, NAME) for name in ("weight", "momentum_dtype", "reference_dtype")),
         ("tensors", INT64),
         *((n, POINTER) for n in ("theta", "numel", "compensation", "reference", "momentum")),
-        *((name, POINTER) for name in ("distance", "reference_norms")),
+        *((name, POINTER) for name in ("variance", "steps", "distance", "reference_norms")),
         ("joint_norm", BOOL),
         *((name, INT64) for name in ("chunk_length", "lag")),
         ("memory", POINTER),
@@ -37,7 +37,8 @@ class HostStep(ctypes.Structure):
         *((name, BOOL) for name in ("lr_is_double", "lower_is_double", "upper_is_double")),
         *((name, POINTER) for name in ("grad_scale", "found_inf")),
         *((name, DOUBLE) for name in ("momentum", "dampening", "weight_decay")),
-        *((name, BOOL) for name in ("nesterov", "maximize")),
+        *((name, DOUBLE) for name in ("beta1", "beta2", "eps")),
+        *((name, BOOL) for name in ("nesterov", "maximize", "adamw", "decoupled_push")),
         ("distance_weight", DOUBLE),
         *((name, INT) for name in ("p", "center")),
         ("relative", BOOL),
@@ -122,6 +123,7 @@ class HostLauncher:
             numbers[f"{name}_at"] = scalar.device or None
             numbers[f"{name}_is_double"] = scalar.is_double
         plain = ("momentum", "dampening", "weight_decay", "nesterov", "maximize")
+        adamw = ("adamw", "beta1", "beta2", "eps", "decoupled_push")
         step = HostStep(
             grads=_array(entries, INT64),
             verify=verify,
@@ -131,7 +133,7 @@ class HostLauncher:
             **numbers,
             grad_scale=_address(grad_scale),
             found_inf=_address(found_inf),
-            **{name: getattr(options, name) for name in plain},
+            **{name: getattr(options, name) for name in (*plain, *adamw)},
             distance_weight=options.distance_weight,
             p=options.p,
             center=int(options.center),

@@ -94,7 +94,9 @@ struct HostGroup {
   int64_t tensors;
   void* const* theta;
   const int64_t* numel;
-  void* const *compensation, *const *reference, *const *momentum;  // null: no such column
+  // Null: no such column.
+  void* const *compensation, *const *reference, *const *momentum, *const *variance;
+  float* const* steps;
   double* const* distance;
   const double* reference_norms;
   bool joint_norm;
@@ -116,6 +118,8 @@ static Partition partition_of(const HostGroup& group) {
     segments[i].compensation = storage(group.compensation);
     segments[i].reference = storage(group.reference);
     segments[i].momentum = storage(group.momentum);
+    segments[i].variance = storage(group.variance);
+    segments[i].steps = group.steps ? group.steps[i] : nullptr;
     segments[i].distance = group.distance ? group.distance[i] : nullptr;
   }
   return make_partition(std::move(segments), group.joint_norm, group.chunk_length);
@@ -131,7 +135,8 @@ struct HostStep {
   bool lr_is_double, lower_is_double, upper_is_double;
   const float *grad_scale, *found_inf;
   double momentum, dampening, weight_decay;
-  bool nesterov, maximize;
+  double beta1, beta2, eps;
+  bool nesterov, maximize, adamw, decoupled_push;
   double distance_weight;
   int p, center;
   bool relative;
@@ -178,6 +183,11 @@ int host_step(const HostGroup& group, const HostStep& given, HostReport& report)
   o.weight_decay = given.weight_decay;
   o.nesterov = given.nesterov;
   o.maximize = given.maximize;
+  o.adamw = given.adamw;
+  o.beta1 = given.beta1;
+  o.beta2 = given.beta2;
+  o.eps = given.eps;
+  o.decoupled_push = given.decoupled_push;
   o.distance_weight = given.distance_weight;
   o.p = given.p;
   o.center = static_cast<Center>(given.center);
