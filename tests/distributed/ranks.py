@@ -25,8 +25,9 @@ from torch.distributed.tensor.parallel import (
 )
 from torch.nn.parallel import DistributedDataParallel
 
-from d3fast import D3FusedSGD, param_groups
+from d3fast import D3FusedAdamW, D3FusedSGD, param_groups
 
+OPTIMIZERS = {"sgd": D3FusedSGD, "adamw": D3FusedAdamW}
 SHAPES = ((7, 5), (1,), (3, 2), (301,), (6, 0))
 
 
@@ -98,7 +99,8 @@ def far_apart(layout, dtype, options):
     params = [nn.Parameter(spread(t + 3, layout)) for t in draw(0, dtype)]
     backend = "reference" if layout is None else "auto"
     options = {"lr": 0.05, "backend": backend, "reference": draw(1, dtype), **options}
-    return params, D3FusedSGD(params, track="all", **options)
+    optimizer = OPTIMIZERS[options.pop("optimizer", "sgd")]
+    return params, optimizer(params, track="all", **options)
 
 
 def descend(params, opt, layout, dtype, steps, start=0):
@@ -174,12 +176,15 @@ def batch_of(kind, world, step):
 
 
 def optimizer_of(model, options):
-    options = {"lr": 0.1, "momentum": 0.9, "backend": "auto", **options}
+    optimizer = options.get("optimizer", "sgd")
+    usual = {"sgd": {"momentum": 0.9}, "adamw": {}}[optimizer]
+    options = {"lr": 0.1, "backend": "auto", **usual, **options}
+    options.pop("optimizer", None)
     track = options.pop("track", "all")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         groups = model.named_parameters() if track is None else param_groups(model, track=track)
-        return D3FusedSGD(groups, **options)
+        return OPTIMIZERS[optimizer](groups, **options)
 
 
 def train(model, opt, kind, world, steps, start=0):

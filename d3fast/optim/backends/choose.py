@@ -9,7 +9,6 @@ from typing import Any
 from d3fast.optim.backends import native
 from d3fast.optim.backends.dtensor import is_sharded, local_group
 from d3fast.optim.options import is_tracked
-from d3fast.optim.rules import rule_of
 
 
 def level_of_caller() -> int:
@@ -34,13 +33,6 @@ def choose_backend(index: int, group: Mapping[str, Any], announce: bool = False)
     sharded = is_sharded(group)
     if sharded and group["reference_device"] is not None:
         raise ValueError("reference_device='cpu' is not supported for DTensors")
-    if sharded and is_tracked(group) and rule_of(group).counts_steps:
-        reason = native.why_not(local_group(group))
-        if reason is not None or group["backend"] == "reference":
-            raise ValueError(
-                f"{rule_of(group).name} has no plain step for tracked DTensors: "
-                f"{reason or 'backend=' + repr(group['backend'])}"
-            )
     if group["backend"] == "reference":
         return "reference"
     reason = native.why_not(local_group(group) if sharded else group)

@@ -102,7 +102,7 @@ class TorchShard:
         for moves, total in zip(self._moves, totals, strict=True):
             _finish(moves, total, group)
         self._moves = []
-        _count(group, state)
+        count_step(group, state)
 
 
 def step_untracked(group: Group, state: State, grad_scale: Tensor | None) -> None:
@@ -115,10 +115,11 @@ def step_untracked(group: Group, state: State, grad_scale: Tensor | None) -> Non
     """
     make_buffers(group, state)
     torch_backend.step_group(list(members_of(group, state, grad_scale).values()), group)
-    _count(group, state)
+    count_step(group, state)
 
 
-def _count(group: Group, state: State) -> None:
+def count_step(group: Group, state: State) -> None:
+    """Note in the state, and in the versions of DTensors, that a step was taken."""
     moved = [p for p in group["params"] if p.grad is not None]
     start_counting(moved, group, state)
     native.increment_versions(list(filter(is_dtensor, moved)))

@@ -2,10 +2,10 @@
 """The eager step of param groups with DTensors, whose norms are sums over the ranks of a mesh.
 
 A step of tracked groups is ``update``, one all-reduce of the sums of all their norm groups, and
-``project``; the kernels (``ShardPlan``) or plain PyTorch (``TorchShard``) take the parts. Every
-message ends with two counts of ranks: WAITING ranks could not update, because they are to step
-other tensors than agreed or norms have to be measured; REFUSED ranks raise. Each rank so learns in
-the same all-reduce what comes next, and none waits for one that went away::
+``project``; the kernels (``ShardPlan``) or plain PyTorch (``TorchShard``, ``RuleShard``) take the
+parts. Every message ends with two counts of ranks: WAITING ranks could not update, because they
+are to step other tensors than agreed or norms have to be measured; REFUSED ranks raise. Each rank
+so learns in the same all-reduce what comes next, and none waits for one that went away::
 
     refused    raise
     waiting    compare what each rank is to step and raise where that differs; measure the norms;
@@ -36,14 +36,16 @@ from d3fast.optim.backends.dtensor import (
 )
 from d3fast.optim.backends.group_plan import plan_key
 from d3fast.optim.backends.shard_plan import BEFORE, LocalPlan, ShardPlan
+from d3fast.optim.backends.shard_rule import RuleShard
 from d3fast.optim.backends.shard_torch import TorchShard, power_sum, step_untracked
 from d3fast.optim.buffers import check_step
 from d3fast.optim.options import is_tracked
+from d3fast.optim.rules import rule_of
 
 Group = Mapping[str, Any]
 State = MutableMapping[Tensor, dict[str, Any]]
 Part = tuple[int, int, Group]  # number of the part over all groups, number of its group, the part
-Shard = ShardPlan | TorchShard
+Shard = ShardPlan | TorchShard | RuleShard
 
 COUNTS = 2  # that end a message: ranks that wait, ranks that refused the step
 
@@ -207,7 +209,7 @@ class ShardedStepper:
         measured = torch.zeros_like(self._sums)
         pairs = zip(self._rows(measured), self._rows(self._sums), strict=True)
         for (shard, rows), (_, sums) in pairs:
-            if isinstance(shard, ShardPlan):
+            if not isinstance(shard, TorchShard):
                 shard.measure(rows)
                 if moved:
                     rows[:, BEFORE] = sums[:, BEFORE]
@@ -217,8 +219,7 @@ class ShardedStepper:
         self._shards = {}
         for index, number, group in tracked:
             if any(p.grad is not None for p in group["params"]):
-                kind = ShardPlan if choose_backend(number, group) == "fused" else TorchShard
-                self._shards[index] = kind(group, state)
+                self._shards[index] = _kind_of(number, group)(group, state)
         owners = [
             mesh_of(p) for s in self._shards.values() for p in s.rows for _ in range(s.columns)
         ]
@@ -276,6 +277,12 @@ class ShardedStepper:
                 raise ValueError("another rank refused this step; its own error says why")
             if ends[:2] != [-n for n in ends[2:]]:
                 raise ValueError(_difference(gather(entries, mesh)))
+
+
+def _kind_of(number: int, group: Group) -> type[Shard]:
+    if choose_backend(number, group) == "fused":
+        return ShardPlan
+    return RuleShard if rule_of(group).counts_steps else TorchShard
 
 
 def _outline(part: Part) -> tuple[Any, ...]:
