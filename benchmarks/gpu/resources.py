@@ -7,9 +7,11 @@ dtypes. Exit code 1: a kernel spills.
 """
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +70,7 @@ def wide_accesses(sass: str) -> dict[str, int]:
 def compiled(nvcc: str, arch: str, seconds: float) -> tuple[Path, str]:
     """Compile the kernels for one architecture; return the cubin and what ptxas said."""
     BUILD.mkdir(parents=True, exist_ok=True)
-    cubin = BUILD / "launch.cubin"
+    cubin = BUILD / f"launch-{arch}.cubin"
     options = ["-std=c++17", "-O3", "-Icsrc", "-Xptxas", "-v", f"-arch=sm_{arch}", "-cubin"]
     done = run([nvcc, *options, "-o", str(cubin), "csrc/cuda/launch.cu"], seconds)
     check_exit(done, "nvcc")
@@ -149,12 +151,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=1800.0, help="limit of one compilation")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     given = parser.parse_args(arguments)
-    found = []
-    for arch in given.arch:
-        of_arch = list(rows(arch, given.seconds))
-        most, spilled = max(r["registers"] for r in of_arch), sum(r["spilled"] for r in of_arch)
-        print(f"sm_{arch}: at most {most} registers, {spilled} bytes spilled", flush=True)
-        found += of_arch
+    found: list[dict[str, Any]] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for of_arch in pool.map(lambda arch: list(rows(arch, given.seconds)), given.arch):
+            most, spilled = max(r["registers"] for r in of_arch), sum(r["spilled"] for r in of_arch)
+            print(f"{of_arch[0]['arch']}: at most {most} registers, {spilled} bytes spilled")
+            found += of_arch
     version = run([find_tool("nvcc") or "nvcc", "--version"], 60).output
     release = re.search(r"release ([\d.]+)", version)
     settings = {"arch": given.arch, "nvcc": release[1] if release else None}
