@@ -4,6 +4,7 @@ import pytest
 
 from benchmarks.gpu import resources
 from benchmarks.gpu.tools import Done, Failed
+from d3fast.results.store import read_results
 
 PTXAS = """ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function '_ZN2d313update_kernelIfEEv' for 'sm_90'
@@ -29,6 +30,8 @@ def compiler(monkeypatch, tmp_path):
 
     def use(spilled=0, load="LDG.E.128", code=0):
         def run(command, seconds):
+            if command[0] == "c++filt":
+                return Done(code, "\n".join(command[1:]))
             text = SASS.format(load=load) if "-sass" in command else PTXAS.format(spilled=spilled)
             return Done(code, text)
 
@@ -59,3 +62,16 @@ def test_what_must_not_be_fails(compiler, broken, reason):
     compiler(**broken)
     with pytest.raises(Failed, match=reason):
         resources.measure(60)
+
+
+def test_every_architecture_is_written_with_a_row_per_kind_of_kernel(compiler, tmp_path):
+    compiler(spilled=4)
+    path = tmp_path / "resources.json"
+    assert resources.main(["--arch", "80", "90", "--output", str(path)]) == 1  # spills
+    found = read_results(path)
+    assert [(r["arch"], r["registers"], r["spilled"]) for r in found.rows] == [
+        ("sm_80", 80, 8),
+        ("sm_80", 40, 0),
+        ("sm_90", 80, 8),
+        ("sm_90", 40, 0),
+    ]
