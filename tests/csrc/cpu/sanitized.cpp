@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A program for sanitizers: steps of the CPU kernels on several threads over arrays of exactly their
-// size, with weights edited in between. Exits with 1 where a step leaves a number that is none.
+// A program for sanitizers: steps of the CPU kernels on several threads over arrays of exactly
+// their size, whole and in the parts of a shard's, with weights edited in between. Exits with 1
+// where a step leaves a number that is none.
 #include <cmath>
 #include <cstdio>
 #include <random>
@@ -66,8 +67,11 @@ bool run(const Case& c) {
                             DTypeTraits<typename DTypes::Reference>::kName};
   const bool first_step[] = {true, true, true, true, true, true};
   const bool later[] = {false, false, false, false, false, false};
-  for (int t = 0; t < 4; ++t) {
-    if (t == 2) {
+  const std::vector<Phase> whole = {Phase::whole};
+  const std::vector<Phase> parts = {Phase::update, Phase::correct, Phase::project};
+  std::vector<Sums> sums(partition.norm_groups.size()), totals(sums.size());
+  for (int t = 0; t < 6; ++t) {
+    if (t == 2 || t == 4) {
       for (auto& array : theta) {
         for (Weight& x : array) x = narrow<Weight>(2 * widen(x));  // stale norms
       }
@@ -88,7 +92,13 @@ bool run(const Case& c) {
     step.options.center = c.center;
     step.options.lower.value = 0.9, step.options.upper.value = 0.95;
     step.options.relative = true;
-    cpu_launch(names)(step);
+    step.sums = sums.data();
+    step.totals = totals.data();
+    for (const Phase phase : t < 3 ? whole : parts) {
+      step.phase = phase;
+      cpu_launch(names)(step);
+      totals = sums;  // those of the only rank
+    }
   }
   for (const auto& array : theta) {
     for (const Weight& x : array) {
