@@ -91,36 +91,17 @@ def test_masks_stay_between_0_and_1():
 
 
 @pytest.mark.parametrize("inner_steps", [1, 3])
-def test_perturbations_have_the_mean_size_eps_and_raise_the_loss(inner_steps):
+def test_perturbations_stay_within_eps_and_raise_the_loss(inner_steps):
     neurons = Neurons(_model())
     (inputs, labels), *_ = _loader()
     delta, xi = ANP(eps=0.3, inner_steps=inner_steps).perturbation(
         neurons, inputs, labels, LOSS, torch.Generator().manual_seed(0)
     )
     assert delta.shape == xi.shape == (7,)
-    sizes = torch.cat([delta, xi]).abs()
-    assert sizes.max() <= 0.6
+    assert max(delta.abs().max(), xi.abs().max()) <= 0.3
     disturbed = LOSS(neurons.scores(inputs, neurons.masks + delta, xi), labels)
     assert disturbed > LOSS(neurons.scores(inputs, neurons.masks), labels)
     assert neurons.masks.grad is None
-
-
-def test_the_steps_are_not_clipped_so_their_mean_size_is_eps():
-    """Every gradient is positive here, so a single step moves [-eps, eps] to [0, 2 eps]."""
-    neurons = Neurons(nn.BatchNorm1d(2000, affine=True))
-    inputs = torch.cat([torch.ones(1, 2000), -torch.ones(1, 2000)])
-
-    def rises(scores, _):
-        return (scores[0] - scores[1]).sum() + scores.sum()
-
-    with torch.no_grad():
-        neurons.model.bias.fill_(1.0)
-    perturbation = ANP(eps=0.3).perturbation(
-        neurons, inputs, torch.zeros(2, dtype=torch.long), rises, torch.Generator().manual_seed(0)
-    )
-    for part in perturbation:
-        assert 0 <= part.min() <= part.max() <= 0.6
-        assert part.mean() == pytest.approx(0.3, abs=0.02)
 
 
 def test_scores_are_those_of_a_network_with_the_factors_written_in():
