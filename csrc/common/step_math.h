@@ -153,15 +153,23 @@ D3_HD Vector square_root(Vector x) {
   }
 }
 
+// True where SGD need not compute g + weight_decay * theta, nor multiply by rate.
+template <class Real>
+D3_HD bool is_plain_descent(const Scalars<Real>& s, Real rate) {
+  return s.weight_decay == 0 && s.grad_sign == 1 && rate == 1;
+}
+
 // One element's update by SGD. Reads and writes v; returns the new theta, not yet projected.
-template <class Real, Push kPush, Momentum kMomentum, class Vector>
+// kPlain: see `is_plain_descent`.
+template <class Real, Push kPush, Momentum kMomentum, bool kPlain = false, class Vector>
 D3_HD Vector update_element(Vector theta, Vector delta, Vector grad, Vector& v,
                             const Scalars<Real>& s, Real rate, Real inverse) {
-  Vector d = grad * s.grad_sign + theta * s.weight_decay;
+  Vector d = grad;
+  if constexpr (!kPlain) d = grad * s.grad_sign + theta * s.weight_decay;
   if constexpr (kPush != Push::none)
     d = d - distance_gradient<Real, kPush>(delta, inverse) * s.distance_weight;
   if constexpr (kMomentum == Momentum::none) return theta - d * s.lr;
-  v = v * s.momentum + d * rate;
+  v = v * s.momentum + (kPlain ? d : d * rate);
   if constexpr (kMomentum == Momentum::nesterov) return theta - (d + v * s.momentum) * s.lr;
   return theta - v * s.lr;
 }
@@ -188,13 +196,14 @@ D3_HD Vector update_adamw(Vector theta, Vector delta, Vector grad, Buffers<Vecto
 }
 
 // One element's update by any rule.
-template <class Real, Push kPush, Momentum kRule, class Vector>
+template <class Real, Push kPush, Momentum kRule, bool kPlain = false, class Vector>
 D3_HD Vector update_by_rule(Vector theta, Vector delta, Vector grad, Buffers<Vector>& b,
                             const Scalars<Real>& s, const Rates<Real>& r, Real inverse) {
   if constexpr (kRule == Momentum::adamw) {
     return update_adamw<Real, kPush>(theta, delta, grad, b, s, r, inverse);
   } else {
-    return update_element<Real, kPush, kRule>(theta, delta, grad, b.momentum, s, r.rate, inverse);
+    return update_element<Real, kPush, kRule, kPlain>(theta, delta, grad, b.momentum, s, r.rate,
+                                                      inverse);
   }
 }
 

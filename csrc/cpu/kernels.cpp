@@ -115,7 +115,7 @@ struct BufferArrays {
   }
 };
 
-template <class DTypes, Tracking kTracking, Momentum kMomentum>
+template <class DTypes, Tracking kTracking, Momentum kMomentum, bool kPlain>
 Sums update(const ChunkArrays<DTypes>& a, const Scalars<typename DTypes::Real>& given,
             const Rates<typename DTypes::Real>& given_rates, typename DTypes::Real inverse) {
   using Real = typename DTypes::Real;
@@ -140,7 +140,7 @@ Sums update(const ChunkArrays<DTypes>& a, const Scalars<typename DTypes::Real>& 
     if constexpr (kTracked) theta_0 = load<N>(reference + i, count);
     Buffers<Vector> b = buffers.load(i, count);
     const Vector delta = before - theta_0;
-    const Vector next = update_by_rule<Real, kPush, kMomentum>(
+    const Vector next = update_by_rule<Real, kPush, kMomentum, kPlain>(
         before, delta, load<N>(grad + i, count), b, s, rates, inverse);
     weights.store(i, next, count);
     buffers.store(i, b, count);
@@ -179,11 +179,12 @@ Sums any_update(const ChunkArrays<DTypes>& a, Tracking tracking, Momentum moment
                 const Scalars<typename DTypes::Real>& s, const Rates<typename DTypes::Real>& rates,
                 typename DTypes::Real inverse) {
   return static_switch(
-      [&](auto tracked_as, auto momentum_as) {
-        return update<DTypes, tracked_as(), momentum_as()>(a, s, rates, inverse);
+      [&](auto tracked_as, auto momentum_as, auto plain) {
+        constexpr bool kPlain = plain() && momentum_as() == Momentum::heavy_ball;
+        return update<DTypes, tracked_as(), momentum_as(), kPlain>(a, s, rates, inverse);
       },
       among<Tracking::pushed_p2, Tracking::measured, Tracking::pushed_p1, Tracking::none>(tracking),
-      among_momenta(momentum));
+      among_momenta(momentum), among<true, false>(is_plain_descent(s, rates.rate)));
 }
 
 template <class DTypes>

@@ -34,7 +34,11 @@ class Launch {
 
  public:
   explicit Launch(const CpuStep& step)
-      : step_(step), partition_(*step.partition), options_(step.options), kernels_(kernels()) {
+      : step_(step),
+        partition_(*step.partition),
+        options_(step.options),
+        kernels_(kernels()),
+        owners_(static_cast<int64_t>(partition_.chunks.size())) {
     const StepOptions& o = options_;
     const double lr = o.lr.value;
     scalars_ = scalars_of<Real>(o, lr);
@@ -109,6 +113,7 @@ class Launch {
   template <class Kernel>
   Sums accumulate(const NormGroup& group, const Team& team, const Kernel& kernel) {
     team.run(group.chunks, [&](int64_t i) {
+      owners_.take(group.first_chunk + i);
       partial_[group.first_chunk + i] = kernel(partition_.chunks[group.first_chunk + i]);
     });
     Sums sums;
@@ -207,12 +212,15 @@ class Launch {
   // Returns the coefficient.
   double project_group(const NormGroup& group, const Team& team, const Sums& sums) {
     const double c = projection_coefficient<Real>(bounds(group), sums);
-    if (c != 1) {
-      // Backwards: the elements updated last are the ones still in cache.
-      team.run(group.chunks, [&](int64_t i) {
-        const Chunk& chunk = partition_.chunks[group.first_chunk + group.chunks - 1 - i];
-        kernels_.rescale(arrays(chunk), options_.center, static_cast<Real>(c));
-      });
+    if (c == 1) return c;
+    const auto rescale = [&](int64_t i) {
+      kernels_.rescale(arrays(partition_.chunks[i]), options_.center, static_cast<Real>(c));
+    };
+    // Backwards: the elements updated last are the ones still in cache.
+    if (step_.phase == Phase::whole) {
+      owners_.for_each(group.first_chunk, group.chunks, team.threads, rescale);
+    } else {
+      team.run(group.chunks, [&](int64_t i) { rescale(group.first_chunk + group.chunks - 1 - i); });
     }
     return c;
   }
@@ -240,6 +248,7 @@ class Launch {
   Tracking tracking_;
   bool corrects_, verify_;
   std::vector<Sums> partial_;
+  TaskOwners owners_;
   std::atomic<bool> corrected_{false};
 };
 

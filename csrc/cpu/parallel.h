@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 
 namespace d3 {
 
@@ -41,5 +42,42 @@ void parallel_for(int64_t count, int threads, const Task& task) {
   };
   run_team(count < threads ? static_cast<int>(count) : threads, body, &context);
 }
+
+// The thread that calls it: a value that no other running thread has.
+inline const void* this_thread() {
+  static thread_local const char place = 0;
+  return &place;
+}
+
+// Which thread took which task of a `parallel_for`, so that a second pass over the same data can be
+// divided alike: a core then finds in its own cache what it has just written.
+class TaskOwners {
+ public:
+  explicit TaskOwners(int64_t count) : owners_(new std::atomic<const void*>[count]) {}
+
+  void take(int64_t i) { owners_[i].store(this_thread(), std::memory_order_relaxed); }
+
+  // Calls task(i) for i in [first, first + count), each once. All of them were taken. Every thread
+  // begins with its own tasks, the last ones first, and goes on with what other threads have left.
+  template <class Task>
+  void for_each(int64_t first, int64_t count, int threads, const Task& task) {
+    const auto claim = [this](int64_t i, const void* owner) {
+      return owners_[i].compare_exchange_strong(owner, nullptr, std::memory_order_relaxed);
+    };
+    parallel_for(threads, threads, [&](int64_t) {
+      const void* const self = this_thread();
+      for (int64_t i = first + count; i-- > first;) {
+        if (claim(i, self)) task(i);
+      }
+      for (int64_t i = first; i < first + count; ++i) {
+        const void* const owner = owners_[i].load(std::memory_order_relaxed);
+        if (owner != nullptr && claim(i, owner)) task(i);
+      }
+    });
+  }
+
+ private:
+  std::unique_ptr<std::atomic<const void*>[]> owners_;  // null once a second pass took the task
+};
 
 }  // namespace d3

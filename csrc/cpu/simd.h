@@ -21,13 +21,13 @@
 namespace d3 {
 namespace {
 
-// Lanes that sums run over, the same at every SIMD level, so that sums have the same bits. Half
-// types have more to compute per byte: twice as many lanes keep more of it in flight.
+// Lanes that sums run over, the same at every SIMD level, so that sums have the same bits: as many
+// as the widest register holds.
 template <class DTypes>
-constexpr int kLanes = DTypeTraits<typename DTypes::Reference>::kHalf ? 16 : 8;
+constexpr int kLanes = 64 / sizeof(typename DTypes::Real);
 
-// Elements per vector: what a register holds, but no more than there are lanes. Longer vectors
-// would be taken apart, and comparisons of them element by element.
+// Elements per vector: what a register holds. Longer vectors would be taken apart, and comparisons
+// of them element by element.
 #if defined(__AVX512F__)
 constexpr int kRegister = 64;
 #elif defined(__AVX2__)
@@ -36,9 +36,7 @@ constexpr int kRegister = 32;
 constexpr int kRegister = 16;
 #endif
 template <class DTypes>
-constexpr int kWidth = kLanes<DTypes> * sizeof(typename DTypes::Real) < kRegister
-                           ? kLanes<DTypes>
-                           : static_cast<int>(kRegister / sizeof(typename DTypes::Real));
+constexpr int kWidth = kRegister / sizeof(typename DTypes::Real);
 
 // GCC/Clang vectors of N numbers: as computed with (Real), as stored (Packed), and as stored at any
 // address (Unaligned). Members of structs: as template arguments the last would lose their
