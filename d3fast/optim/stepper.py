@@ -61,7 +61,29 @@ class Stepper:
             ValueError: an option out of its range; a gradient or a reference that cannot be used.
                 Nothing has moved then.
         """
-        numbered = parts(groups)
+        self._step(groups, parts(groups), state, grad_scale, found_inf)
+
+    def step_part(self, number: int, part: Group, state: State) -> None:
+        """Take one step of one part without DTensors, the same one in each call.
+
+        Args:
+            number: the number of its param group.
+            part: the part.
+            state: the optimizer's state.
+
+        Raises:
+            ValueError: as in ``step``.
+        """
+        self._step([part], [(number, part)], state, None, None)
+
+    def _step(
+        self,
+        groups: Sequence[Group],
+        numbered: Sequence[tuple[int, Group]],
+        state: State,
+        grad_scale: Tensor | None,
+        found_inf: Tensor | None,
+    ) -> None:
         scaled = grad_scale is not None or found_inf is not None
         all_planned = len(self._plans) == len(numbered) and not scaled
         if all_planned and step_planned(self._plans, [part for _, part in numbered], state):

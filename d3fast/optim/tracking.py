@@ -41,6 +41,13 @@ def split(group: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [{**group, **options, **_members(group, at)} for options, at in parts if at]
 
 
+def part_of(group: Mapping[str, Any], position: int) -> Mapping[str, Any]:
+    """Return the part of a group that holds the parameter at one position alone."""
+    track = group.get("track")
+    plain = track is not None and track != "all" and position not in track
+    return {**group, **(_PLAIN if plain else {"track": "all"}), **_members(group, [position])}
+
+
 def _members(group: Mapping[str, Any], positions: Sequence[int]) -> dict[str, list[Any]]:
     names = ("params", "param_names") if "param_names" in group else ("params",)
     return {name: [group[name][i] for i in positions] for name in names}
