@@ -21,7 +21,9 @@ from benchmarks.speed.report import (
     short_table,
     step_table,
 )
+from benchmarks.studies.in_backward import in_backward_table
 from benchmarks.studies.inspection_report import inspect_table, rates_table
+from benchmarks.studies.narrow_state import narrow_table
 from benchmarks.studies.precision import DTYPES, precision_table, worst_table
 from benchmarks.studies.scaling_report import (
     bytes_table,
@@ -33,6 +35,7 @@ from benchmarks.studies.scaling_report import (
 from benchmarks.studies.search import search_markdown
 from benchmarks.studies.shards import shards_table
 from benchmarks.studies.spectrum_report import path_table, peers_table, why_table
+from benchmarks.studies.threads import threads_table
 from d3fast.benchmark.report.attacks import attacks_markdown
 from d3fast.benchmark.report.benchmark import (
     adaptive_markdown,
@@ -106,6 +109,9 @@ PARTS: Mapping[str, Callable[[Results], str]] = {
     "inspect-fashion": lambda results: inspect_table(results, "fashion-mnist"),
     "inspect-rates": rates_table,
     "worst": worst_table,
+    "threads": threads_table,
+    "narrow": narrow_table,
+    "in-backward": in_backward_table,
     "scaling-bytes": bytes_table,
     "scaling-models": models_table,
     "scaling-memory": memory_table,

@@ -54,6 +54,9 @@ VARIANTS: Mapping[str, Variant] = {
 }
 
 
+# The options of a workload with a narrow state.
+NARROW = {"momentum_dtype": torch.bfloat16, "reference_dtype": torch.bfloat16}
+
 # For weights of a half type: momentum in fp32, and everything in fp32.
 WIDE_MOMENTUM, SINGLE = f"{SPHERE}, momentum fp32", f"{SPHERE}, all fp32"
 
@@ -75,7 +78,8 @@ def optimizer(problem: Problem, **options: Any) -> D3FusedSGD:
     groups: list[dict[str, Any]] = [{"params": params[:count], "reference": problem.references}]
     if params[count:]:
         groups.append({"params": params[count:], "distance_weight": 0.0, "constraint": None})
-    options = {"lr": LR, "momentum": MOMENTUM, "distance_weight": WEIGHT, **options}
+    narrow = NARROW if problem.workload.narrow else {}
+    options = {"lr": LR, "momentum": MOMENTUM, "distance_weight": WEIGHT, **narrow, **options}
     return D3FusedSGD(groups, **{"track": "all", "backend": "fused", **options})
 
 

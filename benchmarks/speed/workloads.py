@@ -38,6 +38,7 @@ class Workload:
         busy: keep one core busy during the measurement.
         dtype: dtype of weights, gradients, momentum and references. For a half type d3fast also
             keeps the Kahan compensation of tracked weights.
+        narrow: d3fast keeps momentum and reference in bf16 beside fp32 weights; the peers do not.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Workload:
     compiled: bool = False
     busy: bool = False
     dtype: torch.dtype = torch.float32
+    narrow: bool = False
 
     @property
     def half(self) -> bool:
@@ -67,15 +69,15 @@ class Workload:
     def bytes(self) -> int:
         """Least bytes that a D3 step moves: 24 per tracked fp32 parameter, 20 per other one.
 
-        In a half type 16, of which 4 are the compensation, and 10.
+        In a half type 16, of which 4 are the compensation, and 10; with a narrow state 18 and 16.
         """
-        tracked, plain = (16, 10) if self.half else (24, 20)
+        tracked, plain = (16, 10) if self.half else (18, 16) if self.narrow else (24, 20)
         return tracked * self.tracked_numel + plain * self.plain_numel
 
     @property
     def footprint(self) -> int:
         """Bytes of weights, gradients and momentum, with references and compensation if tracked."""
-        tracked, plain = (10, 6) if self.half else (16, 12)
+        tracked, plain = (10, 6) if self.half else (12, 10) if self.narrow else (16, 12)
         return tracked * self.tracked_numel + plain * self.plain_numel
 
     def of_one_element(self) -> "Workload":
@@ -102,10 +104,11 @@ def _of_model(model: ParameterList, tracked: str, **options: object) -> Workload
 
 def workloads(gpu: bool) -> list[Workload]:
     """Return all workloads of a CPU or of a GPU."""
+    one = Workload("1x25M", ((25_000_000,),), constraints=FULL, compiled=True)
     tens = Workload("10x2.5M", ((2_500_000,),) * 10, constraints=FULL, compiled=True)
     sixties = Workload("60x36k", ((36_000,),) * 60, constraints=FULL, compiled=True)
     chosen = [
-        Workload("1x25M", ((25_000_000,),), constraints=FULL, compiled=True),
+        one,
         tens,
         sixties,
         _of_model(resnet18(), "head"),
@@ -116,6 +119,7 @@ def workloads(gpu: bool) -> list[Workload]:
         _of_model(vit_b16(), "all", compiled=gpu),
     ]
     chosen += [_in_bf16(w) for w in (tens, sixties)]
+    chosen += [_with_narrow_state(w) for w in (one, tens, sixties)]
     if not gpu:
         return chosen + [_beside_a_busy_core(w) for w in (tens, sixties)]
     return [
@@ -129,6 +133,11 @@ def workloads(gpu: bool) -> list[Workload]:
 def _in_bf16(workload: Workload) -> Workload:
     name = f"{workload.name}, bf16"
     return replace(workload, name=name, constraints=MAIN, compiled=False, dtype=torch.bfloat16)
+
+
+def _with_narrow_state(workload: Workload) -> Workload:
+    name = f"{workload.name}, narrow state"
+    return replace(workload, name=name, constraints=MAIN, compiled=False, narrow=True)
 
 
 def _beside_a_busy_core(workload: Workload) -> Workload:

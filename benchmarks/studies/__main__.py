@@ -4,13 +4,16 @@
 import typer
 
 from benchmarks.studies import (
+    in_backward,
     inspection,
+    narrow_state,
     precision,
     scaling,
     search,
     shards,
     spectrum_peers,
     text,
+    threads,
     why,
 )
 
@@ -23,6 +26,9 @@ for module, command in (
     (scaling, scaling.scaling),
     (shards, shards.shards),
     (why, why.why),
+    (threads, threads.threads),
+    (narrow_state, narrow_state.narrow_state),
+    (in_backward, in_backward.in_backward),
     (spectrum_peers, spectrum_peers.spectrum_peers),
 ):
     summary = (module.__doc__ or "").partition("\n")[0]

@@ -307,7 +307,7 @@ class StudyJob:
         return list(study(self.seed))
 
 
-def _percent(values: Sequence[float | None]) -> str:
+def in_percent(values: Sequence[float | None]) -> str:
     """Return median and range in percent with two significant digits."""
     present = [100 * value for value in values if value is not None]
     if not present:
@@ -340,7 +340,7 @@ def precision_table(results: Results, dtype: str, measure: str) -> str:
                 storage,
                 {"same": dtype, None: MISSING}.get(momentum, momentum),
                 MISSING if size is None else str(size),
-                *(_percent([r[measure] for r in own if r["lr"] == lr]) for lr in lrs),
+                *(in_percent([r[measure] for r in own if r["lr"] == lr]) for lr in lrs),
             ]
         )
     headings = ["weights kept", "momentum", "bytes", *(f"lr {shortest(lr)}" for lr in lrs)]

@@ -4,7 +4,7 @@
 import pytest
 import torch
 
-from benchmarks.speed.contenders import LR, MOMENTUM, VARIANTS, WEIGHT, ours, variants
+from benchmarks.speed.contenders import LR, MOMENTUM, VARIANTS, WEIGHT, optimizer, ours, variants
 from benchmarks.speed.peers import AUTOGRAD, FOREACH, PEERS, SGD, peers
 from benchmarks.speed.workloads import FULL, Workload, draw
 from d3fast.optim import D3FusedSGD
@@ -101,3 +101,20 @@ def test_a_half_type_is_measured_with_every_tensor_in_it():
     for contender in contenders:
         contender.prepare()
         contender.call()
+
+
+def test_a_narrow_state_is_that_of_d3fast_alone():
+    workload = Workload("narrow", ((40, 50), (300,)), ((7, 5),), narrow=True)
+    problem = draw(workload, CPU)
+    assert workload.bytes == 18 * 2300 + 16 * 35
+    assert workload.footprint == 12 * 2300 + 10 * 35
+    every = [*problem.thetas, *problem.grads, *problem.momenta, *problem.references]
+    assert {t.dtype for t in every} == {torch.float32}
+    for contender in [*ours(problem), *(PEERS[name](problem) for name in peers(workload))]:
+        contender.prepare()
+        contender.call()
+    opt = optimizer(problem)
+    opt.step()
+    kinds = [{n: t.dtype for n, t in opt.state[p].items()} for p in opt.state]
+    assert all(kind["momentum_buffer"] == torch.bfloat16 for kind in kinds)
+    assert [kind.get("reference") for kind in kinds] == [torch.bfloat16, torch.bfloat16, None]
