@@ -5,6 +5,7 @@ The steps are those of the kernels. The problems, the float64 steps and the meas
 the precision study, with weights and gradients in fp32; theta_0 is not rounded in the float64 runs.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -98,15 +99,16 @@ class StudyJob:
 
 
 def narrow_table(results: Results) -> str:
-    """Return one line per measure and kind, one column per learning rate, in percent."""
+    """Return a line per measure, start and kind, a column per learning rate, in percent."""
     lrs = sorted({row["lr"] for row in results.rows})
+    starts = dict.fromkeys(row["start"] for row in results.rows)
     lines = []
-    for measure, title in MEASURES.items():
+    for (measure, title), start in itertools.product(MEASURES.items(), starts):
         for kind, (_, size) in KINDS.items():
-            own = [row for row in results.rows if row["state"] == kind]
+            own = [r for r in results.rows if (r["state"], r["start"]) == (kind, start)]
             cells = [in_percent([r[measure] for r in own if r["lr"] == lr]) for lr in lrs]
-            lines.append([title, kind, str(size), *cells])
-    headings = ["measure", "state", "B/step", *(f"lr {lr:g}" for lr in lrs)]
+            lines.append([title, start, kind, str(size), *cells])
+    headings = ["measure", "start", "state", "B/step", *(f"lr {lr:g}" for lr in lrs)]
     return to_markdown(text_table(headings, lines))
 
 

@@ -21,13 +21,15 @@ def test_narrower_states_are_less_exact_and_leave_the_problem_as_it_was():
 
 def test_the_table_has_a_line_per_measure_and_state():
     rows = [
-        {"state": kind, "lr": lr, "seed": seed, "way": 0.01 * lr, "distance": 0.02, "norm": 0.5}
+        {"state": kind, "start": start, "lr": lr, "seed": seed, "way": 0.01 * lr}
+        | {"distance": 0.02, "norm": 0.5}
+        for start in ("near", "random")
         for kind in study.KINDS
         for lr in (0.001, 0.01)
         for seed in range(2)
     ]
     table = study.narrow_table(Results("command", {}, rows)).splitlines()
-    assert len(table) == 2 + 3 * 3
+    assert len(table) == 2 + 3 * 2 * 3
     assert [cell.strip() for cell in table[2].strip("|").split("|")] == [
-        "displacement error", "fp32", "24", "0.001 (0.001–0.001)", "0.01 (0.01–0.01)"
+        "displacement error", "near", "fp32", "24", "0.001 (0.001–0.001)", "0.01 (0.01–0.01)"
     ]  # fmt: skip
