@@ -12,12 +12,13 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 import d3fast
-from d3fast import D3FusedSGD
+from d3fast import D3FusedAdamW, D3FusedSGD
 
 OPTIONS = {
     "heavy_ball": {"momentum": 0.9},
     "dampened": {"momentum": 0.9, "dampening": 0.3},
     "without_momentum": {},
+    "adamw": {"optimizer": D3FusedAdamW},
 }
 
 
@@ -27,9 +28,9 @@ def network():
         return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 5))
 
 
-def training(model, backend, **options):
+def training(model, backend, optimizer=D3FusedSGD, **options):
     """An optimizer over the model, and a function that takes steps with it."""
-    opt = D3FusedSGD(d3fast.param_groups(model), lr=0.05, backend=backend, **options)
+    opt = optimizer(d3fast.param_groups(model), lr=0.05, backend=backend, **options)
     batch = torch.linspace(-1, 1, 72).view(12, 6), torch.arange(12) % 5
 
     def train(steps):
