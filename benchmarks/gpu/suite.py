@@ -20,6 +20,7 @@ FILES: Mapping[str, Sequence[str]] = {
     "test_graphs": (),
     "test_small": (),
     "test_step": ("hypothesis",),
+    "test_adamw": ("hypothesis",),
     "test_amp": (),
     "test_half": ("hypothesis",),
     "test_traffic": (),

@@ -15,7 +15,7 @@ FRESH = settings(max_examples=60, derandomize=False, deadline=None)
 CHUNKED = [[(8191,), (8193,), (91, 181)], [(380, 370), (3,)]]
 
 
-def trajectory(groups, device, dtype, backend, seed, steps=20):
+def trajectory(groups, device, dtype, backend, seed, steps=20, optimizer=D3FusedSGD):
     """As in tests/optim/test_fused.py: the step is continuous along it, so float32 can follow."""
     g = torch.Generator().manual_seed(seed)
     described, sides = [], []
@@ -29,7 +29,7 @@ def trajectory(groups, device, dtype, backend, seed, steps=20):
             references.append(theta_0.to(device, dtype))
             sides.append((-side if options["maximize"] else side, t.grad_layout))
         described.append({"params": params, **options, "reference": references})
-    opt = D3FusedSGD(described, track="all", backend=backend)
+    opt = optimizer(described, track="all", backend=backend)
     params = [p for d in described for p in d["params"]]
     for _ in range(steps):
         for p, (side, layout) in zip(params, sides, strict=True):
