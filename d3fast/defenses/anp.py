@@ -56,7 +56,7 @@ class ANP:
         alpha: weight of the unperturbed loss, in [0, 1].
         inner_steps: steps of sign ascent from a random start, each of length eps / inner_steps.
             The result is clipped to [-eps, eps], as in the formula: with one step its mean size is
-            0.75 eps. The public code does not clip, which closes more masks than the backdoor's.
+            0.75 eps. The public code does not clip.
         lr: learning rate of the masks.
         momentum: momentum of the masks.
         steps: number of batches in total, over repeated passes of ``clean_train``.

@@ -39,10 +39,10 @@ class TSBD:
     """Two-stage backdoor defence.
 
     Neurons are rows of linear and convolution weights, without the head's; frozen layers are left
-    alone. ``neurons``, ``weights``, ``radius`` and ``share`` are the values of common comparisons,
-    which use those of the paper for CIFAR-10; the rate and the end of the unlearning are chosen
-    here. Unlearning reads ``clean_train`` up to ``unlearn_epochs`` times more. History and
-    ``on_epoch`` cover the fine-tuning only.
+    alone. The method is the paper's; its numbers were not at hand, so ``neurons``, ``weights``,
+    ``radius``, ``share``, the rate and the end of the unlearning are chosen here. Unlearning reads
+    ``clean_train`` up to ``unlearn_epochs`` times more. History and ``on_epoch`` cover the
+    fine-tuning only.
 
     Args:
         epochs: passes of the fine-tuning over the clean samples.
