@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import d3fast
-from d3fast.data import ImageData
+from d3fast.data import ImageData, as_float
 from d3fast.detox import read_config, save_weights
 from d3fast.models import load_weights, make_model
 from docs.check.pages import EXAMPLES, ROOT, blocks, page
@@ -109,15 +109,19 @@ class TestCheckpointPages:
 
 def test_optimizer(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    swap, repair = blocks(page("optimizer"))
-    exec(swap, {})
+    swap, adamw, in_backward, repair = blocks(page("optimizer"))
+    names = {}
+    exec(swap, names)
+    exec(in_backward, names)
+    assert all(p.grad is None for p in names["model"].parameters())
+    exec(adamw, {})
     model = make_model("preact_resnet_tiny", 10, 1)
     exec(repair, {"model": model, "clean_loader": digits().batches(20)})
     assert (tmp_path / "clean.safetensors").is_file()
 
 
 def test_defenses():
-    call, relearning = blocks(page("defenses"))
+    call, relearning, reactivation = blocks(page("defenses"))
     loader = digits().batches(20)
     names = {
         "model": make_model("preact_resnet_tiny", 10, 1),
@@ -130,13 +134,18 @@ def test_defenses():
     exec(call.replace("device=None, progress=True", "device=None, progress=False"), names)
     exec(relearning, names)
     assert 0 <= names["result"].area <= 1
+    others = ("own_repair", "suspect", "clean_model")
+    names |= {name: make_model("preact_resnet_tiny", 10, 1) for name in others}
+    exec(reactivation, {**names, "images": as_float(digits().images)})
 
 
 def test_precision():
-    (example,) = blocks(page("precision"))
+    half, narrow = blocks(page("precision"))
     model = nn.Linear(4, 3)
-    exec(example, {"torch": torch, "d3fast": d3fast, "model": model})
+    names = {"torch": torch, "d3fast": d3fast, "model": model}
+    exec(half, names)
     assert model.weight.dtype == torch.bfloat16
+    exec(narrow, {**names, "model": nn.Linear(4, 3)})
 
 
 def test_spectrum():

@@ -167,8 +167,10 @@ def card_lines(rows: Rows) -> list[str]:
     ]
     if before.asr is not None and after.asr is not None:
         rates = f"{percent(before.asr)} % before, {percent(after.asr)} % after"
-        lifts = f"{percent(before.lift)} and {percent(after.lift)} points"
-        lines.append(f"ASR of the trigger: {rates}; lift {lifts}.")
+        lifts = ""
+        if before.lift is not None and after.lift is not None:  # older documents have none
+            lifts = f"; lift {percent(before.lift)} and {percent(after.lift)} points"
+        lines.append(f"ASR of the trigger: {rates}{lifts}.")
     if repair.max_acc_drop is not None:
         word = "kept" if repair.kept else "MISSED"
         lines.append(f"Limit of {shortest(repair.max_acc_drop)} points: {word}.")
