@@ -6,7 +6,7 @@ learning rate and by D3, as in the benchmark, and measured by ``d3fast.spectrum.
 A run directory of the benchmark already holds the suspects.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -74,6 +74,7 @@ class CurvatureJob:
 def why_jobs(preset: BenchmarkPreset, seeds: list[int]) -> tuple[list[Any], list[CurvatureJob]]:
     """Return the jobs of clean and backdoored models, and the reports that need them."""
     chosen = select_defenses(replace_suspects(preset, attacks=ATTACKS), REPAIRS)
+    chosen = replace(chosen, ablations=(), relearning=(), reactivation=())
     whole = plan_jobs(chosen, seeds)
     reports = []
     for suspect in (planned.job for planned in whole.suspects):

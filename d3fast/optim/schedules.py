@@ -93,7 +93,8 @@ class DistanceSchedule:
 
     Example:
         >>> import torch, d3fast
-        >>> opt = D3FusedSGD(d3fast.param_groups(torch.nn.Linear(4, 2)), distance_weight=2.0)
+        >>> groups = d3fast.param_groups(torch.nn.Linear(4, 2))
+        >>> opt = d3fast.D3FusedSGD(groups, distance_weight=2.0)
         >>> schedule = DistanceSchedule(opt, "distance_weight", "linear", start=0.0, steps=4)
         >>> for epoch in range(3):
         ...     schedule.step()  # after the epoch

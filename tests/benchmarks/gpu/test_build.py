@@ -1,5 +1,8 @@
 """When the extension is built again, and when the build is kept."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 
 from benchmarks.gpu import build
@@ -17,6 +20,9 @@ def checkout(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "BUILD", tmp_path / "build")
     monkeypatch.setattr(build, "STAMP", tmp_path / "build" / "stamp")
     monkeypatch.setattr(build, "require_tools", lambda *names: list(names))
+    monkeypatch.setattr(build, "require_modules", lambda *names: None)
+    stand_in = SimpleNamespace(get_cmake_dir=lambda: str(tmp_path))
+    monkeypatch.setitem(sys.modules, "pybind11", stand_in)
     commands = []
 
     def run(command, seconds):
