@@ -73,8 +73,9 @@ class CurvatureJob:
 
 def why_jobs(preset: BenchmarkPreset, seeds: list[int]) -> tuple[list[Any], list[CurvatureJob]]:
     """Return the jobs of clean and backdoored models, and the reports that need them."""
-    chosen = select_defenses(replace_suspects(preset, attacks=ATTACKS), REPAIRS)
-    chosen = replace(chosen, ablations=(), relearning=(), reactivation=())
+    # The first suspects alone: the second entry is not poisoned.
+    poisoned = replace(preset, suspects=preset.suspects[:1], relearning=(), reactivation=())
+    chosen = select_defenses(replace_suspects(poisoned, attacks=ATTACKS), REPAIRS)
     whole = plan_jobs(chosen, seeds)
     reports = []
     for suspect in (planned.job for planned in whole.suspects):
