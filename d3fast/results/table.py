@@ -171,7 +171,7 @@ def to_rich(table: Table, title: str = "", caption: str = "") -> rich.table.Tabl
         caption_justify="left",
         box=SIMPLE_HEAD,
         show_edge=False,
-        padding=(0, 1, 0, 0),
+        padding=0,
     )
     for at, heading in enumerate(table.headings):
         made.add_column(Text(heading), justify="right" if at else "left", overflow="fold")

@@ -68,9 +68,21 @@ def test_the_table_fits_80_columns(written):
         assert f"\n{name} " in written[1]
 
 
-def printed(rows):
+def test_ranges_over_seeds_fit_80_columns_unbroken(run):
+    ends = [
+        {"acc": 0.969, "asr": 0.114, "lift": 0.114, "ra": 0.114, "der": 0.56, "distance": 1.94},
+        {"acc": 0.997, "asr": 0.992, "lift": 0.992, "ra": 0.992, "der": 0.99, "distance": 1.95},
+    ]
+    rows = [replace(row, seed=i, **end) for i, end in enumerate(ends) for row in run.rows]
+    lines = printed(rows, width=80).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith("fine-tuning ") for line in lines)
+    assert any({"96.9–99.7", "11.4–99.2", "1.94–1.95"} <= set(line.split()) for line in lines)
+
+
+def printed(rows, width=200):
     out = io.StringIO()
-    print_table(rows, "Title", Console(file=out, width=200))
+    print_table(rows, "Title", Console(file=out, width=width))
     return out.getvalue()
 
 
