@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from benchmarks.speed.adamw import adamw_table
+from benchmarks.speed.compare import compare_table
 from benchmarks.speed.report import (
     bandwidth_table,
     constraint_table,
@@ -110,6 +112,8 @@ PARTS: Mapping[str, Callable[[Results], str]] = {
     "inspect-rates": rates_table,
     "worst": worst_table,
     "threads": threads_table,
+    "adamw": adamw_table,
+    "compare": compare_table,
     "narrow": narrow_table,
     "in-backward": in_backward_table,
     "scaling-bytes": bytes_table,

@@ -25,7 +25,7 @@ from benchmarks.speed.workloads import Problem, Workload, draw, workloads
 from d3fast.optim import D3FusedAdamW
 from d3fast.results.format import fixed, value_range
 from d3fast.results.store import Results
-from d3fast.results.table import text_table, to_rich
+from d3fast.results.table import Table, text_table, to_markdown, to_rich
 
 TORCH, BYTES = "torch.optim.AdamW(fused=True)", {"plain": 28, "tracked": 32}
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
@@ -85,6 +85,25 @@ def rows(workload: Workload, samples: Mapping[str, Sequence[float]]) -> list[dic
     return found
 
 
+def _table(measured: Sequence[Mapping[str, Any]]) -> Table:
+    """Return a line per workload and variant."""
+    lines = [
+        (
+            f"{row['workload']}, {row['variant']}",
+            fixed(row["time_ratio"], 2),
+            fixed(row["per_byte_ratio"], 2),
+            value_range(row["per_byte_ratios"][0], row["per_byte_ratios"][-1], 2),
+        )
+        for row in measured
+    ]
+    return text_table(("tensors, step", "time / torch's", "per byte", "range"), lines)
+
+
+def adamw_table(results: Results) -> str:
+    """Return the table of a result file."""
+    return to_markdown(_table(results.rows))
+
+
 def compare(
     seconds: Annotated[float, typer.Option(help="Seconds per workload.")] = 20.0,
     scale: Annotated[int, typer.Option(min=1, help="Shrink the tensors, for a smoke run.")] = 1,
@@ -101,18 +120,7 @@ def compare(
             with torch.no_grad():
                 able = contenders(draw(small, cpu))
                 measured += rows(small, interleave(able, cpu, seconds, clock))
-    lines = [
-        (
-            row["workload"],
-            row["variant"],
-            fixed(row["time_ratio"], 2),
-            fixed(row["per_byte_ratio"], 2),
-            value_range(row["per_byte_ratios"][0], row["per_byte_ratios"][-1], 2),
-        )
-        for row in measured
-    ]
-    headings = ("workload", "step", "time / torch's", "per byte", "range")
-    Console().print(to_rich(text_table(headings, lines), f"load {load:.1f}"))
+    Console().print(to_rich(_table(measured), f"load {load:.1f}"))
     if json_path is not None:
         command = f"python -m benchmarks.speed.adamw --seconds {seconds:g}"
         command += " --cpu-time" if cpu_time else ""

@@ -14,6 +14,7 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +23,7 @@ from rich.console import Console
 
 from d3fast.results.format import fixed, value_range
 from d3fast.results.store import Results
-from d3fast.results.table import text_table, to_rich
+from d3fast.results.table import Table, text_table, to_markdown, to_rich
 
 HERE = Path(__file__).resolve().parents[2]
 
@@ -114,6 +115,19 @@ def ratio_rows(rounds: list[tuple[dict[str, float], dict[str, float]]]) -> list[
     return rows
 
 
+def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    lines = [
+        (row["case"], fixed(row["ratio"], 2), value_range(row["ratios"][0], row["ratios"][-1], 2))
+        for row in rows
+    ]
+    return text_table(("case", "here / there", "range"), lines)
+
+
+def compare_table(results: Results) -> str:
+    """Return the table of a result file."""
+    return to_markdown(_table(results.rows))
+
+
 def compare(
     other: Annotated[Path, typer.Argument(help="Root of the other checkout.")],
     rounds: Annotated[int, typer.Option(min=1, help="Processes per checkout.")] = 7,
@@ -126,12 +140,7 @@ def compare(
         found = {path: probe(path) for path in (order if number % 2 == 0 else order[::-1])}
         measured.append((found[HERE], found[other.resolve()]))
     rows = ratio_rows(measured)
-    lines = [
-        (row["case"], fixed(row["ratio"], 2), value_range(row["ratios"][0], row["ratios"][-1], 2))
-        for row in rows
-    ]
-    table = text_table(("case", "here / there", "range"), lines)
-    Console().print(to_rich(table, f"{rounds} rounds"))
+    Console().print(to_rich(_table(rows), f"{rounds} rounds"))
     if json_path is not None:
         git = ["git", "-C", str(other), "rev-parse", "HEAD"]
         commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
