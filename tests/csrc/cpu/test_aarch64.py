@@ -3,11 +3,9 @@
 Needs ``g++-aarch64-linux-gnu`` and ``qemu-user``, packages of Debian.
 """
 
-import os
 import shutil
 import struct
 import subprocess
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -259,21 +257,3 @@ def step_by_momentum(param, buffer, lr):
     opt.state[param]["momentum_buffer"] = buffer.clone()
     param.grad = torch.zeros_like(param)
     opt.step()
-
-
-@pytest.mark.parametrize("source", sorted(CSRC.glob("python/*.cpp")), ids=lambda path: path.name)
-def test_the_part_that_knows_python_compiles(source):
-    pybind11 = pytest.importorskip("pybind11")
-    if COMPILER is None:
-        pytest.skip("needs g++-aarch64-linux-gnu")
-    headers = [f"-isystem{path}" for path in (pybind11.get_include(), _python_headers())]
-    versions = ['-DD3_CUDA_VERSION=""', '-DD3_CUDA_ARCHS=""']
-    command = [COMPILER, *FLAGS, *headers, *versions, "-fsyntax-only", source]
-    subprocess.run(command, check=True)
-
-
-def _python_headers():
-    folder = sysconfig.get_path("include")
-    if not os.path.exists(os.path.join(folder, "Python.h")):
-        pytest.skip(f"no Python.h in {folder}")
-    return folder
