@@ -14,24 +14,20 @@ import torch
 import typer
 from torch import Tensor, nn
 
-from benchmarks.studies.harness import RESULTS, save
 from benchmarks.studies.precision import (
     LRS,
     MOMENTUM,
     SEEDS,
-    SHAPES,
-    STARTS,
     STEPS,
     Problem,
     errors,
     in_percent,
     problems,
     run_float64,
+    run_seeds,
 )
 from d3fast.optim import D3FusedSGD
-from d3fast.results.engine import run_jobs
 from d3fast.results.jobs import RunDir
-from d3fast.results.pool import local_engine
 from d3fast.results.store import Results
 from d3fast.results.table import text_table, to_markdown
 
@@ -117,17 +113,4 @@ def narrow_state(
     workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
 ) -> None:
     """Run all seeds and write ``narrow-state-cpu.json``."""
-    with local_engine(RunDir(RESULTS), ["cpu"] * workers) as engine:
-        parts = run_jobs([StudyJob(seed) for seed in range(seeds)], engine, title="seeds")
-    settings = {
-        "steps": STEPS,
-        "momentum": MOMENTUM,
-        "lrs": list(LRS),
-        "starts": list(STARTS),
-        "shapes": [list(shape) for shape in SHAPES],
-        "constraint": "norm_sphere",
-        "distance_weight": 1.0,
-        "seeds": seeds,
-    }
-    rows = [row for part in parts for row in part]
-    save("narrow-state-cpu", f"narrow-state --seeds {seeds}", settings, rows)
+    run_seeds("narrow-state", [StudyJob(seed) for seed in range(seeds)], workers)

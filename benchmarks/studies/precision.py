@@ -23,7 +23,7 @@ from d3fast.data.sklearn_digits import digits
 from d3fast.optim import D3FusedSGD
 from d3fast.results.engine import run_jobs
 from d3fast.results.format import MISSING, shortest, significant
-from d3fast.results.jobs import RunDir
+from d3fast.results.jobs import Job, RunDir
 from d3fast.results.pool import local_engine
 from d3fast.results.store import Results
 from d3fast.results.table import text_table, to_markdown
@@ -368,13 +368,10 @@ def worst_table(results: Results) -> str:
     return to_markdown(text_table(headings, lines))
 
 
-def precision(
-    seeds: Annotated[int, typer.Option(help="Number of seeds.")] = SEEDS,
-    workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
-) -> None:
-    """Run all seeds and write ``precision-cpu.json``."""
+def run_seeds(study: str, jobs: Sequence[Job], workers: int) -> None:
+    """Run one job per seed, each of which gives rows, and write the result file of the study."""
     with local_engine(RunDir(RESULTS), ["cpu"] * workers) as engine:
-        parts = run_jobs([StudyJob(seed) for seed in range(seeds)], engine, title="seeds")
+        parts = run_jobs(jobs, engine, title="seeds")
     settings = {
         "steps": STEPS,
         "momentum": MOMENTUM,
@@ -383,7 +380,15 @@ def precision(
         "shapes": [list(shape) for shape in SHAPES],
         "constraint": "norm_sphere",
         "distance_weight": 1.0,
-        "seeds": seeds,
+        "seeds": len(jobs),
     }
     rows = [row for part in parts for row in part]
-    save("precision-cpu", f"precision --seeds {seeds}", settings, rows)
+    save(f"{study}-cpu", f"{study} --seeds {len(jobs)}", settings, rows)
+
+
+def precision(
+    seeds: Annotated[int, typer.Option(help="Number of seeds.")] = SEEDS,
+    workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
+) -> None:
+    """Run all seeds and write ``precision-cpu.json``."""
+    run_seeds("precision", [StudyJob(seed) for seed in range(seeds)], workers)
