@@ -84,6 +84,8 @@ def main():
         for name, one in (("suspect", before), ("repaired", repaired)):
             found = d3fast.evaluate(one, test.batches(100), rare_token())
             print(f"{name:10}ACC {100 * found.acc:5.1f}  ASR {100 * found.asr:5.1f}")
+    # The ranks leave together: a rank that ends with a collective's thread still at work aborts.
+    distributed.barrier()
     distributed.destroy_process_group()
 
 
