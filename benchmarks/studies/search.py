@@ -182,23 +182,21 @@ def _restart(label: str, **changes: Any) -> DefenseSpec:
     return DefenseSpec("d3", ({"restart": 2, "distillation": 0.4, **changes},), label=label)
 
 
-# The third search. The last three lines change what the distance does, beside the same restart.
+# The third search. The last line is the same restart without the distance.
 RESTARTS = (
     DefenseSpec("fine-tuning", (_E,)),
     DefenseSpec("fst", ({**_E, "lr": 0.06},)),
-    _restart("restart 0, distillation 0.2", restart=0, distillation=0.2),
     _restart("restart 0, distillation 0.4", restart=0),
-    _restart("restart 1, distillation 0.3", restart=1, distillation=0.3),
-    _restart("restart 2, distillation 0.2", distillation=0.2),
+    _restart("restart 1, distillation 0.6", restart=1, distillation=0.6),
     _restart("restart 2, distillation 0.4"),
     _restart("restart 2, distillation 0.6", distillation=0.6),
-    _restart("restart 3, distillation 0.4", restart=3),
-    _restart("restart 2, distillation 0.4, no distance", distance_weight=0.0, constraint=None),
-    _restart("restart 2, distillation 0.4, sphere, no push", distance_weight=0.0),
+    _restart("restart 2, distillation 0.8", distillation=0.8),
+    _restart("restart 3, distillation 0.6", restart=3, distillation=0.6),
     _restart(
-        "restart 2, distillation 0.4, blocks tracked, w 0.1",
-        track=r"(blocks\.[12]\..*|head\.)weight$",
-        distance_weight=0.1,
+        "restart 2, distillation 0.6, no distance",
+        distillation=0.6,
+        distance_weight=0.0,
+        constraint=None,
     ),
 )
 VARIANTS = _variants()
