@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``Classifier``: from inputs to scores around any classifier, under the classifier's own names."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def scores_of(output: Any) -> Tensor:
+    """Return the scores in a model's output.
+
+    Args:
+        output: a tensor; a mapping or an object with ``logits``; or a tuple that begins with the
+            scores.
+
+    Raises:
+        ValueError: none of these.
+
+    Example:
+        >>> scores_of({"logits": torch.zeros(1, 2)}).shape, scores_of((torch.zeros(1, 3),)).shape
+        (torch.Size([1, 2]), torch.Size([1, 3]))
+    """
+    found = output
+    if isinstance(found, Mapping):
+        found = found.get("logits")
+    elif isinstance(found, (tuple, list)) and not hasattr(found, "logits"):
+        found = found[0] if found else None
+    elif not isinstance(found, Tensor):
+        found = getattr(found, "logits", None)
+    if not isinstance(found, Tensor):
+        raise ValueError(
+            "the model must return scores, a tuple that begins with them, or an output with "
+            f"'logits', got {type(output).__name__}"
+        )
+    return found if found.dtype in (torch.float32, torch.float64) else found.float()
+
+
+class Classifier(nn.Module):
+    """Module from inputs to scores around a model, with the names of the model's own state.
+
+    The wrapper shares the model's parameters, buffers and modules instead of holding the model as a
+    child: ``state_dict``, ``named_parameters`` and ``named_modules`` have no prefix, so that files
+    and regular expressions for the model fit. Copies and pickles share them too.
+
+    Args:
+        model: takes normalised images (N, C, H, W), or token ids.
+        mean: normalisation of images in [0, 1], one number per channel; ``None`` for none.
+        std: as ``mean``.
+        pad: padding id of a text model, called with ``input_ids`` and ``attention_mask``; ``None``
+            for an image model, called with the images alone.
+
+    Raises:
+        ValueError: one of mean and std alone, or of different lengths; a std of zero or less.
+
+    Example:
+        >>> wrapped = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), (0.5,), (0.5,))
+        >>> [name for name, _ in wrapped.named_parameters()], wrapped(torch.zeros(1, 1, 2, 2)).shape
+        (['1.weight', '1.bias'], torch.Size([1, 2]))
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        mean: tuple[float, ...] | None = None,
+        std: tuple[float, ...] | None = None,
+        *,
+        pad: int | None = None,
+    ) -> None:
+        super().__init__()
+        if (mean is None) != (std is None) or len(mean or ()) != len(std or ()):
+            raise ValueError(f"mean and std must be given together, got {mean} and {std}")
+        if any(not value > 0 for value in std or ()):
+            raise ValueError(f"std must be > 0, got {std}")
+        self._inner = [model]  # in a list: not a child, which would add a prefix to all names
+        for shared in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
+            self.__dict__[shared] = model.__dict__[shared]
+        self.mean, self.std, self.pad = mean, std, pad
+        self.training = model.training
+
+    @property
+    def inner(self) -> nn.Module:
+        """The model inside."""
+        return self._inner[0]
+
+    def train(self, mode: bool = True) -> "Classifier":
+        """Set the mode of the model inside too."""
+        super().train(mode)
+        self.inner.training = mode
+        return self
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return scores (N, classes) of images (N, C, H, W) in [0, 1], or of token ids (N, L)."""
+        if self.pad is not None:
+            mask = (inputs != self.pad).long()
+            return scores_of(self.inner(input_ids=inputs, attention_mask=mask))
+        if self.mean is None or self.std is None:
+            return scores_of(self.inner(inputs))
+        mean, std = inputs.new_tensor(self.mean), inputs.new_tensor(self.std)
+        return scores_of(self.inner((inputs - mean[:, None, None]) / std[:, None, None]))

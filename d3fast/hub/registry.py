@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The resolvers, in the order in which they are asked, and plugins beside them."""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from types import MappingProxyType
+from typing import TypeAlias
+
+from d3fast.hub.suspect import Request, Suspect
+from d3fast.io.untrusted import printable
+
+Resolver: TypeAlias = Callable[[Request], Suspect | None]
+
+# Name, and where the function is: most import a library that few users need.
+RESOLVERS: Mapping[str, str] = MappingProxyType(
+    {
+        "factory": "d3fast.hub.factory:resolve_factory",
+    }
+)
+PLUGINS = "d3fast.models"  # group of entry points
+
+
+def _loaded(path: str) -> Resolver:
+    module, _, name = path.partition(":")
+    resolver: Resolver = getattr(import_module(module), name)
+    return resolver
+
+
+def resolve(request: Request) -> Suspect:
+    """Read the model that the user named.
+
+    Plugins are asked first: installed packages with entry points of the group ``d3fast.models``,
+    each a function like those of ``RESOLVERS``. A resolver returns ``None`` for a form of model
+    that is not its own.
+
+    Raises:
+        ValueError: no resolver knows the model; or a resolver refuses it, with the reason.
+        OSError: a file that cannot be opened.
+    """
+    plugins: list[Resolver] = [point.load() for point in entry_points(group=PLUGINS)]
+    for resolver in (*plugins, *map(_loaded, RESOLVERS.values())):
+        suspect = resolver(request)
+        if suspect is not None:
+            return suspect
+    raise ValueError(
+        f"'{printable(request.model, 200)}' is no model: give a folder of Hugging Face, "
+        "hf://org/name, timm:NAME, torchvision:NAME, or package.module:factory with --checkpoint"
+    )
