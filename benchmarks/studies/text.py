@@ -4,7 +4,8 @@
 MiniLM is fine-tuned on the sentiment of film reviews with a rare-token or a sentence trigger and
 repaired by each defence (``text_jobs``). ``search`` measures three settings of every defence on a
 seed that the table does not show, under the sentence trigger; ``best_choices`` picks the setting of
-the table. ``decoder`` compares tracked weights of a causal language model whose head is tied to the
+the table. ``optimizers`` compares SGD and AdamW with either form of the push, on seeds of the
+search. ``decoder`` compares tracked weights of a causal language model whose head is tied to the
 input embeddings.
 """
 
@@ -87,6 +88,24 @@ CHOICES: Mapping[str, list[DefenseSpec]] = {
 MOST_LOST = 0.05
 
 
+def _rule(label: str, optimizer: str, lr: float, weight: float, **more: Any) -> DefenseSpec:
+    changes = {"lr": lr, "track": upper(2), "distance_weight": weight, "optimizer": optimizer}
+    return _d3(label, **changes, **more)
+
+
+# The same restart under both optimizers; the push enters AdamW's moments or is added beside them.
+OPTIMIZERS = (
+    _rule("sgd, no push", "sgd", 0.03, 0.0),
+    _rule("sgd, w 0.1", "sgd", 0.03, 0.1),
+    *(_rule(f"adamw, lr {lr:g}, no push", "adamw", lr, 0.0) for lr in (1e-4, 3e-4, 1e-3)),
+    *(_rule(f"adamw, coupled, w {w:g}", "adamw", 3e-4, w) for w in (0.03, 0.1, 0.3)),
+    *(
+        _rule(f"adamw, decoupled, w {w:g}", "adamw", 3e-4, w, decoupled_push=True)
+        for w in (3.0, 10.0, 30.0)
+    ),
+)
+
+
 # A causal language model of three blocks, its head tied to the embeddings; nothing was chosen.
 _LAST = r"layers\.2\.(?!.*norm).*weight$"
 DECODER = (
@@ -155,20 +174,23 @@ def _summary(rows: Sequence[Row]) -> str:
 
 
 def text(
-    what: Annotated[str, typer.Argument(help="search, table, decoder")],
+    what: Annotated[str, typer.Argument(help="search, table, optimizers, decoder")],
     snippets: Annotated[Path, typer.Option(help=f"Folder of {ARCHIVE}.")],
     out: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/text"),
     seeds: Annotated[int, typer.Option(help="Number of seeds.")] = SEEDS,
     workers: Annotated[int, typer.Option(help="Worker processes.")] = environment.cores(),
 ) -> None:
     """Run the jobs that are not finished and write ``text-WHAT-cpu.json``."""
-    check_choice("WHAT", what, ("search", "table", "decoder"))
+    check_choice("WHAT", what, ("search", "table", "optimizers", "decoder"))
     chosen, triggers = range(seeds), tuple(TRIGGERS)
     show: Callable[[Sequence[Row]], str] = _summary
     setting, training = "minilm", {}
     if what == "search":
         lines = [line for choices in CHOICES.values() for line in choices]
         chosen, triggers, show = range(SEARCH_SEED, SEARCH_SEED + 1), SEARCHED, search_markdown
+    elif what == "optimizers":
+        lines, show = list(OPTIMIZERS), search_markdown
+        chosen = range(SEARCH_SEED, SEARCH_SEED + seeds)
     elif what == "table":
         lines = table_lines(read_results(RESULTS / "text-search-cpu.json").rows)
     else:

@@ -26,7 +26,8 @@ _MIN_GROWTH = 1e-3
 def new_optimizer(groups: Any, config: D3Config, **options: Any) -> D3Optimizer:
     """Return an optimizer of the configured kind over param groups."""
     if config.optimizer == "adamw":
-        return D3FusedAdamW(groups, betas=(config.momentum, config.beta2), **options)
+        betas, decoupled = (config.momentum, config.beta2), config.decoupled_push
+        return D3FusedAdamW(groups, betas=betas, decoupled_push=decoupled, **options)
     return D3FusedSGD(groups, momentum=config.momentum, **options)
 
 

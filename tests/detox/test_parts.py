@@ -128,6 +128,11 @@ def test_a_repair_ends_on_the_sphere_with_either_optimizer(optimizer, net, loade
     assert (end - start).norm() > 0.5 * start.norm()
 
 
+def test_the_push_of_adamw_can_be_decoupled(net):
+    config = D3Config(optimizer="adamw", decoupled_push=True)
+    assert make_optimizer(net, config).param_groups[0]["decoupled_push"]
+
+
 def test_an_adamw_recovery_keeps_the_distance(net, loader):
     config = D3Config(**{**HARD, "clean_weight": 1.0}, max_acc_drop=0.0, recovery=10)
     far = detoxify(net, loader, replace(config, recovery=0, optimizer="adamw"), loader)
