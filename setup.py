@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Drives the CMake build of d3fast/_C; everything else is in pyproject.toml.
 
-Environment: D3FAST_CUDA=on|off|auto, CUDAARCHS or TORCH_CUDA_ARCH_LIST for the GPU architectures,
-CMAKE_ARGS for anything else CMake should be told.
+Without a C++ compiler the package installs without the extension, and steps run in plain PyTorch.
+
+Environment: D3FAST_EXTENSION and D3FAST_CUDA=on|off|auto, CUDAARCHS or TORCH_CUDA_ARCH_LIST for the
+GPU architectures, CMAKE_ARGS for anything else CMake should be told.
 """
 
 import os
@@ -31,6 +33,26 @@ def cuda_architectures() -> str | None:
     )
 
 
+def has_compiler() -> bool:
+    """Whether there is a C++ compiler; on Windows CMake looks for one itself."""
+    if sys.platform == "win32":
+        return True
+    given = os.environ.get("CXX")
+    names = [shlex.split(given)[0]] if given else ["c++", "g++", "clang++"]
+    return any(map(shutil.which, names))
+
+
+def wants_extension() -> bool:
+    """Whether to build d3fast/_C: where a compiler is, unless D3FAST_EXTENSION says otherwise."""
+    mode = os.environ.get("D3FAST_EXTENSION", "auto").lower()
+    if mode not in ("on", "off", "auto"):
+        raise SystemExit(f"D3FAST_EXTENSION must be on, off or auto, got {mode}")
+    found = mode == "on" or (mode == "auto" and has_compiler())
+    if not found and mode == "auto":
+        print("d3fast: no C++ compiler, so the extension is left out", file=sys.stderr)
+    return found
+
+
 class CMakeBuild(build_ext):
     def run(self) -> None:
         import pybind11
@@ -55,4 +77,7 @@ class CMakeBuild(build_ext):
         subprocess.run(["cmake", "--build", build], check=True)
 
 
-setup(ext_modules=[Extension("d3fast._C", sources=[])], cmdclass={"build_ext": CMakeBuild})
+setup(
+    ext_modules=[Extension("d3fast._C", sources=[])] if wants_extension() else [],
+    cmdclass={"build_ext": CMakeBuild},
+)

@@ -122,7 +122,10 @@ class Launcher(Protocol):
 def why_not(group: Mapping[str, Any]) -> str | None:
     """Return the reason why the kernels cannot serve a param group, or ``None``."""
     if _IMPORT_ERROR is not None:
-        return f"the extension d3fast._C cannot be imported ({_IMPORT_ERROR})"
+        return (
+            f"the extension d3fast._C cannot be imported ({_IMPORT_ERROR}); where it was left out, "
+            "install a C++ compiler and d3fast again"
+        )
     params = floating_params(group)
     if not params:
         return None
