@@ -73,6 +73,17 @@ ATTACK_PRESETS: Mapping[str, AttackPreset] = MappingProxyType(
             ),
             _PLAIN,
         ),
+        "cifar-narrow": AttackPreset(
+            AttackSpec(
+                data="cifar10",
+                model="preact_resnet_tiny",
+                attack=None,
+                train=20_000,
+                clean=3_000,
+                training=TrainConfig(epochs=12, channels_last=True),
+            ),
+            _PLAIN,
+        ),
         "paper": AttackPreset(
             AttackSpec(
                 data="cifar10",

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The presets of ``d3fast benchmark``.
 
-``cpu`` takes two cores two hours, ``vit`` has a vision transformer in place of its model; ``paper``
-is the setting of the D3 paper (CIFAR-10, 5 % clean samples, batches of 256, 100 epochs), with its
-ablations; ``demo`` is the one attack of ``d3fast demo`` on digits.
+``cpu`` takes two cores two hours, ``vit`` has a vision transformer in place of its model,
+``cifar-narrow`` is the same network on CIFAR-10 with the nearest baselines alone; ``paper`` is the
+setting of the D3 paper (CIFAR-10, 5 % clean samples, batches of 256, 100 epochs), with its ablations; ``demo`` is the one attack of ``d3fast demo`` on digits.
 """
 
 from collections.abc import Iterable, Mapping
@@ -91,6 +91,21 @@ def _d3(factor: str, option: str, values: Iterable[Any]) -> tuple[Ablation, ...]
     """D3 with one option changed."""
     return tuple(Ablation(factor, value, DefenseSpec("d3", ({option: value},))) for value in values)
 
+
+# The last two of three blocks restart from random weights, with and without the distance.
+_RESTARTED: Mapping[str, Any] = {"restart": 2, "distillation": 0.6}
+_NARROW_DEFENSES = (
+    DefenseSpec("fine-tuning", (_EPOCHS,)),
+    DefenseSpec("ft-sam", (_EPOCHS,)),
+    DefenseSpec("fst", ({**_EPOCHS, "lr": 0.06},)),
+    DefenseSpec("d3"),
+    DefenseSpec("d3", (_RESTARTED,), label="d3, two blocks restarted"),
+    DefenseSpec(
+        "d3",
+        ({**_RESTARTED, "distance_weight": 0.0, "constraint": None},),
+        label="two blocks restarted, no distance",
+    ),
+)
 
 _CPU_ATTACKS = ATTACK_PRESETS["cpu"]
 _PAPER_ATTACKS = ATTACK_PRESETS["paper"]
@@ -190,6 +205,13 @@ BENCHMARK_PRESETS: Mapping[str, BenchmarkPreset] = MappingProxyType(
                 ),
             ),
             defenses=_VIT_DEFENSES,
+            clean=1_000,
+            batch_size=64,
+            augment=True,
+        ),
+        "cifar-narrow": BenchmarkPreset(
+            suspects=(ATTACK_PRESETS["cifar-narrow"],),
+            defenses=_NARROW_DEFENSES,
             clean=1_000,
             batch_size=64,
             augment=True,

@@ -2,7 +2,8 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 60,000 real 32x32 colour images each.
 
 Read from the user's copy; nothing is downloaded. The binary and the Python version work, extracted
-or as the .tar.gz file. A record of the binary version is a label (CIFAR-100: the coarse label, then
+or as the .tar.gz file, and so does a copy as image files in ``train/<class>/`` and
+``test/<class>/`` (``d3fast.data.class_images``; JPEGs are close to the originals, not equal). A record of the binary version is a label (CIFAR-100: the coarse label, then
 the fine one, which is used) and 3,072 bytes: red, green, blue, each row by row. The Python version
 is a pickle, which ``d3fast.io.plain_pickle`` reads without executing it.
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from d3fast.data.base import ImageData, Splits, draw_parts
+from d3fast.data.class_images import has_class_images, read_class_images
 from d3fast.data.locations import cache_dir
 from d3fast.io.archives import read_tar_gz
 from d3fast.io.paths import check_inside
@@ -140,6 +142,7 @@ CIFAR100_CLASSES = (
     "woman",
     "worm",
 )
+_SHAPE = (3, 32, 32)
 _PIXELS = 3 * 32 * 32
 _MAX_FILE = 2**28
 _MAX_ARCHIVE = 2**29
@@ -221,10 +224,7 @@ def _from_archive(
     return None
 
 
-def _find(
-    collection: _Collection, data_dir: str | Path | None
-) -> tuple[Path, _Version, dict[str, bytes]]:
-    base = Path(data_dir) if data_dir is not None else cache_dir(collection.name)
+def _find(collection: _Collection, base: Path) -> tuple[Path, _Version, dict[str, bytes]]:
     if base.is_file():
         found = _from_archive(base, collection.versions)
         if found is not None:
@@ -246,8 +246,8 @@ def _find(
 def _how_to_get(collection: _Collection) -> str:
     archives = " or ".join(version.archive for version in collection.versions)
     return (
-        f"put {archives} of www.cs.toronto.edu/~kriz/cifar.html, or what is in it, into a folder "
-        "and say --data-dir FOLDER"
+        f"put {archives} of www.cs.toronto.edu/~kriz/cifar.html, or what is in it, or image files "
+        "in train/CLASS and test/CLASS, into a folder and say --data-dir FOLDER"
     )
 
 
@@ -295,18 +295,27 @@ def _decode(
     return ImageData(torch.cat(pixels).reshape(-1, 3, 32, 32), torch.cat(labels), classes)
 
 
-def _load(
-    collection: _Collection, seed: int, train: int | None, clean: int, data_dir: str | Path | None
-) -> Splits:
-    base, version, files = _find(collection, data_dir)
+def _read(collection: _Collection, base: Path) -> tuple[ImageData, ImageData]:
+    """Return the official training and test images."""
+    if has_class_images(base, collection.classes):
+        return read_class_images(base, collection.classes, _SHAPE)
+    place, version, files = _find(collection, base)
     try:
         data = _decode(files, version.train, version, collection.classes)
         test = _decode(files, (version.test,), version, collection.classes)
     except ValueError as error:
         raise ValueError(
-            f"{collection.title} in {printable(base)}: {error}; to get it "
+            f"{collection.title} in {printable(place)}: {error}; to get it "
             f"again, {_how_to_get(collection)}"
         ) from None
+    return data, test
+
+
+def _load(
+    collection: _Collection, seed: int, train: int | None, clean: int, data_dir: str | Path | None
+) -> Splits:
+    base = Path(data_dir) if data_dir is not None else cache_dir(collection.name)
+    data, test = _read(collection, base)
     parts = draw_parts(data.labels, seed, f"{collection.name} split", train=train, clean=clean)
     return Splits(data.subset(parts[0]), data.subset(parts[1]), test)
 
@@ -320,7 +329,8 @@ def cifar10(
         seed: decides which training image goes where.
         train: number of training images; all that are left if ``None``.
         clean: number of the defender's images.
-        data_dir: the .tar.gz file, or a folder with it or with what is in it;
+        data_dir: the .tar.gz file, or a folder with it, with what is in it, or with
+            ``train/<class>/<image>`` and ``test/<class>/<image>``;
             ``${XDG_CACHE_HOME:-~/.cache}/d3fast/cifar10`` if ``None``.
 
     Raises:

@@ -52,7 +52,12 @@ def _class_folders(folder: Path, root: Path) -> dict[str, Path]:
     return found
 
 
-def _images_of(folder: Path, label: int, root: Path) -> list[ImageFile]:
+def images_of(folder: Path, label: int, root: Path) -> list[ImageFile]:
+    """Return the image files of a class folder, by name.
+
+    Raises:
+        ValueError: no images, other files or folders, links out of ``root``.
+    """
     files = []
     for path in _entries(folder):
         if not _is_image(path):
@@ -72,7 +77,7 @@ def _all_images(folder: Path, labels: dict[str, int], root: Path) -> list[ImageF
     for name, path in _class_folders(folder, root).items():
         if name not in labels:
             raise ValueError(f"{printable(path)} is a class without training images")
-        files += _images_of(path, labels[name], root)
+        files += images_of(path, labels[name], root)
     return files
 
 
