@@ -3,7 +3,8 @@
 
 ``cpu`` takes two cores two hours, ``vit`` has a vision transformer in place of its model,
 ``cifar-narrow`` is the same network on CIFAR-10 with the nearest baselines alone; ``paper`` is the
-setting of the D3 paper (CIFAR-10, 5 % clean samples, batches of 256, 100 epochs), with its ablations; ``demo`` is the one attack of ``d3fast demo`` on digits.
+setting of the D3 paper (CIFAR-10, 5 % clean samples, batches of 256, 100 epochs), with its
+ablations; ``demo`` is the one attack of ``d3fast demo`` on digits.
 """
 
 from collections.abc import Iterable, Mapping

@@ -3,9 +3,10 @@
 
 Read from the user's copy; nothing is downloaded. The binary and the Python version work, extracted
 or as the .tar.gz file, and so does a copy as image files in ``train/<class>/`` and
-``test/<class>/`` (``d3fast.data.class_images``; JPEGs are close to the originals, not equal). A record of the binary version is a label (CIFAR-100: the coarse label, then
-the fine one, which is used) and 3,072 bytes: red, green, blue, each row by row. The Python version
-is a pickle, which ``d3fast.io.plain_pickle`` reads without executing it.
+``test/<class>/`` (``d3fast.data.class_images``; JPEGs are close to the originals, not equal). A
+record of the binary version is a label (CIFAR-100: the coarse label, then the fine one, which is
+used) and 3,072 bytes: red, green, blue, each row by row. The Python version is a pickle, which
+``d3fast.io.plain_pickle`` reads without executing it.
 
 The official test images are the test set; train and clean parts are drawn from the official
 training images by seed.

@@ -77,5 +77,5 @@ def test_a_missing_class_is_no_copy(copy):
     for path in (copy / "train" / "frog").iterdir():
         path.unlink()
     (copy / "train" / "frog").rmdir()
-    with pytest.raises(ValueError, match="CIFAR-10 is not in .*image files in train/CLASS"):
+    with pytest.raises(ValueError, match=r"CIFAR-10 is not in .*image files in train/CLASS"):
         load("cifar10", 0, clean=5, data_dir=copy)
