@@ -21,7 +21,7 @@ from benchmarks.studies.harness import Workers, save, start_workers
 from d3fast.attacks import load_attack
 from d3fast.audit import InspectOptions, inspect_model
 from d3fast.audit.detectors.scores import threshold
-from d3fast.audit.resolve import Audit
+from d3fast.audit.resolve import held_out_parts, images_of
 from d3fast.benchmark.attack_jobs import (
     ATTACK_PRESETS,
     AttackJob,
@@ -159,10 +159,9 @@ def _repaired(
     model: nn.Module, splits: Splits, trigger: Any, seed: int, progress: bool
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Repair a model as ``d3fast detox`` does; return it with ACC and ASR on test images."""
-    case = Audit(model.eval(), "", Path(), "", splits.clean, seed)
-    repair, held_out = case.parts()
+    repair, held_out = map(images_of, held_out_parts(splits.clean, 0.25, seed))
     result = detoxify(
-        model,
+        model.eval(),
         repair_samples(repair, seed=seed).loader,
         D3Config.auto(seed=seed),
         held_out.batches(250),

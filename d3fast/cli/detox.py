@@ -14,7 +14,7 @@ from d3fast.attacks import load_attack
 from d3fast.audit import inspect_model
 from d3fast.audit.report import card
 from d3fast.audit.report.card import inspected_before
-from d3fast.audit.resolve import CARD, INSPECTION, REPAIRED, Audit, open_audit
+from d3fast.audit.resolve import CARD, INSPECTION, REPAIRED, Audit, images_of, open_audit
 from d3fast.audit.trigger import check_trigger
 from d3fast.cli import options
 from d3fast.data import ImageData
@@ -32,6 +32,7 @@ from d3fast.detox import (
 )
 from d3fast.detox.config import OPTIMIZERS
 from d3fast.detox.samples import BATCH_SIZE
+from d3fast.hub import Columns
 from d3fast.io.files import atomic_write, sha256
 from d3fast.results.schema.audit import Role
 from d3fast.results.store import Results
@@ -99,9 +100,9 @@ def _state_file(folder: Path, resume: bool) -> Path:
 
 
 def detox(
-    checkpoint: options.Checkpoint,
+    model: options.Model,
     data: options.Clean,
-    model: options.Model = "preact_resnet_narrow",
+    checkpoint: options.Checkpoint = None,
     out: options.Out = options.AUDIT,
     preset: Annotated[
         str | None, typer.Option(help=f"{', '.join(PRESETS)}; auto by default.")
@@ -151,8 +152,16 @@ def detox(
     ] = None,
     inspect: Annotated[bool, typer.Option(help="Inspect the model before and after.")] = True,
     resume: Annotated[bool, typer.Option(help="Continue an interrupted repair.")] = False,
-    size: options.Size = None,
+    text_column: options.TextColumn = None,
+    label_column: options.LabelColumn = None,
+    image_column: options.ImageColumn = None,
+    split: options.Split = None,
     classes: options.Classes = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    size: options.Size = None,
+    answers: options.Answers = None,
+    max_memory: options.MaxMemory = options.MAX_GIB,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     progress: options.Progress = True,
@@ -180,12 +189,22 @@ def detox(
             "seed": seed,
         },
     )
+    suspect = options.request(model, checkpoint, mean=mean, std=std, size=size, answers=answers)
     audit = open_audit(
-        model, checkpoint, data, size=size, classes=classes, device=device, seed=seed
+        suspect,
+        data,
+        columns=Columns(text_column, label_column, image_column),
+        split=split,
+        classes=classes,
+        device=device,
+        seed=seed,
+        max_memory=options.gibibytes(max_memory),
     )
+    options.print_notes(audit)
     options.limit_threads(audit.model)
     attack = None if trigger is None else load_attack(trigger)
-    parts = repair, held = audit.parts(held_out)
+    repair, held = map(images_of, audit.parts(held_out))
+    parts = repair, held
     if attack is not None:
         check_trigger(attack, held)
     samples = repair_samples(
@@ -226,7 +245,7 @@ def detox(
     with atomic_write(folder / REPAIRED) as weights:
         result.save(weights)
         rows = _card(audit, parts, result, measured, name, sha256(weights)) + inspected
-        Results(_command(model, audit, used), settings, rows).write(folder / CARD)
+        Results(_command(audit, used), settings, rows).write(folder / CARD)
     for leftover in (STATE, PARTIAL):
         (folder / leftover).unlink(missing_ok=True)
     card.print_card(rows, console)
@@ -265,14 +284,14 @@ def _inspect_both(
     if not earlier:
         models = {"suspect": audit.model, **models}
     for role, model in models.items():
-        found = inspect_model(model, audit.data, seed=audit.seed, progress=progress)
+        found = inspect_model(model, images_of(audit.data), seed=audit.seed, progress=progress)
         suspected = [target for r in rows if r["kind"] == "verdict" for target in r["targets"]]
         every = found.rows(role, sha256="", pictured=suspected)
         rows += [row for row in every if row["kind"] != "model"]
     return rows
 
 
-def _command(model: str, audit: Audit, used: dict[str, Any]) -> str:
+def _command(audit: Audit, used: dict[str, Any]) -> str:
     """Return the command line without the names of the user's folders."""
     parts = [f"--{key.replace('_', '-')} {value}" for key, value in used.items()]
-    return f"d3fast detox --model {model} --checkpoint {audit.checkpoint.name} {' '.join(parts)}"
+    return f"d3fast detox --model {audit.spec} --checkpoint {audit.checkpoint} {' '.join(parts)}"

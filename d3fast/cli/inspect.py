@@ -9,8 +9,9 @@ from rich.console import Console
 
 from d3fast.audit import DETECTORS, InspectOptions, inspect_model
 from d3fast.audit.report.inspection import print_inspection
-from d3fast.audit.resolve import INSPECTION, Audit, open_audit
+from d3fast.audit.resolve import INSPECTION, Audit, images_of, open_audit
 from d3fast.cli import options
+from d3fast.hub import Columns
 from d3fast.results.store import Results
 
 
@@ -23,9 +24,9 @@ def _command(audit: Audit, chosen: InspectOptions) -> str:
 
 
 def inspect(
-    checkpoint: options.Checkpoint,
+    model: options.Model,
     data: options.Clean,
-    model: options.Model = "preact_resnet_narrow",
+    checkpoint: options.Checkpoint = None,
     out: options.Out = options.AUDIT,
     detectors: Annotated[str, typer.Option(help="Detectors to run, comma-separated.")] = ",".join(
         DETECTORS
@@ -40,8 +41,16 @@ def inspect(
     samples: Annotated[
         int, typer.Option(min=1, help="Largest number of clean samples used.")
     ] = InspectOptions.samples,
-    size: options.Size = None,
+    text_column: options.TextColumn = None,
+    label_column: options.LabelColumn = None,
+    image_column: options.ImageColumn = None,
+    split: options.Split = None,
     classes: options.Classes = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    size: options.Size = None,
+    answers: options.Answers = None,
+    max_memory: options.MaxMemory = options.MAX_GIB,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     progress: options.Progress = True,
@@ -51,11 +60,22 @@ def inspect(
     names = tuple(name.strip() for name in given.split(","))
     chosen = InspectOptions(detectors=names, rate=rate, samples=samples)
     chosen = replace(chosen, inversion=replace(chosen.inversion, steps=steps))
+    suspect = options.request(model, checkpoint, mean=mean, std=std, size=size, answers=answers)
     audit = open_audit(
-        model, checkpoint, data, size=size, classes=classes, device=device, seed=seed
+        suspect,
+        data,
+        columns=Columns(text_column, label_column, image_column),
+        split=split,
+        classes=classes,
+        device=device,
+        seed=seed,
+        max_memory=options.gibibytes(max_memory),
     )
+    options.print_notes(audit)
     options.limit_threads(audit.model)
-    found = inspect_model(audit.model, audit.data, options=chosen, seed=seed, progress=progress)
+    found = inspect_model(
+        audit.model, images_of(audit.data), options=chosen, seed=seed, progress=progress
+    )
     folder = options.audit_folder(out)
     rows = found.rows(sha256=audit.sha256)
     settings = {**audit.settings(), "options": asdict(chosen)}

@@ -8,23 +8,53 @@ import torch
 import typer
 from torch import nn
 
+from d3fast.audit.resolve import Audit
+from d3fast.data.records import MAX_MEMORY
+from d3fast.hub import Request
 from d3fast.io.files import make_folder
 
 AUDIT = Path("runs/audit")
 OLD_AUDIT = Path("runs/case")  # the default until release 0.1.0
+MAX_GIB = MAX_MEMORY / 2**30
 # A second thread does not speed up layers this small, and waits long for busy cores.
 _SMALL = 2**20
 
-Checkpoint = Annotated[
-    Path, typer.Option(help="Weights of the suspect: .safetensors, or a torch.save file.")
-]
 Model = Annotated[
-    str, typer.Option(help="Architecture: a name from docs/data.md, or package.module:factory.")
+    str,
+    typer.Option(
+        help="The suspect: a folder of Hugging Face, hf://org/name, timm:NAME, torchvision:NAME, a "
+        "name from docs/data.md, or package.module:factory."
+    ),
+]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(help="Weights beside a name or a factory: .safetensors, or a torch.save file."),
 ]
 Clean = Annotated[
     Path, typer.Option("--data", help="Clean samples: a folder with one folder per class, or .npz.")
 ]
-Size = Annotated[int | None, typer.Option(min=1, help="Resize image files to SIZE x SIZE pixels.")]
+TextColumn = Annotated[str | None, typer.Option(help="Column of the texts in a table of samples.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Column of the labels.")]
+ImageColumn = Annotated[str | None, typer.Option(help="Column of the images or their paths.")]
+Split = Annotated[
+    str | None, typer.Option(help="Part of a data set, such as test.  [default: all parts]")
+]
+MaxMemory = Annotated[
+    float, typer.Option(min=0.001, help="Limit on the samples in memory, in GiB.")
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(help="Mean of the normalisation, for images in [0, 1]: one number per channel."),
+]
+Std = Annotated[str | None, typer.Option(help="Standard deviation of the normalisation.")]
+Size = Annotated[
+    int | None,
+    typer.Option(min=1, help="Resize images to SIZE x SIZE pixels.  [default: the model's size]"),
+]
+Answers = Annotated[
+    str | None,
+    typer.Option(help="One word per class, for a causal language model: --answers bad,good."),
+]
 Classes = Annotated[
     Path | None,
     typer.Option(help="Text file with the class names in the order of the outputs, one per line."),
@@ -48,6 +78,46 @@ Attacks = Annotated[
 ]
 
 Deprecated = Annotated[str | None, typer.Option(hidden=True)]  # an old name of an option
+
+
+def request(
+    model: str,
+    checkpoint: Path | None = None,
+    *,
+    mean: str | None = None,
+    std: str | None = None,
+    size: int | None = None,
+    answers: str | None = None,
+) -> Request:
+    """Return the model that the options of a command name."""
+    return Request(
+        model,
+        checkpoint,
+        mean=_numbers(mean, "mean"),
+        std=_numbers(std, "std"),
+        size=size,
+        answers=tuple(word.strip() for word in answers.split(",")) if answers else (),
+    )
+
+
+def _numbers(text: str | None, name: str) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"{name} must be numbers like 0.5,0.5,0.5, got {text!r}") from None
+
+
+def gibibytes(amount: float) -> int:
+    """Return GiB as bytes."""
+    return int(amount * 2**30)
+
+
+def print_notes(audit: Audit) -> None:
+    """Print what was inferred about model and samples to stderr, one line each."""
+    for note in audit.notes:
+        typer.echo(f"note: {note}", err=True)
 
 
 def renamed(old: str, new: str, value: Any, current: Any) -> Any:

@@ -11,9 +11,10 @@ from rich.console import Console
 from d3fast.attacks import load_attack
 from d3fast.audit.pilot import Pilot, PilotOptions, run_pilot
 from d3fast.audit.report.pilot import CONFIG, print_pilot, write_pilot
-from d3fast.audit.resolve import PILOT, Audit, open_audit
+from d3fast.audit.resolve import PILOT, Audit, images_of, open_audit
 from d3fast.cli import options
 from d3fast.detox import D3Config
+from d3fast.hub import Columns
 from d3fast.runtime.processes import parse_devices
 
 
@@ -35,9 +36,9 @@ def _next(given: dict[str, Any], out: Path) -> str:
 
 
 def pilot(
-    checkpoint: options.Checkpoint,
+    model: options.Model,
     data: options.Clean,
-    model: options.Model = "preact_resnet_narrow",
+    checkpoint: options.Checkpoint = None,
     trigger: Annotated[
         Path | None,
         typer.Option(help="A known trigger: measured, and used in the recommendation."),
@@ -52,8 +53,16 @@ def pilot(
     max_acc_drop: Annotated[
         float, typer.Option(help="Allowed loss of held-out accuracy, in points.")
     ] = PilotOptions.max_acc_drop,
-    size: options.Size = None,
+    text_column: options.TextColumn = None,
+    label_column: options.LabelColumn = None,
+    image_column: options.ImageColumn = None,
+    split: options.Split = None,
     classes: options.Classes = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    size: options.Size = None,
+    answers: options.Answers = None,
+    max_memory: options.MaxMemory = options.MAX_GIB,
     devices: options.Devices = "auto",
     seed: options.Seed = 0,
     progress: options.Progress = True,
@@ -62,9 +71,20 @@ def pilot(
     chosen = PilotOptions(trials=trials, epochs=epochs, max_acc_drop=max_acc_drop)
     base = D3Config.auto(seed=seed, max_acc_drop=max_acc_drop)
     workers = parse_devices(devices)[:trials]
-    audit = open_audit(model, checkpoint, data, size=size, classes=classes, device="cpu", seed=seed)
+    suspect = options.request(model, checkpoint, mean=mean, std=std, size=size, answers=answers)
+    audit = open_audit(
+        suspect,
+        data,
+        columns=Columns(text_column, label_column, image_column),
+        split=split,
+        classes=classes,
+        device="cpu",
+        seed=seed,
+        max_memory=options.gibibytes(max_memory),
+    )
+    options.print_notes(audit)
     attack = None if trigger is None else load_attack(trigger)
-    repair, held_out = audit.parts()
+    repair, held_out = map(images_of, audit.parts())
     folder, console = options.audit_folder(out), Console()
     settings = {
         **audit.settings(),
@@ -104,8 +124,15 @@ def pilot(
         "model": model,
         "checkpoint": checkpoint,
         "data": data,
-        "size": size,
+        "text-column": text_column,
+        "label-column": label_column,
+        "image-column": image_column,
+        "split": split,
         "classes": classes,
+        "mean": mean,
+        "std": std,
+        "size": size,
+        "answers": answers,
         "seed": seed or None,
     }
     console.print(

@@ -16,7 +16,7 @@ from d3fast.data.cifar import cifar10, cifar100
 from d3fast.data.fashion import fashion_mnist
 from d3fast.data.folders import folder
 from d3fast.data.npz_file import npz
-from d3fast.data.own import clean_samples, fingerprint, save_samples
+from d3fast.data.own import fingerprint, read_classes, save_samples
 from d3fast.data.sklearn_digits import digits
 from d3fast.data.tinyimagenet import tiny_imagenet
 from d3fast.data.traffic_signs import gtsrb
@@ -116,7 +116,6 @@ __all__ = [
     "as_float",
     "cifar10",
     "cifar100",
-    "clean_samples",
     "digits",
     "fashion_mnist",
     "fingerprint",
@@ -124,6 +123,7 @@ __all__ = [
     "gtsrb",
     "load",
     "npz",
+    "read_classes",
     "save_samples",
     "stratified_split",
     "tiny_imagenet",

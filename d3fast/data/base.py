@@ -101,6 +101,11 @@ class ImageData:
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
+    @property
+    def inputs(self) -> Tensor:
+        """The images."""
+        return self.images
+
     def to(self, device: str | torch.device) -> "ImageData":
         """Return the same data on another device."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))

@@ -12,9 +12,12 @@ must have one size, unless a size to resize them to is given, and must be all gr
 
 from pathlib import Path
 
+import torch
+
 from d3fast.data.base import Splits
 from d3fast.data.image_files import ImageFile, split_images
-from d3fast.io.images import SUFFIXES
+from d3fast.data.records import FileSource, Records
+from d3fast.io.images import SUFFIXES, image_channels
 from d3fast.io.paths import checked_file, checked_folder
 from d3fast.io.untrusted import is_displayable, printable
 from d3fast.runtime.checks import check_integer
@@ -85,6 +88,36 @@ def _has_folders(path: Path) -> bool:
     return path.is_dir() and any(entry.is_dir() for entry in _entries(path))
 
 
+def _listed(root: Path) -> tuple[list[ImageFile], list[ImageFile] | None, tuple[str, ...]]:
+    """Return training images, test images if they have a folder of their own, and the classes."""
+    if not root.is_dir():
+        raise ValueError(f"{printable(root)} is missing or not a folder")
+    train_root, test_root = root, None
+    if _has_folders(root / "train"):  # a class may be called train: its folder holds images
+        train_root = checked_folder(root / "train", root)
+        tests = [root / name for name in ("test", "val") if (root / name).is_dir()]
+        test_root = checked_folder(tests[0], root) if tests else None
+    classes = tuple(_class_folders(train_root, root))
+    labels = {name: label for label, name in enumerate(classes)}
+    files = _all_images(train_root, labels, root)
+    test = _all_images(test_root, labels, root) if test_root is not None else None
+    return files, test, classes
+
+
+def class_folders(path: Path) -> Records:
+    """List all images of a folder with one folder per class.
+
+    Raises:
+        ValueError: as for ``folder``.
+        OSError: a file that cannot be opened.
+    """
+    files, test, classes = _listed(path)
+    files += test or []
+    sources = [FileSource(file.path) for file in files]
+    labels = torch.tensor([file.label for file in files])
+    return Records(sources, labels, classes, image_channels(sources[0].read(), sources[0].name))
+
+
 def folder(
     seed: int,
     *,
@@ -115,18 +148,7 @@ def folder(
         check_integer("size", size, 1)
     if data_dir is None:
         raise ValueError("data_dir must be given for 'folder': a folder with one folder per class")
-    root = Path(data_dir)
-    if not root.is_dir():
-        raise ValueError(f"{printable(root)} is missing or not a folder")
-    train_root, test_root = root, None
-    if _has_folders(root / "train"):  # a class may be called train: its folder holds images
-        train_root = checked_folder(root / "train", root)
-        tests = [root / name for name in ("test", "val") if (root / name).is_dir()]
-        test_root = checked_folder(tests[0], root) if tests else None
-    classes = tuple(_class_folders(train_root, root))
-    labels = {name: label for label, name in enumerate(classes)}
-    files = _all_images(train_root, labels, root)
-    test = _all_images(test_root, labels, root) if test_root is not None else None
+    files, test, classes = _listed(Path(data_dir))
     return split_images(
         files,
         test,

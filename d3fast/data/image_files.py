@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from d3fast.data.base import ImageData, Splits, draw_parts
-from d3fast.io.images import Box, read_image
-from d3fast.io.untrusted import printable
-
-_MAX_BYTES = 2**34  # of all images together
+from d3fast.data.records import MAX_MEMORY, different_shape, room_for
+from d3fast.io.images import Box, Fit, read_image
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ def read_images(
 
     Args:
         files: at least one.
-        size: as for ``read_image``.
+        size: height and width to stretch images to; their own if ``None``.
         channels: as for ``read_image``.
 
     Returns:
@@ -48,45 +46,16 @@ def read_images(
             to keep in memory.
         OSError: a file that cannot be opened.
     """
+    fit = Fit(None if size is None else (size, size))
     images = torch.empty(0)
     for position, file in enumerate(files):
-        image = read_image(file.path, size=size, channels=channels, box=file.box)
+        image = read_image(file.path, fit=fit, channels=channels, box=file.box)
         if position == 0:
-            images = _room_for(len(files), image, file.path)
+            images = room_for(len(files), image, MAX_MEMORY)
         if image.shape != images.shape[1:]:
-            raise _different_shape(file.path, image.shape, files[0].path, images.shape[1:])
+            raise different_shape(file.path, image.shape, files[0].path, images.shape[1:])
         images[position] = image
     return images
-
-
-def _room_for(count: int, image: Tensor, path: Path) -> Tensor:
-    needed = count * image.numel()
-    most = f"more than {_MAX_BYTES}"
-    try:
-        if needed <= _MAX_BYTES:
-            return torch.empty((count, *image.shape), dtype=torch.uint8)
-    except RuntimeError:  # torch's allocator on the CPU
-        most = "more than there are"
-    raise ValueError(
-        f"{count} images of the size of {printable(path)} take {needed} bytes, {most}: take fewer, "
-        "or give a smaller size"
-    )
-
-
-def _different_shape(
-    path: Path, shape: torch.Size, first: Path, first_shape: torch.Size
-) -> ValueError:
-    if shape[0] != first_shape[0]:
-        kinds = {1: "grey", 3: "colour"}
-        return ValueError(
-            f"{printable(path)} is {kinds[shape[0]]}, but {printable(first)} is "
-            f"{kinds[first_shape[0]]}: convert the images to one kind"
-        )
-    sizes = [f"{width}x{height}" for _, height, width in (shape, first_shape)]
-    return ValueError(
-        f"{printable(path)} has {sizes[0]} pixels, but {printable(first)} has {sizes[1]}: "
-        "give size to resize them all"
-    )
 
 
 def split_images(
@@ -113,7 +82,7 @@ def split_images(
         train: number of training images; all that are left if ``None``.
         clean: number of the defender's images.
         test_size: number of test images to draw.
-        size: as for ``read_image``.
+        size: as for ``read_images``.
         channels: as for ``read_image``.
 
     Raises:

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from d3fast.data.base import ImageData, Splits, draw_parts
+from d3fast.data.records import MAX_CLASSES, Records
 from d3fast.io.arrays import NpzFile, open_npz
 from d3fast.io.untrusted import error_text, is_displayable, printable
 
 TEST_SHARE = 0.2
-_MAX_CLASSES = 2**16
 _KEYS = (
     ("images", "labels", "", ""),
     ("x_train", "y_train", "x_test", "y_test"),
@@ -61,8 +61,8 @@ def _labels(array: np.ndarray[Any, Any], images: Tensor) -> Tensor:
             f"labels must be ({len(images)},) integers, it is {array.shape} of {array.dtype}"
         )
     low, high = int(array.min()), int(array.max())
-    if low < 0 or high >= _MAX_CLASSES:
-        raise ValueError(f"labels must be in 0..{_MAX_CLASSES - 1}, got {low if low < 0 else high}")
+    if low < 0 or high >= MAX_CLASSES:
+        raise ValueError(f"labels must be in 0..{MAX_CLASSES - 1}, got {low if low < 0 else high}")
     return torch.from_numpy(array.reshape(-1).astype(np.int64))
 
 
@@ -76,7 +76,7 @@ def _names(array: np.ndarray[Any, Any] | None, labels: Tensor) -> tuple[str, ...
                 f"labels must count from 0 without gaps: none of the training images has {gaps[0]}"
             )
         return tuple(str(number) for number in range(len(counts)))
-    if array.dtype.kind != "U" or array.ndim != 1 or not len(counts) <= len(array) <= _MAX_CLASSES:
+    if array.dtype.kind != "U" or array.ndim != 1 or not len(counts) <= len(array) <= MAX_CLASSES:
         raise ValueError(
             f"classes must be names, one for each of at least {len(counts)} labels, it is "
             f"{array.shape} of {array.dtype}"
@@ -137,6 +137,23 @@ def _read(path: Path) -> tuple[ImageData, ImageData | None]:
         with _naming(test_labels_key, path):
             test = ImageData(test_images, test_labels, names)
         return ImageData(images, labels, names), test
+
+
+def npz_arrays(path: Path) -> Records:
+    """Return all images of a file, training and test images alike.
+
+    Raises:
+        ValueError: as for ``npz``.
+        OSError: a file that cannot be opened.
+    """
+    data, test = _read(path)
+    parts = [data] if test is None else [data, test]
+    return Records(
+        torch.cat([part.images for part in parts]),
+        torch.cat([part.labels for part in parts]),
+        data.classes,
+        data.shape[0],
+    )
 
 
 def npz(seed: int, *, train: int | None, clean: int, data_dir: str | Path | None = None) -> Splits:

@@ -49,6 +49,7 @@ class ImageInput:
         size: height and width; ``None`` if the model takes any.
         shorter: length to resize the shorter edge to before a centre crop of ``size``; ``None``
             stretches the image to ``size``.
+        interpolation: of that resizing: nearest, bilinear, bicubic or lanczos.
         mean: of the normalisation inside the model, for the documents; ``None`` without one.
         std: as ``mean``.
     """
@@ -58,6 +59,7 @@ class ImageInput:
     shorter: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    interpolation: str = "bilinear"
 
 
 @dataclass(frozen=True, eq=False)

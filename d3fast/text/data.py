@@ -55,9 +55,19 @@ class TextData:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def inputs(self) -> Tensor:
+        """The token ids."""
+        return self.ids
+
+    def to(self, device: str | torch.device) -> "TextData":
+        """Return the same data on another device."""
+        return replace(self, ids=self.ids.to(device), labels=self.labels.to(device))
+
     def subset(self, indices: Tensor) -> "TextData":
         """Return the rows at the given indices, in that order."""
-        return replace(self, ids=self.ids[indices], labels=self.labels[indices])
+        where = indices.to(self.ids.device)
+        return replace(self, ids=self.ids[where], labels=self.labels[where])
 
     def batches(self, batch_size: int, generator: torch.Generator | None = None) -> "TextBatches":
         """Return a loader of batches (ids, labels); see ``TextBatches``."""

@@ -9,6 +9,7 @@ import d3fast
 from d3fast.attacks import TrainConfig, recipe, train_backdoored
 from d3fast.data import save_samples
 from d3fast.detox import repair_samples, save_weights
+from d3fast.hub import Request
 
 folder = Path(tempfile.mkdtemp())
 splits = d3fast.data.load("digits", seed=0, clean=260)
@@ -19,9 +20,8 @@ save_weights(model, folder / "suspect.safetensors")
 
 # %% The defender's side: a file of weights, and 260 samples that are known to be clean.
 save_samples(splits.clean, folder / "clean.npz")
-audit = d3fast.open_audit(
-    "preact_resnet_narrow", folder / "suspect.safetensors", folder / "clean.npz"
-)
+suspect = Request("preact_resnet_narrow", folder / "suspect.safetensors")
+audit = d3fast.open_audit(suspect, folder / "clean.npz")
 
 # %% Audit: no trigger is needed. An audit without a flag would not show that the model is clean.
 inspection = d3fast.inspect_model(audit.model, audit.data, progress=False)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from d3fast.cli.options import AUDIT, OLD_AUDIT, audit_folder, existing_audit, renamed
+from d3fast.cli.options import AUDIT, OLD_AUDIT, audit_folder, existing_audit, renamed, request
+from d3fast.hub import Request
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +45,15 @@ def test_only_the_old_default_folder_is_an_error_that_names_it():
     OLD_AUDIT.mkdir(parents=True)
     with pytest.raises(ValueError, match=f"{AUDIT} is missing; {OLD_AUDIT} has results"):
         existing_audit(AUDIT)
+
+
+def test_a_request_has_what_the_options_say():
+    asked = request("timm:resnet18", mean="0.5, 0.4,0.3", std="1", size=64, answers="bad, good")
+    assert (asked.mean, asked.std) == ((0.5, 0.4, 0.3), (1.0,))
+    assert (asked.size, asked.answers) == (64, ("bad", "good"))
+    assert request("timm:resnet18") == Request("timm:resnet18")
+
+
+def test_a_mean_that_is_no_number_is_one_line():
+    with pytest.raises(ValueError, match=r"mean must be numbers like .*, got 'a'"):
+        request("timm:resnet18", mean="a")

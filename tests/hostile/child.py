@@ -22,11 +22,11 @@ import torch
 
 from d3fast.attacks import load_attack
 from d3fast.audit.report.page import write_audit_page
-from d3fast.data import clean_samples, load
+from d3fast.data import load
 from d3fast.detox.resume import read_state
 from d3fast.detox.toml_file import read_config
 from d3fast.io.idx import read_idx
-from d3fast.io.images import read_image
+from d3fast.io.images import Fit, read_image
 from d3fast.models import load_weights
 from d3fast.results.store import read_results
 from tests.hostile.arrays import ARRAYS
@@ -39,6 +39,7 @@ from tests.hostile.models import net
 from tests.hostile.settings import CONFIGS, REPAIRS
 from tests.hostile.triggers import TRIGGERS
 from tests.hostile.weights import WEIGHTS
+from tests.hub.suspects import read_samples
 
 SECONDS = 60  # of a slow, shared machine: after these a loader hangs
 ROOM = 2**30  # bytes of address space that a loader may add
@@ -64,10 +65,10 @@ GROUPS: Mapping[str, tuple[list[Case], Callable[[Path], Any]]] = {
     "results": (RESULTS, read_results),
     "configs": (CONFIGS, read_config),
     "repairs": (REPAIRS, lambda path: read_state(path, run="")),
-    "images": (IMAGES, lambda path: read_image(path, size=8)),
+    "images": (IMAGES, lambda path: read_image(path, fit=Fit((8, 8)))),
     "audits": (AUDITS, lambda path: write_audit_page(path.parent, path.parent / "report.html")),
-    "folders": (FOLDERS, clean_samples),
-    "arrays": (ARRAYS, clean_samples),
+    "folders": (FOLDERS, read_samples),
+    "arrays": (ARRAYS, read_samples),
     "idx": (IDX, read_idx),
     "cifar": (CIFAR, lambda path: load("cifar10", 0, clean=2, data_dir=path)),
 }

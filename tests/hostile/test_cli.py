@@ -53,10 +53,7 @@ def refused(place, *arguments):
 
 
 def _asked(command, place, weights=None, samples=None):
-    samples = samples or place / "good.npz"
-    data = ("--data", samples)
-    if command == "spectrum":
-        data = ("--data", "folder" if samples.is_dir() else "npz", "--data-dir", samples)
+    data = ("--data", samples or place / "good.npz")
     weights = weights or place / "good.pt"
     return command, "--checkpoint", weights, *data, "--out", place / "out", *MODEL
 

@@ -23,9 +23,8 @@ from safetensors.torch import save
 from d3fast.attacks import ATTACKS, load_attack, save_attack
 from d3fast.audit.report.folder import read_audit
 from d3fast.audit.report.verdict import audit_verdict
-from d3fast.data import clean_samples
 from d3fast.io.idx import read_idx
-from d3fast.io.images import read_image
+from d3fast.io.images import Fit, read_image
 from d3fast.io.plain_pickle import read_plain_pickle
 from d3fast.models import load_weights
 from d3fast.results.store import Results, read_results
@@ -37,6 +36,7 @@ from tests.hostile.files import forged_zip
 from tests.hostile.images import encoded
 from tests.hostile.models import net, state, torch_file
 from tests.hostile.triggers import trigger
+from tests.hub.suspects import read_samples
 
 MANY = int(os.environ.get("HOSTILE_EXAMPLES", "0"))
 fuzz = settings(max_examples=MANY or 150, derandomize=MANY < 10_000)
@@ -158,14 +158,14 @@ def test_any_instructions(folder, codes):
 @fuzz
 @given(content=changed([npz_file(), npz_file(packed=True), npz_file(images=np.zeros((10, 4, 4)))]))
 def test_arrays(folder, content):
-    data = loads_or_one_line(clean_samples, folder / "w.npz", content)
+    data = loads_or_one_line(read_samples, folder / "w.npz", content)
     assert data is None or 0 < len(data) <= 2**20
 
 
 @fuzz
 @given(content=changed([encoded(kind, (16, 16)) for kind in ("PNG", "JPEG", "BMP", "PPM", "WEBP")]))
 def test_pictures(folder, content):
-    image = loads_or_one_line(lambda path: read_image(path, size=8), folder / "w", content)
+    image = loads_or_one_line(lambda path: read_image(path, fit=Fit((8, 8))), folder / "w", content)
     assert image is None or image.shape in ((1, 8, 8), (3, 8, 8))
 
 
