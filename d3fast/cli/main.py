@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line ``d3fast``: its commands, and the handling of errors.
 
-Exit codes: 0 done, 1 a defect in d3fast (with a traceback), 2 invalid input (one line on stderr),
-3 done, but a stated goal was missed. Ctrl-C ends the process by SIGINT: 130 in a shell.
+Exit codes are those of ``exit_codes``. Ctrl-C ends the process by SIGINT: 130 in a shell.
 """
 
 import gc
@@ -10,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +20,7 @@ from d3fast.cli.attack import attack
 from d3fast.cli.benchmark import benchmark
 from d3fast.cli.demo import demo
 from d3fast.cli.detox import detox
+from d3fast.cli.exit_codes import DEFECT, REFUSED
 from d3fast.cli.inspect import inspect
 from d3fast.cli.monitor import monitor
 from d3fast.cli.pilot import pilot
@@ -34,7 +35,7 @@ _ARGUMENTS = "d3fast.arguments"
 
 
 class _OneLineErrors(TyperGroup):
-    """Print invalid input as one line; a defect keeps its traceback."""
+    """Print invalid input as one line; a defect keeps its traceback and has its own code."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Keep the arguments for ``invoke``, which may refuse them."""
@@ -48,12 +49,16 @@ class _OneLineErrors(TyperGroup):
             return super().invoke(ctx)
         except (ValueError, OSError) as error:
             typer.echo(f"error: {printable(error, _MAX_ERROR)}", err=True)
-            raise typer.Exit(2) from None
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
+            raise typer.Exit(REFUSED) from None
+        except Exception as error:
+            if hasattr(error, "exit_code"):  # of typer and click: a code or wrong usage
                 raise
-            typer.echo(f"error: out of memory: {error_text(error)}", err=True)
-            raise typer.Exit(2) from None
+            if is_out_of_memory(error):
+                typer.echo(f"error: out of memory: {error_text(error)}", err=True)
+                raise typer.Exit(REFUSED) from None
+            # Python's own code for a traceback is 1, which means signs of a backdoor here.
+            typer.echo(traceback.format_exc(), err=True, nl=False)
+            raise typer.Exit(DEFECT) from None
         except KeyboardInterrupt:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not end in a traceback
             typer.echo("interrupted", err=True)
@@ -76,7 +81,6 @@ def _check_encoding(arguments: list[str]) -> None:
 app = typer.Typer(
     cls=_OneLineErrors,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Repair neural networks that may carry a backdoor (D3, arXiv 2411.09585).",

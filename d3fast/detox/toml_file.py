@@ -2,11 +2,16 @@
 """Read a ``D3Config`` from a TOML file: fields by name, missing ones from a preset.
 
 preset = "auto"          # or "paper", "authors"
+
+[d3]
 clean_weight = 5.0
 constraint = "none"      # TOML has no null
+
+Fields may stand at the top level too, as on the command line; they override the table.
 """
 
 import difflib
+from collections.abc import Container
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +20,7 @@ from d3fast.detox.config import PRESETS, D3Config
 from d3fast.io.toml_file import read_toml
 from d3fast.runtime.checks import check_choice
 
+D3_TABLE = "d3"
 _NULL = "none"
 
 
@@ -35,12 +41,15 @@ def _values(table: dict[str, Any], path: Path) -> dict[str, Any]:
     return given
 
 
-def read_config(path: str | Path, preset: str | None = None) -> D3Config:
+def read_config(
+    path: str | Path, preset: str | None = None, *, others: Container[str] = ()
+) -> D3Config:
     r"""Read a configuration.
 
     Args:
         path: the TOML file.
         preset: preset of the missing fields; that of the file, or ``"auto"``, if ``None``.
+        others: names at the top level that are not about D3 and are left out.
 
     Raises:
         ValueError: no TOML; an unknown option or preset; a value out of range or of another type.
@@ -59,9 +68,14 @@ def read_config(path: str | Path, preset: str | None = None) -> D3Config:
     own = table.pop("preset", "auto")
     if not isinstance(own, str):
         raise ValueError(f"{path}: preset must be a name, got {own!r:.60}")
+    inner = table.pop(D3_TABLE, {})
+    if not isinstance(inner, dict):
+        raise ValueError(f"{path}: {D3_TABLE} must be a table, got {inner!r:.60}")
+    known = {field.name for field in fields(D3Config)}
+    outer = {name: v for name, v in table.items() if name in known or name not in others}
     chosen = own if preset is None else preset
     try:
         check_choice("preset", chosen, PRESETS)
-        return replace(PRESETS[chosen](), **_values(table, path))
+        return replace(PRESETS[chosen](), **_values({**inner, **outer}, path))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from None

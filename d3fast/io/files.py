@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writing files atomically, and hashing them."""
 
+import contextlib
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +63,55 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_together(path: str | Path) -> Iterator[Path]:
+    """Write several files inside a ``with`` block; they move into a folder together at the end.
+
+    If the block raises (Ctrl-C included), the folder is unchanged, and not made if it was missing.
+
+    Args:
+        path: the folder. It is made with its parents.
+
+    Yields:
+        An empty folder beside the final files. A file or folder in it replaces one of its name.
+
+    Raises:
+        ValueError: a file is in the way of the folder, or a folder in the way of a file.
+        OSError: the folder cannot be written to.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with written_together(Path(folder, "out")) as temporary:
+        ...         _ = (temporary / "a.txt").write_text("a")
+        ...     os.listdir(Path(folder, "out"))
+        ['a.txt']
+    """
+    path = Path(path)
+    made = [each for each in (path, *path.parents) if not each.exists()]
+    make_folder(path)
+    temporary = Path(tempfile.mkdtemp(dir=path, prefix=".writing."))
+    try:
+        yield temporary
+        entries = sorted(temporary.iterdir())
+        for entry in entries:
+            if entry.is_file() and (path / entry.name).is_dir():
+                raise ValueError(f"cannot write {path / entry.name}: it is a folder")
+        for entry in entries:
+            _replace(entry, path / entry.name, temporary)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        for folder in made:  # from the innermost; one with files in it stays
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _replace(source: Path, target: Path, spare: Path) -> None:
+    """Move a file or folder over another one; ``spare`` takes a folder that is replaced."""
+    if source.is_dir() and (target.exists() or target.is_symlink()):
+        target.rename(spare / f".old.{target.name}")
+    source.replace(target)
 
 
 def sha256(path: Path) -> str:

@@ -10,6 +10,7 @@ import typer
 
 import d3fast
 from d3fast import cli
+from d3fast.cli.exit_codes import DEFECT
 from d3fast.runtime import environment
 from tests.processes import interrupt, python, wait_until
 
@@ -62,12 +63,28 @@ def test_a_name_that_is_not_utf_8_is_refused_before_anything_is_computed(call, c
     assert not list(tmp_path.iterdir())
 
 
-def test_a_defect_keeps_its_traceback(call, monkeypatch):
+@pytest.mark.parametrize("defect", [KeyError("defect"), RuntimeError("defect")])
+def test_a_defect_has_a_traceback_and_a_code_that_no_finding_has(call, monkeypatch, defect):
     def broken():
-        raise KeyError("defect")
+        raise defect
 
     monkeypatch.setattr(environment, "describe", broken)
-    assert isinstance(call("env").exception, KeyError)
+    result = call("env")
+    assert result.exit_code == DEFECT == 70
+    assert "Traceback" in result.stderr
+    assert type(defect).__name__ in result.stderr.splitlines()[-1]
+
+
+def test_an_import_that_fails_has_the_code_of_a_defect(tmp_path):
+    (tmp_path / "typer.py").write_text("raise RuntimeError('broken')\n")
+    with python("-m", "d3fast", "env", cwd=tmp_path) as process:
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == DEFECT
+    assert errors.endswith("RuntimeError: broken\n")
+
+
+def test_wrong_usage_is_code_2(call):
+    assert call("env --nonsense").exit_code == call("nonsense").exit_code == 2
 
 
 @pytest.mark.parametrize("allocate", [lambda: torch.empty(2**60), lambda: bytearray(2**60)])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from d3fast.io.files import atomic_write, make_folder, sha256
+from d3fast.io.files import atomic_write, make_folder, sha256, written_together
 
 
 @pytest.fixture
@@ -165,3 +165,54 @@ def test_only_regular_files_have_a_hash(tmp_path):
         sha256(tmp_path)
     with pytest.raises(FileNotFoundError):
         sha256(tmp_path / "nowhere")
+
+
+def _write(folder, **texts):
+    with written_together(folder) as temporary:
+        for name, text in texts.items():
+            (temporary / name).write_text(text)
+
+
+def test_files_written_together_are_in_the_folder_and_nothing_else(tmp_path):
+    _write(tmp_path / "a" / "out", one="1", two="2")
+    assert _names(tmp_path / "a" / "out") == ["one", "two"]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt, SystemExit])
+def test_an_interrupted_block_changes_no_file_and_makes_no_folder(tmp_path, error):
+    def interrupted(folder):
+        with written_together(folder) as temporary:
+            (temporary / "one").write_text("new")
+            raise error
+
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "one").write_text("old")
+    for folder in ("old", "new/below"):
+        with pytest.raises(error):
+            interrupted(tmp_path / folder)
+    assert _names(tmp_path) == ["old"]
+    assert (tmp_path / "old" / "one").read_text() == "old"
+    assert _names(tmp_path / "old") == ["one"]
+
+
+def test_a_folder_replaces_one_of_its_name_whole(tmp_path):
+    for name in ("first", "second"):
+        with written_together(tmp_path) as temporary:
+            (temporary / "repaired").mkdir()
+            (temporary / "repaired" / name).write_text(name)
+    assert _names(tmp_path) == ["repaired"]
+    assert _names(tmp_path / "repaired") == ["second"]
+
+
+def test_a_file_does_not_replace_a_folder_and_the_others_stay_out(tmp_path):
+    (tmp_path / "two").mkdir()
+    with pytest.raises(ValueError, match="it is a folder"):
+        _write(tmp_path, one="1", two="2")
+    assert _names(tmp_path) == ["two"]
+
+
+def test_permissions_of_a_file_written_together_are_those_of_any_new_file(tmp_path, umask):
+    umask(0o027)
+    _write(tmp_path / "out", one="1")
+    assert stat.S_IMODE((tmp_path / "out" / "one").stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o750
