@@ -75,8 +75,8 @@ class PairedAccuracy:
     @classmethod
     def of(cls, before: Tensor, after: Tensor) -> "PairedAccuracy":
         """Count the answers of ``correct_answers`` of two models."""
-        counts = [int(each.sum()) for each in (before, after, before & after)]
-        return cls(*counts, samples=len(before))
+        both = before & after
+        return cls(int(before.sum()), int(after.sum()), int(both.sum()), len(before))
 
     @property
     def lost(self) -> int:

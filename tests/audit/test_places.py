@@ -55,5 +55,5 @@ def test_the_newest_audit_is_the_one_with_the_newest_document(tmp_path):
 
 
 def test_no_audit_is_one_line(tmp_path):
-    with pytest.raises(ValueError, match="there is no audit in .*: run d3fast check"):
+    with pytest.raises(ValueError, match=r"there is no audit in .*: run d3fast check"):
         newest_audit(tmp_path / "missing")
