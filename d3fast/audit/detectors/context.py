@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The input of a detector: a frozen model, and clean images with their labels, checked once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -83,18 +83,23 @@ def open_context(
 
 
 def _checked(data: ImageData) -> tuple[Tensor, Tensor]:
-    if not len(data):
-        raise ValueError("inspection needs clean samples, got none")
     images, labels = as_float(data.images), data.labels.cpu()
     if not bool(((images >= 0) & (images <= 1)).all()):  # NaN is neither
         raise ValueError("images must be in [0, 1]; put a normalisation into the model")
+    check_classes(labels, data.classes)
+    return images, labels
+
+
+def check_classes(labels: Tensor, classes: Sequence[str]) -> None:
+    """Raise ``ValueError`` unless there are samples, of two or more classes."""
+    if not len(labels):
+        raise ValueError("inspection needs clean samples, got none")
     present = torch.unique(labels)
     if len(present) < 2:
         raise ValueError(
             "inspection needs clean samples of two or more classes, all are of "
-            f"{data.classes[int(present[0])]!r}"
+            f"{classes[int(present[0])]!r}"
         )
-    return images, labels
 
 
 @torch.no_grad()

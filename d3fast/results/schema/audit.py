@@ -110,6 +110,7 @@ class InversionRow(Row, frozen=True, kw_only=True, tag="inversion"):
         index: anomaly index; ``None`` where it is infinite.
         outlier: the trigger is unusually small.
         picture: PNG as a data URI, not yet decoded.
+        tokens: of a text model, the trigger as text; ``norm`` is their number then.
     """
 
     role: Role
@@ -120,6 +121,7 @@ class InversionRow(Row, frozen=True, kw_only=True, tag="inversion"):
     index: NonNegative | None = None
     outlier: bool
     picture: Picture | None = None
+    tokens: Text | None = None
 
 
 class DetectorRow(Row, frozen=True, kw_only=True, tag="sign"):
@@ -133,6 +135,7 @@ class DetectorRow(Row, frozen=True, kw_only=True, tag="sign"):
         flagged: the score is above the threshold; ``raised`` in JSON.
         target: index of the class with the largest statistic.
         meaning: the result in one sentence.
+        seconds: duration; ``None`` where it was not measured.
     """
 
     role: Role
@@ -142,6 +145,7 @@ class DetectorRow(Row, frozen=True, kw_only=True, tag="sign"):
     flagged: bool = field(name="raised")
     target: Count | None = None
     meaning: Text
+    seconds: DrawnNonNegative | None = None
 
 
 class VerdictRow(Row, frozen=True, kw_only=True, tag="verdict"):
