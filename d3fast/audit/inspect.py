@@ -10,7 +10,7 @@ Detectors are in ``d3fast.audit.detectors``, the verdict in ``d3fast.audit.verdi
 import warnings
 from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, replace
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import nn
@@ -19,11 +19,13 @@ from d3fast.audit.anomaly import anomaly_indices, outliers
 from d3fast.audit.detectors.base import DetectorResult, run_detector
 from d3fast.audit.detectors.context import InspectionContext, open_context
 from d3fast.audit.detectors.registry import DETECTORS
+from d3fast.audit.inspect_text import TextInspection, TextInspectOptions, inspect_text
 from d3fast.audit.inversion import Inversion, InversionOptions, invert_all
 from d3fast.audit.model_report import SUSPECT
 from d3fast.audit.pictures import picture_of
 from d3fast.audit.verdict import Verdict, verdict
 from d3fast.data.base import ImageData, stratified_split
+from d3fast.hub.samples import Data
 from d3fast.optim.heads import find_head
 from d3fast.results.schema.audit import DetectorRow, InversionRow, ModelRow, Role, VerdictRow
 from d3fast.runtime.checks import check_choice, check_integer, check_number
@@ -183,6 +185,7 @@ def _finite(value: float | None) -> float | None:
     return None if value is None or value == float("inf") else value
 
 
+@overload
 def inspect_model(
     model: nn.Module,
     data: ImageData,
@@ -191,7 +194,34 @@ def inspect_model(
     device: str | torch.device | None = None,
     seed: int = 0,
     progress: bool = True,
-) -> Inspection:
+) -> Inspection: ...
+
+
+@overload
+def inspect_model(
+    model: nn.Module,
+    data: Data,
+    *,
+    options: InspectOptions | None = None,
+    text_options: TextInspectOptions | None = None,
+    tokenizer: Any | None = None,
+    device: str | torch.device | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Inspection | TextInspection: ...
+
+
+def inspect_model(
+    model: nn.Module,
+    data: Data,
+    *,
+    options: InspectOptions | None = None,
+    text_options: TextInspectOptions | None = None,
+    tokenizer: Any | None = None,
+    device: str | torch.device | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Inspection | TextInspection:
     """Run the backdoor detectors on a model, without a trigger.
 
     The model is in eval mode with frozen weights meanwhile; its state is restored afterwards.
@@ -199,8 +229,11 @@ def inspect_model(
 
     Args:
         model: gives (N, classes) scores of images in [0, 1]; a normalisation belongs inside it.
+            For texts, of token ids.
         data: clean samples, a few dozen or more, preferably of all classes.
-        options: ``InspectOptions()`` if ``None``.
+        options: for images; ``InspectOptions()`` if ``None``.
+        text_options: for texts; see ``inspect_text``, also for ``tokenizer``.
+        tokenizer: for texts.
         device: where to compute; the model's device if ``None``.
         seed: of the choice of samples and of everything random.
         progress: show progress bars.
@@ -217,6 +250,16 @@ def inspect_model(
         >>> len(found.inversions), [result.name for result in found.results]
         (3, ['patch', 'head', 'shift', 'margin'])
     """
+    if not isinstance(data, ImageData):
+        return inspect_text(
+            model,
+            data,
+            tokenizer=tokenizer,
+            options=text_options,
+            device=device,
+            seed=seed,
+            progress=progress,
+        )
     chosen = options or InspectOptions()
     where = resolve_device(device, model)
     samples = _drawn(data, chosen.samples, seed)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Inspection of a text classifier: searches for tokens, without a trigger.
 
-    inspect_text     runs every text detector and measures the accuracy
-    TextInspection   the results; ``rows`` gives the rows of inspect.json and card.json
+inspect_text     runs every text detector and measures the accuracy
+TextInspection   the results; ``rows`` gives the rows of inspect.json and card.json
 """
 
 import time
@@ -33,6 +33,7 @@ from d3fast.text.vocabulary import ordinary_ids, token_text
 from d3fast.training.metrics import Metrics, evaluate
 
 _BATCH = 100
+SWEEP, INVERSION = TokenSweep(), TokenInversion()
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class TextInspectOptions:
     """
 
     detectors: tuple[str, ...] = tuple(TEXT_DETECTORS)
-    sweep: TokenSweep = TokenSweep()
-    inversion: TokenInversion = TokenInversion()
+    sweep: TokenSweep = SWEEP
+    inversion: TokenInversion = INVERSION
     samples: int = 1000
 
     def __post_init__(self) -> None:

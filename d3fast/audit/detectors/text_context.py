@@ -113,7 +113,7 @@ class TextContext:
 
     def check(self, target: int, tokens: Sequence[int], positions: Tensor) -> TokenTrigger:
         """Measure tokens on texts at some positions."""
-        rows = self.insert(self.rows(positions), torch.tensor(tuple(tokens)))
+        rows = self.insert(self.rows(positions), torch.tensor(tuple(tokens), dtype=torch.long))
         found = margins(self.scores(rows), torch.full((len(rows),), target).to(rows.device)).cpu()
         return self.trigger(target, tokens, found)
 
@@ -161,10 +161,9 @@ def open_text_context(
     model.to(device)
     with frozen(model):
         ids = data.ids.to(device)
+        _check_ids(model, ids)
         embedding = find_embedding(model, ids[:1])
         vocabulary = embedding.num_embeddings
-        if int(ids.max()) >= vocabulary:
-            raise ValueError(f"ids must be < {vocabulary}, the rows of the embeddings")
         candidates = torch.arange(vocabulary) if ordinary is None else ordinary.cpu()
         candidates = candidates[(candidates < vocabulary) & (candidates != data.pad)]
         start = int(len(torch.unique(ids[:, 0])) == 1)
@@ -174,6 +173,16 @@ def open_text_context(
         )
         answers, usual = _answers(context)
         yield replace(context, answers=answers, usual=usual)
+
+
+def _check_ids(model: nn.Module, ids: Tensor) -> None:
+    """Raise ``ValueError`` for ids that no embedding of a model has a row for."""
+    rows = [m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)]
+    if rows and not 0 <= int(ids.min()) <= int(ids.max()) < max(rows):
+        raise ValueError(
+            f"token ids must be 0..{max(rows) - 1} for this model, got {int(ids.min())} to "
+            f"{int(ids.max())}"
+        )
 
 
 def _answers(context: TextContext) -> tuple[Tensor, Tensor]:

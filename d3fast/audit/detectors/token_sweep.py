@@ -3,10 +3,11 @@
 
     s_t = max over tokens v of   mean margin of t on v + x, for clean texts x of other classes
 
-in units of the mean margin of t on its own clean texts. Every token of the vocabulary is tried, first many at once in front of two texts, then fewer and
-fewer alone in front of more texts (successive halving). A rare word of a backdoor ("cf") forces its
-class in whatever text it stands; a word of the language rarely does. One forward pass serves all
-classes, so the cost does not depend on their number.
+in units of the mean margin of t on its own clean texts. Every token of the vocabulary is tried,
+first many at once in front of two texts, then fewer and fewer alone in front of more texts
+(successive halving). A rare word of a backdoor ("cf") forces its class in whatever text it stands;
+a word of the language rarely does. One forward pass serves all classes, so the cost hardly depends
+on their number.
 """
 
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ class TokenSweep:
         padded = torch.cat([shuffled, shuffled[: -len(shuffled) % at_once]]).view(-1, at_once)
         per_class = max(1, self.rows // (_SECOND * at_once * context.classes))
         first = _effects(context, padded, _different(context, probes))
-        kept = padded[_best(first, per_class)].flatten().unique()
+        kept = torch.unique(padded[_best(first, per_class)])
 
         second = _effects(context, kept[:, None], _balanced(context, probes, _SECOND))
         per_class = max(2, self.rows // (self.checks * context.classes))
@@ -137,4 +138,4 @@ def _effects(context: TextContext, groups: Tensor, positions: Tensor) -> Tensor:
 def _best(effects: Tensor, per_class: int) -> Tensor:
     """Return the rows that are among the largest of some class, each once."""
     top = effects.topk(min(per_class, len(effects)), dim=0).indices
-    return top.flatten().unique()
+    return torch.unique(top)
