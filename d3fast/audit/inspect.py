@@ -19,7 +19,8 @@ from d3fast.audit.anomaly import anomaly_indices, outliers
 from d3fast.audit.detectors.base import DetectorResult, run_detector
 from d3fast.audit.detectors.context import InspectionContext, open_context
 from d3fast.audit.detectors.registry import DETECTORS
-from d3fast.audit.inspect_text import TextInspection, TextInspectOptions, inspect_text
+from d3fast.audit.detectors.text_base import TEXT_DETECTORS
+from d3fast.audit.inspect_text import TextInspection, TextInspectOptions, check_names, inspect_text
 from d3fast.audit.inversion import Inversion, InversionOptions, invert_all
 from d3fast.audit.model_report import SUSPECT
 from d3fast.audit.pictures import picture_of
@@ -28,7 +29,7 @@ from d3fast.data.base import ImageData, stratified_split
 from d3fast.hub.samples import Data
 from d3fast.optim.heads import find_head
 from d3fast.results.schema.audit import DetectorRow, InversionRow, ModelRow, Role, VerdictRow
-from d3fast.runtime.checks import check_choice, check_integer, check_number
+from d3fast.runtime.checks import check_integer, check_number
 from d3fast.runtime.devices import resolve_device
 from d3fast.runtime.progress import progress_bar
 from d3fast.runtime.seeding import generator
@@ -48,7 +49,8 @@ class InspectOptions:
     Args:
         inversion: options of the trigger inversion; ``SHORT`` shows a tenth of the usual images.
         outlier: anomaly index above which an inverted trigger is an outlier.
-        detectors: names of ``DETECTORS``, in the order in which they run.
+        detectors: names of ``DETECTORS``, in the order in which they run; ``None`` for all. Of a
+            text classifier, names of ``TEXT_DETECTORS``.
         rate: of false alarms per detector, were the statistics of a clean model normally
             distributed; it sets the thresholds.
         samples: largest number of clean samples used by inversion and detectors, stratified.
@@ -58,14 +60,14 @@ class InspectOptions:
         ValueError: a number out of range, no detector or an unknown one.
 
     Example:
-        >>> InspectOptions(detectors=("horoscope",))
+        >>> InspectOptions(detectors=())
         Traceback (most recent call last):
-        ValueError: detectors must be one of 'patch', 'head', 'shift', 'margin', got 'horoscope'
+        ValueError: detectors must be one or more, each once, got ()
     """
 
     inversion: InversionOptions = SHORT
     outlier: float = 2.0
-    detectors: tuple[str, ...] = tuple(DETECTORS)
+    detectors: tuple[str, ...] | None = None
     rate: float = 0.01
     samples: int = 1000
     signs: InitVar[tuple[str, ...] | None] = None
@@ -79,10 +81,33 @@ class InspectOptions:
         if not 0 < self.rate < 1:
             raise ValueError(f"rate must be > 0 and < 1, got {self.rate}")
         check_integer("samples", self.samples, 1)
-        if not self.detectors or len(set(self.detectors)) < len(self.detectors):
-            raise ValueError(f"detectors must be one or more, each once, got {self.detectors}")
-        for name in self.detectors:
-            check_choice("detectors", name, DETECTORS)
+        if self.detectors is not None:
+            check_names(self.detectors, {**DETECTORS, **TEXT_DETECTORS})
+
+    def for_images(self) -> tuple[str, ...]:
+        """Return the names of the detectors of images, in the order in which they run.
+
+        Raises:
+            ValueError: a detector of texts.
+        """
+        names = tuple(DETECTORS) if self.detectors is None else self.detectors
+        check_names(names, DETECTORS)
+        return names
+
+    def for_texts(self) -> TextInspectOptions:
+        """Return the same options for texts; steps of the inversion as far as they were changed.
+
+        Raises:
+            ValueError: a detector of images.
+        """
+        chosen = TextInspectOptions(samples=self.samples)
+        if self.detectors is not None:
+            chosen = replace(chosen, detectors=self.detectors)
+        if self.inversion.steps != SHORT.steps:
+            chosen = replace(
+                chosen, inversion=replace(chosen.inversion, steps=self.inversion.steps)
+            )
+        return chosen
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,8 +227,7 @@ def inspect_model(
     model: nn.Module,
     data: Data,
     *,
-    options: InspectOptions | None = None,
-    text_options: TextInspectOptions | None = None,
+    options: InspectOptions | TextInspectOptions | None = None,
     tokenizer: Any | None = None,
     device: str | torch.device | None = None,
     seed: int = 0,
@@ -215,8 +239,7 @@ def inspect_model(
     model: nn.Module,
     data: Data,
     *,
-    options: InspectOptions | None = None,
-    text_options: TextInspectOptions | None = None,
+    options: InspectOptions | TextInspectOptions | None = None,
     tokenizer: Any | None = None,
     device: str | torch.device | None = None,
     seed: int = 0,
@@ -231,9 +254,8 @@ def inspect_model(
         model: gives (N, classes) scores of images in [0, 1]; a normalisation belongs inside it.
             For texts, of token ids.
         data: clean samples, a few dozen or more, preferably of all classes.
-        options: for images; ``InspectOptions()`` if ``None``.
-        text_options: for texts; see ``inspect_text``, also for ``tokenizer``.
-        tokenizer: for texts.
+        options: ``InspectOptions()`` if ``None``; of texts ``TextInspectOptions()``.
+        tokenizer: of texts, to show tokens as such; see ``inspect_text``.
         device: where to compute; the model's device if ``None``.
         seed: of the choice of samples and of everything random.
         progress: show progress bars.
@@ -255,11 +277,13 @@ def inspect_model(
             model,
             data,
             tokenizer=tokenizer,
-            options=text_options,
+            options=options.for_texts() if isinstance(options, InspectOptions) else options,
             device=device,
             seed=seed,
             progress=progress,
         )
+    if isinstance(options, TextInspectOptions):
+        raise ValueError("options must be InspectOptions for images, got TextInspectOptions")
     chosen = options or InspectOptions()
     where = resolve_device(device, model)
     samples = _drawn(data, chosen.samples, seed)
@@ -307,8 +331,9 @@ def _run_detectors(
     options: InspectOptions, context: InspectionContext, names: Sequence[str], progress: bool
 ) -> tuple[DetectorResult, ...]:
     results = []
-    with progress_bar("running detectors", len(options.detectors), progress) as advance:
-        for name in options.detectors:
+    chosen = options.for_images()
+    with progress_bar("running detectors", len(chosen), progress) as advance:
+        for name in chosen:
             results.append(run_detector(DETECTORS[name](), context, names, options.rate))
             advance("")
     return tuple(results)

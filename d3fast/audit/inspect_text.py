@@ -6,7 +6,7 @@ TextInspection   the results; ``rows`` gives the rows of inspect.json and card.j
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,14 @@ _BATCH = 100
 SWEEP, INVERSION = TokenSweep(), TokenInversion()
 
 
+def check_names(names: Sequence[str], known: Collection[str]) -> None:
+    """Raise ``ValueError`` unless the names of detectors are known, one or more, each once."""
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"detectors must be one or more, each once, got {names}")
+    for name in names:
+        check_choice("detectors", name, known)
+
+
 @dataclass(frozen=True)
 class TextInspectOptions:
     """Options of an inspection of a text classifier.
@@ -62,10 +70,7 @@ class TextInspectOptions:
 
     def __post_init__(self) -> None:
         check_integer("samples", self.samples, 1)
-        if not self.detectors or len(set(self.detectors)) < len(self.detectors):
-            raise ValueError(f"detectors must be one or more, each once, got {self.detectors}")
-        for name in self.detectors:
-            check_choice("detectors", name, TEXT_DETECTORS)
+        check_names(self.detectors, TEXT_DETECTORS)
 
     def chosen(self) -> tuple[TextDetector, ...]:
         """Return the detectors, in order."""

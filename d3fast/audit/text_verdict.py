@@ -7,7 +7,7 @@ from d3fast.audit.detectors.base import DetectorResult, short_name
 from d3fast.audit.verdict import Verdict
 
 # What the thresholds were chosen on; docs/text.md has the table.
-_RATES = "The thresholds are not calibrated for this kind of model"
+_RATES = "The thresholds are not calibrated for this kind of model: a few of MiniLM were measured."
 
 
 def text_verdict(results: Sequence[DetectorResult], classes: Sequence[str]) -> Verdict:
@@ -32,7 +32,7 @@ def text_verdict(results: Sequence[DetectorResult], classes: Sequence[str]) -> V
         return Verdict(
             False,
             (),
-            f"No detector flags this model. This does not rule out a backdoor. {_RATES}: {_SEEN}",
+            f"No detector flags this model. This does not rule out a backdoor. {_RATES}",
         )
     names = [short_name(classes[target]) for target in targets]
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
@@ -41,8 +41,5 @@ def text_verdict(results: Sequence[DetectorResult], classes: Sequence[str]) -> V
         True,
         targets,
         f"Possible backdoor with target class {shown} (flagged by {which}). This is no proof. "
-        f"{_RATES}: {_SEEN} Repair the model and inspect it again.",
+        f"{_RATES} Repair the model and inspect it again.",
     )
-
-
-_SEEN = "TODO"

@@ -18,7 +18,7 @@ from d3fast.results.store import Results
 def _command(audit: Audit, chosen: InspectOptions) -> str:
     return (
         f"d3fast inspect --model {audit.spec} --steps {chosen.inversion.steps} "
-        f"--detectors {','.join(chosen.detectors)} --rate {chosen.rate:g} "
+        f"--detectors {','.join(chosen.for_images())} --rate {chosen.rate:g} "
         f"--samples {chosen.samples} --seed {audit.seed}"
     )
 

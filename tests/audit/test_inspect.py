@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from d3fast.audit import InspectOptions, inspect_model
+from d3fast.audit.inspect_text import TextInspectOptions
 from d3fast.audit.inversion import InversionOptions
 from d3fast.audit.model_report import parse_model_report
 from d3fast.results.store import Results, read_results
@@ -114,6 +115,23 @@ def test_with_two_classes_the_verdict_says_that_it_says_nothing():
     assert not found.verdict.suspicious
     assert "This says nothing about the model" in found.verdict.text
     assert all(result.value is None for result in found.results)
+
+
+def test_detectors_of_texts_are_refused_for_images_and_the_reverse():
+    with pytest.raises(ValueError, match=r"detectors must be one of 'patch', .* got 'token'"):
+        InspectOptions(detectors=("token",)).for_images()
+    with pytest.raises(ValueError, match=r"detectors must be one of 'token', .* got 'head'"):
+        InspectOptions(detectors=("head",)).for_texts()
+    with pytest.raises(ValueError, match="options must be InspectOptions for images"):
+        inspect_model(Templates(False), samples(), options=TextInspectOptions(), progress=False)
+
+
+def test_options_for_texts_take_what_was_changed():
+    assert InspectOptions().for_texts() == TextInspectOptions()
+    changed = InspectOptions(inversion=InversionOptions(steps=7), samples=5, detectors=("token",))
+    for_texts = changed.for_texts()
+    assert (for_texts.inversion.steps, for_texts.samples) == (7, 5)
+    assert for_texts.detectors == ("token",)
 
 
 def test_a_model_without_a_head_is_refused():

@@ -5,4 +5,4 @@ from d3fast.audit.detectors.registry import DETECTORS
 
 
 def test_the_detectors_run_in_the_order_of_the_registry():
-    assert InspectOptions().detectors == tuple(DETECTORS) == ("patch", "head", "shift", "margin")
+    assert InspectOptions().for_images() == tuple(DETECTORS) == ("patch", "head", "shift", "margin")
