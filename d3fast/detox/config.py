@@ -17,6 +17,7 @@ SCHEDULES = ("cosine", "constant")
 BATCH_NORMS = ("train", "frozen")
 NORM_SETS = ("norm_sphere", "norm_ball")
 OPTIMIZERS = ("sgd", "adamw")
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class D3Config:
             gradient; see ``D3FusedAdamW``.
         restart: blocks that start from random weights of the norm they had: the number of last
             blocks, or a regular expression over parameter names; 0 restarts none. See
-            ``d3fast.optim.blocks``.
+            ``d3fast.optim.blocks``. ``"auto"`` repairs with two thirds of the blocks, and with
+            half as many again until the repair costs at most ``max_acc_drop``, which it needs.
         epochs: passes over the clean samples.
         lr: learning rate.
         momentum: momentum; of AdamW the decay beta_1 of its first moment.
@@ -150,6 +152,8 @@ class D3Config:
             check_integer(name, getattr(self, name), 0)
         if not isinstance(self.restart, str):
             check_integer("restart", self.restart, 0)
+        if self.restart == AUTO and self.max_acc_drop is None:
+            raise ValueError("restart='auto' decides by max_acc_drop, got None")
         check_number("dual_step", self.dual_step)
         for name in ("margin", "max_acc_drop", "max_grad_norm"):
             if getattr(self, name) is not None:

@@ -200,6 +200,22 @@ def read_state(path: Path, run: str | None = None) -> Mapping[str, Any]:
     return read
 
 
+def is_state_of(path: Path, model: nn.Module, config: D3Config, identity: str) -> bool:
+    """Return whether a file holds the state of this repair.
+
+    Args:
+        path: the file.
+        model: the suspect.
+        config: the options of the repair.
+        identity: see ``Checkpointing``.
+
+    Raises:
+        ValueError: a missing or damaged file, or one of another version.
+        OSError: a file that cannot be opened.
+    """
+    return bool(read_state(path)["run"] == _fingerprint(model, config, identity))
+
+
 def _check_state(state: Any, path: Path, run: str | None) -> None:
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise ValueError(f"{printable(path)} is no state of a repair")

@@ -10,7 +10,7 @@ distance.
 import copy
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from d3fast.detox.config import D3Config
+from d3fast.detox.config import AUTO, D3Config
+from d3fast.detox.depth import deepest_within
 from d3fast.detox.parts import (
     Average,
     Multiplier,
@@ -54,8 +55,9 @@ class DetoxResult:
     Attributes:
         model: the repaired copy, in eval mode.
         history: one record per epoch.
-        config: the options of the repair.
-        seconds: wall-clock time of the repair, over all its runs if it was resumed.
+        config: the options of the repair; where ``restart`` was ``"auto"``, the number chosen.
+        seconds: wall-clock time of the repair, over all its runs if it was resumed; of all attempts
+            of an automatic restart in this run.
         clean_weights: lambda after every epoch of the push phase.
         pushed: number of epochs of the push phase; the rest of the history is recovery.
         acc_drop: points of held-out accuracy that the repair cost; ``None`` without a limit.
@@ -126,22 +128,29 @@ def detoxify(
         )
     where = resolve_device(device, model)
     check_weights(model)
-    suspect = copy.deepcopy(model).to(where).eval().requires_grad_(False)
-    repaired = copy.deepcopy(model).to(where)
-    if config.channels_last:
-        repaired.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    repair = _Repair(
-        suspect,
-        repaired,
-        clean_loader,
-        val_loader,
-        config,
-        where,
-        progress,
-        on_epoch,
-        Journal(checkpointing, model, config, where),
-    )
-    return repair.run()
+
+    def attempt(chosen: D3Config, saved: Checkpointing | None) -> DetoxResult:
+        repaired = copy.deepcopy(model).to(where)
+        if chosen.channels_last:
+            repaired.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        repair = _Repair(
+            copy.deepcopy(model).to(where).eval().requires_grad_(False),
+            repaired,
+            clean_loader,
+            val_loader,
+            chosen,
+            where,
+            progress,
+            on_epoch,
+            Journal(saved, model, chosen, where),
+        )
+        return repair.run()
+
+    if config.restart != AUTO:
+        return attempt(config, checkpointing)
+    started = time.perf_counter()
+    result = deepest_within(model, config, attempt, checkpointing)
+    return replace(result, seconds=time.perf_counter() - started)
 
 
 @dataclass

@@ -89,6 +89,25 @@ def find_blocks(model: nn.Module) -> list[Named]:
     return [(name, m) for name, m in model.named_modules() if isinstance(m, _LAYERS) and m != head]
 
 
+def restart_depths(model: nn.Module) -> tuple[int, ...]:
+    """Return the numbers of last blocks that an automatic restart tries, from most to none.
+
+    The first is two thirds of the blocks; every next one is half of the previous, rounded down.
+
+    Raises:
+        ValueError: the head cannot be found.
+
+    Example:
+        >>> from d3fast.models import preact_resnet18
+        >>> restart_depths(preact_resnet18(10, 3))
+        (5, 2, 1, 0)
+    """
+    depths = [round(2 * len(find_blocks(model)) / 3)]
+    while depths[-1]:
+        depths.append(depths[-1] // 2)
+    return tuple(depths)
+
+
 def restart_names(model: nn.Module, restart: int | str) -> list[str]:
     """Return the names of the parameters that a restart replaces.
 
