@@ -69,6 +69,11 @@ class ModelReport:
         return self.suspicious is False and len(self.inversions) < 3 and no_scores
 
     @property
+    def of_texts(self) -> bool:
+        """The model classifies texts: its triggers are tokens."""
+        return any(found.tokens is not None for found in self.inversions)
+
+    @property
     def outliers(self) -> tuple[InversionRow, ...]:
         """Inverted triggers that are unusually small, the smallest first."""
         return tuple(sorted((i for i in self.inversions if i.outlier), key=lambda i: i.norm))

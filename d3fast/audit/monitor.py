@@ -88,6 +88,8 @@ def _inversion(row: InversionRow | None) -> str:
     if row is None:
         return "not measured"
     index = "infinite" if row.index is None else fixed(row.index)
+    if row.tokens is not None:
+        return f"strength {index}, “{row.tokens}”"
     return f"index {index}, {fixed(row.norm)} pixels"
 
 

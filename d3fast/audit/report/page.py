@@ -185,6 +185,7 @@ def write_audit_page(folder: str | Path, out: str | Path) -> tuple[str, ...]:
         title=verdict.headline,
         verdict=verdict,
         audit=audit,
+        texts=any(report.of_texts for report in (audit.before, audit.after) if report),
         measures=before_and_after(audit),
         classes=classes,
         more_classes=more_classes,

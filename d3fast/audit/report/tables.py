@@ -6,13 +6,16 @@ from collections.abc import Sequence
 
 from d3fast.audit.model_report import ModelReport
 from d3fast.audit.report.folder import AuditDocuments
-from d3fast.audit.report.words import index, size
+from d3fast.audit.report.words import index, size, trigger_words
 from d3fast.results.format import MISSING, fixed, interval, percent, points
 from d3fast.results.schema.audit import DetectorRow, InversionRow
 from d3fast.results.table import Cell, Table
 
 _NONE = Cell(MISSING)
 _MAX_CLASSES = 20
+# Of images, and of texts.
+_SMALLEST = ("Smallest inverted trigger", "Strongest inverted tokens")
+_OUTLIERS = ("Classes with an unusually small trigger", "Classes with tokens above the threshold")
 
 
 def _models(audit: AuditDocuments) -> list[ModelReport]:
@@ -51,8 +54,16 @@ def _lift(report: ModelReport) -> Cell:
 def _smallest(report: ModelReport) -> Cell:
     if not report.inversions:
         return _NONE
-    least = min(report.inversions, key=lambda row: row.norm)
-    return Cell(size(least.norm), detail=f"class “{least.name}”, index {_index(least)}")
+    least = min(report.inversions, key=_rank)
+    word = "index" if least.tokens is None else "strength"
+    return Cell(trigger_words(least), detail=f"class “{least.name}”, {word} {_index(least)}")
+
+
+def _rank(row: InversionRow) -> float:
+    """Return the position of a trigger: small patches come first, and strong tokens."""
+    if row.tokens is None:
+        return row.norm
+    return -math.inf if row.index is None else -row.index
 
 
 def _outliers(report: ModelReport) -> Cell:
@@ -73,13 +84,14 @@ def _flagged(report: ModelReport) -> Cell:
 def before_and_after(audit: AuditDocuments) -> Table:
     """Return one line per measure and one column per model; intervals stand below the numbers."""
     models = _models(audit)
+    texts = any(report.of_texts for report in models)
     measures = {"Accuracy on clean samples (ACC)": _accuracy}
     if any(report.metrics.triggered for report in models):
         measures["Attack success rate of the known trigger (ASR)"] = _asr
         measures["Lift: ASR minus the share without the trigger"] = _lift
     measures |= {
-        "Smallest inverted trigger": _smallest,
-        "Classes with an unusually small trigger": _outliers,
+        _SMALLEST[texts]: _smallest,
+        _OUTLIERS[texts]: _outliers,
         "Detectors that flag the model": _flagged,
     }
     lines = [(name, tuple(read(report) for report in models)) for name, read in measures.items()]
@@ -113,7 +125,11 @@ def _inversion_cells(row: InversionRow | None) -> tuple[Cell, Cell]:
     if row is None:
         return _NONE, _NONE
     beside = "unusual" if row.outlier else ""
-    trigger = Cell(size(row.norm), bold=row.outlier)
+    trigger = Cell(trigger_words(row), bold=row.outlier)
+    if row.tokens is not None:
+        beside = f"turns {percent(row.success, unit='%')} of other texts"
+        trigger = Cell(trigger_words(row), bold=row.outlier, detail=beside)
+        beside = "above the threshold" if row.outlier else ""
     return trigger, Cell(_index(row), bold=row.outlier, detail=beside)
 
 
@@ -125,7 +141,8 @@ def inversion_caption(row: InversionRow) -> str:
 def class_table(audit: AuditDocuments) -> tuple[Table, int]:
     """Return one line per class: size and anomaly index of its trigger, before and after.
 
-    Outliers come first, then the smallest triggers.
+    Of a text classifier, tokens and their strength. Outliers come first, then the smallest patches
+    or the strongest tokens.
 
     Returns:
         The table, and the number of classes with larger triggers that it leaves out.
@@ -134,7 +151,7 @@ def class_table(audit: AuditDocuments) -> tuple[Table, int]:
     rows = [row for model in models for row in model.values()]
     least: dict[int, float] = {}
     for row in rows:
-        least[row.target] = min(row.norm, least.get(row.target, math.inf))
+        least[row.target] = min(_rank(row), least.get(row.target, math.inf))
     outliers = {row.target for row in rows if row.outlier}
     order = sorted(least, key=lambda target: (target not in outliers, least[target], target))
     lines = []
@@ -142,9 +159,11 @@ def class_table(audit: AuditDocuments) -> tuple[Table, int]:
         name = next(model[target].name for model in models if target in model)
         cells = tuple(item for model in models for item in _inversion_cells(model.get(target)))
         lines.append((name, cells))
-    headings = ["class", "trigger", "index"]
+    texts = any(row.tokens is not None for row in rows)
+    columns = ("tokens", "strength") if texts else ("trigger", "index")
+    headings = ["class", *columns]
     if len(models) > 1:
-        headings = ["class", "trigger before", "index before", "trigger after", "index after"]
+        headings = ["class", *(f"{c} {when}" for when in ("before", "after") for c in columns)]
     return Table(tuple(headings), tuple(lines)), len(order) - len(lines)
 
 

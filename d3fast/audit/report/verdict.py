@@ -89,10 +89,8 @@ def _evidence(report: ModelReport) -> str:
     if report.detectors:
         parts.append(f"{len(report.flagged)} of {len(report.detectors)} detectors flag the model.")
     if report.inversions:
-        parts.append(
-            f"Classes with an unusually small inverted trigger: {len(report.outliers)} of "
-            f"{len(report.inversions)}."
-        )
+        what = "tokens above a threshold" if report.of_texts else "an unusually small trigger"
+        parts.append(f"Classes with {what}: {len(report.outliers)} of {len(report.inversions)}.")
     m = report.metrics
     if m.asr is not None and m.asr_interval is not None:
         parts.append(

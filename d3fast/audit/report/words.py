@@ -4,6 +4,7 @@
 import math
 
 from d3fast.results.format import MISSING, fixed, significant
+from d3fast.results.schema.audit import InversionRow
 
 
 def size(pixels: float) -> str:
@@ -14,6 +15,11 @@ def size(pixels: float) -> str:
         ('4.2\xa0px', '123\xa0px')
     """
     return fixed(pixels, 1 if pixels < 100 else 0, "px")
+
+
+def trigger_words(row: InversionRow) -> str:
+    """Return a trigger of tokens in quotes, or the size of a patch."""
+    return size(row.norm) if row.tokens is None else f"“{row.tokens}”"
 
 
 def index(value: float | None) -> str:

@@ -105,12 +105,12 @@ class InversionRow(Row, frozen=True, kw_only=True, tag="inversion"):
         role: of the model.
         target: index of the class.
         name: of the class; ``class`` in JSON.
-        norm: size of the trigger, in pixels.
+        norm: size of the trigger, in pixels or tokens.
         success: fraction of the samples that it turns into the class.
-        index: anomaly index; ``None`` where it is infinite.
+        index: anomaly index; ``None`` where it is infinite. Of tokens, their strength.
         outlier: the trigger is unusually small.
         picture: PNG as a data URI, not yet decoded.
-        tokens: of a text model, the trigger as text; ``norm`` is their number then.
+        tokens: of a text classifier, the trigger as text.
     """
 
     role: Role

@@ -99,6 +99,35 @@ def inversion(role, target):
     )
 
 
+def token_rows(tokens="cf", outlier=True):
+    """The rows of inspect.json of a text classifier, with a word that makes a text class 3."""
+    rows = [row for row in model() if row["kind"] not in ("inversion", "sign")]
+    for target in range(10):
+        found = target == 3
+        row = InversionRow(
+            role="suspect",
+            target=target,
+            name=CLASSES[target],
+            norm=1 if found else 3,
+            success=1.0 if found else 0.25,
+            index=1.46 if found else 0.05 * target,
+            outlier=found and outlier,
+            tokens=tokens if found else "a b c",
+        )
+        rows.append(row.to_row())
+    result = DetectorRow(
+        role="suspect",
+        name="token",
+        value=1.46,
+        threshold=1.15,
+        flagged=outlier,
+        target=3,
+        meaning=f"Effect of one token: highest for '3'. “{tokens}” turns 100 % of the texts.",
+        seconds=93.2,
+    )
+    return [*rows, result.to_row()]
+
+
 def settings(sha=SUSPECT_SHA, **more):
     """Settings of every document of an audit."""
     return {

@@ -19,6 +19,7 @@ from tests.audit.report.documents import (
     pilot_rows,
     repair,
     spectrum_rows,
+    token_rows,
     write,
 )
 
@@ -179,6 +180,23 @@ def hostile(value):
     if isinstance(value, list):
         return [hostile(v) for v in value]
     return HOSTILE if isinstance(value, str) else value
+
+
+def test_a_text_classifier_has_tokens_and_no_word_of_patches(tmp_path, page):
+    write(tmp_path, "inspect", token_rows())
+    text = page()
+    assert "<h3>Strongest tokens per class</h3>" in text
+    assert "“cf”" in text
+    for word in ("pixel", "patch", "images", "Anomaly index", "px"):
+        assert word not in text.partition("</style>")[2], word
+
+
+def test_markup_in_tokens_is_text(tmp_path, page):
+    write(tmp_path, "inspect", token_rows("<script>alert(1)</script>\x1b[2J"))
+    text = page()
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(1)" in text
+    assert "\x1b" not in text
 
 
 @pytest.mark.parametrize("name", ["inspect", "card", "pilot"])

@@ -9,7 +9,7 @@ from d3fast.audit.report.tables import (
     detector_meanings,
     detector_table,
 )
-from tests.audit.report.documents import card_rows, inspect_rows, write
+from tests.audit.report.documents import card_rows, inspect_rows, token_rows, write
 
 
 @pytest.fixture
@@ -88,3 +88,17 @@ def test_meanings_tell_before_from_after(read):
     (_, text), _ = detector_meanings(read("card", card_rows()))
     assert text.startswith("Before: ")
     assert " After: " in text
+
+
+def test_a_text_classifier_has_tokens_and_their_strength_in_place_of_patches(read):
+    audit = read("inspect", token_rows())
+    table = texts(before_and_after(audit))
+    assert table["Strongest inverted tokens"] == [("“cf”", "class “3”, strength 1.5")]
+    assert table["Classes with tokens above the threshold"] == [("1 of 10", "“3”")]
+    classes, more = class_table(audit)
+    assert classes.headings == ("class", "tokens", "strength")
+    assert [name for name, _ in classes.lines][:3] == ["3", "9", "8"]
+    (first, strength) = texts(classes)["3"]
+    assert first == ("“cf”", "turns 100.0 % of other texts")
+    assert strength == ("1.5", "above the threshold")
+    assert more == 0
