@@ -54,8 +54,9 @@ class D3Config:
             gradient; see ``D3FusedAdamW``.
         restart: blocks that start from random weights of the norm they had: the number of last
             blocks, or a regular expression over parameter names; 0 restarts none. See
-            ``d3fast.optim.blocks``. ``"auto"`` repairs with two thirds of the blocks, and with
-            half as many again until the repair costs at most ``max_acc_drop``, which it needs.
+            ``d3fast.optim.blocks``. ``"auto"`` takes the most blocks, at most two thirds, for which
+            the repair costs at most ``max_acc_drop`` points more than one that restarts none; it
+            repairs twice at least.
         epochs: passes over the clean samples.
         lr: learning rate.
         momentum: momentum; of AdamW the decay beta_1 of its first moment.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``restart="auto"``: the deepest restart whose repair keeps the held-out accuracy."""
+"""``restart="auto"``: the most restarted blocks whose repair keeps the held-out accuracy."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,30 +31,53 @@ def deepest_within(
     attempt: Attempt[Repaired],
     checkpointing: Checkpointing | None,
 ) -> Repaired:
-    """Return the first repair within ``max_acc_drop``, over falling numbers of restarted blocks.
+    """Return the repair that restarts most blocks among those that keep the accuracy.
 
-    If no repair is within the limit, return the last, which restarts no block.
+    The yardstick is the repair that restarts none: a repair may cost at most ``max_acc_drop``
+    points of held-out accuracy more. Every attempt sees the samples in the same order, so that an
+    interrupted search resumes to the same result; a finished attempt may then run again.
 
     Args:
         model: the suspect.
         config: options with ``restart="auto"``.
         attempt: repairs with options whose ``restart`` is a number.
-        checkpointing: given to the attempts; a state to resume decides with which number to begin.
+        checkpointing: given to the attempts.
 
     Raises:
-        ValueError: a state to resume that belongs to none of the numbers; what ``attempt`` raises.
+        ValueError: a state to resume that belongs to none of the attempts; what ``attempt`` raises.
     """
     limit = config.max_acc_drop
     assert limit is not None
-    configs = [replace(config, restart=depth) for depth in restart_depths(model)]
+    depths = restart_depths(model)
+    done: dict[int, Repaired] = {}
+    generators = () if checkpointing is None else checkpointing.generators
+    states = [generator.get_state() for generator in generators]
+
+    def repaired(depth: int, resume: bool = False) -> Repaired:
+        if depth not in done:
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
+            saved = None if checkpointing is None else replace(checkpointing, resume=resume)
+            done[depth] = attempt(replace(config, restart=depth), saved)
+        return done[depth]
+
     if checkpointing is not None and checkpointing.resume:
-        path, identity = Path(checkpointing.path), checkpointing.identity
-        begun = [is_state_of(path, model, one, identity) for one in configs]
-        configs = configs[begun.index(True) if any(begun) else 0 :]
-    for one in configs:
-        result = attempt(one, checkpointing)
-        if result.acc_drop is not None and result.acc_drop <= limit:
-            break
-        if checkpointing is not None:
-            checkpointing = replace(checkpointing, resume=False)
-    return result
+        repaired(_begun(model, config, checkpointing, depths), resume=True)
+    allowed = _lost(repaired(0)) + limit
+    return next(one for one in map(repaired, depths) if _lost(one) <= allowed)
+
+
+def _lost(outcome: Outcome) -> float:
+    assert outcome.acc_drop is not None  # a limit is configured
+    return outcome.acc_drop
+
+
+def _begun(
+    model: nn.Module, config: D3Config, checkpointing: Checkpointing, depths: tuple[int, ...]
+) -> int:
+    """Return the number of restarted blocks of the attempt whose state was saved, or 0."""
+    path, identity = Path(checkpointing.path), checkpointing.identity
+    for depth in depths:
+        if is_state_of(path, model, replace(config, restart=depth), identity):
+            return depth
+    return 0  # its state is refused, with the reason

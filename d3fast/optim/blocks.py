@@ -92,7 +92,7 @@ def find_blocks(model: nn.Module) -> list[Named]:
 def restart_depths(model: nn.Module) -> tuple[int, ...]:
     """Return the numbers of last blocks that an automatic restart tries, from most to none.
 
-    The first is two thirds of the blocks; every next one is half of the previous, rounded down.
+    The first is two thirds of the blocks, every next one half of the previous, rounded down.
 
     Raises:
         ValueError: the head cannot be found.
