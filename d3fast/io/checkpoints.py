@@ -3,7 +3,8 @@
 
 ``d3fast.io.weight_files`` lists what the file holds. Names, shapes and dtypes are compared with the
 model before a tensor is read, so no more is read than the model has. All values are checked before
-the first weight is overwritten.
+the first weight is overwritten, one tensor in memory at a time. ``d3fast.io.hub_files`` fills a
+model from several files with the same checks.
 """
 
 from collections.abc import Iterable, Mapping
@@ -38,7 +39,7 @@ def _listed(names: Iterable[str], most: int = 3) -> str:
     return ", ".join(map(_quoted, found[:most])) + more
 
 
-def _named_tensors(held: Any, path: Path) -> Entries:
+def named_tensors(held: Any, path: Path) -> Entries:
     """Return the weights by name, without the dictionaries around them."""
     for _ in _NESTED:  # a file may nest them without end
         if not isinstance(held, Mapping):
@@ -133,29 +134,32 @@ def _check(given: Entries, own: Mapping[str, Tensor], path: Path) -> None:
             raise ValueError(f"{misfit} {name!r} is {stored.dtype}, the model's {target.dtype}")
 
 
-def _read(given: Entries, own: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Read the values; raise ``ValueError`` on NaN, inf, or tied weights that differ."""
+def _read(name: str, stored: TensorEntry, path: Path) -> Tensor:
+    """Read a tensor; raise ``ValueError`` if the file does not hold what it lists."""
+    try:
+        value = stored.read()
+    except Exception as error:
+        raise ValueError(
+            f"{printable(path)} is damaged: {name!r} cannot be read: {error_text(error)}"
+        ) from None
+    if value.shape != stored.shape or value.dtype != stored.dtype:
+        raise ValueError(f"{printable(path)}: {name!r} differs from its description")
+    return value
+
+
+def _check_values(given: Entries, own: Mapping[str, Tensor], path: Path) -> None:
+    """Raise ``ValueError`` on NaN, inf, or tied weights that differ."""
     twins: dict[tuple[Any, ...], str] = {}
-    values: dict[str, Tensor] = {}
     for name, stored in given.items():
-        try:
-            value = values[name] = stored.read()
-        except Exception as error:
-            raise ValueError(
-                f"{printable(path)} is damaged: {name!r} cannot be read: {error_text(error)}"
-            ) from None
-        if value.shape != stored.shape or value.dtype != stored.dtype:
-            raise ValueError(f"{printable(path)}: {name!r} differs from its description")
+        value, target = _read(name, stored, path), own[name]
         if not _is_finite(value):
             raise ValueError(f"{printable(path)}: {name!r} holds NaN or inf")
-        target = own[name]
         twin = twins.setdefault(_same_memory(target), name) if target.data_ptr() else name
-        if not torch.equal(values[twin], value):
+        if given[twin] is not stored and not torch.equal(_read(twin, given[twin], path), value):
             raise ValueError(
                 f"{printable(path)} does not fit the model: {twin!r} and {name!r} differ, in the "
                 "model they are one"
             )
-    return values
 
 
 def _is_finite(value: Tensor) -> bool:
@@ -164,10 +168,28 @@ def _is_finite(value: Tensor) -> bool:
     return bool(value.isfinite().all())
 
 
-def _check_size(path: Path, own: Mapping[str, Tensor]) -> None:
-    """Raise ``ValueError`` if a file is far larger than any checkpoint of the model."""
+def own_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return a model's weights and buffers by name.
+
+    Raises:
+        ValueError: one of them has no shape yet.
+    """
+    state = model.state_dict()
+    lazy = [name for name, value in state.items() if is_lazy(value)]
+    if lazy:
+        raise ValueError(f"{lazy[0]!r} has no shape yet: run the model on a batch first")
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def check_size(path: Path, size: int, own: Mapping[str, Tensor]) -> None:
+    """Raise ``ValueError`` if files are far larger than any checkpoint of the model.
+
+    Args:
+        path: the file or folder, for the error.
+        size: of the files together, in bytes.
+        own: the model's tensors by name.
+    """
     limit = _MAX_REST + _MAX_COPIES * sum(value.nbytes for value in own.values())
-    size = path.stat().st_size
     if size > limit:
         raise ValueError(
             f"{printable(path)} does not fit the model: it has {size} bytes, more than {limit}"
@@ -175,6 +197,26 @@ def _check_size(path: Path, own: Mapping[str, Tensor]) -> None:
 
 
 @torch.no_grad()
+def fill(own: Mapping[str, Tensor], given: Entries, path: Path) -> None:
+    """Overwrite tensors by those of a file, all of them or none.
+
+    Args:
+        own: the model's tensors by name.
+        given: what the file holds, by the model's names; other names of a tied weight and counters
+            of batch norm may be absent.
+        path: the file or folder, for errors.
+
+    Raises:
+        ValueError: names, shapes or dtypes that do not fit; a damaged tensor; NaN or inf; tied
+            weights that differ.
+    """
+    given = _complete(given, own)
+    _check(given, own, path)
+    _check_values(given, own, path)
+    for name, stored in given.items():
+        own[name].copy_(_read(name, stored, path))
+
+
 def load_weights(model: nn.Module, path: str | Path) -> None:
     """Replace a model's weights and buffers by those of a file, all of them or none.
 
@@ -206,15 +248,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         [[1.0, 1.0]]
     """
     path = Path(path)
-    state = model.state_dict()
-    lazy = [name for name, value in state.items() if is_lazy(value)]
-    if lazy:
-        raise ValueError(f"{lazy[0]!r} has no shape yet: run the model on a batch first")
-    own = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    own = own_tensors(model)
     with open_weights(path) as held:
-        _check_size(path, own)
-        given = _complete(_without_prefix(_named_tensors(held, path), own), own)
-        _check(given, own, path)
-        values = _read(given, own, path)
-    for name, value in values.items():
-        own[name].copy_(value)
+        check_size(path, path.stat().st_size, own)
+        fill(own, _without_prefix(named_tensors(held, path), own), path)

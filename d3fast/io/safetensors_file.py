@@ -5,7 +5,6 @@ Reading the format cannot run code, and its library checks offsets and sizes. Th
 the header short and unambiguous, and admits the dtypes that torch can compute with.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from d3fast.io.entries import OtherEntry, TensorEntry
+from d3fast.io.json_file import parse_object
 from d3fast.io.untrusted import error_text, open_regular, printable
 
 _MAX_HEADER = 2**23  # bytes: 70,000 tensors
@@ -36,13 +36,6 @@ _DTYPES = {
 }
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = dict(pairs)
-    if len(names) < len(pairs):
-        raise ValueError("its header holds a name twice")
-    return names
-
-
 def read_header(file: BinaryIO) -> dict[str, Any]:
     """Return the header of a safetensors file: a description of each tensor by name.
 
@@ -60,12 +53,9 @@ def read_header(file: BinaryIO) -> dict[str, Any]:
     if len(raw) < length or not length:
         raise ValueError(f"its header claims {length} bytes, {len(raw)} are there")
     try:
-        header = json.loads(raw, object_pairs_hook=_unique)
-    except RecursionError:
-        raise ValueError("its header is nested too deeply") from None
-    if not isinstance(header, dict):
-        raise ValueError("its header is not a JSON object")
-    return header
+        return parse_object(raw)
+    except ValueError as error:
+        raise ValueError(f"its header cannot be read: {error_text(error)}") from None
 
 
 def _entry(name: str, description: Any, opened: Any) -> TensorEntry | OtherEntry:
