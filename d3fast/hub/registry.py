@@ -15,6 +15,7 @@ Resolver: TypeAlias = Callable[[Request], Suspect | None]
 # Name, and where the function is: most import a library that few users need.
 RESOLVERS: Mapping[str, str] = MappingProxyType(
     {
+        "image_folder": "d3fast.hub.image_folder:resolve_image_folder",
         "factory": "d3fast.hub.factory:resolve_factory",
     }
 )
