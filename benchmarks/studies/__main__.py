@@ -14,6 +14,7 @@ from benchmarks.studies import (
     spectrum_peers,
     text,
     threads,
+    weights,
     why,
 )
 
@@ -22,6 +23,7 @@ for module, command in (
     (search, search.search),
     (precision, precision.precision),
     (inspection, inspection.inspection),
+    (weights, weights.weights),
     (text, text.text),
     (scaling, scaling.scaling),
     (shards, shards.shards),

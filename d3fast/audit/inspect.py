@@ -28,7 +28,7 @@ from d3fast.audit.verdict import Verdict, verdict
 from d3fast.data.base import ImageData, stratified_split
 from d3fast.hub.samples import Data
 from d3fast.optim.heads import find_head
-from d3fast.results.schema.audit import DetectorRow, InversionRow, ModelRow, Role, VerdictRow
+from d3fast.results.schema.audit import InversionRow, ModelRow, Role, VerdictRow
 from d3fast.runtime.checks import check_integer, check_number
 from d3fast.runtime.devices import resolve_device
 from d3fast.runtime.progress import progress_bar
@@ -169,18 +169,7 @@ class Inspection:
             head=self.head,
             **shown.as_dict(),
         )
-        detectors = [
-            DetectorRow(
-                role=role,
-                name=result.name,
-                value=_finite(result.value),
-                threshold=result.threshold,
-                flagged=result.flagged,
-                target=result.target,
-                meaning=result.meaning,
-            )
-            for result in self.results
-        ]
+        detectors = [result.row(role) for result in self.results]
         found = self.verdict
         final = VerdictRow(
             role=role, suspicious=found.suspicious, targets=found.targets, text=found.text

@@ -19,7 +19,7 @@ from d3fast.training.metrics import Metrics
 SUSPECT: Role = "suspect"
 REPAIRED: Role = "repaired"
 
-_MAX_DETECTORS = 100
+MAX_DETECTORS = 100
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def parse_model_report(rows: Sequence[Mapping[str, Any]], role: Role) -> ModelRe
     report = ModelReport(
         model,
         read_rows(rows, InversionRow, role=role),
-        read_rows(rows, DetectorRow, _MAX_DETECTORS, role=role),
+        read_rows(rows, DetectorRow, MAX_DETECTORS, role=role),
         read_only_row(rows, VerdictRow, role=role),
     )
     if len({found.target for found in report.inversions}) < len(report.inversions):

@@ -8,6 +8,7 @@ Every command opens both with ``open_audit`` and writes its results into the fol
     pilot.json      d3fast pilot
     card.json       d3fast detox, beside repaired.safetensors
     spectrum.json   d3fast spectrum
+    weights.json    d3fast check
 """
 
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from d3fast.runtime.devices import resolve_device
 from d3fast.runtime.seeding import generator
 
 INSPECTION, PILOT, CARD, SPECTRUM = "inspect.json", "pilot.json", "card.json", "spectrum.json"
+WEIGHTS = "weights.json"
 REPAIRED, PAGE = "repaired.safetensors", "report.html"
 
 

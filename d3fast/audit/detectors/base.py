@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The protocol of a detector, and ``run_detector``, which turns its statistics into a result."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from d3fast.audit.detectors.context import InspectionContext
 from d3fast.audit.detectors.scores import MIN_CLASSES, outlier_score, threshold
+from d3fast.results.schema.audit import DetectorRow, Role
 
 
 class Detector(Protocol):
@@ -51,6 +53,19 @@ class DetectorResult:
     def flagged(self) -> bool:
         """The score is above the threshold."""
         return self.value is not None and self.value > self.threshold
+
+    def row(self, role: Role) -> DetectorRow:
+        """Return the row of a results file; JSON has no infinite score."""
+        finite = self.value is not None and math.isfinite(self.value)
+        return DetectorRow(
+            role=role,
+            name=self.name,
+            value=self.value if finite else None,
+            threshold=self.threshold,
+            flagged=self.flagged,
+            target=self.target,
+            meaning=self.meaning,
+        )
 
 
 def run_detector(

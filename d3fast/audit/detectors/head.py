@@ -21,6 +21,27 @@ from d3fast.audit.detectors.context import InspectionContext
 from d3fast.optim.heads import find_head
 
 
+def head_rows(context: InspectionContext, detector: str) -> torch.Tensor:
+    """Return the centred head weights W - mean over classes, (classes, features) of float64.
+
+    Args:
+        context: its model and its number of classes are used.
+        detector: name of the detector, for the error text.
+
+    Raises:
+        ValueError: a model whose head does not have one row per class.
+    """
+    name, head = find_head(context.model)
+    weight = getattr(head, "weight", None)
+    if not isinstance(weight, torch.Tensor) or len(weight) != context.classes:
+        raise ValueError(
+            f"detector {detector} needs a row of weights for each of the {context.classes} "
+            f"classes in the head, got {name!r}, {type(head).__name__}"
+        )
+    rows = weight.detach().flatten(1).double()
+    return rows - rows.mean(dim=0)
+
+
 @dataclass(frozen=True)
 class HeadWeights:
     """Sum of the positive centred head weights of each class.
@@ -43,16 +64,7 @@ class HeadWeights:
     title = "Support of the class in the weights of the head"
     spread = 0.0
 
-    @torch.no_grad()
     def __call__(self, context: InspectionContext) -> Sequence[float]:
         """Return one statistic per class; see ``Detector``."""
-        name, head = find_head(context.model)
-        weight = getattr(head, "weight", None)
-        if not isinstance(weight, torch.Tensor) or len(weight) != context.classes:
-            raise ValueError(
-                f"detector head needs a row of weights for each of the {context.classes} "
-                f"classes in the head, got {name!r}, {type(head).__name__}"
-            )
-        rows = weight.flatten(1).double()
-        positive: list[float] = (rows - rows.mean(dim=0)).clamp(min=0).sum(dim=1).tolist()
+        positive: list[float] = head_rows(context, self.name).clamp(min=0).sum(dim=1).tolist()
         return positive

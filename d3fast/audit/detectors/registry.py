@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All detectors by name, in the order in which they run."""
+"""All detectors by name, in the order in which they run.
+
+``DETECTORS`` look at a model and clean samples; their rates are in docs/inspect.md. Those of
+``WEIGHT_DETECTORS`` read the weights alone: ``d3fast.audit.weights`` runs them without samples.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -8,6 +12,7 @@ from d3fast.audit.detectors.base import Detector
 from d3fast.audit.detectors.head import HeadWeights
 from d3fast.audit.detectors.margin import MaximumMargin
 from d3fast.audit.detectors.patch import Patch
+from d3fast.audit.detectors.rows import HeadAngle, HeadNorm
 from d3fast.audit.detectors.shift import SharedShift
 
 DETECTORS: Mapping[str, type[Detector]] = MappingProxyType(
@@ -16,5 +21,13 @@ DETECTORS: Mapping[str, type[Detector]] = MappingProxyType(
         "head": HeadWeights,
         "shift": SharedShift,
         "margin": MaximumMargin,
+    }
+)
+
+WEIGHT_DETECTORS: Mapping[str, type[Detector]] = MappingProxyType(
+    {
+        "head": HeadWeights,
+        "head-norm": HeadNorm,
+        "head-angle": HeadAngle,
     }
 )

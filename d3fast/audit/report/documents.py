@@ -1,12 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The checked content of card.json, pilot.json and spectrum.json."""
+"""The checked content of card.json, pilot.json, spectrum.json and weights.json."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from d3fast.audit.model_report import REPAIRED, SUSPECT, ModelReport, parse_model_report
-from d3fast.results.schema.audit import EpochRow, LayerDistances, RepairRow
+from d3fast.audit.model_report import (
+    MAX_DETECTORS,
+    REPAIRED,
+    SUSPECT,
+    ModelReport,
+    parse_model_report,
+)
+from d3fast.results.schema.audit import (
+    DetectorRow,
+    EpochRow,
+    LayerDistances,
+    RepairRow,
+    VerdictRow,
+)
 from d3fast.results.schema.fields import read_only_row, read_rows
 from d3fast.results.schema.pilot import (
     FailedRow,
@@ -22,6 +34,7 @@ from d3fast.results.schema.spectrum import (
     SpectrumModelRow,
     SpectrumRow,
 )
+from d3fast.results.schema.weights import LayerSpectrumRow, ScanRow
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -110,6 +123,23 @@ class SpectrumReport:
         return [row for row in self.spectra if row.loss == loss]
 
 
+@dataclass(frozen=True)
+class ScanReport:
+    """weights.json.
+
+    Attributes:
+        model: its file and its head.
+        detectors: one result per detector.
+        layers: spectrum of every weight matrix.
+        verdict: the conclusion.
+    """
+
+    model: ScanRow
+    detectors: tuple[DetectorRow, ...]
+    layers: tuple[LayerSpectrumRow, ...]
+    verdict: VerdictRow
+
+
 def parse_card(rows: Rows) -> Card:
     """Check the rows of card.json.
 
@@ -137,6 +167,21 @@ def parse_suspect(rows: Rows) -> ModelReport:
     if report is None:
         raise ValueError("holds no suspect")
     return report
+
+
+def parse_scan(rows: Rows) -> ScanReport:
+    """Check the rows of weights.json.
+
+    Raises:
+        ValueError: a row that cannot be read; no model or no verdict; two results of one detector.
+    """
+    model, verdict = read_only_row(rows, ScanRow), read_only_row(rows, VerdictRow)
+    if model is None or verdict is None:
+        raise ValueError("must hold a model and a verdict")
+    detectors = read_rows(rows, DetectorRow, MAX_DETECTORS)
+    if len({result.name for result in detectors}) < len(detectors):
+        raise ValueError("two sign rows have the same name")
+    return ScanReport(model, detectors, read_rows(rows, LayerSpectrumRow), verdict)
 
 
 def parse_pilot(rows: Rows) -> PilotReport:

@@ -15,14 +15,16 @@ from d3fast.audit.model_report import REPAIRED, SUSPECT, ModelReport, class_name
 from d3fast.audit.report.documents import (
     Card,
     PilotReport,
+    ScanReport,
     SpectrumReport,
     parse_card,
     parse_pilot,
+    parse_scan,
     parse_spectrum,
     parse_suspect,
 )
 from d3fast.audit.report.pictures import checked_picture
-from d3fast.audit.resolve import CARD, INSPECTION, PILOT, SPECTRUM
+from d3fast.audit.resolve import CARD, INSPECTION, PILOT, SPECTRUM, WEIGHTS
 from d3fast.io.files import sha256
 from d3fast.results.schema.document import Origin
 from d3fast.results.schema.fields import read_record
@@ -33,6 +35,7 @@ COMMANDS = {
     PILOT: "d3fast pilot",
     CARD: "d3fast detox",
     SPECTRUM: "d3fast spectrum",
+    WEIGHTS: "d3fast check",
 }
 
 _MAX_PICTURES = 16  # of a model
@@ -51,6 +54,7 @@ class AuditDocuments:
         card: card.json.
         pilot: pilot.json.
         spectrum: spectrum.json.
+        weights: weights.json.
         pictures: of inverted triggers, decoded and encoded again.
         classes: names of all classes, or none.
         output_matches: the repaired file in the folder has the hash that the card gives; ``None``
@@ -63,6 +67,7 @@ class AuditDocuments:
     card: Card | None
     pilot: PilotReport | None
     spectrum: SpectrumReport | None
+    weights: ScanReport | None
     pictures: Pictures
     classes: tuple[str, ...]
     output_matches: bool | None
@@ -123,7 +128,7 @@ def _output_warnings(card: Card | None, matches: bool | None) -> list[str]:
 
 def _about_one_model(hashes: Mapping[str, str | None]) -> tuple[str, set[str], list[str]]:
     """Return the deciding document, those about the same suspect, a warning per other one."""
-    order = sorted(hashes, key=(CARD, INSPECTION, PILOT, SPECTRUM).index)
+    order = sorted(hashes, key=(CARD, INSPECTION, WEIGHTS, PILOT, SPECTRUM).index)
     deciding = next((name for name in order if hashes[name]), order[0])
     own = hashes[deciding]
     kept, warnings = set(), []
@@ -150,7 +155,7 @@ def _spectrum_warnings(spectrum: Origin, card: Card | None) -> list[str]:
 
 
 def read_audit(folder: str | Path) -> AuditDocuments:
-    """Read those of inspect.json, pilot.json, card.json and spectrum.json that are there.
+    """Read those of inspect.json, weights.json, pilot.json, card.json, spectrum.json that exist.
 
     Args:
         folder: of the audit.
@@ -195,6 +200,7 @@ def read_audit(folder: str | Path) -> AuditDocuments:
         spectrum=_named(SPECTRUM, parse_spectrum, read[SPECTRUM].rows)
         if SPECTRUM in kept
         else None,
+        weights=_named(WEIGHTS, parse_scan, read[WEIGHTS].rows) if WEIGHTS in kept else None,
         pictures=pictures,
         classes=_named(deciding, class_names, read[deciding].settings),
         output_matches=matches,

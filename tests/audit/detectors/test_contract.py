@@ -1,4 +1,4 @@
-"""What every detector of ``DETECTORS`` must do; a new detector needs one line, its registration."""
+"""What every detector of the registry must do; a new one needs one line, its registration."""
 
 import dataclasses
 import math
@@ -9,11 +9,12 @@ from torch import nn
 
 from d3fast.audit.detectors.base import run_detector
 from d3fast.audit.detectors.context import open_context
-from d3fast.audit.detectors.registry import DETECTORS
+from d3fast.audit.detectors.registry import DETECTORS, WEIGHT_DETECTORS
 from d3fast.audit.inversion import InversionOptions, invert_all
 from tests.audit.toys import CLASSES, Templates, samples
 
 CPU = torch.device("cpu")
+ALL = {**DETECTORS, **WEIGHT_DETECTORS}
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +25,10 @@ def inversions():
     )
 
 
-@pytest.fixture(params=DETECTORS)
+@pytest.fixture(params=ALL)
 def detector(request):
     """A detector with its default options, but few steps."""
-    made = DETECTORS[request.param]()
+    made = ALL[request.param]()
     short = {"steps": 2} if hasattr(made, "steps") else {}
     return dataclasses.replace(made, **short)
 
@@ -43,7 +44,7 @@ def statistics(detector, inversions):
 
 
 def test_it_is_a_frozen_dataclass_under_its_name(detector):
-    assert DETECTORS[detector.name] is type(detector)
+    assert ALL[detector.name] is type(detector)
     assert type(detector).__dataclass_params__.frozen
     assert detector.title
     assert detector.spread >= 0

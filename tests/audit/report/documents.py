@@ -30,6 +30,7 @@ from d3fast.results.schema.spectrum import (
     SpectrumModelRow,
     SpectrumRow,
 )
+from d3fast.results.schema.weights import LayerSpectrumRow, ScanRow
 from d3fast.results.store import Results
 
 SUSPECT_SHA, REPAIRED_SHA, OTHER_SHA = 64 * "a", 64 * "b", 64 * "c"
@@ -309,7 +310,35 @@ def spectrum_rows():
     return [*(row.to_row() for row in rows), {**distance(), "model": "repaired"}]
 
 
-ROWS = {"inspect": inspect_rows, "pilot": pilot_rows, "card": card_rows, "spectrum": spectrum_rows}
+def weights_rows():
+    """The rows of weights.json: one of two detectors flags class 3."""
+    scan = ScanRow(sha256=SUSPECT_SHA, parameters=307690, head="fc", classes=10)
+    detectors = [
+        DetectorRow(
+            role="suspect",
+            name=name,
+            value=value,
+            threshold=5.9,
+            flagged=value > 5.9,
+            target=3,
+            meaning=f"{name}: highest for '3'.",
+        )
+        for name, value in (("head", 2.0), ("head-norm", 9.5))
+    ]
+    layer = LayerSpectrumRow(
+        name="fc.weight", outputs=10, inputs=128, norm=4.0, top=2.0, share=0.25, rank=8.0
+    )
+    final = VerdictRow(role="suspect", suspicious=True, targets=(3,), text="Possible backdoor.")
+    return [row.to_row() for row in (scan, *detectors, layer, final)]
+
+
+ROWS = {
+    "inspect": inspect_rows,
+    "pilot": pilot_rows,
+    "card": card_rows,
+    "spectrum": spectrum_rows,
+    "weights": weights_rows,
+}
 
 
 def write(folder, command, rows=None, **changes):
@@ -319,7 +348,7 @@ def write(folder, command, rows=None, **changes):
         settings() if command != "spectrum" else {"samples": 100, "data": "digits", "params": "all"}
     )
     path = Path(folder, f"{command}.json")
-    program = {"card": "detox"}.get(command, command)
+    program = {"card": "detox", "weights": "check"}.get(command, command)
     Results(f"d3fast {program}", {**audit, **changes}, rows).write(path)
     return path
 

@@ -1,9 +1,21 @@
-"""The content of card.json, pilot.json and spectrum.json."""
+"""The content of card.json, pilot.json, spectrum.json and weights.json."""
 
 import pytest
 
-from d3fast.audit.report.documents import parse_card, parse_pilot, parse_spectrum, parse_suspect
-from tests.audit.report.documents import OTHER_SHA, card_rows, pilot_rows, spectrum_rows
+from d3fast.audit.report.documents import (
+    parse_card,
+    parse_pilot,
+    parse_scan,
+    parse_spectrum,
+    parse_suspect,
+)
+from tests.audit.report.documents import (
+    OTHER_SHA,
+    card_rows,
+    pilot_rows,
+    spectrum_rows,
+    weights_rows,
+)
 
 
 def of_kinds(rows, *kinds):
@@ -37,6 +49,20 @@ def test_a_card_whose_hashes_do_not_match_is_an_error(field):
 def test_an_inspection_has_a_suspect():
     with pytest.raises(ValueError, match="no suspect"):
         parse_suspect([])
+
+
+def test_a_scan_has_a_model_and_a_verdict():
+    found = parse_scan(weights_rows())
+    assert (found.model.classes, len(found.detectors), len(found.layers)) == (10, 2, 1)
+    for kind in ("scan", "verdict"):
+        with pytest.raises(ValueError, match="a model and a verdict"):
+            parse_scan([row for row in weights_rows() if row["kind"] != kind])
+
+
+def test_two_results_of_one_weight_detector_are_an_error():
+    rows = [{**row, "name": "head"} for row in weights_rows()]
+    with pytest.raises(ValueError, match="two sign rows have the same name"):
+        parse_scan(rows)
 
 
 def test_a_pilot_has_trials():

@@ -43,13 +43,13 @@ def test_an_empty_folder_is_told_which_commands_make_what(tmp_path):
 
 def test_every_document_is_read(read):
     audit = read(*ROWS)
-    assert list(audit.origins) == [f"{name}.json" for name in ("inspect", "pilot", "card")] + [
-        "spectrum.json"
-    ]
+    names = ("inspect", "pilot", "card", "spectrum", "weights")
+    assert list(audit.origins) == [f"{name}.json" for name in names]
     assert audit.before is audit.card.suspect
     assert audit.after is audit.card.repaired
     assert len(audit.pilot.trials) == 9
     assert audit.spectrum.names == ["suspect", "repaired"]
+    assert audit.weights.model.head == "fc"
     assert list(audit.classes) == settings()["classes"]
 
 

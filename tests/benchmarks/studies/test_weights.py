@@ -1,0 +1,43 @@
+"""Study of the weight detectors: which models are scanned, on which seeds, and what a row holds."""
+
+import pytest
+
+from benchmarks.studies import inspection, weights
+from d3fast.audit.detectors.registry import WEIGHT_DETECTORS
+from d3fast.detox import save_weights
+from d3fast.io.files import make_folder
+
+CLEAN, BACKDOORED, SCANS = inspection.jobs_of(weights.PLAN)
+
+
+def test_no_model_that_was_looked_at_for_a_choice_is_counted():
+    assert not {0, 1} & {*weights.PLAN.backdoored, *weights.PLAN.clean}
+
+
+def test_every_attack_of_the_inspection_is_scanned():
+    assert len(SCANS) == len(weights.PLAN.clean) + 7 * len(weights.PLAN.backdoored)
+    assert all(job.source in [*CLEAN, *BACKDOORED] for job in SCANS)
+
+
+def test_a_row_has_the_score_of_every_detector(tmp_path, monkeypatch):
+    job = next(job for job in SCANS if job.source in CLEAN)
+    make_folder(tmp_path / "models")
+    save_weights(job.spec.initial_model(job.spec.splits()), job.source.weights(tmp_path))
+    trained = {"attack": "clean", "target": None, "acc": 0.9, "asr": None}
+    monkeypatch.setattr(weights, "finished_row", lambda *_: trained)
+    row = weights.scanned(job, tmp_path)
+    assert row.items() >= {**trained, "kind": "inspected", "seed": job.spec.seed}.items()
+    assert list(row["signs"]) == list(WEIGHT_DETECTORS)
+    assert {row["attack"] for row in inspection.rates([row], weights.RATE)} == {"clean"}
+
+
+def test_a_model_that_its_floor_refused_is_left_out(monkeypatch, tmp_path):
+    monkeypatch.setattr(weights, "finished_row", lambda *_: {"refused": "a floor"})
+    assert weights.scanned(SCANS[0], tmp_path) is None
+
+
+@pytest.mark.slow
+def test_large_shapes_take_seconds():
+    pytest.importorskip("transformers", reason="needs the extra d3fast[transformers]")
+    for row in weights.timings():
+        assert row["cpu_seconds"] < 10
