@@ -5,7 +5,7 @@ The search knows the trigger and the ASR; the tables are measured on other seeds
 the settings tried with D3. ``CHOICES`` are the settings of every defence, D3 included: the
 published options and two others, of which the one with the best mean DER is used. ``HARD`` is D3's
 second search, which decided its learning rate, ``RESTARTS`` its third: how many blocks restart from
-random weights, measured with the relearning test.
+random weights, and how much is learned from the suspect's answers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -182,22 +182,13 @@ def _restart(label: str, **changes: Any) -> DefenseSpec:
     return DefenseSpec("d3", ({"restart": 2, "distillation": 0.4, **changes},), label=label)
 
 
-# The third search. The last line is the same restart without the distance.
+# The third search. With 0.8 of the loss from the suspect, labels matter little.
 RESTARTS = (
     DefenseSpec("fine-tuning", (_E,)),
-    DefenseSpec("fst", ({**_E, "lr": 0.06},)),
     _restart("restart 0, distillation 0.4", restart=0),
     _restart("restart 1, distillation 0.6", restart=1, distillation=0.6),
-    _restart("restart 2, distillation 0.4"),
     _restart("restart 2, distillation 0.6", distillation=0.6),
     _restart("restart 2, distillation 0.8", distillation=0.8),
-    _restart("restart 3, distillation 0.6", restart=3, distillation=0.6),
-    _restart(
-        "restart 2, distillation 0.6, no distance",
-        distillation=0.6,
-        distance_weight=0.0,
-        constraint=None,
-    ),
 )
 VARIANTS = _variants()
 CHOICES = _all_choices()
@@ -223,7 +214,7 @@ def search_preset(what: str) -> BenchmarkPreset:
         augment=True,
         against_adaptive=None,
         ablations=(),
-        relearning=cpu.relearning if what == "restart" else (),
+        relearning=(),
         reactivation=(),
     )
 

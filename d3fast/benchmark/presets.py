@@ -47,6 +47,9 @@ _LIKE_D3: Mapping[str, Any] = {
     name: getattr(D3Config(), name)
     for name in ("epochs", "lr", "schedule", "averaging", "distillation")
 }
+# The last two of three blocks restart from random weights, with and without the distance.
+_RESTARTED: Mapping[str, Any] = {"restart": 2, "distillation": 0.6}
+_UNPUSHED = {**_RESTARTED, "distance_weight": 0.0, "constraint": None}
 _CPU_DEFENSES = (
     DefenseSpec("fine-tuning", (_EPOCHS,)),
     DefenseSpec("fine-tuning", ({**_EPOCHS, "lr": 0.03},), label="fine-tuning (lr 0.03)"),
@@ -64,7 +67,10 @@ _CPU_DEFENSES = (
     DefenseSpec("tsbd", (_EPOCHS,)),
     DefenseSpec("bti-dbf", (_EPOCHS,)),
     DefenseSpec("pam", (_EPOCHS,)),
-    DefenseSpec("d3"),
+    DefenseSpec("d3", (_RESTARTED,)),
+    DefenseSpec("d3", (_UNPUSHED,), label="d3 without distance"),
+    DefenseSpec("d3", (options_of(D3Config.auto()),), label="d3-auto"),
+    DefenseSpec("d3", label="d3 (head alone)"),
     # D3's recipe with another distance term, and without any: averaging and distillation are gains
     # of their own.
     DefenseSpec("fst", (_LIKE_D3,), label="FST + averaging + distillation"),
@@ -93,8 +99,6 @@ def _d3(factor: str, option: str, values: Iterable[Any]) -> tuple[Ablation, ...]
     return tuple(Ablation(factor, value, DefenseSpec("d3", ({option: value},))) for value in values)
 
 
-# The last two of three blocks restart from random weights, with and without the distance.
-_RESTARTED: Mapping[str, Any] = {"restart": 2, "distillation": 0.6}
 _NARROW_DEFENSES = (
     DefenseSpec("fine-tuning", (_EPOCHS,)),
     DefenseSpec("ft-sam", (_EPOCHS,)),
@@ -103,7 +107,7 @@ _NARROW_DEFENSES = (
     DefenseSpec("d3", (_RESTARTED,), label="d3, two blocks restarted"),
     DefenseSpec(
         "d3",
-        ({**_RESTARTED, "distance_weight": 0.0, "constraint": None},),
+        (_UNPUSHED,),
         label="two blocks restarted, no distance",
     ),
 )

@@ -180,15 +180,15 @@ class D3Config:
 
     @classmethod
     def auto(cls, **changes: Any) -> "D3Config":
-        """Return the defaults with decisions on held-out clean samples.
+        """Return the recipe of ``d3fast repair``, which decides on held-out clean samples.
 
-        Lambda by dual ascent, early stopping, and a recovery where more than one point of accuracy
-        would be lost.
+        Most blocks restart, as far as held-out accuracy allows, more is learned from the suspect's
+        answers, and a recovery follows where more than one point of accuracy would be lost.
 
         Args:
             changes: fields with other values.
         """
-        steered = cls(dual_step=1.0, margin=0.3, patience=10, max_acc_drop=1.0, recovery=30)
+        steered = cls(restart=AUTO, distillation=0.6, max_acc_drop=1.0, recovery=30)
         return replace(steered, **changes)
 
     @property

@@ -34,9 +34,9 @@ def test_a_preset_that_is_asked_for_goes_over_the_files(written):
 
 
 def test_none_stands_for_null_where_that_is_a_value(written):
-    assert read_config(written('constraint = "none"\nmax_acc_drop = "none"\n')) == D3Config.auto(
-        constraint=None, max_acc_drop=None
-    )
+    text = 'constraint = "none"\nmax_acc_drop = "none"\nrestart = 0\n'
+    free = D3Config.auto(constraint=None, max_acc_drop=None, restart=0)
+    assert read_config(written(text)) == free
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ from d3fast.audit.inversion import Inversion, invert_all
 from d3fast.audit.pilot.options import PilotOptions, Setting
 from d3fast.data import Augment, ImageData
 from d3fast.detox import D3Config, detoxify, repair_samples
+from d3fast.detox.config import AUTO
+from d3fast.optim.blocks import restart_depths
 from d3fast.results.schema.pilot import FailedRow, PilotSuspectRow, TrialRow
 from d3fast.spectrum.distances import distance_profile, total_distance
 from d3fast.training.intervals import wilson
@@ -148,6 +150,8 @@ class TrialJob:
         A setting whose repair fails (its loss becomes infinite) gives a row of kind ``failed``.
         """
         plain: Any = {"patience": 0, "max_acc_drop": None, "recovery": 0}
+        if context.base.restart == AUTO:  # the first that an automatic restart tries
+            plain["restart"] = restart_depths(context.model)[0]
         config = self.setting.config(context.base, epochs=self.epochs, **plain)
         samples = repair_samples(
             context.repair,

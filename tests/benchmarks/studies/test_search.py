@@ -22,7 +22,7 @@ def test_it_looks_at_no_seed_of_a_table(what):
     whole = plan_jobs(search.search_preset(what), list(seeds))
     assert not seeds & set(range(CPU.seeds))
     assert {p.job.seed for p in whole.repairs} == seeds
-    assert bool(whole.relearning) == (what == "restart")
+    assert not whole.relearning
 
 
 def test_the_table_of_a_search_has_a_line_per_setting_and_a_column_per_attack():
