@@ -24,6 +24,7 @@ _PUSH = {
     "BINBYTES",
     "SHORT_BINBYTES",
     "BINBYTES8",
+    "BYTEARRAY8",
     "BINUNICODE",
     "SHORT_BINUNICODE",
     "BINUNICODE8",
@@ -43,6 +44,17 @@ class AsksForCode(ValueError):
 @dataclass(frozen=True)
 class Name:
     """A function or class that a pickle names, ``"module attribute"``; only ever compared."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Inert:
+    """An object of a class that a pickle names; it is never made, and what fills it is dropped.
+
+    Attributes:
+        name: ``"module.Class"``.
+    """
 
     name: str
 
@@ -76,6 +88,7 @@ class Handlers:
         find: receives a name that the pickle refers to.
         persistent: receives the identifier of an object stored outside the pickle.
         text: converts a string of Python 2, decoded as Latin-1.
+        new: receives the name of a class of which the pickle makes an object; ``call`` if ``None``.
     """
 
     call: Callable[[str, tuple[Any, ...]], Any]
@@ -83,6 +96,7 @@ class Handlers:
     find: Callable[[str], Any] = Name
     persistent: Callable[[Any], Any] = _refuse_persistent
     text: Callable[[str], Any] = str
+    new: Callable[[str], Any] | None = None
 
 
 class _Machine:
@@ -118,15 +132,23 @@ class _Machine:
             self.stack.append([])
         elif name == "EMPTY_DICT":
             self.stack.append({})
+        elif name == "EMPTY_SET":
+            self.stack.append(self._new(Name("builtins set"), ()))
+        elif name == "FROZENSET":
+            self._pop_to_mark()
+            self.stack.append(self._new(Name("builtins frozenset"), ()))
         elif name == "TUPLE":
             self.stack.append(tuple(self._pop_to_mark()))
         elif name in ("APPEND", "APPENDS"):
             items = self._pop_to_mark() if name == "APPENDS" else self._pop(1)
-            self._top(list).extend(items)
+            self._fill(list, lambda kept: kept.extend(items))
         elif name in ("SETITEM", "SETITEMS"):
             items = self._pop_to_mark() if name == "SETITEMS" else self._pop(2)
-            keys = map(plain_key, items[::2])
-            self._top(dict).update(zip(keys, items[1::2], strict=True))
+            pairs = zip(map(plain_key, items[::2]), items[1::2], strict=True)
+            self._fill(dict, lambda kept: kept.update(pairs))
+        elif name == "ADDITEMS":
+            self._pop_to_mark()
+            self._fill(Inert, lambda kept: None)
         else:
             self._refer(name, argument)
 
@@ -140,8 +162,11 @@ class _Machine:
         elif name == "OBJ":
             function, *arguments = self._pop_to_mark()
             self.stack.append(self._call(function, tuple(arguments)))
-        elif name in ("REDUCE", "NEWOBJ"):
+        elif name == "REDUCE":
             self.stack.append(self._call(*self._pop(2)))
+        elif name in ("NEWOBJ", "NEWOBJ_EX"):
+            function, arguments, *_ = self._pop(2 + name.endswith("_EX"))
+            self.stack.append(self._new(function, arguments))
         elif name == "BUILD":
             (state,) = self._pop(1)
             self.handlers.set_state(self.stack[-1], state)
@@ -160,6 +185,13 @@ class _Machine:
             raise ValueError("it calls something that is no function")
         return self.handlers.call(function.name, arguments)
 
+    def _new(self, kind: Any, arguments: Any) -> Any:
+        if self.handlers.new is None:
+            return self._call(kind, arguments)
+        if not isinstance(kind, Name):
+            raise ValueError("it makes an object of something that is no class")
+        return self.handlers.new(kind.name)
+
     def _pop(self, count: int) -> list[Any]:
         start = len(self.stack) - count
         if start < 0:
@@ -174,10 +206,11 @@ class _Machine:
             items.append(item)
         return items[::-1]
 
-    def _top(self, kind: type) -> Any:
-        if type(self.stack[-1]) is not kind:
+    def _fill(self, kind: type, fill: Callable[[Any], None]) -> None:
+        if type(self.stack[-1]) is kind:
+            fill(self.stack[-1])
+        elif not isinstance(self.stack[-1], Inert):
             raise ValueError("it fills something that is not there")
-        return self.stack[-1]
 
 
 def read_pickle(

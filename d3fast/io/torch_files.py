@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from d3fast.io.entries import OtherEntry, TensorEntry
-from d3fast.io.pickles import AsksForCode, Handlers, Name, plain_key, read_pickle
+from d3fast.io.foreign import inert
+from d3fast.io.pickles import AsksForCode, Handlers, Inert, Name, plain_key, read_pickle
 from d3fast.io.untrusted import printable, zip_members
 
 _MAX_PICKLE = 2**26
@@ -88,11 +89,9 @@ class _Storage:
     start: int  # of this view, in elements
 
 
-def _find(name: str) -> Any:
-    if name in _DTYPES:
-        return _DTYPES[name]
+def _is_known(name: str) -> bool:
     module, _, attribute = name.partition(" ")
-    known = (
+    return (
         name in (*_DICTS, *_PLAIN_TYPES, *_SUBCLASS, "torch Size")
         or name in _OTHERS
         or (module == "torch._utils" and attribute in (*_TENSORS, *_PARAMETERS))
@@ -101,9 +100,18 @@ def _find(name: str) -> Any:
             and attribute in (*_STORAGES, *_QUANTISED)
         )
     )
-    if not known:
+
+
+def _find(name: str) -> Any:
+    if name in _DTYPES:
+        return _DTYPES[name]
+    if not _is_known(name):
         raise AsksForCode(name.replace(" ", ".", 1))
     return Name(name)
+
+
+def _find_any(name: str) -> Any:
+    return _DTYPES.get(name, Name(name))
 
 
 def _sizes(given: Any) -> tuple[int, ...]:
@@ -134,22 +142,28 @@ class _Contents:
 
     Attributes:
         read: reads bytes of a storage, given its key, the first byte and their number.
+        inert: objects of other classes are read as ``Inert``; otherwise the file is refused.
         storages: bytes per element of the storages that the pickle names, by key.
         entries: tensors so far; equal views of a storage, such as tied weights, share one.
     """
 
     read: Callable[[str, int, int], bytearray]
+    inert: bool = False
     storages: dict[str, int] = field(default_factory=dict)
     entries: dict[Any, TensorEntry] = field(default_factory=dict)
 
     def handlers(self) -> Handlers:
-        return Handlers(self.call, _ignore_state, _find, self.persistent, _utf8)
+        if not self.inert:
+            return Handlers(self.call, _ignore_state, _find, self.persistent, _utf8)
+        return Handlers(self.call, _ignore_state, _find_any, self.persistent, _utf8, self.new)
 
     def persistent(self, identity: Any) -> Any:
         kind, storage, key, _, _, *view = identity
         if kind not in ("storage", b"storage") or not isinstance(storage, Name):
             raise ValueError("it refers to an object that is not a storage")
         name = storage.name.partition(" ")[2]
+        if not _is_known(storage.name) or name not in (*_STORAGES, *_QUANTISED):
+            raise ValueError(f"its storage is of an unknown type '{printable(name, 40)}'")
         if name in _QUANTISED:
             self.storages[_key(key)] = {"QInt32Storage": 4}.get(name, 1)
             return OtherEntry("a quantised storage")
@@ -158,8 +172,13 @@ class _Contents:
         (start,) = _sizes((view[0][1],) if view and view[0] is not None else (0,))
         return _Storage(_key(key), dtype, start)
 
+    def new(self, name: str) -> Any:
+        return {} if name in _DICTS else inert(name, made=True)
+
     def call(self, name: str, arguments: tuple[Any, ...]) -> Any:
         attribute = name.partition(" ")[2]
+        if not _is_known(name):
+            return inert(name, made=False)
         if name in _DICTS:
             return _dict(arguments)
         if name == "torch Size":
@@ -220,7 +239,7 @@ class _Contents:
 
 def _ignore_state(item: Any, state: Any) -> None:
     """Ignore the attributes that a pickle sets on a dictionary or a parameter."""
-    if not isinstance(item, dict | TensorEntry | OtherEntry):
+    if not isinstance(item, dict | TensorEntry | OtherEntry | Inert):
         raise ValueError("it sets the state of an object without state")
 
 
@@ -251,7 +270,7 @@ def _start(file: BinaryIO, info: zipfile.ZipInfo) -> int:
     return start
 
 
-def _from_zip(file: BinaryIO) -> Any:
+def _from_zip(file: BinaryIO, inert: bool) -> Any:
     _, members = zip_members(file)
     pickles = [name for name in members if name.endswith("data.pkl") and name.count("/") == 1]
     if len(pickles) != 1 or not pickles[0].endswith("/data.pkl"):
@@ -279,7 +298,7 @@ def _from_zip(file: BinaryIO) -> Any:
     if main.file_size > _MAX_PICKLE:
         raise ValueError(f"its record data.pkl claims {main.file_size} bytes")
     content = _read_at(file, _start(file, main), main.file_size)
-    return read_pickle(bytes(content), _Contents(read).handlers())
+    return read_pickle(bytes(content), _Contents(read, inert).handlers())
 
 
 def _storage_positions(
@@ -297,7 +316,7 @@ def _storage_positions(
     return positions
 
 
-def _from_pickles(file: BinaryIO) -> Any:
+def _from_pickles(file: BinaryIO, inert: bool) -> Any:
     head = io.BytesIO(file.read(_MAX_PICKLE))
     positions: dict[str, tuple[int, int]] = {}
 
@@ -307,7 +326,7 @@ def _from_pickles(file: BinaryIO) -> Any:
             raise ValueError(f"it needs {first + count} bytes of a storage of {length}")
         return _read_at(file, position + first, count)
 
-    contents = _Contents(read)
+    contents = _Contents(read, inert)
     handlers = contents.handlers()
     if read_pickle(head, handlers, _FEW) != _MAGIC:
         raise ValueError("it is a pickle that torch.save did not write")
@@ -319,15 +338,17 @@ def _from_pickles(file: BinaryIO) -> Any:
     return held
 
 
-def read_torch_file(file: BinaryIO) -> Any:
+def read_torch_file(file: BinaryIO, *, inert: bool = False) -> Any:
     """Return the object that was saved, with its tensors not read yet.
 
     Args:
         file: must stay open as long as tensors are read from it.
+        inert: read past objects of other classes; see ``d3fast.io.foreign``.
 
     Returns:
         Dictionaries, lists, numbers and text; a ``TensorEntry`` for each dense tensor, an
-        ``OtherEntry`` for each other object that torch would load from such a file.
+        ``OtherEntry`` for each other object that torch would load from such a file, an ``Inert``
+        for each other object.
 
     Raises:
         AsksForCode: the file names something other than tensors and plain data.
@@ -337,7 +358,7 @@ def read_torch_file(file: BinaryIO) -> Any:
     start = file.read(8)
     file.seek(0)
     if start.startswith(b"PK"):
-        return _from_zip(file)
+        return _from_zip(file, inert)
     if not start.startswith(b"\x80"):
         raise ValueError(f"it starts with '{start.hex()}', unlike a file of torch.save")
-    return _from_pickles(file)
+    return _from_pickles(file, inert)

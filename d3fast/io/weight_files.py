@@ -17,7 +17,7 @@ from d3fast.io.untrusted import error_text, open_regular, printable
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 SUFFIXES = (".safetensors", *PICKLES)
-_SANDBOX = (
+SANDBOX = (
     "Read it in a sandbox, and from there take "
     "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors'): docs/hostile-files.md"
 )
@@ -32,7 +32,8 @@ def open_weights(path: Path) -> Iterator[Any]:
 
     Yields:
         The saved object, with a ``TensorEntry`` for each dense tensor, which can be read inside the
-        ``with`` block, and an ``OtherEntry`` for each object that cannot be a weight.
+        ``with`` block, an ``OtherEntry`` for each object that cannot be a weight, and an ``Inert``
+        for each object of a class of others.
 
     Raises:
         ValueError: an unknown suffix, a special file, a damaged one, one that claims more than it
@@ -48,11 +49,11 @@ def open_weights(path: Path) -> Iterator[Any]:
             if path.suffix.lower() == ".safetensors":
                 held: Any = stack.enter_context(open_safetensors(path))[1]
             else:
-                held = read_torch_file(file)
+                held = read_torch_file(file, inert=True)
         except AsksForCode as error:
             raise ValueError(
                 f"{printable(path)} holds more than tensors (it asks for "
-                f"{printable(error.args[0], 80)}), which can run code: refused. {_SANDBOX}"
+                f"{printable(error.args[0], 80)}), which can run code: refused. {SANDBOX}"
             ) from None
         except Exception as error:
             raise ValueError(

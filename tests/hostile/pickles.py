@@ -5,20 +5,38 @@ import io
 import os
 import pickle
 import struct
+import subprocess
 import tarfile
 import warnings
+from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import torch
 
 from tests.hostile.files import LOADS, Case, Reduced, content, forged_zip
 from tests.hostile.models import net, state, torch_file
 
 _pt = partial(content, "w.pt")
+MISFIT = "does not fit the model"
 CODE = "holds more than tensors .*refused"
+
+
+class Config(dict[str, Any]):
+    """A dictionary of another class, as settings are."""
+
+
+class Acts:
+    """Makes a file when it is made by a pickle, gets its state, or is copied."""
+
+    def __init__(self, mark: str) -> None:
+        self.mark = mark
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        Path(state["mark"]).touch()
 
 
 def _with_code(make: Callable[[str], Any], **options: Any) -> Callable[[Path], Path]:
@@ -126,8 +144,108 @@ PICKLES = [
         raw_pickle(lambda m: b"c\x1b[2Jos\nsystem\n" + _touch(m) + b"\x85R."),
         CODE,
     ),
-    Case("a whole model", _pt(torch_file(net())), rf"{CODE}.*save_file"),
-    Case("numpy objects", _with_code(lambda m: __import__("numpy").float64(1)), CODE),
+    Case("a whole model", _pt(torch_file(net())), "holds an object of torch.*refused.*save_file"),
+    Case(
+        "a whole model beside a name",
+        _pt(torch_file({"model": net(), "epoch": 1})),
+        "'model' must be a dense tensor, it is an object of torch.*refused.*save_file",
+    ),
+    Case("numpy objects", _with_code(lambda m: np.float64(1)), LOADS),
+    Case("a namespace of paths", _with_code(lambda m: Namespace(out=PurePosixPath(m))), LOADS),
+    Case("a random generator", _with_code(lambda m: np.random.default_rng(0)), LOADS),
+    Case(
+        "settings in protocol 5",
+        _with_code(lambda m: [{1}, Namespace(a=np.arange(3))], pickle_protocol=5),
+        LOADS,
+    ),
+    Case("an object that acts when it is made", _with_code(Acts), LOADS),
+    Case(
+        "a class that starts a program, made without a call",
+        raw_pickle(lambda m: b"\x80\x02csubprocess\nPopen\n" + _touch(m) + b"\x85\x81."),
+        CODE,
+    ),
+    Case(
+        "a class that starts a program, called",
+        _with_code(lambda m: Reduced(subprocess.Popen, ["touch", m])),
+        CODE,
+    ),
+    Case(
+        "code inside the arguments of a harmless class",
+        _with_code(lambda m: Namespace(a=[Reduced(os.system, f"touch {m}")])),
+        CODE,
+    ),
+    Case(
+        "a function of a library, by a dotted name",
+        raw_pickle(
+            lambda m: (
+                b"\x80\x04\x8c\x08argparse\x8c\x14Namespace.os.systemX\x93"
+                + _touch(m)
+                + b"\x85\x81."
+            )
+        ),
+        CODE,
+    ),
+    Case(
+        "weights in a dictionary of an unknown class",
+        _pt(torch_file({"state_dict": Config(state())})),
+        "'state_dict' must be a dense tensor, it is an object of .*Config: refused",
+    ),
+    Case(
+        "a weight of an unknown class",
+        _pt(torch_file(state(**{"3_bias": Namespace(a=torch.zeros(3))}))),
+        r"does not fit the model: it lacks '3\.bias'",
+    ),
+    Case(
+        "a weight whose storage is an unknown object",
+        _pt(
+            torch_file(
+                state(
+                    **{
+                        "3_bias": Reduced(
+                            torch._utils._rebuild_tensor_v2, Namespace(), 0, (3,), (1,), False, {}
+                        )
+                    }
+                )
+            )
+        ),
+        "'3.bias' must be a dense tensor, it is a tensor of an odd storage",
+    ),
+    Case(
+        "two copies of the weights under two prefixes",
+        _pt(torch_file({f"{p}.{n}": v for p in "ab" for n, v in state().items()})),
+        "twice: under 'a.' and 'b.'",
+    ),
+    Case(
+        "5,000 prefixes with all names but one",
+        _pt(
+            torch_file(
+                {
+                    f"p{i}.{n}": torch.zeros(())
+                    for i in range(5000)
+                    for n in state()
+                    if n != "3.bias"
+                }
+            )
+        ),
+        MISFIT,
+    ),
+    Case(
+        "an average over training with NaN",
+        _pt(
+            torch_file(
+                {
+                    "state_dict": state(),
+                    "state_dict_ema": state(**{"3_bias": torch.full((3,), torch.nan)}),
+                }
+            )
+        ),
+        "NaN",
+    ),
+    Case(
+        "an unknown object filled a million times",
+        raw_pickle(lambda m: b"\x80\x02ca\nB\n)\x81" + b"(" + b"N" * 10**6 + b"e."),
+        "it holds an object of a.B: refused",
+    ),
     Case("TorchScript", _script, "TorchScript"),
     Case("code in a bare pickle", _bare, CODE),
     Case(

@@ -1,5 +1,6 @@
 """Weights from files that are not trusted: all of them or none, and no code."""
 
+import argparse
 import copy
 from collections import OrderedDict
 
@@ -64,27 +65,80 @@ def test_files_of_torch_save(tmp_path, suffix, new_format):
     assert same(model, source)
 
 
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda s: {"state_dict": s, "epoch": 3, "optimizer": {"state": {}}},
-        lambda s: {"model_state_dict": s},
-        lambda s: {"net": s, "acc": 91.0},
-        lambda s: {"model": {"state_dict": s}},
-        lambda s: {f"module.{n}": v for n, v in s.items()},
-        lambda s: {f"_orig_mod.module.{n}": v for n, v in s.items()},
-        lambda s: {"model": {f"module.{n}": v for n, v in s.items()}},
+WRAPPED = {
+    "nothing": (lambda s: s, []),
+    "state_dict": (lambda s: {"state_dict": s, "optimizer": {"state": {}}}, ["'state_dict'"]),
+    "model_state_dict": (lambda s: {"model_state_dict": s}, ["'model_state_dict'"]),
+    "net": (lambda s: {"net": s, "acc": 91.0}, ["'net'"]),
+    "nested": (lambda s: {"model": {"state_dict": s}}, ["'state_dict' in 'model'"]),
+    "DataParallel": (lambda s: prefixed(s, "module."), ["begin with 'module.'"]),
+    "compiled": (lambda s: prefixed(s, "_orig_mod.module."), ["'_orig_mod.module.'"]),
+    "both": (
+        lambda s: {"model": prefixed(s, "module.")},
+        ["those of 'model'", "begin with 'module.'"],
+    ),
+    "Lightning": (
+        lambda s: {
+            "state_dict": {**prefixed(s, "model."), "loss.weight": torch.ones(9)},
+            "hyper_parameters": argparse.Namespace(lr=0.1),
+        },
+        [
+            "'state_dict'",
+            "begin with 'model.'",
+            "1 tensors of the file under other names are not read",
+            "objects of 'argparse.Namespace', which are not made",
+        ],
+    ),
+    "compiled inside Lightning": (
+        lambda s: {"state_dict": prefixed(s, "net._orig_mod.")},
+        ["'state_dict'", "'net._orig_mod.'"],
+    ),
+    "a compiled submodule": (
+        lambda s: {n.replace("0.", "0._orig_mod.", 1): v for n, v in s.items()},
+        ["wrappers of submodules"],
+    ),
+    "EMA of timm": (
+        lambda s: {"state_dict": net(7).state_dict(), "state_dict_ema": s},
+        ["'state_dict_ema', an average over training (EMA); 'state_dict' beside them, not read"],
+    ),
+    "EMA of other names": (
+        lambda s: {"state_dict": s, "state_dict_ema": {"shadow": torch.zeros(1)}},
+        ["'state_dict'; 'state_dict_ema' beside them, not read"],
+    ),
+    "Parameters": (
         lambda s: OrderedDict(
             (n, nn.Parameter(v) if v.is_floating_point() else v) for n, v in s.items()
         ),
+        [],
+    ),
+    "old": (
         lambda s: {n: v for n, v in s.items() if not n.endswith("num_batches_tracked")},
-    ],
-)
-def test_what_training_scripts_put_around_the_weights(tmp_path, wrap):
+        [],
+    ),
+    "settings between the weights": (lambda s: {**s, "epoch": 3, "args": None}, []),
+}
+
+
+def prefixed(state, prefix):
+    return {f"{prefix}{name}": value for name, value in state.items()}
+
+
+@pytest.mark.parametrize("case", WRAPPED)
+def test_what_training_scripts_put_around_the_weights_is_removed_and_said(tmp_path, case):
+    wrap, notes = WRAPPED[case]
     source, model = net(1), net()
     torch.save(wrap(source.state_dict()), tmp_path / "w.pt")
-    load_weights(model, tmp_path / "w.pt")
+    read = load_weights(model, tmp_path / "w.pt")
     assert same(model, source)
+    assert len(read.notes) == len(notes), read.notes
+    assert all(part in note for part, note in zip(notes, read.notes, strict=True)), read.notes
+
+
+def test_the_names_and_dtypes_of_the_file_are_returned(tmp_path):
+    torch.save(prefixed(net(1).half().state_dict(), "module."), tmp_path / "w.pt")
+    read = load_weights(net(), tmp_path / "w.pt")
+    assert read.names["3.bias"] == "module.3.bias"
+    assert read.dtypes["3.bias"] == torch.float16
 
 
 def test_a_prefix_that_the_model_has_too_is_part_of_the_name(tmp_path):
@@ -189,8 +243,18 @@ def _endless():
         ({1: torch.zeros(1)}, "must hold weights by name, it has the key 1$"),
         ({"epoch": 3}, "'epoch' must be a dense tensor, it is a int$"),
         ({"a": torch.eye(2).to_sparse()}, "'a' must be a dense tensor, it is a sparse tensor$"),
+        (
+            changed(**{"3_weight": torch.eye(3, 2).to_sparse()}),
+            "'3.weight' must be a dense tensor, it is a sparse tensor$",
+        ),
+        (net(), r"it holds an object of torch\.nn.*Sequential: refused\. Read it in a sandbox"),
+        ({"model": net()}, r"'model' must be a dense tensor, it is an object of torch.*: refused"),
         (changed(**{"3_bias": torch.zeros(3, device="meta")}), "it is a tensor without values$"),
         (_endless(), "'model' must be a dense tensor, it is a dict$"),
+        (
+            {**prefixed(net(1).state_dict(), "a."), **prefixed(net(2).state_dict(), "b.")},
+            "names of the model are there twice: under 'a.' and 'b.'$",
+        ),
     ],
 )
 def test_other_things_than_weights_are_refused(tmp_path, held, message):
