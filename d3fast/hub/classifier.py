@@ -1,40 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """``Classifier``: from inputs to scores around any classifier, under the classifier's own names."""
 
-from collections.abc import Mapping
-from typing import Any
-
-import torch
 from torch import Tensor, nn
 
-
-def scores_of(output: Any) -> Tensor:
-    """Return the scores in a model's output.
-
-    Args:
-        output: a tensor; a mapping or an object with ``logits``; or a tuple that begins with the
-            scores.
-
-    Raises:
-        ValueError: none of these.
-
-    Example:
-        >>> scores_of({"logits": torch.zeros(1, 2)}).shape, scores_of((torch.zeros(1, 3),)).shape
-        (torch.Size([1, 2]), torch.Size([1, 3]))
-    """
-    found = output
-    if isinstance(found, Mapping):
-        found = found.get("logits")
-    elif isinstance(found, (tuple, list)) and not hasattr(found, "logits"):
-        found = found[0] if found else None
-    elif not isinstance(found, Tensor):
-        found = getattr(found, "logits", None)
-    if not isinstance(found, Tensor):
-        raise ValueError(
-            "the model must return scores, a tuple that begins with them, or an output with "
-            f"'logits', got {type(output).__name__}"
-        )
-    return found if found.dtype in (torch.float32, torch.float64) else found.float()
+from d3fast.training.loaders import scores_of
 
 
 class Classifier(nn.Module):
@@ -55,6 +24,7 @@ class Classifier(nn.Module):
         ValueError: one of mean and std alone, or of different lengths; a std of zero or less.
 
     Example:
+        >>> import torch
         >>> wrapped = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), (0.5,), (0.5,))
         >>> [name for name, _ in wrapped.named_parameters()], wrapped(torch.zeros(1, 1, 2, 2)).shape
         (['1.weight', '1.bias'], torch.Size([1, 2]))

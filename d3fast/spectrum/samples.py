@@ -51,13 +51,6 @@ def _check_repeatable(data: Iterable[Any]) -> None:
         raise ValueError("data must yield the same batches in every pass; do not shuffle")
 
 
-def _unpack_in_place(batch: Any) -> tuple[Tensor, Tensor]:
-    """Return (inputs, labels) on the device of the inputs."""
-    pair = isinstance(batch, (tuple, list)) and len(batch) > 0
-    device = batch[0].device if pair and isinstance(batch[0], Tensor) else torch.device("cpu")
-    return unpack(batch, "data", device)
-
-
 def _checksum(inputs: Tensor, labels: Tensor) -> tuple[int, float, int]:
     """Return the number of samples, the sum of the inputs and the sum of the labels."""
     return len(labels), float(inputs.double().sum()), int(labels.sum())
@@ -91,7 +84,7 @@ class Samples:
 
     def _first_pass(self, part: Iterable[Any]) -> list[tuple[int, float, int]]:
         _check_repeatable(part)
-        checksums = [_checksum(*_unpack_in_place(batch)) for batch in part]
+        checksums = [_checksum(*unpack(batch, "data", None)) for batch in part]
         if not sum(count for count, _, _ in checksums):
             raise yields_nothing("data")
         return checksums
@@ -101,7 +94,7 @@ class Samples:
         for (sign, part), checksums in zip(self._parts, self._checksums, strict=True):
             total = sum(count for count, _, _ in checksums)
             for batch, checksum in zip(part, checksums, strict=False):
-                inputs, labels = _unpack_in_place(batch)
+                inputs, labels = unpack(batch, "data", None)
                 if _checksum(inputs, labels) != checksum:
                     raise ValueError("data must yield the same batches in every pass, it did not")
                 if len(labels):
@@ -134,7 +127,7 @@ def triggered_batches(data: Iterable[Any], attack: Trigger, classes: int) -> lis
     """
     batches = []
     for batch in data:
-        inputs, labels = _unpack_in_place(batch)
+        inputs, labels = unpack(batch, "data", None)
         targets = target_labels(
             labels, attack.target, classes, getattr(attack, "mapping", "all-to-one")
         )

@@ -338,7 +338,7 @@ def _spoiled(part, value):
         (_spoiled(1, 3), r"clean_loader holds label 3 in batch 2 .* classes 0\.\.2"),
         (_spoiled(1, -1), r"clean_loader holds label -1 in batch 2 .* classes 0\.\.2"),
         (iter([]), "clean_loader yields nothing"),
-        ([{"pixel_values": torch.rand(4, 1, 2, 2), "labels": torch.zeros(4)}], "got dict"),
+        ([{"pixel_values": torch.rand(4, 1, 2, 2), "labels": torch.zeros(4)}], "class indices"),
         ((batch for batch in _loader()), "clean_loader yields nothing; a generator"),
     ],
     ids=["NaN", "inf", "label too high", "label negative", "empty", "dicts", "generator"],

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from d3fast.hub import Classifier
-from d3fast.hub.classifier import scores_of
 from d3fast.optim.heads import find_head
 
 
@@ -81,13 +80,3 @@ def test_gradients_and_loads_reach_the_model_inside():
 def test_a_normalisation_that_does_not_fit_is_refused(mean, std):
     with pytest.raises(ValueError, match="std must be"):
         Classifier(net(), mean, std)
-
-
-@pytest.mark.parametrize("output", [None, {"scores": torch.zeros(1, 2)}, (), "text"])
-def test_an_output_without_scores_is_refused(output):
-    with pytest.raises(ValueError, match="logits"):
-        scores_of(output)
-
-
-def test_half_scores_become_float32():
-    assert scores_of(torch.zeros(1, 2, dtype=torch.bfloat16)).dtype == torch.float32

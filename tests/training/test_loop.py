@@ -1,5 +1,7 @@
 """The one training loop: what it does, records and refuses."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -262,7 +264,7 @@ def test_a_generator_is_enough_for_one_epoch():
     ("val_loader", "error_text"),
     [
         ([], "val_loader yields nothing"),
-        ([{"labels": 1}], r"val_loader must yield \(inputs, labels\) tensors, got dict"),
+        ([{"labels": 1}], r"val_loader must yield \(inputs, labels\), .* got one of 'labels'"),
         (_with(2, labels=7), "labels are out of range in batch 2 of val_loader"),
         (_with(3, inputs=torch.nan), "the model gives NaN scores in batch 3 of val_loader"),
     ],
@@ -276,7 +278,7 @@ def test_bad_held_out_data_is_told_from_bad_training_data(val_loader, error_text
 @pytest.mark.parametrize(
     ("batch", "error_text"),
     [
-        ({"pixel_values": torch.rand(4, 1, 2, 2)}, "got dict"),
+        ({"pixel_values": torch.rand(4, 1, 2, 2)}, "got one of 'pixel_values'"),
         ((torch.rand(4, 1, 2, 2), torch.rand(4, 3)), "class indices"),
     ],
 )
@@ -285,13 +287,27 @@ def test_batches_of_another_kind_are_refused_by_name(batch, error_text):
         _fit(_model(), [batch])
 
 
-def test_a_model_that_answers_with_something_else_is_refused():
-    class Tuple(nn.Linear):
-        def forward(self, inputs):
-            return (super().forward(inputs.flatten(1)),)
+class _Answer(nn.Linear):
+    def __init__(self, answer):
+        super().__init__(4, 3)
+        self.answer = answer
 
-    with pytest.raises(ValueError, match="the model must give .* scores, got tuple"):  # noqa: RUF043
-        _fit(Tuple(4, 3), _batches())
+    def forward(self, inputs):
+        return self.answer(super().forward(inputs.flatten(1)))
+
+
+@pytest.mark.parametrize("answer", [lambda s: (s, None), lambda s: {"logits": s, "loss": None}])
+def test_a_model_that_answers_with_more_than_scores_trains_alike(answer):
+    torch.manual_seed(0)
+    plain = _Answer(lambda scores: scores)
+    other = copy.deepcopy(plain)
+    other.answer = answer
+    assert _fit(plain, _batches())[-1].loss == _fit(other, _batches())[-1].loss
+
+
+def test_a_model_that_answers_with_something_else_is_refused():
+    with pytest.raises(ValueError, match="the model must return scores, .* got str"):  # noqa: RUF043
+        _fit(_Answer(str), _batches())
 
 
 def test_a_loss_that_runs_away_is_reported_with_its_learning_rate():
