@@ -2,11 +2,12 @@
 """Repaired weights as a safetensors file: the same weights give the same bytes."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from safetensors.torch import save_model
-from torch import nn
+from safetensors.torch import save_file, save_model
+from torch import Tensor, nn
 
 from d3fast.detox.config import D3Config
 from d3fast.io.files import atomic_write
@@ -27,12 +28,30 @@ def save_weights(model: nn.Module, path: str | Path, config: D3Config | None = N
     Raises:
         ValueError: the folder does not exist.
     """
-    metadata = {"format": "pt"}
-    if config is not None:
-        metadata["d3fast.config"] = json.dumps(asdict(config))
     with atomic_write(path) as temporary:
-        save_model(model, str(temporary), metadata=metadata)
+        save_model(model, str(temporary), metadata=_metadata(config))
         _order_header(temporary)
+
+
+def save_tensors(
+    tensors: Mapping[str, Tensor], path: str | Path, config: D3Config | None = None
+) -> None:
+    """Write tensors as safetensors, by an atomic write; see ``save_weights``.
+
+    Tensors that share memory are written once each.
+
+    Raises:
+        ValueError: the folder does not exist.
+    """
+    apart = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    with atomic_write(path) as temporary:
+        save_file(apart, str(temporary), metadata=_metadata(config))
+        _order_header(temporary)
+
+
+def _metadata(config: D3Config | None) -> dict[str, str]:
+    options = {} if config is None else {"d3fast.config": json.dumps(asdict(config))}
+    return {"format": "pt", **options}
 
 
 def _order_header(path: Path) -> None:

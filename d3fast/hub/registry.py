@@ -16,6 +16,9 @@ Resolver: TypeAlias = Callable[[Request], Suspect | None]
 RESOLVERS: Mapping[str, str] = MappingProxyType(
     {
         "image_folder": "d3fast.hub.image_folder:resolve_image_folder",
+        "timm": "d3fast.hub.timm_names:resolve_timm",
+        "torchvision": "d3fast.hub.torchvision_names:resolve_torchvision",
+        "weight file": "d3fast.hub.families:resolve_weight_file",
         "factory": "d3fast.hub.factory:resolve_factory",
     }
 )

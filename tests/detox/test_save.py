@@ -6,10 +6,11 @@ import json
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_model
+from safetensors.torch import load_file, load_model
 from torch import nn
 
 from d3fast.detox import D3Config, DetoxResult, detoxify, save_weights
+from d3fast.detox.save import save_tensors
 
 
 class Tied(nn.Module):
@@ -52,6 +53,18 @@ def test_tied_weights_stay_tied_in_a_repair_and_are_written_once(path):
     result.save(path)
     with safe_open(path, framework="pt") as file:
         assert len(file.keys()) == 2
+
+
+def test_tensors_keep_their_names_and_dtypes_and_may_share_memory(path):
+    shared = torch.arange(4.0)
+    given = {"a.w": shared, "b.w": shared, "c": torch.ones(2, 2, dtype=torch.bfloat16).T}
+    save_tensors(given, path, D3Config())
+    written = load_file(path)
+    assert written.keys() == given.keys()
+    assert all(torch.equal(written[name], value) for name, value in given.items())
+    first = path.read_bytes()
+    save_tensors(given, path, D3Config())
+    assert path.read_bytes() == first
 
 
 @pytest.mark.parametrize("config", [D3Config(), D3Config.auto(constraint=None, warm_start="near")])

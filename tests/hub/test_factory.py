@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from d3fast.detox import save_weights
 from d3fast.hub import Request, resolve
@@ -32,6 +32,32 @@ def test_a_repaired_model_is_written_as_a_weight_file(request_, tmp_path):
     load_weights(again, written)
     for one, other in zip(again.parameters(), suspect.model.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_names_prefixes_and_the_bytes_of_unchanged_tensors_are_those_of_the_file(tmp_path):
+    torch.manual_seed(0)
+    state = make_model("preact_resnet_tiny", 3, 1).half().state_dict()
+    theirs = {f"module.{name}": value for name, value in state.items()}
+    torch.save({"state_dict": theirs, "epoch": 3}, tmp_path / "theirs.pt")
+    suspect = resolve(Request("preact_resnet_tiny", tmp_path / "theirs.pt", 3, 1))
+    assert any("'module.'" in note for note in suspect.notes)
+    with torch.no_grad():
+        suspect.model.inner.head.weight += 0.5
+    written = load_file(suspect.save(suspect.model, tmp_path))
+    assert written.keys() == theirs.keys()
+    for name, value in theirs.items():
+        assert written[name].dtype == value.dtype
+        assert torch.equal(written[name], value) == (name != "module.head.weight")
+
+
+def test_a_tensor_that_the_dtype_of_the_file_cannot_hold_stays_wide(tmp_path):
+    torch.save(make_model("preact_resnet_tiny", 3, 1).half().state_dict(), tmp_path / "w.pt")
+    suspect = resolve(Request("preact_resnet_tiny", tmp_path / "w.pt", 3, 1))
+    with torch.no_grad():
+        suspect.model.inner.head.weight += 1e6
+    written = load_file(suspect.save(suspect.model, tmp_path))
+    assert written["head.weight"].dtype == torch.float32
+    assert written["head.bias"].dtype == torch.float16
 
 
 def test_a_model_without_a_weight_file_is_refused(request_):
