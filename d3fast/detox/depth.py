@@ -22,6 +22,10 @@ class Outcome(Protocol):
 
 
 Repaired = TypeVar("Repaired", bound=Outcome)
+# Largest share of distillation with fewer blocks than the most: through the blocks that keep their
+# weights, the suspect's answers teach the backdoor again (docs/research.md, third search).
+_SHALLOW_DISTILLATION = 0.2
+
 Attempt = Callable[[D3Config, Checkpointing | None], Repaired]
 
 
@@ -34,7 +38,8 @@ def deepest_within(
     """Return the repair that restarts most blocks among those that keep the accuracy.
 
     The yardstick is the repair that restarts none: a repair may cost at most ``max_acc_drop``
-    points of held-out accuracy more. Every attempt sees the samples in the same order, so that an
+    points of held-out accuracy more. An attempt with fewer blocks than the most learns at most a
+    fifth from the suspect's answers. Every attempt sees the samples in the same order, so that an
     interrupted search resumes to the same result; a finished attempt may then run again.
 
     Args:
@@ -58,13 +63,21 @@ def deepest_within(
             for generator, state in zip(generators, states, strict=True):
                 generator.set_state(state)
             saved = None if checkpointing is None else replace(checkpointing, resume=resume)
-            done[depth] = attempt(replace(config, restart=depth), saved)
+            done[depth] = attempt(_options(config, depth, depths[0]), saved)
         return done[depth]
 
     if checkpointing is not None and checkpointing.resume:
         repaired(_begun(model, config, checkpointing, depths), resume=True)
     allowed = _lost(repaired(0)) + limit
     return next(one for one in map(repaired, depths) if _lost(one) <= allowed)
+
+
+def _options(config: D3Config, depth: int, most: int) -> D3Config:
+    """Return the options of the attempt that restarts ``depth`` blocks."""
+    share = config.distillation
+    if depth < most:
+        share = min(share, _SHALLOW_DISTILLATION)
+    return replace(config, restart=depth, distillation=share)
 
 
 def _lost(outcome: Outcome) -> float:
@@ -78,6 +91,6 @@ def _begun(
     """Return the number of restarted blocks of the attempt whose state was saved, or 0."""
     path, identity = Path(checkpointing.path), checkpointing.identity
     for depth in depths:
-        if is_state_of(path, model, replace(config, restart=depth), identity):
+        if is_state_of(path, model, _options(config, depth, depths[0]), identity):
             return depth
     return 0  # its state is refused, with the reason

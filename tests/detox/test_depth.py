@@ -2,7 +2,7 @@
 """An automatic restart takes the deepest repair within the limit, also when it is resumed."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -23,6 +23,11 @@ AUTO = D3Config(restart="auto", max_acc_drop=1.0)
 class Result:
     acc_drop: float
     restart: int
+
+
+@dataclass(frozen=True)
+class Shared(Result):
+    distillation: float
 
 
 @pytest.fixture
@@ -54,6 +59,17 @@ def chosen(suspect, drops):
 )
 def test_the_limit_counts_from_the_repair_without_a_restart(suspect, drops, restart, tried):
     assert chosen(suspect, drops) == (restart, tried)
+
+
+@pytest.mark.parametrize(("depth", "share"), [(2, 0.6), (1, 0.2), (0, 0.2)])
+def test_only_the_deepest_restart_learns_much_from_the_suspect(suspect, depth, share):
+    drops = {2: 5.0, 1: 5.0, 0: 0.0, depth: 0.0}
+
+    def attempt(config, saved):
+        return Shared(drops[config.restart], config.restart, config.distillation)
+
+    found = deepest_within(suspect, replace(AUTO, distillation=0.6), attempt, None)
+    assert (found.restart, found.distillation) == (depth, share)
 
 
 def test_a_network_of_few_layers_restarts_none():
