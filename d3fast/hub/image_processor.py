@@ -109,7 +109,7 @@ def _read(
     settings: Mapping[str, Any] | None, config: Mapping[str, Any], channels: int
 ) -> FoundInput:
     own = config.get("image_size")
-    size = None if own is None else _edges(own, "image_size")
+    size = None if own is None else edges(own, "image_size")
     if settings is None:
         note = (
             f"The folder has no {PREPROCESSOR}: images are given in [0, 1], without a "
@@ -147,17 +147,17 @@ def _normalisation(
     """Return the mean and std of the whole affine map, for images in [0, 1]."""
     scale = 255.0
     if settings.get("do_rescale", True):
-        scale *= _number(settings.get("rescale_factor", 1 / 255), "rescale_factor")
+        scale *= number(settings.get("rescale_factor", 1 / 255), "rescale_factor")
     scale = 1.0 if math.isclose(scale, 1, rel_tol=1e-6) else scale
     if not scale > 0:
         raise ValueError("rescale_factor must be > 0")
     shift = 1.0 if settings.get("rescale_offset") else 0.0
     means, stds = [0.0] * channels, [1.0] * channels
-    stored = _numbers(settings.get("image_std"), "image_std", channels)
+    stored = numbers(settings.get("image_std"), "image_std", channels)
     if any(not value > 0 for value in stored or ()):
         raise ValueError(f"image_std must be > 0, got {stored}")
     if settings.get("do_normalize", stored is not None):
-        means = _numbers(settings.get("image_mean"), "image_mean", channels) or means
+        means = numbers(settings.get("image_mean"), "image_mean", channels) or means
         stds = stored or stds
     if name == "EfficientNet" and settings.get("include_top", True) and stored is not None:
         stds = [a * b for a, b in zip(stds, stored, strict=True)]  # it divides once more
@@ -173,25 +173,25 @@ def _geometry(
     given = settings.get("size")
     resizes = bool(settings.get("do_resize", True)) and given is not None
     crops = bool(settings.get("do_center_crop", name in _CROPS)) and bool(settings.get("crop_size"))
-    crop = _edges(settings["crop_size"], "crop_size") if crops else None
+    crop = edges(settings["crop_size"], "crop_size") if crops else None
     if not resizes:
         return crop or own, None, []
-    edge = given.get("shortest_edge") if isinstance(given, dict) else None
+    short = given.get("shortest_edge") if isinstance(given, dict) else None
     if isinstance(given, int) and (crops or name in ("ConvNext", "PoolFormer")):
-        edge = given
-    if edge is None:
+        short = given
+    if short is None:
         return _stretched(given, crop, own)
-    edge = _edge(edge, "size")
+    short = edge(short, "size")
     if name == "ConvNext" or (name == "PoolFormer" and "crop_pct" in settings):
-        share = _number(settings.get("crop_pct") or 224 / 256, "crop_pct")
+        share = number(settings.get("crop_pct") or 224 / 256, "crop_pct")
         if not 0.1 <= share <= 1:
             raise ValueError(f"crop_pct must be between 0.1 and 1, got {share}")
-        if name == "ConvNext" and edge >= _WARPS:
-            return (edge, edge), None, []
-        return crop or (edge, edge), int(edge / share), []
+        if name == "ConvNext" and short >= _WARPS:
+            return (short, short), None, []
+        return crop or (short, short), int(short / share), []
     if name == "Levit":
-        edge = int(256 / 224 * edge)
-    return crop or (edge, edge), edge, []
+        short = int(256 / 224 * short)
+    return crop or (short, short), short, []
 
 
 def _stretched(
@@ -200,7 +200,7 @@ def _stretched(
     if isinstance(given, dict) and not {"height", "width"} <= given.keys():
         keys = printable(", ".join(map(str, given)), 80)
         return crop or own, None, [f"The image processor's size ({keys}) is not known."]
-    size = _edges(given, "size")
+    size = edges(given, "size")
     if crop is None or crop == size:
         return size, None, []
     note = (
@@ -210,32 +210,48 @@ def _stretched(
     return crop, min(size), [note]
 
 
-def _edges(given: Any, key: str) -> tuple[int, int]:
+def edges(given: Any, key: str) -> tuple[int, int]:
+    """Return height and width of a size: a number, a list (height, width), or a dictionary.
+
+    Raises:
+        ValueError: anything but numbers of 1 to 8192; the message names the key.
+
+    Example:
+        >>> edges(224, "size"), edges([3, 224, 192], "input_size")
+        ((224, 224), (224, 192))
+    """
     if isinstance(given, dict):
         given = [given.get("height"), given.get("width")]
     if isinstance(given, list) and len(given) in (2, 3):
         height, width = given[-2:]
-        return _edge(height, key), _edge(width, key)
-    return _edge(given, key), _edge(given, key)
+        return edge(height, key), edge(width, key)
+    return edge(given, key), edge(given, key)
 
 
-def _edge(given: Any, key: str) -> int:
+def edge(given: Any, key: str) -> int:
+    """Return a length in pixels; raise ``ValueError`` unless it is 1 to 8192."""
     if type(given) is not int or not 0 < given <= _MAX_EDGE:
         raise ValueError(f"{key} must be 1 to {_MAX_EDGE}, got {printable(given, 60)}")
     return given
 
 
-def _number(given: Any, key: str) -> float:
+def number(given: Any, key: str) -> float:
+    """Return a finite number; raise ``ValueError`` for anything else."""
     if type(given) not in (int, float) or not math.isfinite(given):
         raise ValueError(f"{key} must be a number, got {printable(given, 60)}")
     return float(given)
 
 
-def _numbers(given: Any, key: str, channels: int) -> list[float] | None:
+def numbers(given: Any, key: str, channels: int) -> list[float] | None:
+    """Return one number per channel of a list or a number; ``None`` for ``None``.
+
+    Raises:
+        ValueError: another number of numbers, or something else; the message names the key.
+    """
     if given is None:
         return None
     listed = given if isinstance(given, list) else [given]
     if len(listed) not in (1, channels):
         raise ValueError(f"{key} must have {channels} numbers, got {printable(given, 60)}")
-    values = [_number(value, key) for value in listed]
+    values = [number(value, key) for value in listed]
     return values * channels if len(values) == 1 else values

@@ -22,15 +22,22 @@ from torch.nn.modules import module as hooks
 from d3fast.hub.folder_writer import FolderWriter
 from d3fast.hub.folders import HubFolder
 from d3fast.io.files import sha256
-from d3fast.io.hub_files import PICKLED, WeightFiles, find_weights, load_weight_files
+from d3fast.io.hub_files import (
+    PICKLED,
+    WeightFiles,
+    find_weights,
+    load_weight_files,
+    open_weight_files,
+)
 from d3fast.io.untrusted import error_text, is_displayable, printable
 
 _MAX_COUNT = 4096  # layers, blocks, stages
 _MAX_CLASSES = 100_000
 _COUNTED = ("layer", "depth", "block", "stage", "repeat", "scale")
-_MAX_MODULES = 50_000
-_WIDENED = 4  # a file of 8-bit floats becomes a model of 32-bit ones
-_REST = 2**28  # buffers that files do not hold
+# What a model may have, as multiples of its files: 8-bit floats become 32-bit ones, some buffers
+# are in no file, and modules without weights lie around those with weights.
+_TIMES = {"bytes": 4, "tensors": 2, "modules": 10}
+_MORE = {"bytes": 2**28, "tensors": 1000, "modules": 2000}
 _MAX_TENSOR_NAME = 500
 # Keys that name code, kernels, places or downloads; none of them is part of the model.
 _DROPPED = (
@@ -86,8 +93,8 @@ def load_pretrained(folder: HubFolder, auto: str) -> Pretrained:
     """
     weights = find_weights(folder.path)
     config = _config(folder)
-    with _quiet():
-        with _bounded(folder, weights), torch.device("meta"):
+    with quiet():
+        with bounded(folder, weights), torch.device("meta"):
             _build(folder, config, auto)
         model = _build(folder, config, auto)
         names, unused = load_weight_files(model, weights, _rename(model))
@@ -96,7 +103,7 @@ def load_pretrained(folder: HubFolder, auto: str) -> Pretrained:
         config=config,
         weights=weights,
         sha256=digest(weights),
-        notes=(*_notes(folder, weights, unused, type(model).__name__),),
+        notes=(*folder_notes(folder, weights, unused, f"{type(model).__name__} of transformers"),),
         save=FolderWriter(weights, names),
     )
 
@@ -126,9 +133,9 @@ def _config(folder: HubFolder) -> Any:
     if folder.config.get("quantization_config") is not None:
         raise ValueError(f"{shown}: quantised weights cannot be repaired: take the full ones")
     kept = {key: value for key, value in folder.config.items() if key not in _DROPPED}
-    _check_numbers(kept, "", shown)
+    check_counts(kept, "", shown)
     try:
-        with _quiet():
+        with quiet():
             return CONFIG_MAPPING[kind].from_dict(kept)
     except Exception as error:  # each configuration has checks of its own
         raise ValueError(f"{shown} cannot be used: {error_text(error)}") from None
@@ -142,14 +149,14 @@ def _because(folder: HubFolder) -> str:
     return f"; the folder brings code of its own ({what}), which is never run"
 
 
-def _check_numbers(held: Any, key: str, shown: str) -> None:
+def check_counts(held: Any, key: str, shown: str) -> None:
     """Raise ``ValueError`` for a count that would build without end. Depth is limited already."""
     if isinstance(held, dict):
         for name, value in held.items():
-            _check_numbers(value, name, shown)
+            check_counts(value, name, shown)
     elif isinstance(held, list):
         for value in held:
-            _check_numbers(value, key, shown)
+            check_counts(value, key, shown)
     elif type(held) is int:
         classes = key in ("num_labels", "num_classes")
         counted = any(word in key for word in _COUNTED) and not key.endswith("_id")
@@ -183,9 +190,11 @@ def _build(folder: HubFolder, config: Any, auto: str) -> nn.Module:
 
 
 @contextmanager
-def _bounded(folder: HubFolder, weights: WeightFiles) -> Iterator[None]:
+def bounded(folder: HubFolder, weights: WeightFiles) -> Iterator[None]:
     """Raise ``ValueError`` as soon as a model outgrows its weight files."""
-    left = {"bytes": _WIDENED * weights.size + _REST, "modules": _MAX_MODULES}
+    with open_weight_files(weights) as held:
+        there = {"bytes": weights.size, "tensors": len(held), "modules": len(held)}
+    left = {what: _TIMES[what] * there[what] + _MORE[what] for what in there}
 
     def check(what: str, amount: int) -> None:
         left[what] -= amount
@@ -194,6 +203,7 @@ def _bounded(folder: HubFolder, weights: WeightFiles) -> Iterator[None]:
 
     def tensor(_: nn.Module, __: str, value: Any) -> None:
         if isinstance(value, torch.Tensor):
+            check("tensors", 1)
             check("bytes", value.nbytes)
 
     def child(_: nn.Module, __: str, ___: Any) -> None:
@@ -212,7 +222,7 @@ def _bounded(folder: HubFolder, weights: WeightFiles) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence warnings and the library's log: d3fast prints what matters itself."""
     from transformers.utils import logging
 
@@ -254,9 +264,17 @@ def _rename(model: nn.Module) -> Callable[[str], str]:
     return rename
 
 
-def _notes(
+def folder_notes(
     folder: HubFolder, weights: WeightFiles, unused: tuple[str, ...], kind: str
 ) -> Iterator[str]:
+    """Yield what the user should know of a folder's files.
+
+    Args:
+        folder: the folder.
+        weights: its weight files.
+        unused: tensors that the model does not have.
+        kind: the model's class and library.
+    """
     if weights.pickled:
         yield (
             f"The weights are pickles ({PICKLED}), read without unpickling; the repaired model is "
@@ -266,7 +284,7 @@ def _notes(
         named = ", ".join(printable(name, 60) for name in folder.code[:3]) or "auto_map"
         yield (
             f"The folder brings code of its own ({named}), which was not read and is not copied; "
-            f"the model is {kind} of transformers, and all weights fit it."
+            f"the model is {kind}, and all weights fit it."
         )
     if unused:
         yield (

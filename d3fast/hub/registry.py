@@ -15,6 +15,7 @@ Resolver: TypeAlias = Callable[[Request], Suspect | None]
 # Name, and where the function is: most import a library that few users need.
 RESOLVERS: Mapping[str, str] = MappingProxyType(
     {
+        "timm_folder": "d3fast.hub.timm_folder:resolve_timm_folder",
         "image_folder": "d3fast.hub.image_folder:resolve_image_folder",
         "timm": "d3fast.hub.timm_names:resolve_timm",
         "torchvision": "d3fast.hub.torchvision_names:resolve_torchvision",

@@ -23,7 +23,7 @@ from d3fast.io.weight_files import open_weights
 CONFIG = "config.json"
 SAFETENSORS = "model.safetensors"
 PICKLED = "pytorch_model.bin"
-_MAX_INDEX = 2**24  # bytes
+_MAX_INDEX = 2**23  # bytes: 70,000 tensors; as objects of Python they take 200 MB
 _MAX_SHARDS = 200  # open at the same time
 _CODE = (".py", ".pyc", ".so", ".pkl", ".pickle", ".joblib", ".dill")
 _MAX_LISTED = 100_000

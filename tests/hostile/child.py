@@ -15,16 +15,19 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from d3fast.attacks import load_attack
 from d3fast.audit.report.page import write_audit_page
 from d3fast.data import load
 from d3fast.detox.resume import read_state
 from d3fast.detox.toml_file import read_config
+from d3fast.io.hub_files import find_weights, load_weight_files
 from d3fast.io.idx import read_idx
 from d3fast.io.images import Fit, read_image
 from d3fast.models import load_weights
@@ -34,6 +37,7 @@ from tests.hostile.audits import AUDITS
 from tests.hostile.data_sets import CIFAR, IDX
 from tests.hostile.documents import RESULTS
 from tests.hostile.files import Case
+from tests.hostile.hubs import HUB_FILES, HUB_FOLDERS, resolve_folder
 from tests.hostile.images import FOLDERS, IMAGES
 from tests.hostile.models import net
 from tests.hostile.settings import CONFIGS, REPAIRS
@@ -45,12 +49,12 @@ SECONDS = 60  # of a slow, shared machine: after these a loader hangs
 ROOM = 2**30  # bytes of address space that a loader may add
 
 
-def _load_weights(path: Path) -> None:
+def _into_a_model(load: Callable[[nn.Module, Path], Any], path: Path) -> None:
     """Load into a new model; a refused file must leave it as it was."""
     model = net()
     before = copy.deepcopy(model.state_dict())
     try:
-        load_weights(model, path)
+        load(model, path)
     finally:
         after = model.state_dict()
         unchanged = all(torch.equal(after[name], value) for name, value in before.items())
@@ -60,7 +64,12 @@ def _load_weights(path: Path) -> None:
 
 
 GROUPS: Mapping[str, tuple[list[Case], Callable[[Path], Any]]] = {
-    "weights": (WEIGHTS, _load_weights),
+    "weights": (WEIGHTS, partial(_into_a_model, load_weights)),
+    "hub files": (
+        HUB_FILES,
+        partial(_into_a_model, lambda model, path: load_weight_files(model, find_weights(path))),
+    ),
+    "hub folders": (HUB_FOLDERS, resolve_folder),
     "triggers": (TRIGGERS, load_attack),
     "results": (RESULTS, read_results),
     "configs": (CONFIGS, read_config),
