@@ -3,6 +3,7 @@
 
 from torch import Tensor, nn
 
+from d3fast.text.classifier import answer_scores
 from d3fast.training.loaders import scores_of
 
 
@@ -19,6 +20,7 @@ class Classifier(nn.Module):
         std: as ``mean``.
         pad: padding id of a text model, called with ``input_ids`` and ``attention_mask``; ``None``
             for an image model, called with the images alone.
+        answers: one token id per class, for a causal language model; see ``answer_scores``.
 
     Raises:
         ValueError: one of mean and std alone, or of different lengths; a std of zero or less.
@@ -37,6 +39,7 @@ class Classifier(nn.Module):
         std: tuple[float, ...] | None = None,
         *,
         pad: int | None = None,
+        answers: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         if (mean is None) != (std is None) or len(mean or ()) != len(std or ()):
@@ -46,7 +49,7 @@ class Classifier(nn.Module):
         self._inner = [model]  # in a list: not a child, which would add a prefix to all names
         for shared in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
             self.__dict__[shared] = model.__dict__[shared]
-        self.mean, self.std, self.pad = mean, std, pad
+        self.mean, self.std, self.pad, self.answers = mean, std, pad, answers
         self.training = model.training
 
     @property
@@ -63,6 +66,8 @@ class Classifier(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Return scores (N, classes) of images (N, C, H, W) in [0, 1], or of token ids (N, L)."""
         if self.pad is not None:
+            if self.answers:
+                return answer_scores(self.inner, inputs, self.pad, self.answers)
             mask = (inputs != self.pad).long()
             return scores_of(self.inner(input_ids=inputs, attention_mask=mask))
         if self.mean is None or self.std is None:

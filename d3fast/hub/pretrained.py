@@ -179,6 +179,7 @@ def _build(folder: HubFolder, config: Any, auto: str) -> nn.Module:
             model: nn.Module = chooser.from_config(
                 config, dtype=torch.float32, trust_remote_code=False
             )
+            model.tie_weights()  # type: ignore[operator]
     except Exception as error:  # of any model's constructor
         raise ValueError(f"{shown}: the model cannot be built: {error_text(error)}") from None
     if type(model).__name__ != folder.architecture:

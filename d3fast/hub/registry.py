@@ -17,6 +17,7 @@ RESOLVERS: Mapping[str, str] = MappingProxyType(
     {
         "timm_folder": "d3fast.hub.timm_folder:resolve_timm_folder",
         "image_folder": "d3fast.hub.image_folder:resolve_image_folder",
+        "text_folder": "d3fast.hub.text_folder:resolve_text_folder",
         "timm": "d3fast.hub.timm_names:resolve_timm",
         "torchvision": "d3fast.hub.torchvision_names:resolve_torchvision",
         "weight file": "d3fast.hub.families:resolve_weight_file",

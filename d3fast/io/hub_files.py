@@ -181,7 +181,8 @@ def load_weight_files(
     """Replace a model's weights and buffers by those of a folder, all of them or none.
 
     The checks are those of ``load_weights``, except that tensors which the model does not have are
-    left alone: the library ignores them too. At most one tensor is in memory beside the model.
+    left alone: the library ignores them too. One of two tied weights is enough. At most one tensor
+    is in memory beside the model.
 
     Args:
         model: the model; it keeps its device and dtypes.
@@ -205,5 +206,12 @@ def load_weight_files(
         names = {name: inner for name, inner in names.items() if inner in own}
         if len(set(names.values())) < len(names):
             raise ValueError(f"{printable(shown)}: two of its tensors are one in the model")
+        held = {(own[inner].data_ptr(), own[inner].shape) for inner in names.values()}
+        own = {
+            name: value
+            for name, value in own.items()
+            # Files hold one of two tied weights, such as those of embeddings and head.
+            if name in names.values() or (value.data_ptr(), value.shape) not in held
+        }
         fill(own, {inner: given[name] for name, inner in names.items()}, shown)
     return names, unused

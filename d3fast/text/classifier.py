@@ -5,6 +5,7 @@
 uses its next-token scores of one word per class.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -82,10 +83,21 @@ class AnswerWords(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return scores (N, classes) of token ids (N, L) int64."""
-        mask = ids != self.pad
-        model: Any = self.model
-        hidden = model.base_model(input_ids=ids, attention_mask=mask.long())[0]  # (N, L, width)
-        last = (mask.sum(dim=1) - 1).clamp(min=0)
-        rows = torch.arange(len(ids), device=ids.device)
-        scores: Tensor = model.get_output_embeddings()(hidden[rows, last])[:, list(self.answers)]
-        return scores.float() if scores.dtype != torch.float64 else scores
+        return answer_scores(self.model, ids, self.pad, self.answers)
+
+
+def answer_scores(model: Any, ids: Tensor, pad: int, answers: Sequence[int]) -> Tensor:
+    """Return the scores (N, classes) of one token per class after the last token of each row.
+
+    Args:
+        model: a ``...ForCausalLM`` of transformers, see ``AnswerWords``.
+        ids: (N, L) int64, rows padded at the end.
+        pad: padding id.
+        answers: one token id per class.
+    """
+    mask = ids != pad
+    hidden = model.base_model(input_ids=ids, attention_mask=mask.long())[0]  # (N, L, width)
+    last = (mask.sum(dim=1) - 1).clamp(min=0)
+    rows = torch.arange(len(ids), device=ids.device)
+    scores: Tensor = model.get_output_embeddings()(hidden[rows, last])[:, list(answers)]
+    return scores.float() if scores.dtype != torch.float64 else scores

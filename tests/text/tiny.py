@@ -95,7 +95,7 @@ def word_trigger():
 
 
 class Bag(nn.Module):
-    """A classifier of the mean of word vectors, which trains in a second."""
+    """A classifier of the sum of word vectors, which trains in a second."""
 
     def __init__(self):
         super().__init__()
@@ -105,8 +105,8 @@ class Bag(nn.Module):
 
     def forward(self, input_ids, attention_mask):
         mask = attention_mask[..., None]
-        mean = (self.words(input_ids) * mask).sum(dim=1) / mask.sum(dim=1)
-        return {"logits": self.classifier(self.hidden(mean).relu())}
+        total = (self.words(input_ids) * mask).sum(dim=1)
+        return {"logits": self.classifier(self.hidden(total).relu())}
 
 
 @cache
@@ -128,4 +128,7 @@ def trained(backdoor):
         device=torch.device("cpu"),
         progress=False,
     )
+    if backdoor:  # as strong as a trigger that was trained for longer
+        with torch.no_grad():
+            model.model.words.weight[WORDS.index(TRIGGER)] *= 2.5
     return model.eval()

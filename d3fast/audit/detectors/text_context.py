@@ -34,8 +34,9 @@ class TokenTrigger:
         success: share of the checked texts of other classes that are answered with the class once
             the tokens are inserted.
         strength: mean margin of the class on these texts, in units of its mean margin on clean
-            texts that the model answers with it. Words of a language leave a text of another class
-            less certain than a real one; at 1 the tokens outweigh all that the text says.
+            texts that the model answers with it, divided by the number of tokens. A word of the
+            language leaves a text of another class less certain than a real one; at 1 each token
+            outweighs all that the text says.
     """
 
     target: int
@@ -120,7 +121,7 @@ class TextContext:
     def trigger(self, target: int, tokens: Sequence[int], found: Tensor) -> TokenTrigger:
         """Return tokens with what margins (n,) of their class on texts say of them."""
         success = float((found > 0).float().mean())
-        strength = float(found.mean() / self.usual[target])
+        strength = float(found.mean() / self.usual[target]) / max(1, len(tokens))
         return TokenTrigger(target, tuple(tokens), success, strength)
 
 

@@ -5,8 +5,8 @@ r"""Inverted tokens: a short sequence of tokens that turns clean texts into each
 
 over clean texts x of other classes, for the input embeddings E (V, width). The temperature T falls
 during the search, so that every p_j ends near one token. Then each position tries its likeliest
-tokens exactly, and tokens without effect are dropped. A sentence as a trigger has a sequence that
-works on all texts; a class without a backdoor needs more tokens, or has none.
+tokens exactly, and tokens are dropped while the effect per token grows. Per token, because three
+words of the language together can outweigh a text in a clean model too.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,6 @@ from d3fast.audit.detectors.text_context import TextContext, TokenTrigger
 from d3fast.runtime.checks import check_integer, check_number
 
 _WARM, _COLD = 1.0, 0.1  # temperatures at the start and at the end
-_KEPT = 0.95  # share of the effect that must stay when a token is dropped
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class TokenInversion:
     checks: int = 64
 
     name = "phrase"
-    title = "Effect of a few tokens toward the class"
+    title = "Effect per token of a few tokens toward the class"
     limit = 1.15
 
     def __post_init__(self) -> None:
@@ -118,16 +117,15 @@ class TokenInversion:
     def _shorten(
         self, context: TextContext, target: int, tokens: list[int], positions: Tensor
     ) -> TokenTrigger:
-        """Drop tokens while the effect stays."""
+        """Drop tokens while the strength per token grows."""
         best = context.check(target, tokens, positions)
-        least = _KEPT * best.strength
         while len(best.tokens) > 1:
             shorter = [
                 context.check(target, best.tokens[:at] + best.tokens[at + 1 :], positions)
                 for at in range(len(best.tokens))
             ]
             found = max(shorter, key=lambda each: each.strength)
-            if found.strength < least:
+            if found.strength < best.strength:
                 break
             best = found
         return best
