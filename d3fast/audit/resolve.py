@@ -18,9 +18,10 @@ from typing import Any, Literal
 from torch import nn
 
 from d3fast.data import ImageData, fingerprint, read_classes, stratified_split
+from d3fast.data.columns import ANY_COLUMNS, Columns
 from d3fast.data.records import MAX_MEMORY
 from d3fast.hub import Request, Samples, Suspect, open_samples, resolve
-from d3fast.hub.samples import ANY_COLUMNS, Columns, Data
+from d3fast.hub.samples import Data
 from d3fast.runtime.devices import resolve_device
 from d3fast.runtime.seeding import generator
 

@@ -13,6 +13,7 @@ must have one size, unless a size to resize them to is given, and must be all gr
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from d3fast.data.base import Splits
 from d3fast.data.image_files import ImageFile, split_images
@@ -26,7 +27,8 @@ TEST_SHARE = 0.2
 _SKIPPED = ("thumbs.db", "desktop.ini")
 
 
-def _entries(folder: Path) -> list[Path]:
+def entries(folder: Path) -> list[Path]:
+    """Return what is in a folder, by name, without hidden names and files of file managers."""
     return sorted(
         path
         for path in folder.iterdir()
@@ -40,7 +42,7 @@ def _is_image(path: Path) -> bool:
 
 def _class_folders(folder: Path, root: Path) -> dict[str, Path]:
     found = {}
-    for path in _entries(folder):
+    for path in entries(folder):
         if path.is_dir():
             if not is_displayable(path.name):  # class names are printed as they are
                 raise ValueError(f"{printable(path)} cannot name a class: rename the folder")
@@ -62,7 +64,7 @@ def images_of(folder: Path, label: int, root: Path) -> list[ImageFile]:
         ValueError: no images, other files or folders, links out of ``root``.
     """
     files = []
-    for path in _entries(folder):
+    for path in entries(folder):
         if not _is_image(path):
             kind = "a folder" if path.is_dir() else "not an image"
             raise ValueError(
@@ -85,7 +87,7 @@ def _all_images(folder: Path, labels: dict[str, int], root: Path) -> list[ImageF
 
 
 def _has_folders(path: Path) -> bool:
-    return path.is_dir() and any(entry.is_dir() for entry in _entries(path))
+    return path.is_dir() and any(entry.is_dir() for entry in entries(path))
 
 
 def _listed(root: Path) -> tuple[list[ImageFile], list[ImageFile] | None, tuple[str, ...]]:
@@ -113,8 +115,26 @@ def class_folders(path: Path) -> Records:
     """
     files, test, classes = _listed(path)
     files += test or []
-    sources = [FileSource(file.path) for file in files]
     labels = torch.tensor([file.label for file in files])
+    return _records([file.path for file in files], labels, classes)
+
+
+def flat_images(path: Path) -> Records | None:
+    """List the unlabelled images of a folder without folders; ``None`` for another folder.
+
+    Raises:
+        ValueError: a link out of the folder, or a special file.
+        OSError: a file that cannot be opened.
+    """
+    found = entries(path)
+    images = [entry for entry in found if _is_image(entry)]
+    if not images or any(entry.is_dir() for entry in found):
+        return None
+    return _records([checked_file(image, path) for image in images], None, None)
+
+
+def _records(paths: list[Path], labels: Tensor | None, classes: tuple[str, ...] | None) -> Records:
+    sources = [FileSource(path) for path in paths]
     return Records(sources, labels, classes, image_channels(sources[0].read(), sources[0].name))
 
 

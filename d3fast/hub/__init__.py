@@ -8,9 +8,10 @@ that were read, and a writer that saves a repaired model in the format it came i
 ``open_samples`` lists the user's clean samples, which are then read as the suspect takes them.
 """
 
+from d3fast.data.columns import Columns
 from d3fast.hub.classifier import Classifier
 from d3fast.hub.registry import RESOLVERS, resolve
-from d3fast.hub.samples import CleanSamples, Columns, Samples, open_samples
+from d3fast.hub.samples import CleanSamples, Samples, open_samples
 from d3fast.hub.suspect import ImageInput, Request, Suspect, TextInput, Writer
 
 __all__ = [

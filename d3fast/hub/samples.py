@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from d3fast.data import ImageData, read_classes
-from d3fast.data.folders import class_folders
+from d3fast.data.columns import ANY_COLUMNS, Columns
+from d3fast.data.dataset_folders import folder_records
 from d3fast.data.npz_file import npz_arrays
 from d3fast.data.records import MAX_MEMORY, Records, check_memory, decode_images
+from d3fast.data.tables import TABLES, is_table, table_records
 from d3fast.hub.labels import match_classes
 from d3fast.hub.suspect import ImageInput, Suspect, TextInput
 from d3fast.io.images import Fit
@@ -29,24 +31,10 @@ from d3fast.training.modes import eval_mode
 Data: TypeAlias = ImageData | TextData
 _BATCH = 64
 _ID_BYTES = 8
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Columns of a table of samples; ``None`` is guessed, and a note says what was taken.
-
-    Attributes:
-        text: column of the texts.
-        label: column of the labels.
-        image: column of the images, or of the paths to their files.
-    """
-
-    text: str | None = None
-    label: str | None = None
-    image: str | None = None
-
-
-ANY_COLUMNS = Columns()
+_FORMS = (
+    "a folder with one folder per class, a folder of tables, or a file whose name ends in .npz, "
+    + ", ".join(TABLES)
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +177,7 @@ def open_samples(
     """List the samples of a folder or a file.
 
     Args:
-        path: a folder with one folder per class, or a .npz file.
+        path: a folder or a file; docs/data.md lists the forms.
         columns: of a table.
         split: part of a data set; all parts if ``None``.
         max_memory: limit on the bytes of the samples, decoded.
@@ -210,9 +198,14 @@ def open_samples(
     """
     path = Path(path)
     if path.is_dir():
-        return Samples(class_folders(path), max_memory)
+        records = folder_records(path, columns, split=split, max_memory=max_memory)
+        return Samples(records, max_memory)
     if not path.exists():
-        raise ValueError(
-            f"{printable(path)} is missing: give a folder with one folder per class, or a .npz"
-        )
-    return Samples(npz_arrays(path), max_memory)
+        raise ValueError(f"{printable(path)} is missing: give {_FORMS}")
+    if split is not None:
+        raise ValueError(f"--split is for folders, got {split!r} for {printable(path)}")
+    if path.suffix.lower() == ".npz":
+        return Samples(npz_arrays(path), max_memory)
+    if not is_table(path):
+        raise ValueError(f"{printable(path)} is no known form of samples: give {_FORMS}")
+    return Samples(table_records([path], columns, max_memory=max_memory), max_memory)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from d3fast.io.untrusted import printable, read_limited
 
+_MAX_PATH = 4096
+
 
 def check_inside(path: Path, root: Path) -> None:
     """Raise ``ValueError`` if ``path`` is a link to a target outside ``root``.
@@ -77,3 +79,25 @@ def check_plain_name(name: str, table: Path) -> str:
             "name"
         )
     return name
+
+
+def file_inside(text: str, root: Path) -> Path:
+    """Return the regular file that a relative path names, below ``root`` all the way.
+
+    Args:
+        text: a path with ``/`` between its parts, as a table of a data set holds it.
+        root: the folder that it counts from.
+
+    Raises:
+        ValueError: an absolute path, one with ``..``, backslashes or hidden names; a link out of
+            ``root``; a missing or special file.
+    """
+    parts = text.split("/")
+    if not 0 < len(text) <= _MAX_PATH or any(
+        part in ("", "..") or part.startswith(".") or "\\" in part or "\0" in part for part in parts
+    ):
+        raise ValueError(f"{printable(repr(text), 80)} is no relative path of a file")
+    path = root
+    for part in parts[:-1]:
+        path = checked_folder(path / part, root)
+    return checked_file(path / parts[-1], root)
