@@ -163,7 +163,6 @@ def test_a_known_trigger_is_measured_with(detox, tmp_path):
         ("--max-acc-drop -1", "max_acc_drop"),
         ("--config missing.toml", "missing.toml"),
         ("--resume", "nothing to resume"),
-        ("--size 4", "size is for folders"),
     ],
 )
 def test_what_cannot_be_used_is_one_line(detox, tmp_path, more, error_text):
