@@ -13,7 +13,7 @@ from d3fast.io.untrusted import error_text, open_regular, printable, zip_members
 
 _CHUNK = 2**20
 _MAX_MEMBERS = 1000
-_MAX_SAMPLES = 2**17  # members of an archive of samples
+_MAX_SAMPLES = 2**16  # members of an archive of samples
 _MAX_MEMBER = 2**27  # bytes of one of them
 _GZIP = b"\x1f\x8b"
 _SPARE, _RATIO = 2**26, 200  # an archive may unpack to so much, and so many times its length
@@ -72,7 +72,7 @@ def read_tar_gz(path: Path, names: Collection[str], limit: int) -> dict[str, byt
     found: dict[str, bytes] = {}
     with open_regular(path) as raw:
         try:
-            for name, read in _tar_members(gzip.GzipFile(fileobj=raw), limit, _MAX_MEMBERS):
+            for name, read in _tar_members(gzip.GzipFile(fileobj=raw), limit, _MAX_MEMBERS, 2**63):
                 last = name.rpartition("/")[2]
                 if last in names and last not in found:
                     found[last] = read()
@@ -95,7 +95,7 @@ def read_archive(path: Path, wanted: Callable[[str], bool], max_memory: int) -> 
         Their contents by name, in the order of the archive. Names are never used as paths.
 
     Raises:
-        ValueError: not an archive, a damaged one, one that holds a name twice, more than 131,072
+        ValueError: not an archive, a damaged one, one that holds a name twice, more than 65,536
             members, a member of more than 128 MiB, or more than ``max_memory``; one that unpacks
             to more than 64 MiB and 200 times its length.
         OSError: a file that cannot be opened.
@@ -105,13 +105,14 @@ def read_archive(path: Path, wanted: Callable[[str], bool], max_memory: int) -> 
         start = raw.read(4)
         length = raw.seek(0, 2)
         raw.seek(0)
-        left = limit = min(max_memory, _SPARE + _RATIO * length)
+        unpacked = _SPARE + _RATIO * length
+        left = limit = min(max_memory, unpacked)
         try:
             if start[:2] == b"PK":
                 members = _zip_members(raw)
             else:
                 file = gzip.GzipFile(fileobj=raw) if start[:2] == _GZIP else raw
-                members = _tar_members(file, _SPARE + _RATIO * length, _MAX_SAMPLES)
+                members = _tar_members(file, unpacked, _MAX_SAMPLES, _MAX_MEMBER)
             for name, read in members:
                 if not wanted(name):
                     continue
@@ -131,7 +132,7 @@ def read_archive(path: Path, wanted: Callable[[str], bool], max_memory: int) -> 
 Members = Iterator[tuple[str, Callable[[], bytes]]]
 
 
-def _tar_members(file: Any, limit: int, most: int) -> Members:
+def _tar_members(file: Any, limit: int, most: int, largest: int) -> Members:
     """Yield regular members of a tar archive, and a function that reads each before the next."""
     limited: Any = _LimitedReader(file, limit)
     # Read as a stream, through the limit: it bounds what headers claim as well.
@@ -143,17 +144,17 @@ def _tar_members(file: Any, limit: int, most: int) -> Members:
             if count >= most:
                 raise ValueError(f"it holds more than {most} members")
             if member.isreg():
-                yield member.name, partial(_tar_content, archive, member)
+                yield member.name, partial(_tar_content, archive, member, largest)
     while limited.read(_CHUNK):  # to the checksum at the end
         pass
 
 
-def _tar_content(archive: Any, member: tarfile.TarInfo) -> bytes:
+def _tar_content(archive: Any, member: tarfile.TarInfo, largest: int) -> bytes:
     name = printable(member.name, 80)
     if member.issparse():  # its length may be anything
         raise ValueError(f"its member {name} is sparse")
-    if member.size > _MAX_MEMBER:
-        raise ValueError(f"its member {name} has {member.size} bytes, more than {_MAX_MEMBER}")
+    if member.size > largest:
+        raise ValueError(f"its member {name} has {member.size} bytes, more than {largest}")
     content: bytes = archive.extractfile(member).read()
     return content
 

@@ -108,7 +108,8 @@ class _Compact:
         elif kind == _DOUBLE:
             self.at += 8
         elif kind == _BINARY:
-            self.at += self._varint()
+            length = self._varint()  # first: it moves self.at
+            self.at += length
         elif kind == _STRUCT:
             self.numbers(depth + 1)
         elif kind in (_LIST, _SET):

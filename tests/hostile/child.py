@@ -27,6 +27,7 @@ from d3fast.audit.report.page import write_audit_page
 from d3fast.data import load
 from d3fast.detox.resume import read_state
 from d3fast.detox.toml_file import read_config
+from d3fast.hub import open_samples
 from d3fast.io.hub_files import find_weights, load_weight_files
 from d3fast.io.idx import read_idx
 from d3fast.io.images import Fit, read_image
@@ -40,10 +41,11 @@ from tests.hostile.files import Case
 from tests.hostile.hubs import HUB_FILES, HUB_FOLDERS, resolve_folder
 from tests.hostile.images import FOLDERS, IMAGES
 from tests.hostile.models import net
+from tests.hostile.samples import SAMPLES
 from tests.hostile.settings import CONFIGS, REPAIRS
 from tests.hostile.triggers import TRIGGERS
 from tests.hostile.weights import WEIGHTS
-from tests.hub.suspects import read_samples
+from tests.hub.suspects import image_suspect, read_samples
 
 SECONDS = 60  # of a slow, shared machine: after these a loader hangs
 ROOM = 2**30  # bytes of address space that a loader may add
@@ -63,6 +65,13 @@ def _into_a_model(load: Callable[[nn.Module, Path], Any], path: Path) -> None:
             os._exit(3)
 
 
+def _read_any(path: Path) -> None:
+    """List samples of any kind, and decode images."""
+    samples = open_samples(path, max_memory=2**28)
+    if samples.kind == "images":
+        samples.for_model(image_suspect(3, size=(8, 8)))
+
+
 GROUPS: Mapping[str, tuple[list[Case], Callable[[Path], Any]]] = {
     "weights": (WEIGHTS, partial(_into_a_model, load_weights)),
     "hub files": (
@@ -78,6 +87,7 @@ GROUPS: Mapping[str, tuple[list[Case], Callable[[Path], Any]]] = {
     "audits": (AUDITS, lambda path: write_audit_page(path.parent, path.parent / "report.html")),
     "folders": (FOLDERS, read_samples),
     "arrays": (ARRAYS, read_samples),
+    "samples": (SAMPLES, _read_any),
     "idx": (IDX, read_idx),
     "cifar": (CIFAR, lambda path: load("cifar10", 0, clean=2, data_dir=path)),
 }
