@@ -31,7 +31,12 @@ Checkpoint = Annotated[
     typer.Option(help="Weights beside a name or a factory: .safetensors, or a torch.save file."),
 ]
 Clean = Annotated[
-    Path, typer.Option("--data", help="Clean samples: a folder with one folder per class, or .npz.")
+    str,
+    typer.Option(
+        "--data",
+        help="Clean samples: class folders, images, .npz, .csv, .jsonl, .parquet, .tar, .zip, a "
+        "saved data set or hf://datasets/org/name; see docs/data.md.",
+    ),
 ]
 TextColumn = Annotated[str | None, typer.Option(help="Column of the texts in a table of samples.")]
 LabelColumn = Annotated[str | None, typer.Option(help="Column of the labels.")]

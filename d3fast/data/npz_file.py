@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from d3fast.data.base import ImageData, Splits, draw_parts
-from d3fast.data.records import MAX_CLASSES, Records
+from d3fast.data.records import MAX_CLASSES, MAX_MEMORY, Records
 from d3fast.io.arrays import NpzFile, open_npz
 from d3fast.io.untrusted import error_text, is_displayable, printable
 
@@ -107,7 +107,7 @@ def _part(file: NpzFile, path: Path, images_key: str, labels_key: str) -> tuple[
     return images, labels
 
 
-def _read(path: Path) -> tuple[ImageData, ImageData | None]:
+def _read(path: Path, max_memory: int = MAX_MEMORY) -> tuple[ImageData, ImageData | None]:
     """Return training and test images of a file, or all its images and ``None``."""
     if not path.is_file():
         raise ValueError(f"{printable(path)} is missing or not a regular file")
@@ -119,6 +119,11 @@ def _read(path: Path) -> tuple[ImageData, ImageData | None]:
                 f"{printable(path)} must hold {known}, it holds {printable(sorted(file.keys), 200)}"
             )
         images_key, labels_key, test_images_key, test_labels_key = used
+        claimed = sum(file.members[f"{key}.npy"].file_size for key in file.keys & set(used))
+        if claimed > max_memory:
+            raise ValueError(
+                f"{printable(path)} takes {claimed} bytes, more than {max_memory} (--max-memory)"
+            )
         images, labels = _part(file, path, images_key, labels_key)
         given = None
         with _naming("classes", path):
@@ -139,14 +144,18 @@ def _read(path: Path) -> tuple[ImageData, ImageData | None]:
         return ImageData(images, labels, names), test
 
 
-def npz_arrays(path: Path) -> Records:
+def npz_arrays(path: Path, max_memory: int = MAX_MEMORY) -> Records:
     """Return all images of a file, training and test images alike.
+
+    Args:
+        path: the file.
+        max_memory: limit on the bytes of its arrays, unpacked.
 
     Raises:
         ValueError: as for ``npz``.
         OSError: a file that cannot be opened.
     """
-    data, test = _read(path)
+    data, test = _read(path, max_memory)
     parts = [data] if test is None else [data, test]
     return Records(
         torch.cat([part.images for part in parts]),

@@ -21,6 +21,7 @@ from d3fast.data.dataset_folders import folder_records
 from d3fast.data.npz_file import npz_arrays
 from d3fast.data.records import MAX_MEMORY, Records, check_memory, decode_images
 from d3fast.data.tables import TABLES, is_table, table_records
+from d3fast.hub.hub_data import PREFIX, downloaded_data
 from d3fast.hub.labels import match_classes
 from d3fast.hub.suspect import ImageInput, Suspect, TextInput
 from d3fast.io.images import Fit
@@ -177,7 +178,7 @@ def open_samples(
     """List the samples of a folder or a file.
 
     Args:
-        path: a folder or a file; docs/data.md lists the forms.
+        path: a folder, a file, or ``hf://datasets/org/name``; docs/data.md lists the forms.
         columns: of a table.
         split: part of a data set; all parts if ``None``.
         max_memory: limit on the bytes of the samples, decoded.
@@ -196,6 +197,8 @@ def open_samples(
         >>> samples.kind, samples.classes, samples.channels
         ('images', ('0', '1'), 1)
     """
+    if str(path).startswith(PREFIX):
+        path = downloaded_data(str(path), max_memory)
     path = Path(path)
     if path.is_dir():
         records = folder_records(path, columns, split=split, max_memory=max_memory)
@@ -205,7 +208,7 @@ def open_samples(
     if split is not None:
         raise ValueError(f"--split is for folders, got {split!r} for {printable(path)}")
     if path.suffix.lower() == ".npz":
-        return Samples(npz_arrays(path), max_memory)
+        return Samples(npz_arrays(path, max_memory), max_memory)
     if not is_table(path):
         raise ValueError(f"{printable(path)} is no known form of samples: give {_FORMS}")
     return Samples(table_records([path], columns, max_memory=max_memory), max_memory)

@@ -53,6 +53,11 @@ class TestCheckpointPages:
         save_weights(make_model("preact_resnet_narrow", 3, 1), tmp_path / "suspect.safetensors")
         return tmp_path
 
+    def test_data(self, files, capsys):
+        (example,) = blocks(page("data"))
+        exec(example, {})
+        assert capsys.readouterr().out == "True 24\n"
+
     def test_inspect(self):
         (example,) = blocks(page("inspect"))
         data = samples()
