@@ -9,13 +9,13 @@
 Members that are none of these are skipped, names are never used as paths.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from d3fast.data.columns import LABELS, Chosen
 from d3fast.io.archives import read_archive
 from d3fast.io.images import SUFFIXES
+from d3fast.io.json_file import parse_object
 from d3fast.io.tables import Table
 from d3fast.io.untrusted import error_text, printable
 
@@ -108,14 +108,12 @@ def _label(parts: dict[str, bytes], key: str) -> str | None:
             continue
         if len(parts[suffix]) > _MAX_LABEL:
             raise ValueError(f"'{printable(key + suffix, 80)}' has more than {_MAX_LABEL} bytes")
-        text = _decoded(parts[suffix], key)
         if suffix != ".json":
-            return text.strip() or None
+            return _decoded(parts[suffix], key).strip() or None
         try:
-            held = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            fields = parse_object(parts[suffix])
+        except ValueError as error:
             raise ValueError(f"'{printable(key, 80)}.json': {error_text(error)}") from None
-        fields = held if isinstance(held, dict) else {}
         found = next((fields[name] for name in LABELS if name in fields), None)
         if isinstance(found, int | str) and str(found):
             return str(found)

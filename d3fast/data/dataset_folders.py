@@ -11,7 +11,6 @@
 The first form that fits counts. ``validation``, ``valid``, ``val`` and ``dev`` are one split.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -23,8 +22,9 @@ from d3fast.data.columns import ANY_COLUMNS, Columns
 from d3fast.data.folders import class_folders, entries, flat_images
 from d3fast.data.records import Records
 from d3fast.data.tables import is_table, table_records
+from d3fast.io.json_file import read_object
 from d3fast.io.paths import check_plain_name, checked_file, checked_folder
-from d3fast.io.untrusted import error_text, printable, read_limited
+from d3fast.io.untrusted import printable
 
 _SPLIT = re.compile(r"(train|test|validation|valid|val|dev)(?![a-z])", re.IGNORECASE)
 _VALIDATION = ("validation", "valid", "val", "dev")
@@ -125,7 +125,7 @@ def _saved(path: Path) -> list[Part]:
     """Return the Arrow files of a folder that ``datasets`` saved."""
     if (path / "dataset_dict.json").exists():
         table = path / "dataset_dict.json"
-        splits = _listed(_json(table, path), "splits", table)
+        splits = _listed(read_object(checked_file(table, path), _MAX_JSON), "splits", table)
         folders = [(split, checked_folder(path / split, path)) for split in splits]
         return [
             (_split_of(split) or split, file)
@@ -139,24 +139,13 @@ def _saved(path: Path) -> list[Part]:
 
 def _arrow_files(folder: Path, root: Path) -> list[Path]:
     state = folder / "state.json"
-    held = _json(state, root).get("_data_files")
+    held = read_object(checked_file(state, root), _MAX_JSON).get("_data_files")
     names = [
         file.get("filename") if isinstance(file, dict) else None
         for file in (held if isinstance(held, list) else [None])
     ]
     listed = _listed({"_data_files": names}, "_data_files", state)
     return [checked_file(folder / name, root) for name in listed]
-
-
-def _json(path: Path, root: Path) -> dict[str, Any]:
-    content = read_limited(checked_file(path, root), _MAX_JSON)
-    try:
-        held = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{printable(path)} is no JSON: {error_text(error)}") from None
-    if not isinstance(held, dict):
-        raise ValueError(f"{printable(path)} must hold an object")
-    return held
 
 
 def _listed(held: dict[str, Any], key: str, path: Path) -> Sequence[str]:

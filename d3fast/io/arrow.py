@@ -8,7 +8,6 @@ if they are asked for. Limits: 2^20 rows, 1,000 columns, a footer of 8 MiB. Ever
 that names the file.
 """
 
-import json
 import mmap
 import struct
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from d3fast.io.json_file import parse_object
 from d3fast.io.parquet_pages import DICTIONARY_PAGE, read_pages
 from d3fast.io.tables import MAX_COLUMNS, MAX_ROWS, Choose, Table
 from d3fast.io.untrusted import error_text, is_displayable, open_regular, printable
@@ -242,7 +242,7 @@ def _values(pyarrow: Any, batches: Any, chosen: Sequence[str], limit: int) -> di
 def _class_names(schema: Any) -> dict[str, tuple[str, ...]]:
     """Return the class names that ``datasets`` keeps in the metadata of a file, by column."""
     try:
-        held = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        held = parse_object((schema.metadata or {}).get(b"huggingface", b"{}"))
         features = held["info"]["features"]
         return {
             column: tuple(feature["names"])
@@ -251,5 +251,5 @@ def _class_names(schema: Any) -> dict[str, tuple[str, ...]]:
             and feature.get("_type") == "ClassLabel"
             and all(isinstance(n, str) and is_displayable(n) for n in feature["names"])
         }
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return {}

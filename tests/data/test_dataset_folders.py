@@ -109,8 +109,8 @@ def test_a_saved_data_set(saved):
     [
         ("dataset_dict.json", '{"splits": ["../train"]}', "not a plain name"),
         ("dataset_dict.json", '{"splits": "train"}', "must list names under 'splits'"),
-        ("dataset_dict.json", "[]", "must hold an object"),
-        ("dataset_dict.json", "[" * 10**5, "is no JSON"),
+        ("dataset_dict.json", "[]", "object"),
+        ("dataset_dict.json", "[" * 10**5, "dataset_dict.json"),
         ("dataset_dict.json", '{"splits": ["none"]}', "missing or not a folder"),
         ("train/state.json", '{"_data_files": [{"filename": "/etc/passwd"}]}', "not a plain name"),
         ("train/state.json", '{"_data_files": [5]}', "must list names under '_data_files'"),

