@@ -18,13 +18,15 @@ from torch import nn
 from d3fast.audit.anomaly import anomaly_indices, outliers
 from d3fast.audit.detectors.base import DetectorResult, run_detector
 from d3fast.audit.detectors.context import InspectionContext, open_context
+from d3fast.audit.detectors.head import HeadWeights
 from d3fast.audit.detectors.registry import DETECTORS
+from d3fast.audit.detectors.scores import MIN_CLASSES
 from d3fast.audit.detectors.text_base import TEXT_DETECTORS
 from d3fast.audit.inspect_text import TextInspection, TextInspectOptions, check_names, inspect_text
 from d3fast.audit.inversion import Inversion, InversionOptions, invert_all
 from d3fast.audit.model_report import SUSPECT
 from d3fast.audit.pictures import picture_of
-from d3fast.audit.verdict import Verdict, verdict
+from d3fast.audit.verdict import Verdict, calibration, verdict
 from d3fast.data.base import ImageData, stratified_split
 from d3fast.hub.samples import Data
 from d3fast.optim.heads import find_head
@@ -54,6 +56,8 @@ class InspectOptions:
         rate: of false alarms per detector, were the statistics of a clean model normally
             distributed; it sets the thresholds.
         samples: largest number of clean samples used by inversion and detectors, stratified.
+        classes: largest number of classes that a search looks at. Of more classes it takes half by
+            the support in the head and half at random; the verdict says so.
         signs: the name of ``detectors`` until 0.1; deprecated.
 
     Raises:
@@ -70,6 +74,7 @@ class InspectOptions:
     detectors: tuple[str, ...] | None = None
     rate: float = 0.01
     samples: int = 1000
+    classes: int = 100
     signs: InitVar[tuple[str, ...] | None] = None
 
     def __post_init__(self, signs: tuple[str, ...] | None) -> None:
@@ -81,6 +86,7 @@ class InspectOptions:
         if not 0 < self.rate < 1:
             raise ValueError(f"rate must be > 0 and < 1, got {self.rate}")
         check_integer("samples", self.samples, 1)
+        check_integer("classes", self.classes, MIN_CLASSES)
         if self.detectors is not None:
             check_names(self.detectors, {**DETECTORS, **TEXT_DETECTORS})
 
@@ -119,7 +125,9 @@ class Inspection:
         parameters: number of weights.
         head: qualified name of the classification head.
         metrics: accuracy on all samples given.
-        inversions: the smallest patch for each class.
+        shape: (C, H, W) of an image.
+        searched: the classes that a search looked at.
+        inversions: the smallest patch for each of them; empty if no detector needs them.
         indices: their anomaly indices; infinite where all others are equal.
         outliers: classes whose patch is unusually small.
         results: of the detectors.
@@ -129,6 +137,8 @@ class Inspection:
     parameters: int
     head: str
     metrics: Metrics
+    shape: tuple[int, int, int]
+    searched: tuple[int, ...]
     inversions: tuple[Inversion, ...]
     indices: tuple[float, ...]
     outliers: tuple[int, ...]
@@ -137,7 +147,8 @@ class Inspection:
     @property
     def verdict(self) -> Verdict:
         """The conclusion from all detectors."""
-        return verdict(self.results, self.classes)
+        basis = calibration(self.shape, len(self.classes))
+        return verdict(self.results, self.classes, basis=basis, searched=len(self.searched))
 
     @property
     def findings(self) -> tuple[DetectorResult, ...]:
@@ -172,7 +183,11 @@ class Inspection:
         detectors = [result.row(role) for result in self.results]
         found = self.verdict
         final = VerdictRow(
-            role=role, suspicious=found.suspicious, targets=found.targets, text=found.text
+            role=role,
+            suspicious=found.suspicious,
+            targets=found.targets,
+            text=found.text,
+            basis=found.basis or None,
         )
         rows = [model, *self._inversion_rows(role, pictured), *detectors, final]
         return [row.to_row() for row in rows]
@@ -278,19 +293,24 @@ def inspect_model(
     samples = _drawn(data, chosen.samples, seed)
     with open_context(model, samples, where, seed) as context:
         head, _ = find_head(model)
-        found = _invert(model, samples, chosen, where, seed, progress)
-        context = replace(context, inversions=found)
+        context = replace(context, sample=_sampled(context, chosen.classes))
+        if any(getattr(DETECTORS[name], "inverts", False) for name in chosen.for_images()):
+            found = _invert(model, samples, context.searched, chosen, where, seed, progress)
+            context = replace(context, inversions=found)
         results = _run_detectors(chosen, context, data.classes, progress)
         metrics = evaluate(model, data.batches(_BATCH), None, where, name="data")
+    found = context.inversions
     norms = [inversion.norm for inversion in found]
     return Inspection(
         classes=data.classes,
         parameters=sum(param.numel() for param in model.parameters()),
         head=head,
         metrics=metrics,
+        shape=data.shape,
+        searched=context.searched,
         inversions=found,
-        indices=anomaly_indices(norms),
-        outliers=outliers(norms, chosen.outlier),
+        indices=anomaly_indices(norms) if found else (),
+        outliers=tuple(found[at].target for at in outliers(norms, chosen.outlier)) if found else (),
         results=results,
     )
 
@@ -302,9 +322,24 @@ def _drawn(data: ImageData, most: int, seed: int) -> ImageData:
     return data.subset(chosen.sort().values)
 
 
+def _sampled(context: InspectionContext, most: int) -> tuple[int, ...]:
+    """Return the classes that a search looks at; none stands for all."""
+    if context.classes <= most:
+        return ()
+    order = torch.randperm(context.classes, generator=context.draws("sample of classes")).tolist()
+    try:
+        support = HeadWeights()(context)
+    except ValueError:  # a head without a row per class
+        support = [0.0] * context.classes
+    likely = sorted(order, key=lambda target: -support[target])[: most // 2]
+    rest = [target for target in order if target not in set(likely)]
+    return tuple(sorted([*likely, *rest[: most - len(likely)]]))
+
+
 def _invert(
     model: nn.Module,
     data: ImageData,
+    targets: Sequence[int],
     options: InspectOptions,
     device: torch.device,
     seed: int,
@@ -312,7 +347,13 @@ def _invert(
 ) -> tuple[Inversion, ...]:
     batches = data.batches(_BATCH)
     return invert_all(
-        model, batches, options=options.inversion, device=device, seed=seed, progress=progress
+        model,
+        batches,
+        targets,
+        options=options.inversion,
+        device=device,
+        seed=seed,
+        progress=progress,
     )
 
 

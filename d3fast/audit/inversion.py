@@ -353,14 +353,14 @@ def _round(
     return torch.stack([hits / (steps * batch_size), norms], dim=1).tolist()
 
 
-def class_groups(classes: int, size: int) -> list[range]:
+def class_groups(classes: Sequence[int], size: int) -> list[tuple[int, ...]]:
     """Return the classes in groups of at most ``size``, for one forward pass each.
 
     Example:
-        >>> class_groups(5, 2)
-        [range(0, 2), range(2, 4), range(4, 5)]
+        >>> class_groups(range(5), 2)
+        [(0, 1), (2, 3), (4,)]
     """
-    return [range(at, min(at + size, classes)) for at in range(0, classes, size)]
+    return [tuple(classes[at : at + size]) for at in range(0, len(classes), size)]
 
 
 @torch.no_grad()

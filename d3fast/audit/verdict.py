@@ -24,6 +24,8 @@ BACKDOORED: Mapping[str, tuple[int, int]] = MappingProxyType(
         "ssba": (5, 5),
     }
 )
+# (C, H, W) and number of classes of these models
+CALIBRATED = ((1, 8, 8), 10)
 SPARSE = (2, 5)  # badnets, 2 % poisoned
 CLEAN = (2, 20)
 CLEAN_BY_HEAD = 2  # by the detector head
@@ -36,20 +38,51 @@ class Verdict:
     Attributes:
         suspicious: at least one detector flags the model.
         targets: the classes that the flagging detectors name, the highest score first.
-        text: the verdict in sentences, with its limits.
+        text: the verdict in sentences, with its limits; ``basis`` comes first.
+        basis: on which kind of models the rates were measured, and whether this is one.
     """
 
     suspicious: bool
     targets: tuple[int, ...]
     text: str
+    basis: str = ""
 
 
-def verdict(results: Sequence[DetectorResult], classes: Sequence[str]) -> Verdict:
+def calibration(shape: Sequence[int], classes: int) -> str:
+    """Return a sentence on whether the rates were measured on models of this kind.
+
+    Args:
+        shape: (C, H, W) of an image.
+        classes: number of classes.
+
+    Example:
+        >>> calibration((3, 224, 224), 1000).partition(":")[0]
+        'Not calibrated for this kind of model (images 3x224x224, 1,000 classes)'
+    """
+    kind = f"images {'x'.join(map(str, shape))}, {classes:,} classes"
+    if (tuple(shape), classes) == CALIBRATED:
+        return f"Calibrated on models of this kind ({kind}, small networks)."
+    known = "x".join(map(str, CALIBRATED[0]))
+    return (
+        f"Not calibrated for this kind of model ({kind}): thresholds and rates were measured on "
+        f"small networks for digits (images {known}, {CALIBRATED[1]} classes)."
+    )
+
+
+def verdict(
+    results: Sequence[DetectorResult],
+    classes: Sequence[str],
+    *,
+    basis: str = "",
+    searched: int | None = None,
+) -> Verdict:
     """Return the verdict: suspicious if any detector flags the model.
 
     Args:
         results: of the detectors.
         classes: names of the classes.
+        basis: of ``calibration``.
+        searched: number of classes that searches looked at; all if ``None``.
 
     Example:
         >>> quiet = DetectorResult("head", 1.0, 2.5, 1, "")
@@ -64,8 +97,15 @@ def verdict(results: Sequence[DetectorResult], classes: Sequence[str]) -> Verdic
     targets = tuple(dict.fromkeys(r.target for r in flagged if r.target is not None))
     if flagged:
         names = [short_name(classes[target]) for target in targets]
-        return Verdict(True, targets, _suspicious(flagged, names))
-    return Verdict(False, (), _not_flagged(len(classes)))
+        text = _suspicious(flagged, names)
+    else:
+        text = _not_flagged(len(classes))
+    if searched is not None and searched < len(classes):
+        text += (
+            f" Triggers were searched for {searched:,} of {len(classes):,} classes, half of them "
+            "drawn at random: a backdoor toward another class is seen by the head detector alone."
+        )
+    return Verdict(bool(flagged), targets, f"{basis} {text}".strip(), basis)
 
 
 def _suspicious(flagged: Sequence[DetectorResult], names: Sequence[str]) -> str:

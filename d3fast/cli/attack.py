@@ -5,20 +5,24 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from d3fast.attacks import ADAPTIVE, ATTACKS, TrainConfig
 from d3fast.benchmark.implant import AttackSpec, implant, train_model
 from d3fast.benchmark.report.attacks import write_card
 from d3fast.cli import options
+from d3fast.cli.config_file import ConfigFile
+from d3fast.cli.output import Output
 from d3fast.data import DATASETS
-from d3fast.io.files import make_folder
+from d3fast.io.files import check_folder
 from d3fast.runtime.devices import resolve_device
 
 
 def attack(
     attack: Annotated[str, typer.Option(help=f"One of {', '.join(ATTACKS)}.")],
-    data: Annotated[str, typer.Option(help=f"One of {', '.join(DATASETS)}.")] = "digits",
+    config: ConfigFile,
+    output: Output,
+    dataset: Annotated[str, typer.Option(help=f"One of {', '.join(DATASETS)}.")] = "digits",
+    data: options.Deprecated = None,
     model: options.Model = "preact_resnet_narrow",
     out: Annotated[Path, typer.Option(help="Folder for model, trigger and card.")] = Path(
         "runs/attack"
@@ -47,11 +51,10 @@ def attack(
     ] = True,
     data_dir: options.DataDir = None,
     device: options.Device = "auto",
-    progress: options.Progress = True,
 ) -> None:
     """Train a backdoored checkpoint; write it with its trigger and a card of its accuracy."""
     spec = AttackSpec(
-        data=data,
+        data=options.renamed("--data", "--dataset", data, dataset),
         model=model,
         attack=attack,
         adaptive=adaptive,
@@ -63,10 +66,11 @@ def attack(
         size=size,
         training=TrainConfig(epochs=epochs),
     )
-    where, used = make_folder(out), resolve_device(device)
+    where, used = check_folder(out), resolve_device(device)
     splits = spec.splits(data_dir).to(used)
     unpoisoned = None
     if clean_model:
-        unpoisoned, _ = train_model(spec, splits, None, device=used, progress=progress)
-    result = implant(spec, splits, unpoisoned, device=used, progress=progress)
-    write_card(result, spec, where, Console())
+        unpoisoned, _ = train_model(spec, splits, None, device=used, progress=output.bars)
+    result = implant(spec, splits, unpoisoned, device=used, progress=output.bars)
+    write_card(result, spec, where, output.console)
+    output.document(where / "card.json")

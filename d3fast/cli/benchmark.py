@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from d3fast.benchmark.attack_jobs import ATTACK_PRESETS, parse_attacks, run_attacks
 from d3fast.benchmark.grid import run_grid
@@ -15,6 +14,9 @@ from d3fast.benchmark.presets import BENCHMARK_PRESETS
 from d3fast.benchmark.report.attacks import write_attacks
 from d3fast.benchmark.report.benchmark import write_benchmark
 from d3fast.cli import options
+from d3fast.cli.config_file import ConfigFile
+from d3fast.cli.groups import with_groups
+from d3fast.cli.output import Output
 from d3fast.data import DATASETS
 from d3fast.io.files import make_folder
 from d3fast.results.jobs import RunDir
@@ -57,7 +59,7 @@ def _chosen(
     check_choice("preset", preset, BENCHMARK_PRESETS)
     chosen = BENCHMARK_PRESETS[preset]
     if data is not None:
-        check_choice("data", data, DATASETS)
+        check_choice("dataset", data, DATASETS)
     if defenses is not None:
         chosen = select_defenses(chosen, [label.strip() for label in defenses.split(",")])
     names = None if attacks is None else parse_attacks(attacks)
@@ -80,8 +82,11 @@ def _refuse_options(context: typer.Context) -> None:
 
 
 @benchmark.callback()
+@with_groups
 def _benchmark(
     context: typer.Context,
+    config: ConfigFile,
+    output: Output,
     preset: Annotated[str, typer.Option(help=f"One of {', '.join(BENCHMARK_PRESETS)}.")] = "cpu",
     out: Annotated[Path, typer.Option(help="Run directory; a second run continues there.")] = Path(
         "runs/benchmark"
@@ -90,7 +95,8 @@ def _benchmark(
     defenses: Annotated[
         str | None, typer.Option(help="Run only these defences, comma-separated.")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Data set in place of the preset's.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set in place of the preset's.")] = None,
+    data: options.Deprecated = None,
     model: Annotated[str | None, typer.Option(help="Model in place of the preset's.")] = None,
     seeds: options.Seeds = None,
     first_seed: options.FirstSeed = 0,
@@ -108,7 +114,6 @@ def _benchmark(
     device: options.Deprecated = None,
     workers: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,
     data_dir: options.DataDir = None,
-    progress: options.Progress = True,
 ) -> None:
     """Run attacks x defences x seeds beside clean models; write tables and figures.
 
@@ -117,7 +122,8 @@ def _benchmark(
     if context.invoked_subcommand is not None:
         _refuse_options(context)
         return
-    chosen = _chosen(preset, attacks, defenses, data, model, ablations, relearning, reactivation)
+    dataset = options.renamed("--data", "--dataset", data, dataset)
+    chosen = _chosen(preset, attacks, defenses, dataset, model, ablations, relearning, reactivation)
     share = _part(part)
     used, run_dir = _devices(devices, device, workers), RunDir(make_folder(out), data_dir=data_dir)
     count = seeds or chosen.seeds
@@ -128,24 +134,28 @@ def _benchmark(
         devices=used,
         part=share,
         minutes=minutes,
-        progress=progress,
+        progress=output.bars,
     )
     command = f"d3fast benchmark --preset {preset} --seeds {count}"
     command += f" --first-seed {first_seed}" if first_seed else ""
-    said = {"attacks": attacks, "defenses": defenses, "data": data, "model": model}
+    said = {"attacks": attacks, "defenses": defenses, "dataset": dataset, "model": model}
     command += "".join(f" --{name} {value}" for name, value in said.items() if value)
     command += "" if ablations else " --no-ablations"
     command += "" if relearning else " --no-relearning"
     command += "" if reactivation else " --no-reactivation"
-    console = Console()
+    console = output.console
     if result.rows:
         write_benchmark(result.rows, chosen, command, run_dir.folder, console, result.missing)
+        output.document(run_dir.folder / "table.json")
     else:
-        console.print(f"No job was started; {result.missing} are left.", highlight=False)
+        output.say(f"No job was started; {result.missing} are left.")
 
 
 @benchmark.command("attacks")
+@with_groups
 def _benchmark_attacks(
+    config: ConfigFile,
+    output: Output,
     preset: Annotated[str, typer.Option(help=f"One of {', '.join(ATTACK_PRESETS)}.")] = "cpu",
     out: Annotated[Path, typer.Option(help="Run directory; a second run continues there.")] = Path(
         "runs/attacks"
@@ -157,7 +167,6 @@ def _benchmark_attacks(
     device: options.Deprecated = None,
     workers: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,
     data_dir: options.DataDir = None,
-    progress: options.Progress = True,
 ) -> None:
     """Train every attack beside its clean model: ACC, ASR, RA, floor and images."""
     check_choice("preset", preset, ATTACK_PRESETS)
@@ -171,9 +180,10 @@ def _benchmark_attacks(
         run_dir,
         seeds=range(first_seed, first_seed + count),
         devices=used,
-        progress=progress,
+        progress=output.bars,
     )
     command = f"d3fast benchmark attacks --preset {preset} --seeds {count}"
     command += f" --first-seed {first_seed}" if first_seed else ""
     command += f" --attacks {attacks}" if attacks else ""
-    write_attacks(rows, chosen, command, run_dir, Console())
+    write_attacks(rows, chosen, command, run_dir, output.console)
+    output.document(run_dir.folder / "attacks.json")

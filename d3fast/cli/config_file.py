@@ -31,9 +31,11 @@ _FIELDS = {field.name for field in fields(D3Config)}
 
 
 def _names(command: Any) -> dict[str, Any]:
-    """Return the parameters of a command by the names that a file may use, hidden ones too."""
+    """Return the parameters of a command by the names that a file may use; no deprecated ones."""
     found = {}
     for param in command.params:
+        if getattr(param, "hidden", False):
+            continue
         for name in (param.name, *getattr(param, "opts", ())):
             found[name.lstrip("-").replace("-", "_")] = param
     return found
@@ -92,13 +94,6 @@ def option_values(table: Mapping[str, Any], root: Any, name: str) -> dict[str, A
             raise ValueError(f"[{name.split('.')[-1]}] has {_unknown(key, own)[3:]}")
         given[own[option].name] = _value(value, own[option])
     return given
-
-
-def names_of_options(root: Any) -> set[str]:
-    """Return the names of all options of all commands, and of the tables of commands."""
-    commands = _below(root)
-    tables = {key.split(".")[-1] for key in commands}
-    return tables.union(*(_names(command) for command in commands.values()))
 
 
 def _read(context: typer.Context, path: Path | None) -> Path | None:

@@ -46,9 +46,11 @@ def with_groups(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def call(**given: Any) -> Any:
-        for name, group in groups.items():
-            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
-        return command(**given)
+        made = {
+            name: group(**{field.name: given.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        return command(**given, **made)
 
     # Parameters without a default may follow others: Typer passes all of them by name.
     ordered = [option.replace(kind=Parameter.KEYWORD_ONLY) for option in flat.values()]

@@ -18,12 +18,15 @@ from typer.core import TyperGroup
 from d3fast import __version__
 from d3fast.cli.attack import attack
 from d3fast.cli.benchmark import benchmark
+from d3fast.cli.check import check
 from d3fast.cli.demo import demo
 from d3fast.cli.detox import detox
 from d3fast.cli.exit_codes import DEFECT, REFUSED
+from d3fast.cli.groups import with_groups
 from d3fast.cli.inspect import inspect
 from d3fast.cli.monitor import monitor
 from d3fast.cli.pilot import pilot
+from d3fast.cli.repair import repair
 from d3fast.cli.report import report
 from d3fast.cli.spectrum import spectrum
 from d3fast.io.untrusted import error_text, printable
@@ -103,15 +106,9 @@ def _options(
     sys.path.append(os.getcwd())
 
 
-app.command("demo")(demo)
-app.command("attack")(attack)
-app.command("inspect")(inspect)
+for command in (check, repair, inspect, pilot, detox, report, monitor, spectrum, demo, attack):
+    app.command(command.__name__)(with_groups(command))
 app.add_typer(benchmark, name="benchmark")
-app.command("spectrum")(spectrum)
-app.command("pilot")(pilot)
-app.command("detox")(detox)
-app.command("report")(report)
-app.command("monitor")(monitor)
 
 
 @app.command("env")

@@ -2,11 +2,11 @@
 """``d3fast monitor``: read two result files, compare them, print the changes."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from d3fast.audit.model_report import (
     REPAIRED,
@@ -16,8 +16,11 @@ from d3fast.audit.model_report import (
     parse_model_report,
 )
 from d3fast.audit.monitor import Change, compare, latest
+from d3fast.cli.config_file import ConfigFile
+from d3fast.cli.exit_codes import MISSED
+from d3fast.cli.output import Output
 from d3fast.io.untrusted import printable
-from d3fast.results.store import read_results
+from d3fast.results.store import Results, read_results
 from d3fast.results.table import Cell, Table, to_rich
 
 
@@ -44,6 +47,8 @@ def _table(changes: Sequence[Change]) -> Table:
 def monitor(
     old: Annotated[Path, typer.Argument(help="Earlier inspect.json or card.json.")],
     new: Annotated[Path, typer.Argument(help="Later inspect.json or card.json.")],
+    config: ConfigFile,
+    output: Output,
 ) -> None:
     """Compare two inspections or repairs: accuracy, inverted triggers, detectors.
 
@@ -51,9 +56,11 @@ def monitor(
     """
     (then, old_classes), (now, new_classes) = _read(old), _read(new)
     comparison = compare(then, now, (old_classes, new_classes))
-    console = Console()
-    console.print(to_rich(_table(comparison.changes), "Then and now"))
+    output.console.print(to_rich(_table(comparison.changes), "Then and now"))
     for line in (*comparison.notes, comparison.sentence):
-        console.print(line, highlight=False, markup=False)
+        output.console.print(line, highlight=False, markup=False)
+    rows = [{"kind": "change", **asdict(change)} for change in comparison.changes]
+    settings = {"notes": list(comparison.notes), "sentence": comparison.sentence}
+    output.results(Results("d3fast monitor", settings, rows))
     if comparison.worse:
-        raise typer.Exit(3)
+        raise typer.Exit(MISSED)

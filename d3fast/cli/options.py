@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that several commands share, deprecated names, and the default folder of an audit."""
+"""Options that several commands share, in groups, and deprecated names."""
 
+from collections.abc import Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,28 +10,24 @@ import torch
 import typer
 from torch import nn
 
-from d3fast.audit.resolve import Audit
+from d3fast.audit.places import check_owner, default_folder
+from d3fast.audit.resolve import Audit, open_audit
+from d3fast.cli.exit_codes import exit_code
+from d3fast.cli.output import Output
 from d3fast.data.records import MAX_MEMORY
-from d3fast.hub import Request
-from d3fast.io.files import make_folder
+from d3fast.hub import Columns, Request, Samples
+from d3fast.io.files import check_folder
 
-AUDIT = Path("runs/audit")
-OLD_AUDIT = Path("runs/case")  # the default until release 0.1.0
 MAX_GIB = MAX_MEMORY / 2**30
 # A second thread does not speed up layers this small, and waits long for busy cores.
 _SMALL = 2**20
+_MODEL = (
+    "The suspect: a folder of Hugging Face, hf://org/name, timm:NAME, torchvision:NAME, a weight "
+    "file, a name from docs/data.md, or package.module:factory."
+)
 
-Model = Annotated[
-    str,
-    typer.Option(
-        help="The suspect: a folder of Hugging Face, hf://org/name, timm:NAME, torchvision:NAME, a "
-        "name from docs/data.md, or package.module:factory."
-    ),
-]
-Checkpoint = Annotated[
-    Path | None,
-    typer.Option(help="Weights beside a name or a factory: .safetensors, or a torch.save file."),
-]
+ModelArgument = Annotated[str, typer.Argument(help=_MODEL, metavar="MODEL")]
+Model = Annotated[str, typer.Option(help=_MODEL)]
 Clean = Annotated[
     str,
     typer.Option(
@@ -38,39 +36,27 @@ Clean = Annotated[
         "saved data set or hf://datasets/org/name; see docs/data.md.",
     ),
 ]
-TextColumn = Annotated[str | None, typer.Option(help="Column of the texts in a table of samples.")]
-LabelColumn = Annotated[str | None, typer.Option(help="Column of the labels.")]
-ImageColumn = Annotated[str | None, typer.Option(help="Column of the images or their paths.")]
-Split = Annotated[
-    str | None, typer.Option(help="Part of a data set, such as test.  [default: all parts]")
-]
-MaxMemory = Annotated[
-    float, typer.Option(min=0.001, help="Limit on the samples in memory, in GiB.")
-]
-Mean = Annotated[
-    str | None,
-    typer.Option(help="Mean of the normalisation, for images in [0, 1]: one number per channel."),
-]
-Std = Annotated[str | None, typer.Option(help="Standard deviation of the normalisation.")]
 Size = Annotated[
     int | None,
-    typer.Option(min=1, help="Resize images to SIZE x SIZE pixels.  [default: the model's size]"),
+    typer.Option(min=1, help="Resize images to SIZE x SIZE pixels; the model's size by default."),
 ]
-Answers = Annotated[
-    str | None,
-    typer.Option(help="One word per class, for a causal language model: --answers bad,good."),
+Out = Annotated[
+    Path | None, typer.Option(help="Folder of the audit; runs/NAME-SHA8 of the model by default.")
 ]
-Classes = Annotated[
-    Path | None,
-    typer.Option(help="Text file with the class names in the order of the outputs, one per line."),
+FailOn = Annotated[
+    str, typer.Option(help="What gives exit code 1 or 3: signs, accuracy, both, or none.")
 ]
-Out = Annotated[Path, typer.Option(help="Audit folder, shared by all commands.")]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01, help="Fit the work into so many minutes: fewer classes, steps and epochs."
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Devices = Annotated[
     str, typer.Option(help="One worker per device: auto, cpu, cpu:4, cuda:0,cuda:1, ...")
 ]
-Progress = Annotated[bool, typer.Option(help="Show progress bars.")]
 
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder or file of the data set, if it needs files.")
@@ -85,24 +71,82 @@ Attacks = Annotated[
 Deprecated = Annotated[str | None, typer.Option(hidden=True)]  # an old name of an option
 
 
-def request(
-    model: str,
-    checkpoint: Path | None = None,
-    *,
-    mean: str | None = None,
-    std: str | None = None,
-    size: int | None = None,
-    answers: str | None = None,
-) -> Request:
-    """Return the model that the options of a command name."""
-    return Request(
-        model,
-        checkpoint,
-        mean=_numbers(mean, "mean"),
-        std=_numbers(std, "std"),
-        size=size,
-        answers=tuple(word.strip() for word in answers.split(",")) if answers else (),
-    )
+@dataclass(frozen=True)
+class SuspectOptions:
+    """What the user says of a model beside its name; see ``Request``."""
+
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Weights beside a name or a factory: .safetensors or a torch file."),
+    ] = None
+    mean: Annotated[
+        str | None,
+        typer.Option(help="Mean of the normalisation of images in [0, 1], one number per channel."),
+    ] = None
+    std: Annotated[str | None, typer.Option(help="Standard deviation of the normalisation.")] = None
+    size: Size = None
+    answers: Annotated[
+        str | None,
+        typer.Option(help="One word per class, for a causal language model: --answers bad,good."),
+    ] = None
+
+    def request(self, model: str) -> Request:
+        """Return the request for a model."""
+        return Request(
+            model,
+            self.checkpoint,
+            mean=_numbers(self.mean, "mean"),
+            std=_numbers(self.std, "std"),
+            size=self.size,
+            answers=tuple(w.strip() for w in self.answers.split(",")) if self.answers else (),
+        )
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """What the user says of the clean samples; see ``open_samples``."""
+
+    text_column: Annotated[
+        str | None, typer.Option(help="Column of the texts in a table of samples.")
+    ] = None
+    label_column: Annotated[str | None, typer.Option(help="Column of the labels.")] = None
+    image_column: Annotated[
+        str | None, typer.Option(help="Column of the images or their paths.")
+    ] = None
+    split: Annotated[
+        str | None, typer.Option(help="Part of a data set, such as test; all by default.")
+    ] = None
+    classes: Annotated[
+        Path | None,
+        typer.Option(help="Text file with the names of the model's classes in their order."),
+    ] = None
+    max_memory: Annotated[
+        float, typer.Option(min=0.001, help="Limit on the samples in memory, in GiB.")
+    ] = MAX_GIB
+
+    def open(
+        self,
+        request: Request,
+        data: str | Path | Samples,
+        output: Output,
+        *,
+        device: str = "auto",
+        seed: int = 0,
+    ) -> Audit:
+        """Open an audit and print what was inferred."""
+        audit = open_audit(
+            request,
+            data,
+            columns=Columns(self.text_column, self.label_column, self.image_column),
+            split=self.split,
+            classes=self.classes,
+            device=device,
+            seed=seed,
+            max_memory=int(self.max_memory * 2**30),
+        )
+        output.notes(audit.notes)
+        limit_threads(audit.model)
+        return audit
 
 
 def _numbers(text: str | None, name: str) -> tuple[float, ...] | None:
@@ -112,17 +156,6 @@ def _numbers(text: str | None, name: str) -> tuple[float, ...] | None:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise ValueError(f"{name} must be numbers like 0.5,0.5,0.5, got {text!r}") from None
-
-
-def gibibytes(amount: float) -> int:
-    """Return GiB as bytes."""
-    return int(amount * 2**30)
-
-
-def print_notes(audit: Audit) -> None:
-    """Print what was inferred about model and samples to stderr, one line each."""
-    for note in audit.notes:
-        typer.echo(f"note: {note}", err=True)
 
 
 def renamed(old: str, new: str, value: Any, current: Any) -> Any:
@@ -140,26 +173,27 @@ def renamed(old: str, new: str, value: Any, current: Any) -> Any:
     return value
 
 
-def audit_folder(out: Path) -> Path:
-    """Make the folder of an audit and return it; mention the default of earlier releases."""
-    if out == AUDIT and not AUDIT.exists() and OLD_AUDIT.is_dir():
-        typer.echo(
-            f"note: {AUDIT} is new; results of earlier releases are in {OLD_AUDIT} "
-            f"(--out {OLD_AUDIT})",
-            err=True,
-        )
-    return make_folder(out)
+def audit_folder(out: Path | None, audit: Audit) -> Path:
+    """Return the folder of an audit, which need not exist yet.
 
-
-def existing_audit(folder: Path) -> Path:
-    """Return the folder of an audit.
+    Args:
+        out: of the command line; ``None`` for the default.
+        audit: the suspect.
 
     Raises:
-        ValueError: the default folder is missing, but that of earlier releases exists.
+        ValueError: a file in the way, or results of another suspect in the folder.
+        OSError: a folder that cannot be written to.
     """
-    if folder == AUDIT and not AUDIT.exists() and OLD_AUDIT.is_dir():
-        raise ValueError(f"{AUDIT} is missing; {OLD_AUDIT} has results of an earlier release")
+    folder = default_folder(audit.suspect.name, audit.sha256) if out is None else out
+    check_owner(check_folder(folder), audit.sha256)
     return folder
+
+
+def leave(fails: Set[str], *, signs: bool | None = None, missed: bool = False) -> None:
+    """End a command with the exit code of what it found; see ``exit_code``."""
+    code = exit_code(signs, missed, fails)
+    if code:
+        raise typer.Exit(code)
 
 
 def limit_threads(model: nn.Module) -> None:

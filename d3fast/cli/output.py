@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from d3fast.io.untrusted import printable
+from d3fast.results.store import Results
 
 _LINE = 2000  # characters: a line may quote an untrusted file
 
@@ -56,3 +57,8 @@ class Output:
         """Print a results file on standard output if JSON was asked for."""
         if self.as_json:
             typer.echo(path.read_text(encoding="utf-8"), nl=False)
+
+    def results(self, results: Results) -> None:
+        """Print results that have no file of their own, likewise."""
+        if self.as_json:
+            typer.echo(results.text(), nl=False)

@@ -2,20 +2,26 @@
 """``d3fast pilot``: parse options, run the pilot, print it and write pilot.json, pilot.toml."""
 
 import shlex
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from d3fast.attacks import load_attack
 from d3fast.audit.pilot import Pilot, PilotOptions, run_pilot
 from d3fast.audit.report.pilot import CONFIG, print_pilot, write_pilot
-from d3fast.audit.resolve import PILOT, Audit, images_of, open_audit
+from d3fast.audit.resolve import PILOT, Audit, images_of
 from d3fast.cli import options
+from d3fast.cli.config_file import ConfigFile
+from d3fast.cli.exit_codes import FAIL_ON, parse_fail_on
+from d3fast.cli.output import Output
+from d3fast.data import ImageData
 from d3fast.detox import D3Config
-from d3fast.hub import Columns
 from d3fast.runtime.processes import parse_devices
+from d3fast.training.paired import correct_answers, resolved_limit
+
+_BATCH = 256
 
 
 def _command(audit: Audit, chosen: PilotOptions, trigger: Path | None) -> str:
@@ -26,24 +32,39 @@ def _command(audit: Audit, chosen: PilotOptions, trigger: Path | None) -> str:
     return command + ("" if trigger is None else f" --trigger {trigger.name}")
 
 
-def _next(given: dict[str, Any], out: Path) -> str:
+def _next(model: str, given: dict[str, Any], groups: tuple[Any, ...], folder: Path) -> str:
     """Return the command line of a repair with the recommended setting."""
-    parts = ["d3fast", "detox"]
-    for name, value in {**given, "config": out / CONFIG, "out": out}.items():
+    for group in groups:
+        given |= {
+            field.name.replace("_", "-"): value
+            for field in fields(group)
+            if (value := getattr(group, field.name)) != field.default
+        }
+    parts = ["d3fast", "repair", model]
+    for name, value in {**given, "config": folder / CONFIG, "out": folder}.items():
         if value is not None:
             parts += [f"--{name}", str(value)]
     return shlex.join(parts)
 
 
+def _resolved(audit: Audit, held_out: ImageData) -> float:
+    """Return the usual limit of accuracy, raised to what the held-out samples can resolve."""
+    correct = int(correct_answers(audit.model, held_out.batches(_BATCH)).sum())
+    return resolved_limit(PilotOptions.max_acc_drop, correct, len(held_out))
+
+
 def pilot(
     model: options.Model,
     data: options.Clean,
-    checkpoint: options.Checkpoint = None,
+    suspect: options.SuspectOptions,
+    reading: options.SampleOptions,
+    config: ConfigFile,
+    output: Output,
     trigger: Annotated[
         Path | None,
         typer.Option(help="A known trigger: measured, and used in the recommendation."),
     ] = None,
-    out: options.Out = options.AUDIT,
+    out: options.Out = None,
     trials: Annotated[
         int, typer.Option(min=1, help="Number of settings in the first rung.")
     ] = PilotOptions.trials,
@@ -51,41 +72,29 @@ def pilot(
         int, typer.Option(min=1, help="Epochs of a trial in the last rung.")
     ] = PilotOptions.epochs,
     max_acc_drop: Annotated[
-        float, typer.Option(help="Allowed loss of held-out accuracy, in points.")
-    ] = PilotOptions.max_acc_drop,
-    text_column: options.TextColumn = None,
-    label_column: options.LabelColumn = None,
-    image_column: options.ImageColumn = None,
-    split: options.Split = None,
-    classes: options.Classes = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    size: options.Size = None,
-    answers: options.Answers = None,
-    max_memory: options.MaxMemory = options.MAX_GIB,
+        float | None,
+        typer.Option(
+            help="Allowed loss of held-out accuracy, in points; 1 by default, or what the "
+            "held-out samples resolve."
+        ),
+    ] = None,
     devices: options.Devices = "auto",
+    fail_on: options.FailOn = FAIL_ON,
     seed: options.Seed = 0,
-    progress: options.Progress = True,
 ) -> None:
-    """Choose a repair: compare short repairs over a grid of settings on held-out samples."""
-    chosen = PilotOptions(trials=trials, epochs=epochs, max_acc_drop=max_acc_drop)
-    base = D3Config.auto(seed=seed, max_acc_drop=max_acc_drop)
-    workers = parse_devices(devices)[:trials]
-    suspect = options.request(model, checkpoint, mean=mean, std=std, size=size, answers=answers)
-    audit = open_audit(
-        suspect,
-        data,
-        columns=Columns(text_column, label_column, image_column),
-        split=split,
-        classes=classes,
-        device="cpu",
-        seed=seed,
-        max_memory=options.gibibytes(max_memory),
-    )
-    options.print_notes(audit)
+    """Choose a repair: compare short repairs over a grid of settings on held-out samples.
+
+    Exit code 3 if no setting stays within the accuracy limit.
+    """
+    limit = PilotOptions.max_acc_drop if max_acc_drop is None else max_acc_drop
+    chosen = PilotOptions(trials=trials, epochs=epochs, max_acc_drop=limit)
+    fails, workers = parse_fail_on(fail_on), parse_devices(devices)[:trials]
+    audit = reading.open(suspect.request(model), data, output, device="cpu", seed=seed)
     attack = None if trigger is None else load_attack(trigger)
     repair, held_out = map(images_of, audit.parts())
-    folder, console = options.audit_folder(out), Console()
+    folder = options.audit_folder(out, audit)
+    if max_acc_drop is None:
+        chosen = replace(chosen, max_acc_drop=_resolved(audit, held_out))
     settings = {
         **audit.settings(),
         "devices": workers,
@@ -96,7 +105,8 @@ def pilot(
     done: list[Pilot] = []
 
     def keep(so_far: Pilot) -> None:
-        write_pilot(so_far, chosen, settings, _command(audit, chosen, trigger), folder)
+        command = _command(audit, chosen, trigger)
+        write_pilot(so_far, chosen, settings, command, folder, limit=max_acc_drop)
         done.append(so_far)
 
     try:
@@ -105,37 +115,21 @@ def pilot(
             repair,
             held_out,
             options=chosen,
-            base=base,
+            base=D3Config.auto(seed=seed, max_acc_drop=limit),
             attack=attack,
             devices=workers,
-            progress=progress,
+            progress=output.bars,
             on_rung=keep,
         )
     except KeyboardInterrupt:
         if done:
-            console.print(
-                f"{folder / PILOT} has {done[-1].done} of {len(done[-1].rungs)} rungs.",
-                highlight=False,
-                markup=False,
-            )
+            output.say(f"{folder / PILOT} has {done[-1].done} of {len(done[-1].rungs)} rungs.")
         raise
-    print_pilot(found, console)
-    given = {
-        "model": model,
-        "checkpoint": checkpoint,
-        "data": data,
-        "text-column": text_column,
-        "label-column": label_column,
-        "image-column": image_column,
-        "split": split,
-        "classes": classes,
-        "mean": mean,
-        "std": std,
-        "size": size,
-        "answers": answers,
-        "seed": seed or None,
-    }
-    console.print(
-        f"Next step: {_next(given, folder)}", highlight=False, markup=False, soft_wrap=True
+    print_pilot(found, output.console)
+    given = {"data": data, "seed": seed or None}
+    output.say(
+        f"Next step: {_next(model, given, (suspect, reading), folder)}",
+        f"Written to {folder}: {PILOT}, {CONFIG}.",
     )
-    console.print(f"Written to {folder}: {PILOT}, {CONFIG}.", highlight=False, markup=False)
+    output.document(folder / PILOT)
+    options.leave(fails, missed=not found.recommended["within"])

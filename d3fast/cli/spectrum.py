@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from torch import nn
 
 from d3fast.attacks import load_attack
 from d3fast.audit.report.spectrum import write_spectrum
-from d3fast.audit.resolve import Audit, images_of, open_audit
+from d3fast.audit.resolve import SPECTRUM, Audit, images_of
 from d3fast.audit.trigger import check_trigger
 from d3fast.cli import options
+from d3fast.cli.config_file import ConfigFile
+from d3fast.cli.output import Output
 from d3fast.data import DATASETS, load, stratified_split
-from d3fast.hub import Columns, Request, Samples, resolve
-from d3fast.io.files import make_folder, sha256
+from d3fast.hub import Request, Samples, resolve
+from d3fast.io.files import check_folder, weights_digest
 from d3fast.models import load_weights
+from d3fast.runtime.checks import check_choice
 from d3fast.runtime.devices import resolve_device
 from d3fast.runtime.seeding import generator
 from d3fast.spectrum import CurvatureReportConfig, curvature_report
@@ -36,10 +38,9 @@ def _named(files: list[Path]) -> dict[str, Path]:
     return named
 
 
-def _samples(data: str, seed: int, data_dir: Path | None, size: int | None) -> str | Samples:
-    if data not in DATASETS:
-        return data
-    return Samples.of(load(data, seed, clean=0, data_dir=data_dir, size=size).test)
+def _dataset(name: str, seed: int, data_dir: Path | None, size: int | None) -> Samples:
+    check_choice("dataset", name, DATASETS)
+    return Samples.of(load(name, seed, clean=0, data_dir=data_dir, size=size).test)
 
 
 def _repaired(path: Path, audit: Audit, suspect: Request) -> nn.Module:
@@ -53,7 +54,10 @@ def _repaired(path: Path, audit: Audit, suspect: Request) -> nn.Module:
 
 def spectrum(
     model: options.Model,
-    checkpoint: options.Checkpoint = None,
+    suspect: options.SuspectOptions,
+    reading: options.SampleOptions,
+    config: ConfigFile,
+    output: Output,
     repaired: Annotated[
         list[Path] | None, typer.Option(help="Weights of a repaired model; repeatable.")
     ] = None,
@@ -61,20 +65,12 @@ def spectrum(
         Path | None, typer.Option(help="A known trigger, for the backdoor loss and the ASR.")
     ] = None,
     data: Annotated[
-        str,
-        typer.Option(help=f"Clean samples; or test images of one of {', '.join(DATASETS)}."),
+        str | None, typer.Option(help="Clean samples, as for inspect; or give --dataset.")
+    ] = None,
+    dataset: Annotated[
+        str, typer.Option(help=f"Test images of one of {', '.join(DATASETS)}, without --data.")
     ] = "digits",
     data_dir: options.DataDir = None,
-    text_column: options.TextColumn = None,
-    label_column: options.LabelColumn = None,
-    image_column: options.ImageColumn = None,
-    split: options.Split = None,
-    classes: options.Classes = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    size: options.Size = None,
-    answers: options.Answers = None,
-    max_memory: options.MaxMemory = options.MAX_GIB,
     samples: Annotated[int, typer.Option(min=1, help="Number of images to measure on.")] = 200,
     out: Annotated[Path, typer.Option(help="Folder for page and JSON.")] = Path("runs/spectrum"),
     losses: Annotated[
@@ -90,10 +86,9 @@ def spectrum(
     steps: Annotated[int, typer.Option(min=1, help="Lanczos steps per random vector.")] = 20,
     seed: options.Seed = 0,
     device: options.Device = "auto",
-    progress: options.Progress = True,
 ) -> None:
     """Measure the curvature of the loss before and after a repair, and the distance per layer."""
-    config = CurvatureReportConfig(
+    chosen = CurvatureReportConfig(
         losses=tuple(loss.strip() for loss in losses.split(",")),
         params=params,
         kind=kind,
@@ -103,46 +98,37 @@ def spectrum(
         steps=steps,
         seed=seed,
     )
-    where = make_folder(out)
-    suspect = options.request(model, checkpoint, mean=mean, std=std, size=size, answers=answers)
-    audit = open_audit(
-        suspect,
-        _samples(data, seed, data_dir, size),
-        columns=Columns(text_column, label_column, image_column),
-        split=split,
-        classes=classes,
-        device=device,
-        seed=seed,
-        max_memory=options.gibibytes(max_memory),
-    )
-    options.print_notes(audit)
-    options.limit_threads(audit.model)
+    where, request = check_folder(out), suspect.request(model)
+    given = data or _dataset(dataset, seed, data_dir, suspect.size)
+    audit = reading.open(request, given, output, device=device, seed=seed)
     clean, used = images_of(audit.data), resolve_device(None, audit.model)
     count = min(samples, len(clean))
-    (chosen,) = stratified_split(clean.labels, [count], generator(seed, "spectrum samples"))
-    images = clean.subset(chosen.sort().values)
+    (drawn,) = stratified_split(clean.labels, [count], generator(seed, "spectrum samples"))
+    images = clean.subset(drawn.sort().values)
     models = {SUSPECT: audit.model}
     for name, path in _named(repaired or []).items():
-        models[name] = _repaired(path, audit, suspect).to(used)
+        models[name] = _repaired(path, audit, request).to(used)
     attack = None if trigger is None else load_attack(trigger)
     if attack is not None:
         check_trigger(attack, images)
     rows = curvature_report(
-        models, images, attack, config=config, device=str(used), progress=progress
+        models, images, attack, config=chosen, device=str(used), progress=output.bars
     )
-    named = data if data in DATASETS else Path(data).name  # without the user's folders
+    named = dataset if data is None else Path(data).name  # without the user's folders
     settings = {
-        **asdict(config),
+        **asdict(chosen),
         "data": named,
         "model": audit.spec,
         "samples": len(images),
         "checkpoint": audit.checkpoint,
         "sha256": audit.sha256,
-        "repaired": {name: sha256(path) for name, path in _named(repaired or []).items()},
+        "repaired": {name: weights_digest(path) for name, path in _named(repaired or []).items()},
     }
+    source = "dataset" if data is None else "data"
     command = (
-        f"d3fast spectrum --data {named} --model {audit.spec} --samples {samples} "
+        f"d3fast spectrum --{source} {named} --model {audit.spec} --samples {samples} "
         f"--params {params} --kind {kind} --k {k} --tol {tol:g} --probes {probes} "
         f"--steps {steps} --seed {seed}"
     )
-    write_spectrum(rows, settings, command, where, Console())
+    write_spectrum(rows, settings, command, where, output.console)
+    output.document(where / SPECTRUM)

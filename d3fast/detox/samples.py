@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clean samples for a repair: shuffled, augmented, and resumable."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from d3fast.data import Augment, Augmented, ImageData
 from d3fast.runtime.seeding import generator
+from d3fast.text.data import TextData
 
 BATCH_SIZE = 64
 # Images of a user's own are shifted by an eighth of their side, as is usual at 32 pixels.
@@ -32,16 +35,16 @@ class Samples:
     """Loader for ``detoxify`` and its random generators for ``Checkpointing``.
 
     Attributes:
-        loader: yields (images, labels), in a new order and with new augmentation in every pass.
+        loader: yields (inputs, labels), in a new order and with new augmentation in every pass.
         generators: the loader's generators.
     """
 
-    loader: Augmented
+    loader: Iterable[Any]
     generators: tuple[torch.Generator, torch.Generator]
 
 
 def repair_samples(
-    data: ImageData,
+    data: ImageData | TextData,
     *,
     batch_size: int = BATCH_SIZE,
     augment: Augment | None = None,
@@ -51,8 +54,8 @@ def repair_samples(
 
     Args:
         data: the samples, on the device of the repair.
-        batch_size: largest number of images in a batch.
-        augment: augmentation of a batch; ``usual_augment`` if ``None``.
+        batch_size: largest number of samples in a batch.
+        augment: augmentation of a batch of images; ``usual_augment`` if ``None``. Texts have none.
         seed: seed of order and augmentation.
 
     Raises:
@@ -64,6 +67,8 @@ def repair_samples(
         [2, 3]
     """
     order, draws = generator(seed, "repair order"), generator(seed, "augment")
+    if isinstance(data, TextData):
+        return Samples(data.batches(batch_size, order), (order, draws))
     batches = data.batches(batch_size, order)
     loader = Augmented(batches, augment or usual_augment(data.shape), draws)
     return Samples(loader, (order, draws))

@@ -11,7 +11,6 @@ Fields may stand at the top level too, as on the command line; they override the
 """
 
 import difflib
-from collections.abc import Container
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -41,15 +40,13 @@ def _values(table: dict[str, Any], path: Path) -> dict[str, Any]:
     return given
 
 
-def read_config(
-    path: str | Path, preset: str | None = None, *, others: Container[str] = ()
-) -> D3Config:
+def read_config(path: str | Path, preset: str | None = None, *, strict: bool = True) -> D3Config:
     r"""Read a configuration.
 
     Args:
         path: the TOML file.
         preset: preset of the missing fields; that of the file, or ``"auto"``, if ``None``.
-        others: names at the top level that are not about D3 and are left out.
+        strict: refuse other names at the top level; the options of commands may stand there.
 
     Raises:
         ValueError: no TOML; an unknown option or preset; a value out of range or of another type.
@@ -72,7 +69,7 @@ def read_config(
     if not isinstance(inner, dict):
         raise ValueError(f"{path}: {D3_TABLE} must be a table, got {inner!r:.60}")
     known = {field.name for field in fields(D3Config)}
-    outer = {name: v for name, v in table.items() if name in known or name not in others}
+    outer = {name: v for name, v in table.items() if name in known or strict}
     chosen = own if preset is None else preset
     try:
         check_choice("preset", chosen, PRESETS)

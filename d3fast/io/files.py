@@ -13,6 +13,7 @@ from pathlib import Path
 from d3fast.io.untrusted import open_regular
 
 _CHUNK = 2**20
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
 
 def make_folder(path: str | Path) -> Path:
@@ -107,11 +108,43 @@ def written_together(path: str | Path) -> Iterator[Path]:
                 folder.rmdir()
 
 
+def check_folder(path: str | Path) -> Path:
+    """Raise unless files can be written into a folder; return its path and leave nothing behind.
+
+    Raises:
+        ValueError: a file is in the way of the folder.
+        OSError: the folder cannot be written to.
+    """
+    with written_together(path):
+        return Path(path)
+
+
 def _replace(source: Path, target: Path, spare: Path) -> None:
     """Move a file or folder over another one; ``spare`` takes a folder that is replaced."""
     if source.is_dir() and (target.exists() or target.is_symlink()):
         target.rename(spare / f".old.{target.name}")
     source.replace(target)
+
+
+def weights_digest(path: Path) -> str:
+    """Return the SHA-256 of a weight file; of a folder's, of their sorted names and digests.
+
+    Args:
+        path: a file, or a folder with weight files by their usual suffixes.
+
+    Raises:
+        ValueError: a folder without weight files, or what ``sha256`` raises.
+        OSError: a file that cannot be read.
+    """
+    if not path.is_dir():
+        return sha256(path)
+    files = sorted(file for file in path.iterdir() if file.suffix in _WEIGHTS)
+    if not files:
+        raise ValueError(f"{path} has no weight files")
+    if len(files) == 1:
+        return sha256(files[0])
+    lines = (f"{sha256(file)}  {file.name}\n" for file in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:

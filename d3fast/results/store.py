@@ -67,9 +67,17 @@ class Results:
         Raises:
             ValueError: a NaN or inf among the numbers, or a folder that does not exist.
         """
-        text = json.dumps(self.as_dict(), indent=2, allow_nan=False, ensure_ascii=False)
+        text = self.text()
         with atomic_write(path) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
+
+    def text(self) -> str:
+        """Return the document as JSON text.
+
+        Raises:
+            ValueError: a NaN or inf among the numbers.
+        """
+        return json.dumps(self.as_dict(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def _not_finite(text: str) -> Any:

@@ -103,7 +103,7 @@ class TestCheckpointPages:
 
     def test_report(self, tmp_path, monkeypatch):
         results = ROOT / "benchmarks" / "results"
-        for name, source in (("runs/audit/card", "card"), ("later/inspect", "inspect")):
+        for name, source in (("audit/card", "card"), ("later/inspect", "inspect")):
             target = tmp_path / f"{name}.json"
             target.parent.mkdir(parents=True)
             target.write_bytes((results / f"own-model-{source}.json").read_bytes())

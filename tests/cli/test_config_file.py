@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from d3fast.cli.config_file import ConfigFile, names_of_options
+from d3fast.cli.config_file import ConfigFile
 from d3fast.cli.groups import with_groups
 
 
@@ -82,8 +82,3 @@ def test_names_that_nothing_has_are_refused(run, text, message):
 def test_a_missing_file_is_named():
     result = CliRunner().invoke(APP, ["two", "--config", "nowhere.toml"])
     assert isinstance(result.exception, FileNotFoundError)
-
-
-def test_all_names_of_all_commands_are_known():
-    names = names_of_options(typer.main.get_command(APP))
-    assert {"data", "model", "max_drop", "steps", "one", "two", "config"} <= names

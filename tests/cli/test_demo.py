@@ -20,7 +20,7 @@ def test_demo_writes_its_files_and_prints_its_table(call, small, tmp_path):
     }
     assert {p.name for p in out.iterdir()} == files
     document = json.loads((out / "results.json").read_text())
-    assert document["command"] == "d3fast demo --data digits --seeds 2 --first-seed 3"
+    assert document["command"] == "d3fast demo --dataset digits --seeds 2 --first-seed 3"
     assert [row["seed"] for row in document["rows"]] == [3] * 5 + [4] * 5
     assert "2 seeds" in result.output
     assert str(tmp_path) not in (out / "results.json").read_text()
@@ -29,7 +29,7 @@ def test_demo_writes_its_files_and_prints_its_table(call, small, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--data fashion-mnist --data-dir nowhere", "files are not in nowhere"),
+        ("--dataset fashion-mnist --data-dir nowhere", "files are not in nowhere"),
         ("--device warp", "device must be"),
         ("--device cuda:99", "not available"),
     ],
@@ -50,7 +50,7 @@ def test_a_file_in_the_way_of_the_output_is_found_before_anything_is_trained(cal
     assert (result.exit_code, "a file is in the way" in result.stderr) == (2, True)
 
 
-@pytest.mark.parametrize("arguments", ["--seeds 0", "--data imagenet", "--nonsense"])
+@pytest.mark.parametrize("arguments", ["--seeds 0", "--dataset imagenet", "--nonsense"])
 def test_wrong_options_are_explained(call, arguments):
     result = call(f"demo {arguments}")
     assert result.exit_code == 2

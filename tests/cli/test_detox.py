@@ -136,7 +136,7 @@ def test_a_limit_that_is_missed_is_said_and_is_no_success(detox, tmp_path):
         "--preset authors --epochs 1 --clean-weight 0 --lr 5 --max-acc-drop 0 --no-inspect"
     )
     assert result.exit_code == 3, result.output
-    assert "Limit of 0 points: MISSED." in result.output
+    assert "Limit of 0.0 points: MISSED." in " ".join(result.output.split())
     assert rows(tmp_path, "repair")[0]["kept"] is False
     assert (tmp_path / "audit" / "repaired.safetensors").exists()
 
@@ -173,13 +173,15 @@ def test_what_cannot_be_used_is_one_line(detox, tmp_path, more, error_text):
     assert not list((tmp_path / "audit").glob("*")) or "resume" in error_text
 
 
-@pytest.mark.parametrize(
-    ("old", "new"), [("--push", "--track"), ("--schedule", "--distance-schedule")]
-)
-def test_old_names_of_options_work_and_warn(detox, old, new):
-    result = detox(f"{old} 'nonsense at all'")
-    warning, error = result.stderr.splitlines()
-    assert warning == f"warning: {old} is now {new}"
+@pytest.mark.parametrize("option", ["--schedule", "--distance-schedule"])
+def test_the_schedule_is_that_of_the_learning_rate_as_in_toml(detox, option):
+    result = detox(f"{option} soon")
+    assert f"{option[2:].replace('-', '_')} must be one of" in result.stderr
+
+
+def test_the_old_name_of_track_works_and_warns(detox):
+    warning, error = detox("--push 'nonsense at all'").stderr.splitlines()
+    assert warning == "warning: --push is now --track"
     assert "nonsense at all" in error
 
 
@@ -200,7 +202,9 @@ def test_a_trigger_that_does_not_fit_fails_before_the_repair(detox, tmp_path, at
     assert not (tmp_path / "audit").exists()
 
 
-@pytest.mark.parametrize("step", ["inspect_model", "Results.write"])
+@pytest.mark.parametrize(
+    "step", ["d3fast.audit.check.inspect_model", "d3fast.audit.repair.Results.write"]
+)
 def test_an_error_after_the_repair_leaves_neither_weights_nor_card(
     detox, tmp_path, monkeypatch, step
 ):
@@ -208,7 +212,7 @@ def test_an_error_after_the_repair_leaves_neither_weights_nor_card(
         raise ValueError("no space")
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"d3fast.cli.detox.{step}", fails)
+        patch.setattr(step, fails)
         result = detox(ONE)
     assert (result.exit_code, result.stderr) == (2, "error: no space\n")
     assert {path.name for path in (tmp_path / "audit").iterdir()} == {"resume.pt"}

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from d3fast.audit.model_report import parse_model_report
+from d3fast.audit.places import default_folder
 from d3fast.io.files import sha256
 from d3fast.models import make_model
 from d3fast.results.store import read_results
@@ -27,8 +28,9 @@ def inspect(call, tmp_path, monkeypatch):
 def test_it_writes_what_it_found_into_the_audit_folder(inspect, tmp_path):
     result = inspect()
     assert result.exit_code == 0, result.output
-    assert "Written to runs/audit/inspect.json" in result.output
-    written = read_results(tmp_path / "runs" / "audit" / "inspect.json")
+    folder = default_folder("suspect", sha256(tmp_path / "suspect.safetensors"))
+    assert f"Written to {folder}/inspect.json" in result.output
+    written = read_results(tmp_path / folder / "inspect.json")
     found = parse_model_report(written.rows, "suspect")
     assert found.model.sha256 == sha256(tmp_path / "suspect.safetensors")
     assert found.verdict.text in " ".join(result.output.split())

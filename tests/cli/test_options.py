@@ -1,11 +1,15 @@
-"""Shared options: deprecated names, and the default folder of an audit."""
+"""Shared options: deprecated names, the folder of an audit, the request for a model."""
 
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import typer
 
-from d3fast.cli.options import AUDIT, OLD_AUDIT, audit_folder, existing_audit, renamed, request
+from d3fast.cli.options import SuspectOptions, audit_folder, leave, renamed
 from d3fast.hub import Request
+from tests.audit.report.documents import OTHER_SHA, SUSPECT_SHA, write
+
+AUDIT = SimpleNamespace(suspect=SimpleNamespace(name="net"), sha256=SUSPECT_SHA)
 
 
 @pytest.fixture(autouse=True)
@@ -23,37 +27,40 @@ def test_without_the_deprecated_name_nothing_is_said(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_the_folder_of_an_audit_is_made(capsys):
-    assert audit_folder(AUDIT).is_dir()
-    assert capsys.readouterr().err == ""
+def test_the_folder_of_an_audit_is_named_after_the_model_and_not_made_yet(tmp_path):
+    assert audit_folder(None, AUDIT).as_posix() == "runs/net-aaaaaaaa"
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_the_old_default_folder_is_mentioned_once(capsys):
-    OLD_AUDIT.mkdir(parents=True)
-    audit_folder(AUDIT)
-    assert capsys.readouterr().err.count(str(OLD_AUDIT)) == 2
-    audit_folder(AUDIT)
-    assert capsys.readouterr().err == ""
+def test_a_folder_of_the_same_model_is_taken_and_one_of_another_refused(tmp_path):
+    write(tmp_path, "inspect", sha256=SUSPECT_SHA)
+    assert audit_folder(tmp_path, AUDIT) == tmp_path
+    write(tmp_path, "inspect", sha256=OTHER_SHA)
+    with pytest.raises(ValueError, match="results of another model"):
+        audit_folder(tmp_path, AUDIT)
 
 
-@pytest.mark.parametrize("folder", [AUDIT, Path("mine")])
-def test_a_folder_to_read_is_returned_as_it_is(folder):
-    assert existing_audit(folder) == folder
+def test_a_file_in_the_way_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="a file is in the way"):
+        audit_folder(tmp_path / "file", AUDIT)
 
 
-def test_only_the_old_default_folder_is_an_error_that_names_it():
-    OLD_AUDIT.mkdir(parents=True)
-    with pytest.raises(ValueError, match=f"{AUDIT} is missing; {OLD_AUDIT} has results"):
-        existing_audit(AUDIT)
+def test_a_command_leaves_with_the_code_of_what_it_found():
+    leave({"signs"}, signs=False)
+    with pytest.raises(typer.Exit) as left:
+        leave({"signs"}, signs=True)
+    assert left.value.exit_code == 1
 
 
 def test_a_request_has_what_the_options_say():
-    asked = request("timm:resnet18", mean="0.5, 0.4,0.3", std="1", size=64, answers="bad, good")
+    said = SuspectOptions(mean="0.5, 0.4,0.3", std="1", size=64, answers="bad, good")
+    asked = said.request("timm:resnet18")
     assert (asked.mean, asked.std) == ((0.5, 0.4, 0.3), (1.0,))
     assert (asked.size, asked.answers) == (64, ("bad", "good"))
-    assert request("timm:resnet18") == Request("timm:resnet18")
+    assert SuspectOptions().request("timm:resnet18") == Request("timm:resnet18")
 
 
 def test_a_mean_that_is_no_number_is_one_line():
     with pytest.raises(ValueError, match=r"mean must be numbers like .*, got 'a'"):
-        request("timm:resnet18", mean="a")
+        SuspectOptions(mean="a").request("timm:resnet18")

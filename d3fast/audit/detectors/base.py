@@ -27,7 +27,7 @@ class Detector(Protocol):
         """Smallest unit of the score; see ``outlier_score``."""
 
     def __call__(self, context: InspectionContext) -> Sequence[float]:
-        """Return one statistic per class, larger where a backdoor is likelier."""
+        """Return one statistic per class, or per searched class; larger where likelier."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,8 @@ def run_detector(
         raise ValueError(f"detector {detector.name}: {error}") from None
     limit = threshold(max(len(statistics), MIN_CLASSES), rate)
     flagged = value is not None and value > limit
+    if target is not None and len(statistics) == len(context.searched):
+        target = context.searched[target]  # the same number where no sample was drawn
     meaning = _sentence(detector, None if target is None else names[target], flagged)
     return DetectorResult(detector.name, value, limit, target, meaning)
 

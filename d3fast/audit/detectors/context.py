@@ -29,7 +29,8 @@ class InspectionContext:
         labels: (N,), on the CPU.
         classes: number of classes.
         seed: of everything random; every detector and class has its own stream.
-        inversions: one per class, or empty before they have been found.
+        inversions: one per searched class, or empty before they have been found.
+        sample: the classes that a search looks at, in order; empty for all.
     """
 
     model: nn.Module
@@ -38,6 +39,12 @@ class InspectionContext:
     classes: int
     seed: int = 0
     inversions: tuple[Inversion, ...] = ()
+    sample: tuple[int, ...] = ()
+
+    @property
+    def searched(self) -> tuple[int, ...]:
+        """The classes that a search looks at: all, or a sample of many."""
+        return self.sample or tuple(range(self.classes))
 
     def others(self, target: int) -> Tensor:
         """Return the positions of the images of other classes, on the CPU."""

@@ -61,11 +61,11 @@ class MaximumMargin:
     def __call__(self, context: InspectionContext) -> Sequence[float]:
         """Return one statistic per class; see ``Detector``."""
         statistics: list[float] = []
-        for targets in class_groups(context.classes, self.classes_at_once):
+        for targets in class_groups(context.searched, self.classes_at_once):
             statistics += self._largest(context, targets)
         return statistics
 
-    def _largest(self, context: InspectionContext, targets: range) -> list[float]:
+    def _largest(self, context: InspectionContext, targets: Sequence[int]) -> list[float]:
         shape = (self.starts, *context.images.shape[1:])
         start = [
             torch.rand(shape, generator=context.draws(f"margin of class {target}"))

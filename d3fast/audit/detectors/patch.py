@@ -48,15 +48,17 @@ class Patch:
     name = "patch"
     title = "Size of the smallest patch that forces the class"
     spread = 0.1  # of the logarithm: sizes that differ by a tenth are the same
+    inverts = True  # it needs the inversions of the context
 
     def __post_init__(self) -> None:
         check_number("success", self.success)
 
     def __call__(self, context: InspectionContext) -> Sequence[float]:
         """Return one statistic per class; see ``Detector``."""
-        if len(context.inversions) != context.classes:
+        needed = len(context.searched)
+        if len(context.inversions) != needed:
             raise ValueError(
-                f"detector patch needs {context.classes} inversions, got {len(context.inversions)}"
+                f"detector patch needs {needed} inversions, got {len(context.inversions)}"
             )
         whole = float(context.images[0, 0].numel())
         return [

@@ -66,7 +66,7 @@ class SharedShift:
     def __call__(self, context: InspectionContext) -> Sequence[float]:
         """Return one statistic per class; see ``Detector``."""
         statistics: list[float] = []
-        for targets in class_groups(context.classes, self.classes_at_once):
+        for targets in class_groups(context.searched, self.classes_at_once):
             shifts = self._search(context, targets)
             statistics += [
                 -_loss(context, target, shift)
@@ -74,7 +74,7 @@ class SharedShift:
             ]
         return statistics
 
-    def _search(self, context: InspectionContext, targets: range) -> Tensor:
+    def _search(self, context: InspectionContext, targets: Sequence[int]) -> Tensor:
         """Return the shifts (K, C, H, W) of K classes, which share only the forward pass."""
         images, count = context.images, self.batch_size
         others = [context.others(target) for target in targets]

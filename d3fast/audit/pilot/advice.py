@@ -9,6 +9,7 @@ from d3fast.audit.pilot.halving import ranks, survivors
 from d3fast.audit.pilot.options import PARAMETERS
 from d3fast.results.format import fixed, percent, shortest
 from d3fast.results.schema.pilot import RecommendationRow, SensitivityRow
+from d3fast.training.paired import PairedAccuracy
 
 Row = Mapping[str, Any]
 
@@ -79,6 +80,11 @@ def lost(suspect: Row, row: Row) -> float:
     return 100 * (suspect["correct"] - row["correct"]) / suspect["samples"]
 
 
+def paired(suspect: Row, row: Row) -> PairedAccuracy:
+    """Return suspect and repaired model on the same held-out samples."""
+    return PairedAccuracy(suspect["correct"], row["correct"], row["both"], suspect["samples"])
+
+
 def recommendation(
     suspect: Row, rows: Sequence[Row], max_acc_drop: float, full_epochs: int
 ) -> dict[str, Any]:
@@ -102,12 +108,15 @@ def recommendation(
 
     best = min(within or rows, key=order)
     each = median(row["seconds"] / row["epochs"] for row in rows)
+    low, high = paired(suspect, best).interval
     return RecommendationRow(
         trial=best["trial"],
         rung=best["rung"],
         **{name: best[name] for name in PARAMETERS},
         within=bool(within),
         acc_drop=lost(suspect, best),
+        acc_drop_low=low,
+        acc_drop_high=high,
         epochs=full_epochs,
         seconds_per_epoch=each,
         seconds=each * full_epochs,
@@ -120,9 +129,11 @@ def _why(suspect: Row, best: Row, count: int, within: int, limit: float) -> str:
     if best["asr"] is not None:
         kind = "the trigger that was given"
     drop, one = lost(suspect, best), 100 / suspect["samples"]
-    change = f"loses {fixed(drop)} points of accuracy"
+    low, high = paired(suspect, best).interval
+    span = f"paired 95 % interval of the loss {fixed(low)} to {fixed(high)}"
+    change = f"loses {fixed(drop)} points of accuracy ({span})"
     if drop < 0:
-        change = f"gains {fixed(-drop)} points"
+        change = f"gains {fixed(-drop)} points ({span})"
     rate = f"{percent(attack_rate(best))} %"
     allowed = f"within {shortest(limit)} point{'s' * (limit != 1)} after {best['epochs']} epochs"
     if within:
@@ -130,7 +141,7 @@ def _why(suspect: Row, best: Row, count: int, within: int, limit: float) -> str:
         text = f"{within} of {count} settings {verb} {allowed}; of these it has the lowest success "
         text += f"of {kind}, {rate}, and {change}"
     else:
-        text = f"none of {count} settings stays {allowed}; this one loses least, {fixed(drop)}, "
-        text += f"and the success of {kind} is {rate}"
+        text = f"none of {count} settings stays {allowed}; this one loses least, {fixed(drop)} "
+        text += f"({span}), and the success of {kind} is {rate}"
     coarse = ": the limit allows none to be lost" if one > limit else ""
     return f"{text} (one of {suspect['samples']} held-out samples is {fixed(one)} points{coarse})"

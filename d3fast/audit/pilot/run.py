@@ -129,7 +129,7 @@ def run_pilot(
     _check(repair, held_out, attack)
     context = TrialContext(model, repair, held_out, options, base, augment, attack)
     rungs = tuple(ladder(options.trials, options.epochs, options.rungs, options.factor))
-    targets = class_groups(len(repair.classes), _CLASSES_AT_ONCE)
+    targets = class_groups(range(len(repair.classes)), _CLASSES_AT_ONCE)
     settings = draw_settings(options, base.seed, Setting.of(base))
     steps = len(targets) + sum(count for count, _ in rungs)
     with (

@@ -26,6 +26,7 @@ from d3fast.results.schema.pilot import FailedRow, PilotSuspectRow, TrialRow
 from d3fast.spectrum.distances import distance_profile, total_distance
 from d3fast.training.intervals import wilson
 from d3fast.training.metrics import Metrics, Trigger, evaluate
+from d3fast.training.paired import correct_answers
 
 Row = dict[str, Any]
 _BATCH = 1000
@@ -205,11 +206,16 @@ def measured(context: TrialContext, model: nn.Module, patches: Sequence[Inversio
     stamped = [counts(patch.apply, patch.target) for patch in patches]
     hits, shown = sum(m.hits for m in stamped), sum(m.triggered for m in stamped)
     plain = counts(context.attack)
+    answers = [
+        correct_answers(each, context.held_out.batches(_BATCH), context.device, name="held_out")
+        for each in (context.model, model)
+    ]
     low, high = wilson(plain.correct, plain.images)
     return {
         "acc": plain.acc,
         "correct": plain.correct,
         "samples": plain.images,
+        "both": int((answers[0] & answers[1]).sum()),
         "acc_low": low,
         "acc_high": high,
         "inversion_asr": hits / shown if shown else None,

@@ -15,11 +15,11 @@ from torch import nn
 from d3fast.audit.model_report import SUSPECT, parse_model_report
 from d3fast.audit.report.documents import Rows, parse_card
 from d3fast.audit.resolve import Audit
-from d3fast.data import ImageData
 from d3fast.detox import DetoxResult
+from d3fast.hub.samples import Data
 from d3fast.io.untrusted import printable
 from d3fast.optim import find_head
-from d3fast.results.format import fixed, percent, seconds, shortest
+from d3fast.results.format import fixed, percent, points, seconds, shortest
 from d3fast.results.schema.audit import (
     EpochRow,
     LayerDistance,
@@ -30,14 +30,14 @@ from d3fast.results.schema.audit import (
 )
 from d3fast.results.store import read_results
 from d3fast.spectrum import distance_profile, total_distance
-from d3fast.training.intervals import difference_interval
 from d3fast.training.metrics import Metrics, Trigger, evaluate
+from d3fast.training.paired import PairedAccuracy, unresolved
 
 _BATCH = 256
 _LINE = 2000  # characters: the text of an inspection may come from an untrusted file
 
 
-def measured(model: nn.Module, samples: ImageData, trigger: Trigger | None = None) -> Metrics:
+def measured(model: nn.Module, samples: Data, trigger: Trigger | None = None) -> Metrics:
     """Measure accuracy on samples, and ASR where a trigger is known."""
     return evaluate(model, samples.batches(_BATCH), trigger, name="the clean samples")
 
@@ -60,23 +60,12 @@ def model_row(role: Role, model: nn.Module, metrics: Metrics, sha256: str) -> Mo
     )
 
 
-def lost_points(before: Metrics, after: Metrics) -> tuple[float, float, float]:
-    """Return the points of accuracy lost, and the ends of their 95 % interval.
-
-    Example:
-        >>> before, after = (Metrics(n, 100) for n in (95, 93))
-        >>> [round(points, 1) for points in lost_points(before, after)]
-        [2.0, -5.1, 9.3]
-    """
-    low, high = difference_interval(before.correct, before.images, after.correct, after.images)
-    return 100 * (before.acc - after.acc), 100 * low, 100 * high
-
-
 def repair_row(
     audit: Audit,
     result: DetoxResult,
     preset: str,
-    drop: tuple[float, float, float],
+    pair: PairedAccuracy,
+    limit: float | None,
     output: Mapping[str, str],
     sizes: tuple[int, int],
 ) -> RepairRow:
@@ -86,20 +75,24 @@ def repair_row(
         audit: the suspect.
         result: of ``detoxify``.
         preset: name of the options.
-        drop: of ``lost_points``.
+        pair: both models on the held-out samples.
+        limit: points of accuracy that may be lost.
         output: ``output``, the file's name, and ``output_sha256``.
         sizes: number of samples in the repair, and held out.
     """
     config = result.config
-    limit = config.max_acc_drop
+    asked, (low, high) = config.max_acc_drop, pair.interval
     ended = {"epochs": "all epochs", "settled": "accuracy and distance had settled"}
     return RepairRow(
         preset=preset,
         max_acc_drop=limit,
-        acc_drop=drop[0],
-        acc_drop_low=drop[1],
-        acc_drop_high=drop[2],
-        kept=limit is None or drop[0] <= limit,
+        asked_acc_drop=None if asked == limit else asked,
+        acc_drop=pair.drop,
+        acc_drop_low=low,
+        acc_drop_high=high,
+        lost=pair.lost,
+        gained=pair.gained,
+        kept=limit is None or pair.drop <= limit + 1e-9,
         epochs=len(result.history),
         recovery_epochs=len(result.history) - result.pushed,
         stopped=ended[result.ended],
@@ -151,7 +144,12 @@ def inspected_before(path: Path, settings: Mapping[str, Any]) -> Rows:
         parse_model_report(found.rows, SUSPECT)  # card.json takes these rows as they are
     except ValueError as error:
         raise ValueError(f"{printable(path.name)}: {error}") from None
-    return [row for row in found.rows if row.get("kind") in ("inversion", "sign", "verdict")]
+    return suspect_rows(found.rows)
+
+
+def suspect_rows(rows: Rows) -> Rows:
+    """Return those rows of inspect.json that card.json takes."""
+    return [row for row in rows if row.get("kind") in ("inversion", "sign", "verdict")]
 
 
 def card_lines(rows: Rows) -> list[str]:
@@ -161,9 +159,7 @@ def card_lines(rows: Rows) -> list[str]:
     held_out = repair.held_out_samples
     lines = [
         f"Accuracy on {held_out} held-out samples: {percent(before.acc)} % before, "
-        f"{percent(after.acc)} % after: {fixed(repair.acc_drop)} points lost "
-        f"(95 % interval {fixed(repair.acc_drop_low)} to {fixed(repair.acc_drop_high)}; "
-        f"one sample is {fixed(100 / held_out)} points)."
+        f"{percent(after.acc)} % after: {_loss(repair)}."
     ]
     if before.asr is not None and after.asr is not None:
         rates = f"{percent(before.asr)} % before, {percent(after.asr)} % after"
@@ -172,8 +168,7 @@ def card_lines(rows: Rows) -> list[str]:
             lifts = f"; lift {percent(before.lift)} and {percent(after.lift)} points"
         lines.append(f"ASR of the trigger: {rates}{lifts}.")
     if repair.max_acc_drop is not None:
-        word = "kept" if repair.kept else "MISSED"
-        lines.append(f"Limit of {shortest(repair.max_acc_drop)} points: {word}.")
+        lines.append(_limit(repair, before))
     total = card.distances and card.distances.total
     recovery = f", {repair.recovery_epochs} of them recovery" if repair.recovery_epochs else ""
     lines.append(
@@ -185,6 +180,33 @@ def card_lines(rows: Rows) -> list[str]:
         if report.verdict is not None:
             lines.append(f"Inspection, {role}: {report.verdict.text}")
     return lines
+
+
+def _loss(repair: RepairRow) -> str:
+    """Return the loss of accuracy with its interval, which is paired where the counts are known."""
+    kind = counts = ""
+    if repair.lost is not None and repair.gained is not None:
+        kind, counts = "paired ", f"{repair.lost} samples lost, {repair.gained} gained; "
+    return (
+        f"{fixed(repair.acc_drop)} points lost ({counts}{kind}95 % interval "
+        f"{fixed(repair.acc_drop_low)} to {fixed(repair.acc_drop_high)}; one sample is "
+        f"{fixed(100 / repair.held_out_samples)} points)"
+    )
+
+
+def _limit(repair: RepairRow, before: Metrics) -> str:
+    """Return whether the limit of accuracy was kept, and how the samples bear on it."""
+    limit, held_out = repair.max_acc_drop or 0.0, repair.held_out_samples
+    text = f"Limit of {points(limit)}: {'kept' if repair.within_limit else 'MISSED'}."
+    if repair.lost is None or before.images != held_out:  # of an older release
+        return text
+    count = unresolved(before.correct, held_out)
+    blurred = f"a loss of up to {count} of the {held_out} held-out samples cannot be told from none"
+    if repair.asked_acc_drop is not None:
+        return f"{text} The usual limit of {points(repair.asked_acc_drop)} was raised: {blurred}."
+    if 100 * count / held_out > limit:
+        return f"{text} It is finer than the samples resolve: {blurred}. Give more clean samples."
+    return text
 
 
 def print_card(rows: Rows, console: Console) -> None:

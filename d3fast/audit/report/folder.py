@@ -25,7 +25,7 @@ from d3fast.audit.report.documents import (
 )
 from d3fast.audit.report.pictures import checked_picture
 from d3fast.audit.resolve import CARD, INSPECTION, PILOT, SPECTRUM, WEIGHTS
-from d3fast.io.files import sha256
+from d3fast.io.files import weights_digest
 from d3fast.results.schema.document import Origin
 from d3fast.results.schema.fields import read_record
 from d3fast.results.store import Results, read_results
@@ -108,10 +108,10 @@ def _pictures(report: ModelReport, role: str) -> dict[tuple[str, int], str]:
     return {(role, target): checked_picture(picture) for target, picture in shown.items()}
 
 
-def _output_matches(folder: Path, card: Card | None) -> bool | None:
-    if card is None or not (folder / card.repair.output).is_file():
+def _output_matches(output: Path | None, card: Card | None) -> bool | None:
+    if card is None or output is None or not output.exists():
         return None
-    return sha256(folder / card.repair.output) == card.repair.output_sha256
+    return weights_digest(output) == card.repair.output_sha256
 
 
 def _output_warnings(card: Card | None, matches: bool | None) -> list[str]:
@@ -154,18 +154,23 @@ def _spectrum_warnings(spectrum: Origin, card: Card | None) -> list[str]:
     ]
 
 
-def read_audit(folder: str | Path) -> AuditDocuments:
+def read_audit(folder: str | Path, newer: Path | None = None) -> AuditDocuments:
     """Read those of inspect.json, weights.json, pilot.json, card.json, spectrum.json that exist.
 
     Args:
         folder: of the audit.
+        newer: folder of files that are to replace those of ``folder``.
 
     Raises:
         ValueError: no document, or one that cannot be read; one line that names it.
         OSError: a file that cannot be opened.
     """
     folder = Path(folder)
-    read = {n: read_results(folder / n) for n in COMMANDS if (folder / n).exists()}
+
+    def place(name: str) -> Path:
+        return newer / name if newer is not None and (newer / name).exists() else folder / name
+
+    read = {name: read_results(place(name)) for name in COMMANDS if place(name).exists()}
     if not read:
         sources = ", ".join(f"{name} ({command})" for name, command in COMMANDS.items())
         raise ValueError(f"{folder} has nothing to report on; it needs one of {sources}")
@@ -191,7 +196,7 @@ def read_audit(folder: str | Path) -> AuditDocuments:
     ):
         if report is not None:
             pictures |= _named(name, _pictures, report, role)
-    matches = _output_matches(folder, card)
+    matches = _output_matches(None if card is None else place(card.repair.output), card)
     return AuditDocuments(
         origins={name: origins[name] for name in COMMANDS if name in kept},
         inspection=inspection,

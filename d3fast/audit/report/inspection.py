@@ -4,12 +4,13 @@
 from rich.console import Console
 
 from d3fast.audit import Inspection
+from d3fast.audit.inspect_text import TextInspection
 from d3fast.io.untrusted import printable
 from d3fast.results.format import MISSING, fixed, percent
 from d3fast.results.table import text_table, to_rich
 
 
-def print_inspection(found: Inspection, console: Console) -> None:
+def print_inspection(found: Inspection | TextInspection, console: Console) -> None:
     """Print accuracy, detector results and verdict of a model."""
 
     def name(target: int | None) -> str:

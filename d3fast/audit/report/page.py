@@ -3,6 +3,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from d3fast.audit.resolve import CARD, INSPECTION, PILOT, SPECTRUM
 from d3fast.results.format import percent, seconds, shortest
 from d3fast.results.page import write_page
 from d3fast.results.plot import inline_svg
-from d3fast.results.schema.audit import Role
+from d3fast.results.schema.audit import FindingRow, HeadlineRow, Role
 from d3fast.results.schema.document import Machine, Origin
+from d3fast.results.store import Results
 
 _SETTINGS = {
     "distance_weight": "weight of the distance",
@@ -160,21 +162,40 @@ def _provenance(audit: AuditDocuments) -> dict[str, Any]:
     }
 
 
-def write_audit_page(folder: str | Path, out: str | Path) -> tuple[str, ...]:
+def report_document(audit: AuditDocuments) -> Results:
+    """Return the verdict of a page as a results document.
+
+    Args:
+        audit: of ``read_audit``.
+    """
+    found = audit_verdict(audit)
+    head = HeadlineRow(
+        text=found.headline, basis=found.basis, advice=found.advice, warnings=audit.warnings
+    )
+    settings = next((o.settings for o in audit.origins.values()), None)
+    facts = {} if settings is None else {"model": settings.model, "sha256": settings.sha256}
+    rows = [head, *(FindingRow(**asdict(finding)) for finding in found.findings)]
+    return Results("d3fast report", facts, rows)
+
+
+def write_audit_page(
+    folder: str | Path, out: str | Path, newer: Path | None = None
+) -> tuple[str, ...]:
     """Write the page of an audit folder.
 
     Args:
         folder: with one or more of inspect.json, pilot.json, card.json and spectrum.json.
         out: the page; its folder exists.
+        newer: folder of files that are to replace those of ``folder``.
 
     Returns:
-        The headline and the warnings, for the terminal.
+        The headline, the basis of the verdict and the warnings, for the terminal.
 
     Raises:
         ValueError: no document, one that cannot be read, a page that cannot be written.
         OSError: a file that cannot be opened.
     """
-    audit = read_audit(folder)
+    audit = read_audit(folder, newer)
     verdict = audit_verdict(audit)
     classes, more_classes = class_table(audit)
     samples = {report.metrics.images for report in (audit.before, audit.after) if report}
@@ -202,4 +223,4 @@ def write_audit_page(folder: str | Path, out: str | Path) -> tuple[str, ...]:
             for name in (INSPECTION, CARD, PILOT, SPECTRUM)
         },
     )
-    return (verdict.headline, *audit.warnings)
+    return (verdict.headline, *([verdict.basis] if verdict.basis else []), *audit.warnings)

@@ -15,7 +15,7 @@ from rich.console import Console
 from d3fast.audit.pilot import Pilot, PilotOptions
 from d3fast.audit.report.documents import parse_pilot
 from d3fast.audit.resolve import PILOT
-from d3fast.io.files import atomic_write
+from d3fast.io.files import written_together
 from d3fast.results.format import fixed, percent, seconds, shortest, value_range
 from d3fast.results.schema.pilot import HeldOutFields
 from d3fast.results.store import Results
@@ -46,32 +46,39 @@ def pilot_settings(
     }
 
 
-def config_text(pilot: Pilot, max_acc_drop: float) -> str:
+def config_text(pilot: Pilot, limit: float | None = None) -> str:
     """Return the recommended setting in TOML, by the names of ``D3Config``."""
     chosen = pilot.recommended
-    lines = ["# The setting that d3fast pilot recommends: d3fast detox --config FILE takes it."]
-    lines += ['preset = "auto"']
+    lines = ["# The setting that d3fast pilot recommends: --config FILE of repair and detox."]
+    lines += ['preset = "auto"', "", "[d3]"]
     lines += [f"{name} = {float(chosen[name])!r}" for name in _LETTERS]
     lines += ["dual_step = 0.0  # lambda stays as it was tried"]
-    lines += [f"max_acc_drop = {float(max_acc_drop)!r}"]
+    lines += [] if limit is None else [f"max_acc_drop = {float(limit)!r}"]
     return "\n".join(lines) + "\n"
 
 
 def write_pilot(
-    pilot: Pilot, options: PilotOptions, settings: Mapping[str, Any], command: str, folder: Path
+    pilot: Pilot,
+    options: PilotOptions,
+    settings: Mapping[str, Any],
+    command: str,
+    folder: Path,
+    limit: float | None = None,
 ) -> None:
-    """Write pilot.json and pilot.toml atomically.
+    """Write pilot.json and pilot.toml together.
 
     Args:
         pilot: the completed rungs.
         options: of the pilot.
         settings: see ``pilot_settings``.
         command: the command line, without paths.
-        folder: of the files; it exists.
+        folder: of the files; it is made.
+        limit: of accuracy, as the user set it.
     """
-    Results(command, pilot_settings(pilot, options, settings), pilot.rows).write(folder / PILOT)
-    with atomic_write(folder / CONFIG) as temporary:
-        temporary.write_text(config_text(pilot, options.max_acc_drop), encoding="utf-8")
+    results = Results(command, pilot_settings(pilot, options, settings), pilot.rows)
+    with written_together(folder) as place:
+        results.write(place / PILOT)
+        (place / CONFIG).write_text(config_text(pilot, limit), encoding="utf-8")
 
 
 def pilot_table(pilot: Pilot) -> Table:

@@ -15,6 +15,7 @@ from d3fast.audit.report.spectrum_plots import (
     eigenvalue_figure,
     path_figure,
 )
+from d3fast.io.files import written_together
 from d3fast.results.format import percent, shortest, significant
 from d3fast.results.page import write_page
 from d3fast.results.plot import inline_svg
@@ -135,30 +136,31 @@ def write_spectrum(
         rows: of ``curvature_report``.
         settings: of the measurements.
         command: the command line, without paths.
-        folder: of the files; it exists.
+        folder: of the files; it is made.
         console: for the table.
 
     Raises:
         ValueError: a NaN or inf among the numbers.
     """
     results = Results(command, settings, rows)
-    results.write(folder / "spectrum.json")
     found = parse_spectrum(results.rows, max_models=len(results.rows))
     table, lines = spectrum_table(found), path_lines(found)
-    write_page(
-        folder / "index.html",
-        "spectrum.html",
-        "d3fast.audit.report",
-        title="Curvature and distance",
-        table_of_models=table,
-        predictions=prediction_table(found),
-        paths=lines,
-        figures=_spectrum_figures(found),
-        wide=_path_figures(found),
-        results=results,
-        loose=sum(not row.converged for row in found.spectra),
-        settings=settings,
-    )
+    with written_together(folder) as place:
+        results.write(place / "spectrum.json")
+        write_page(
+            place / "index.html",
+            "spectrum.html",
+            "d3fast.audit.report",
+            title="Curvature and distance",
+            table_of_models=table,
+            predictions=prediction_table(found),
+            paths=lines,
+            figures=_spectrum_figures(found),
+            wide=_path_figures(found),
+            results=results,
+            loose=sum(not row.converged for row in found.spectra),
+            settings=settings,
+        )
     console.print(to_rich(table, "Curvature and distance"))
     for line in lines:
         console.print(line, highlight=False, markup=False)

@@ -43,11 +43,13 @@ class AuditVerdict:
 
     Attributes:
         headline: title of the page.
+        basis: on which kind of models the detectors were calibrated, where that is known.
         findings: backdoor, repair, accuracy, what remains.
         advice: what to do next.
     """
 
     headline: str
+    basis: str
     findings: tuple[Finding, ...]
     advice: str
 
@@ -60,8 +62,15 @@ def _trigger_works(report: ModelReport | None) -> bool:
     return 100 * ((m.asr if m.lift is None else m.lift) or 0.0) > MAX_FLOOR
 
 
-def _backdoored(report: ModelReport | None) -> bool | None:
-    """A detector flags the model or a known trigger works; ``None`` where nothing is known."""
+def backdoored(report: ModelReport | None) -> bool | None:
+    """Return whether a detector flags a model or a known trigger works.
+
+    Args:
+        report: about the model; ``None`` where it was not inspected.
+
+    Returns:
+        ``None`` where nothing is known.
+    """
     if report is None or _trigger_works(report):
         return None if report is None else True
     return None if report.undecidable else report.suspicious
@@ -101,17 +110,17 @@ def _evidence(report: ModelReport) -> str:
 
 
 def _backdoor(before: ModelReport | None) -> Finding:
-    question, backdoored = "Backdoor?", _backdoored(before)
-    if before is None or (backdoored is None and not before.undecidable):
+    question, signs = "Backdoor?", backdoored(before)
+    if before is None or (signs is None and not before.undecidable):
         text = "The model has not been inspected for a backdoor."
         return Finding(question, "not inspected", OPEN, text)
-    if backdoored is None:
+    if signs is None:
         return Finding(question, "undecidable", OPEN, _UNDECIDABLE)
     evidence = _evidence(before)
     if _trigger_works(before):
         text = f"The model has a backdoor{_toward(before)}: the known trigger works."
         return Finding(question, "confirmed", BAD, text, evidence)
-    if backdoored:
+    if signs:
         text = f"The model may have a backdoor{_toward(before)}."
         return Finding(question, "flagged", BAD, text, evidence)
     text = "No detector flags the model. This does not prove that it has no backdoor."
@@ -119,22 +128,22 @@ def _backdoor(before: ModelReport | None) -> Finding:
 
 
 def _repaired(before: ModelReport | None, after: ModelReport | None) -> Finding:
-    question, backdoored = "Repaired?", _backdoored(after)
+    question, signs = "Repaired?", backdoored(after)
     if after is None:
         return Finding(question, "no repair", OPEN, "The model has not been repaired.")
-    if backdoored is None:
+    if signs is None:
         text = "The model was repaired. The repaired model has not been inspected."
         if after.undecidable:
             text = f"The model was repaired. {_UNDECIDABLE}"
         return Finding(question, "not inspected", OPEN, text)
-    if backdoored:
+    if signs:
         word = "undecided" if _moved(before, after) else "failed"
         return Finding(question, word, BAD, _failure(before, after), _evidence(after))
     text = {
         None: "The model was repaired. No detector flags the repaired model.",
         True: "Detectors flagged the suspect; none flags the repaired model.",
         False: "The repair was a precaution: no detector flags either model.",
-    }[_backdoored(before)]
+    }[backdoored(before)]
     return Finding(question, "repaired", GOOD, text, _evidence(after))
 
 
@@ -152,7 +161,7 @@ def _failure(before: ModelReport | None, after: ModelReport) -> str:
             f"Detectors no longer flag a backdoor{_toward(before)}, but they flag one{toward}: "
             "a second backdoor that the first one hid, or a false alarm."
         )
-    if _backdoored(before):
+    if backdoored(before):
         return f"The repair failed: the repaired model may still have a backdoor{toward}."
     text = f"The repaired model may have a backdoor{toward}"
     return f"{text}; the suspect was not flagged." if before is not None else f"{text}."
@@ -192,14 +201,14 @@ def _change(drop: float) -> str:
 
 def _remaining(before: ModelReport | None, after: ModelReport | None) -> Finding:
     question, now = "What remains?", after or before
-    backdoored = _backdoored(now)
-    if now is None or backdoored is None:
+    signs = backdoored(now)
+    if now is None or signs is None:
         return Finding(question, "unknown", OPEN, "Nothing is known about the model.")
     names = [f"the inverted trigger of class “{row.name}”" for row in now.outliers[:_MAX_NAMES]]
     names += [f"the detector “{result.name}”" for result in now.flagged]
     names += ["the known trigger"] * _trigger_works(now)
     evidence = f"Above its threshold: {joined(names)}." if names else ""
-    if backdoored:
+    if signs:
         text = f"A possible backdoor{_toward(now)}."
         if after is None:
             text = "The model is unchanged."
@@ -212,7 +221,7 @@ def _remaining(before: ModelReport | None, after: ModelReport | None) -> Finding
 
 
 def _headline(before: ModelReport | None, after: ModelReport | None, card: Card | None) -> str:
-    was, now = _backdoored(before), _backdoored(after)
+    was, now = backdoored(before), backdoored(after)
     toward = _toward_short(before) if before is not None and was else ""
     found = "Backdoor confirmed" if _trigger_works(before) else "Possible backdoor"
     if after is None or card is None:
@@ -245,7 +254,7 @@ def _headline(before: ModelReport | None, after: ModelReport | None, card: Card 
 
 
 def _advice(audit: AuditDocuments) -> str:
-    card, now = audit.card, _backdoored(audit.after)
+    card, now = audit.card, backdoored(audit.after)
     if card is None:
         return _advice_without_repair(audit.before)
     name = card.repair.output
@@ -277,10 +286,10 @@ def _advice(audit: AuditDocuments) -> str:
 
 
 def _advice_without_repair(before: ModelReport | None) -> str:
-    backdoored = _backdoored(before)
-    if backdoored:
+    signs = backdoored(before)
+    if signs:
         return "Do not ship this model. Repair it with d3fast detox, then run d3fast report again."
-    if backdoored is False:
+    if signs is False:
         return (
             "Nothing found here speaks against shipping. If you do not trust the source of the "
             "model, repair it as a precaution: d3fast detox."
@@ -299,6 +308,7 @@ def audit_verdict(audit: AuditDocuments) -> AuditVerdict:
     before, after, card = audit.before, audit.after, audit.card
     return AuditVerdict(
         headline=_headline(before, after, card),
+        basis=next((r.verdict.basis for r in (after, before) if r and r.verdict), None) or "",
         findings=(
             _backdoor(before),
             _repaired(before, after),

@@ -12,6 +12,7 @@ from d3fast.benchmark.attack_jobs import AttackJob, AttackPreset
 from d3fast.benchmark.implant import AttackResult, AttackSpec, save_suspect
 from d3fast.benchmark.labels import attack_label
 from d3fast.benchmark.report.trigger_plot import trigger_figure
+from d3fast.io.files import written_together
 from d3fast.results.format import fixed, shortest
 from d3fast.results.jobs import RunDir
 from d3fast.results.plot import save_png
@@ -88,14 +89,15 @@ def write_attacks(
         console: receives the table.
     """
     folder, base = run_dir.folder, preset.base
-    Results(command, asdict(preset), rows).write(folder / "attacks.json")
-    (folder / "attacks.md").write_text(attacks_markdown(rows) + "\n", encoding="utf-8")
     written = ["attacks.json", "attacks.md"]
     triggers = _triggers(rows, preset, folder)
-    if triggers:
-        splits = base.splits(run_dir.data_dir)
-        save_png(trigger_figure(triggers, splits.test), folder / "attacks.png")
-        written.append("attacks.png")
+    with written_together(folder) as place:
+        Results(command, asdict(preset), rows).write(place / "attacks.json")
+        (place / "attacks.md").write_text(attacks_markdown(rows) + "\n", encoding="utf-8")
+        if triggers:
+            splits = base.splits(run_dir.data_dir)
+            save_png(trigger_figure(triggers, splits.test), place / "attacks.png")
+            written.append("attacks.png")
     seeds = sorted({row.seed for row in rows})
     share = shortest(100 * base.ratio)
     title = f"{base.data}, {base.model}, {share} % poisoned, seeds {seeds}"
@@ -121,9 +123,10 @@ def write_card(result: AttackResult, spec: AttackSpec, folder: Path, console: Co
     if result.model is None:
         raise ValueError(result.violation)
     row = result.row(spec)
-    save_suspect(result.model, result.attack, spec, folder / "backdoored")
     command = _command(spec, with_clean_model=result.clean is not None)
-    Results(command, asdict(spec), [row]).write(folder / "card.json")
+    with written_together(folder) as place:
+        save_suspect(result.model, result.attack, spec, place / "backdoored")
+        Results(command, asdict(spec), [row]).write(place / "card.json")
     console.print(to_rich(attacks_table([row]), f"{spec.data}, {spec.model}", CAPTION))
     console.print(
         f"Written to {folder}: backdoored.safetensors, backdoored.trigger.safetensors, card.json.",

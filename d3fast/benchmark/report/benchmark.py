@@ -30,7 +30,7 @@ from d3fast.benchmark.report.tables import (
     relearning_table,
     summary_table,
 )
-from d3fast.io.files import atomic_write
+from d3fast.io.files import written_together
 from d3fast.results.format import count, shortest
 from d3fast.results.page import write_page
 from d3fast.results.plot import inline_svg, save_png
@@ -156,18 +156,19 @@ def write_benchmark(
         ValueError: a NaN or inf among the numbers; a folder that does not exist.
     """
     results = Results(command, asdict(preset), rows)
-    results.write(folder / "table.json")
-    _write_csv(rows, folder / "table.csv")
-    with atomic_write(folder / "table.md") as temporary:
-        temporary.write_text(_gap(missing, "\n\n") + benchmark_markdown(rows), encoding="utf-8")
     written = ["index.html", "table.md", "table.csv", "table.json"]
     first = grid(next(iter(sections(rows).values())))
-    if first.attacks:
-        figure = heat_map_figure(first, f"{EFFECTS[first.effect]}, points")
-        save_png(figure, folder / "table.png")
-        written.append("table.png")
     content = _page(rows, results, missing)
-    write_page(folder / "index.html", "benchmark.html", "d3fast.benchmark.report", **content)
+    with written_together(folder) as place:
+        results.write(place / "table.json")
+        _write_csv(rows, place / "table.csv")
+        text = _gap(missing, "\n\n") + benchmark_markdown(rows)
+        (place / "table.md").write_text(text, encoding="utf-8")
+        if first.attacks:
+            figure = heat_map_figure(first, f"{EFFECTS[first.effect]}, points")
+            save_png(figure, place / "table.png")
+            written.append("table.png")
+        write_page(place / "index.html", "benchmark.html", "d3fast.benchmark.report", **content)
     for name, own in sections(rows).items():
         _print_section(name, own, console)
     if missing:
@@ -185,10 +186,7 @@ def _gap(missing: int, end: str = "") -> str:
 def _write_csv(rows: Sequence[GridRow], path: Path) -> None:
     flat = [flat_row(row.to_row()) for row in rows]
     names = list(dict.fromkeys(key for row in flat for key in row))
-    with (
-        atomic_write(path) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as file,
-    ):
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(flat)

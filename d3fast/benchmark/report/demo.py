@@ -22,6 +22,7 @@ from d3fast.benchmark.presets import FINE_TUNED, REPAIRED
 from d3fast.benchmark.report.demo_plot import demo_figure
 from d3fast.data import save_samples
 from d3fast.detox import save_weights
+from d3fast.io.files import written_together
 from d3fast.results.format import count, shortest
 from d3fast.results.plot import save_png
 from d3fast.results.schema.benchmark import DemoRow
@@ -90,21 +91,22 @@ def write_report(
         runs: one per seed.
         preset: the preset of the runs.
         command: the command line, without paths.
-        folder: of the files; it exists.
+        folder: of the files; it is made.
         console: receives the table.
     """
     first = runs[0]
-    save_weights(first.models[BACKDOORED], folder / "backdoored.safetensors")
-    save_weights(first.models[REPAIRED], folder / "repaired.safetensors", first.d3)
-    save_weights(first.models[FINE_TUNED], folder / "fine-tuned.safetensors")
     name = next(name for name, kind in ATTACKS.items() if kind is type(first.attack))
-    save_attack(first.attack, folder / "backdoored.trigger.safetensors", name)
-    save_samples(first.clean, folder / "clean.npz")
     attack = {"name": type(first.attack).__name__, **option_values(first.attack)}
     rows = [row for run in runs for row in run.rows]
-    Results(command, {**asdict(preset), "attack": attack}, rows).write(folder / "results.json")
     title = _title(preset, first.attack, f"seed {first.seed}")
-    save_png(demo_figure(first, title), folder / "demo.png")
+    with written_together(folder) as place:
+        save_weights(first.models[BACKDOORED], place / "backdoored.safetensors")
+        save_weights(first.models[REPAIRED], place / "repaired.safetensors", first.d3)
+        save_weights(first.models[FINE_TUNED], place / "fine-tuned.safetensors")
+        save_attack(first.attack, place / "backdoored.trigger.safetensors", name)
+        save_samples(first.clean, place / "clean.npz")
+        Results(command, {**asdict(preset), "attack": attack}, rows).write(place / "results.json")
+        save_png(demo_figure(first, title), place / "demo.png")
     print_table(rows, _title(preset, first.attack, count(len(runs), "seed")), console)
     console.print(
         f"Written to {folder}: demo.png, results.json, and of the first seed "

@@ -156,12 +156,15 @@ class VerdictRow(Row, frozen=True, kw_only=True, tag="verdict"):
         suspicious: at least one detector flags the model.
         targets: classes that the flagging detectors name.
         text: the verdict in sentences.
+        basis: on which kind of models the rates were measured; the first sentence of ``text``.
+            Files of release 0.1 lack it.
     """
 
     role: Role
     suspicious: bool
     targets: Annotated[tuple[Count, ...], Meta(max_length=MAX_ROWS)]
     text: LongText
+    basis: LongText | None = None
 
 
 class RepairRow(Row, frozen=True, kw_only=True, tag="repair"):
@@ -170,9 +173,13 @@ class RepairRow(Row, frozen=True, kw_only=True, tag="repair"):
     Attributes:
         preset: of the options.
         max_acc_drop: allowed loss of accuracy, points; ``None``: no limit.
+        asked_acc_drop: the usual limit, where it was raised to what the samples can resolve.
         acc_drop: loss of accuracy on held-out samples, points.
         acc_drop_low: lower end of its 95 % interval.
         acc_drop_high: upper end.
+        lost: held-out samples that only the suspect answers correctly; files of release 0.1 lack
+            this and ``gained``, and their intervals are of independent samples.
+        gained: samples that only the repaired model answers correctly.
         kept: the loss is within the limit.
         epochs: passes over the clean samples.
         recovery_epochs: how many of them, at the end, had no distance term.
@@ -189,9 +196,12 @@ class RepairRow(Row, frozen=True, kw_only=True, tag="repair"):
 
     preset: Label
     max_acc_drop: Annotated[float, Meta(ge=0, le=100)] | None = None
+    asked_acc_drop: Annotated[float, Meta(ge=0, le=100)] | None = None
     acc_drop: Points
     acc_drop_low: Points
     acc_drop_high: Points
+    lost: Count | None = None
+    gained: Count | None = None
     kept: bool
     epochs: Count
     recovery_epochs: Count | None = None
@@ -222,6 +232,40 @@ class RepairRow(Row, frozen=True, kw_only=True, tag="repair"):
         """The loss is within the limit, by ``kept`` and by the numbers."""
         limit = self.max_acc_drop
         return self.kept and (limit is None or self.acc_drop <= limit + _TOLERANCE)
+
+
+class HeadlineRow(Row, frozen=True, kw_only=True, tag="headline"):
+    """The conclusion of ``d3fast report``.
+
+    Attributes:
+        text: title of the page.
+        basis: on which kind of models the detectors were calibrated.
+        advice: what to do next.
+        warnings: documents that do not belong to the others.
+    """
+
+    text: LongText
+    basis: LongText
+    advice: LongText
+    warnings: tuple[LongText, ...] = ()
+
+
+class FindingRow(Row, frozen=True, kw_only=True, tag="finding"):
+    """One line of the verdict of ``d3fast report``.
+
+    Attributes:
+        question: that it answers.
+        word: the answer in one or two words.
+        state: ``"reached"``, ``"missed"`` or ``"unmeasured"``.
+        text: the answer in a sentence.
+        evidence: the numbers behind it.
+    """
+
+    question: Name
+    word: Name
+    state: Name
+    text: LongText
+    evidence: LongText
 
 
 class EpochRow(Row, frozen=True, kw_only=True, tag="epoch"):

@@ -30,6 +30,7 @@ class HeldOutFields(Record, frozen=True, kw_only=True):
         acc: accuracy.
         correct: samples answered correctly.
         samples: held-out samples.
+        both: samples that the suspect answers correctly too; files of release 0.1 lack it.
         acc_low: lower end of the 95 % interval of ``acc``.
         acc_high: upper end.
         inversion_asr: success rate of the suspect's inverted triggers.
@@ -39,6 +40,7 @@ class HeldOutFields(Record, frozen=True, kw_only=True):
     acc: Fraction
     correct: Count
     samples: Positive
+    both: Count | None = None
     acc_low: Fraction
     acc_high: Fraction
     inversion_asr: Fraction | None = None
@@ -157,6 +159,8 @@ class RecommendationRow(SettingFields, Row, frozen=True, kw_only=True, tag="reco
         rung: that it was measured on.
         within: its loss of accuracy is within the limit.
         acc_drop: loss of accuracy against the suspect, points.
+        acc_drop_low: lower end of its paired 95 % interval.
+        acc_drop_high: upper end.
         epochs: of a whole repair.
         seconds_per_epoch: measured.
         seconds: estimated, of a whole repair.
@@ -167,6 +171,8 @@ class RecommendationRow(SettingFields, Row, frozen=True, kw_only=True, tag="reco
     rung: Count | None = None
     within: bool | None = None
     acc_drop: Points | None = None
+    acc_drop_low: Points | None = None
+    acc_drop_high: Points | None = None
     epochs: Count | None = None
     seconds_per_epoch: NonNegative | None = None
     seconds: NonNegative | None = None

@@ -12,6 +12,7 @@ from d3fast.audit.pilot.advice import (
     sensitivity,
     with_front,
 )
+from d3fast.training.paired import PairedAccuracy
 
 SAMPLES = 50
 SUSPECT = {"correct": 45, "samples": SAMPLES, "acc": 0.9}
@@ -26,6 +27,7 @@ def run(trial, correct, inverted, asr=None, distance=1.0, **setting):
         "seconds": 10.0,
         "correct": correct,
         "samples": SAMPLES,
+        "both": min(correct, SUSPECT["correct"]),
         "acc": correct / SAMPLES,
         "inversion_asr": inverted,
         "asr": asr,
@@ -88,6 +90,13 @@ def test_the_row_says_what_the_held_out_samples_can_resolve():
 def test_seconds_of_a_whole_repair_are_those_of_an_epoch_times_its_epochs():
     chosen = recommendation(SUSPECT, [run(0, 45, 0.0)], 1.0, 60)
     assert (chosen["seconds_per_epoch"], chosen["seconds"]) == (2.0, 120.0)
+
+
+def test_the_interval_of_the_loss_is_paired():
+    chosen = recommendation(SUSPECT, [run(0, 42, 0.0)], 10.0, 50)
+    low, high = PairedAccuracy(45, 42, 42, SAMPLES).interval
+    assert (chosen["acc_drop_low"], chosen["acc_drop_high"]) == (low, high)
+    assert "loses 6.0 points of accuracy (paired 95 % interval of the loss −" in chosen["why"]
 
 
 def test_a_gain_is_no_loss():

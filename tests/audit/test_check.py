@@ -1,0 +1,31 @@
+"""The inspection as a step of an audit."""
+
+import torch
+
+from d3fast.audit import InspectOptions
+from d3fast.audit.check import inspect_audit, inspection_document
+from d3fast.audit.inversion import InversionOptions
+from d3fast.audit.model_report import parse_model_report
+from tests.audit.audits import SHA, small_audit
+
+SHORT = InspectOptions(
+    inversion=InversionOptions(steps=5, batch_size=4), detectors=("patch", "head")
+)
+
+
+def test_the_document_is_about_the_suspect_and_has_the_options():
+    audit = small_audit()
+    document = inspection_document(audit, inspect_audit(audit, SHORT, progress=False), SHORT)
+    report = parse_model_report(document.rows, "suspect")
+    assert report.model.sha256 == SHA
+    assert document.settings["options"]["detectors"] == ("patch", "head")
+    assert document.settings["classes"] == list("abcd")
+    assert document.command.startswith("d3fast inspect --model mine:make --steps 5")
+
+
+def test_the_repaired_copy_is_inspected_on_the_same_samples():
+    audit = small_audit()
+    other = small_audit(seed=1).model
+    first, second = (inspect_audit(audit, SHORT, model=m, progress=False) for m in (None, other))
+    assert first.metrics.images == second.metrics.images == 40
+    assert not torch.equal(first.inversions[0].mask, second.inversions[0].mask)
