@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The step of an audit that looks at the suspect: an inspection and its document inspect.json."""
+"""The steps of an audit that look at the suspect: a scan of its weights, and an inspection."""
 
 from dataclasses import asdict
 
@@ -8,8 +8,26 @@ from torch import nn
 from d3fast.audit.inspect import Inspection, InspectOptions, inspect_model
 from d3fast.audit.inspect_text import TextInspection
 from d3fast.audit.resolve import Audit
+from d3fast.audit.weights import scan_weights
 from d3fast.hub import TextInput
 from d3fast.results.store import Results
+
+
+def scan_document(audit: Audit) -> Results | None:
+    """Return weights.json, of the detectors that read the weights alone.
+
+    Args:
+        audit: the suspect.
+
+    Returns:
+        ``None`` for a model without a head that has one row per class.
+    """
+    try:
+        scan = scan_weights(audit.model, audit.data.classes)
+    except ValueError:
+        return None
+    command = f"d3fast check {audit.spec}"
+    return Results(command, audit.settings(), scan.rows(sha256=audit.sha256))
 
 
 def inspect_audit(

@@ -4,14 +4,14 @@
 import re
 from pathlib import Path
 
-from d3fast.audit.resolve import CARD, INSPECTION, PILOT, SPECTRUM
+from d3fast.audit.resolve import CARD, INSPECTION, PILOT, SPECTRUM, WEIGHTS
 from d3fast.io.untrusted import printable
 from d3fast.results.schema.document import Settings
 from d3fast.results.schema.fields import read_record
 from d3fast.results.store import read_results
 
 RUNS = Path("runs")
-DOCUMENTS = (CARD, INSPECTION, PILOT, SPECTRUM)
+DOCUMENTS = (CARD, INSPECTION, WEIGHTS, PILOT, SPECTRUM)
 _MAX_NAME = 60
 _AUDIT = re.compile(r".+-[0-9a-f]{8}")
 

@@ -30,6 +30,8 @@ def state_file(folder: Path, resume: bool) -> Path:
             f"{state} belongs to an interrupted repair: continue it with --resume, or remove the "
             "file to start again"
         )
+    if resume and not state.exists():
+        raise ValueError(f"there is nothing to resume: {state} is missing")
     return state
 
 

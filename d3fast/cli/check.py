@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``d3fast check``: inspect a model and write inspect.json and the page, for one look or a gate."""
+"""``d3fast check``: scan and inspect a model, write its documents and the page; for CI gates too."""
 
 from d3fast.audit.budget import plan_inspection
-from d3fast.audit.check import inspect_audit, inspection_document
+from d3fast.audit.check import inspect_audit, inspection_document, scan_document
 from d3fast.audit.report.inspection import print_inspection
 from d3fast.audit.report.page import write_audit_page
-from d3fast.audit.resolve import INSPECTION, PAGE
+from d3fast.audit.resolve import INSPECTION, PAGE, WEIGHTS
 from d3fast.cli import options
 from d3fast.cli.config_file import ConfigFile
 from d3fast.cli.exit_codes import FAIL_ON, parse_fail_on
@@ -39,11 +39,15 @@ def check(
     if budget_minutes is not None:
         chosen, cut = plan_inspection(audit, chosen, 60 * budget_minutes)
         output.notes([f"to fit {budget_minutes:g} minutes, {clause}" for clause in cut])
+    scan = scan_document(audit)
     found = inspect_audit(audit, chosen, progress=output.bars)
     with written_together(folder) as place:
         inspection_document(audit, found, chosen).write(place / INSPECTION)
+        if scan is not None:
+            scan.write(place / WEIGHTS)
         said = write_audit_page(folder, place / PAGE, newer=place)
+    names = ", ".join([INSPECTION, *([WEIGHTS] if scan is not None else []), PAGE])
     print_inspection(found, output.console)
-    output.say(*said, f"Written to {folder}: {INSPECTION}, {PAGE}.")
+    output.say(*said, f"Written to {folder}: {names}.")
     output.document(folder / INSPECTION)
     options.leave(fails, signs=found.verdict.suspicious)

@@ -1,9 +1,11 @@
 """The inspection as a step of an audit."""
 
+from dataclasses import replace
+
 import torch
 
 from d3fast.audit import InspectOptions
-from d3fast.audit.check import inspect_audit, inspection_document
+from d3fast.audit.check import inspect_audit, inspection_document, scan_document
 from d3fast.audit.inversion import InversionOptions
 from d3fast.audit.model_report import parse_model_report
 from tests.audit.audits import SHA, small_audit
@@ -21,6 +23,15 @@ def test_the_document_is_about_the_suspect_and_has_the_options():
     assert document.settings["options"]["detectors"] == ("patch", "head")
     assert document.settings["classes"] == list("abcd")
     assert document.command.startswith("d3fast inspect --model mine:make --steps 5")
+
+
+def test_the_scan_is_about_the_suspect_and_missing_where_there_is_no_head():
+    audit = small_audit()
+    document = scan_document(audit)
+    assert document.settings["sha256"] == SHA
+    assert [row["name"] for row in document.rows if row["kind"] == "sign"][0] == "head"
+    bare = replace(audit, suspect=replace(audit.suspect, model=torch.nn.Identity()))
+    assert scan_document(bare) is None
 
 
 def test_the_repaired_copy_is_inspected_on_the_same_samples():

@@ -57,6 +57,8 @@ def test_a_state_must_be_continued_on_purpose(tmp_path):
     with pytest.raises(ValueError, match="continue it with --resume"):
         state_file(tmp_path, False)
     assert state_file(tmp_path, True).exists()
+    with pytest.raises(ValueError, match="nothing to resume"):
+        state_file(tmp_path / "a", True)
 
 
 def test_partial_weights_are_those_of_the_last_finished_epoch(repair, tmp_path):

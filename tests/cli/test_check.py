@@ -30,9 +30,15 @@ def test_a_model_that_is_not_flagged_is_code_0_and_has_a_page(check, tiny, tmp_p
     assert result.exit_code == 0, result.output
     folder = folder_of(tmp_path)
     assert folder.name == f"plain-{sha256(tiny / 'plain.safetensors')[:8]}"
-    assert {path.name for path in folder.iterdir()} == {"inspect.json", "report.html"}
+    assert {path.name for path in folder.iterdir()} == {
+        "inspect.json",
+        "weights.json",
+        "report.html",
+    }
     assert "No detector flags" in result.stdout
-    assert f"Written to runs/{folder.name}: inspect.json, report.html." in result.stdout
+    assert (
+        f"Written to runs/{folder.name}: inspect.json, weights.json, report.html." in result.stdout
+    )
 
 
 @pytest.mark.parametrize(("fail_on", "code"), [("", 1), ("--fail-on accuracy", 0)])

@@ -140,6 +140,7 @@ def own_model(files, tmp_path):
         save_weights(model, tmp_path / "own.safetensors")
         line = f"pilot --model mine:{name} --checkpoint {tmp_path}/own.safetensors --data clean.npz"
         line += f" --out {tmp_path}/out --trials 2 --epochs 2 --seed 0 --devices cpu,cpu"
+        line += " --fail-on none"  # random weights: no setting need be within the limit
         return subprocess.run(
             [sys.executable, "-m", "d3fast", *line.split()],
             cwd=files,
