@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``d3fast check``: scan and inspect a model, write its documents and the page; for CI gates too."""
+"""``d3fast check``: scan and inspect a model, write its documents and the page; for CI too."""
 
 from d3fast.audit.budget import plan_inspection
 from d3fast.audit.check import inspect_audit, inspection_document, scan_document

@@ -29,7 +29,7 @@ def test_the_scan_is_about_the_suspect_and_missing_where_there_is_no_head():
     audit = small_audit()
     document = scan_document(audit)
     assert document.settings["sha256"] == SHA
-    assert [row["name"] for row in document.rows if row["kind"] == "sign"][0] == "head"
+    assert next(row["name"] for row in document.rows if row["kind"] == "sign") == "head"
     bare = replace(audit, suspect=replace(audit.suspect, model=torch.nn.Identity()))
     assert scan_document(bare) is None
 
