@@ -17,6 +17,7 @@ from d3fast.audit.inversion import InversionOptions, invert_all
 from d3fast.audit.repair import Repair
 from d3fast.audit.resolve import Audit, images_of
 from d3fast.detox import D3Config, detoxify
+from d3fast.detox.config import AUTO
 from d3fast.runtime.devices import resolve_device, synchronize
 
 _FORWARD = 1 / 3  # of the time of a forward and a backward pass
@@ -130,14 +131,16 @@ def fit_epochs(config: D3Config, seconds: float, budget: float) -> tuple[D3Confi
     Example:
         >>> chosen, cut = fit_epochs(D3Config.auto(), seconds=10.0, budget=400.0)
         >>> chosen.epochs, chosen.recovery, cut
-        (25, 15, ('the repair takes at most 25 epochs instead of 50, and 15 of recovery',))
+        (12, 7, ('a repair takes at most 12 epochs instead of 50, and 7 of recovery',))
     """
+    # An automatic restart compares at least two repairs: none, and the deepest.
+    repairs = 2 if config.restart == AUTO else 1
     recovery = config.recovery if config.max_acc_drop is not None else 0
-    share = max(0.0, budget) / (seconds * (config.epochs + recovery))
+    share = max(0.0, budget) / (seconds * repairs * (config.epochs + recovery))
     if share >= 1:
         return config, ()
     epochs, after = max(1, int(share * config.epochs)), int(share * recovery)
-    cut = f"the repair takes at most {epochs} epochs instead of {config.epochs}"
+    cut = f"a repair takes at most {epochs} epochs instead of {config.epochs}"
     cut += f", and {after} of recovery" if recovery else ""
     return replace(config, epochs=epochs, recovery=after), (cut,)
 
@@ -156,7 +159,10 @@ def plan_repair(repair: Repair, budget: float) -> tuple[Repair, tuple[str, ...]]
         ValueError: what ``detoxify`` raises.
     """
     options = repair.options
-    once = replace(options.config, epochs=1, patience=0, max_acc_drop=None, recovery=0)
+    restart = 0 if options.config.restart == AUTO else options.config.restart
+    once = replace(
+        options.config, epochs=1, patience=0, max_acc_drop=None, recovery=0, restart=restart
+    )
     states = [each.get_state() for each in repair.samples.generators]
     held_out = repair.parts[1].batches(_BATCH)
 

@@ -41,7 +41,7 @@ def test_the_head_alone_costs_nothing_and_is_not_cut():
     assert fit_inspection(head, 1000, 500, 1.0, 1.0) == (head, ())
 
 
-@pytest.mark.parametrize(("budget", "epochs", "recovery"), [(400, 25, 15), (0, 1, 0), (-9, 1, 0)])
+@pytest.mark.parametrize(("budget", "epochs", "recovery"), [(400, 12, 7), (0, 1, 0), (-9, 1, 0)])
 def test_epochs_and_recovery_shrink_alike(budget, epochs, recovery):
     chosen, (cut,) = fit_epochs(D3Config.auto(), 10.0, budget)
     assert (chosen.epochs, chosen.recovery) == (epochs, recovery)
@@ -56,6 +56,11 @@ def audit():
 def weights(audit):
     (weight, _) = audit.model.parameters()
     return weight.detach().clone()
+
+
+def test_a_repair_without_automatic_restart_takes_half_the_time():
+    once = D3Config.auto(restart=0)
+    assert fit_epochs(once, 10.0, 400.0)[0].epochs == 25
 
 
 def test_an_inspection_is_planned_by_a_measurement_that_changes_no_weight(audit):

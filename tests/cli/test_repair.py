@@ -13,7 +13,7 @@ def repair(call, tiny, tmp_path, monkeypatch):
     """Calls the command in an empty folder; short, with the head detector alone."""
     monkeypatch.chdir(tmp_path)
 
-    def invoke(more="", model="planted", command="repair", length="--epochs 1"):
+    def invoke(more="", model="planted", command="repair", length="--epochs 1 --restart 0"):
         line = f"{command} preact_resnet_tiny --checkpoint {tiny}/{model}.safetensors"
         line = f"{line} --data {tiny}/clean.npz --detectors head --out audit"
         return call(f"{line} {length if command == 'repair' else ''} {more}")
