@@ -5,11 +5,17 @@ from torch import nn
 
 from d3fast.audit.resolve import Audit
 from d3fast.data import ImageData
+from d3fast.detox import save_weights
 from d3fast.hub import Classifier, ImageInput, Suspect
-from d3fast.hub.factory import WeightsWriter
 
 CLASSES = tuple("abcd")
 SHA = 64 * "e"
+
+
+def save(model, folder, config=None):
+    """A writer of one file."""
+    save_weights(model, folder / "repaired.safetensors", config)
+    return folder / "repaired.safetensors"
 
 
 def small_audit(count=40, seed=0):
@@ -26,7 +32,7 @@ def small_audit(count=40, seed=0):
         files=(),
         sha256=SHA,
         notes=(),
-        save=WeightsWriter(),
+        save=save,
     )
     data = ImageData(torch.rand(count, 1, 4, 4), torch.arange(count) % 4, CLASSES)
     return Audit(suspect, data, True, (), seed)
