@@ -11,7 +11,7 @@ from torch import Tensor
 from d3fast.audit.check import inspect_audit
 from d3fast.audit.inspect import InspectOptions
 from d3fast.audit.report import card
-from d3fast.audit.resolve import CARD, Audit, images_of
+from d3fast.audit.resolve import CARD, Audit
 from d3fast.audit.trigger import check_trigger
 from d3fast.data import ImageData
 from d3fast.detox import (
@@ -23,6 +23,7 @@ from d3fast.detox import (
     usual_augment,
 )
 from d3fast.detox.samples import BATCH_SIZE, Samples
+from d3fast.hub import TextInput
 from d3fast.hub.samples import Data
 from d3fast.io.files import weights_digest
 from d3fast.results.schema.audit import Role
@@ -215,7 +216,9 @@ def prepare_repair(audit: Audit, options: RepairOptions, trigger: Trigger | None
     """
     repair, held_out = audit.parts(options.held_out)
     if trigger is not None:
-        check_trigger(trigger, images_of(held_out))
+        words = audit.suspect.input
+        known = len(words.tokenizer) if isinstance(words, TextInput) else None
+        check_trigger(trigger, held_out, known)
     samples = repair_samples(
         repair,
         batch_size=options.batch_size,

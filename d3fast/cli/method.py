@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from d3fast.attacks import load_attack
 from d3fast.audit.inspect import InspectOptions
 from d3fast.audit.repair import Repair, RepairOptions, prepare_repair
 from d3fast.audit.resolve import Audit
+from d3fast.audit.trigger import load_trigger
 from d3fast.cli import options
 from d3fast.detox import PRESETS, D3Config, read_config
 from d3fast.detox.config import OPTIMIZERS
@@ -139,7 +139,7 @@ class MethodOptions:
 
     def prepare(self, audit: Audit, chosen: RepairOptions) -> Repair:
         """Split and measure the samples; the trigger is read and tried."""
-        trigger = None if self.trigger is None else load_attack(self.trigger)
+        trigger = None if self.trigger is None else load_trigger(self.trigger)
         return prepare_repair(audit, chosen, trigger)
 
     def _preset(self, file: Path | None) -> tuple[str, D3Config]:

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from d3fast.attacks import load_attack
 from d3fast.audit.pilot import Pilot, PilotOptions, run_pilot
 from d3fast.audit.report.pilot import CONFIG, print_pilot, write_pilot
 from d3fast.audit.resolve import PILOT, Audit, images_of
+from d3fast.audit.trigger import load_trigger
 from d3fast.cli import options
 from d3fast.cli.config_file import ConfigFile
 from d3fast.cli.exit_codes import FAIL_ON, parse_fail_on
@@ -90,7 +90,7 @@ def pilot(
     chosen = PilotOptions(trials=trials, epochs=epochs, max_acc_drop=limit)
     fails, workers = parse_fail_on(fail_on), parse_devices(devices)[:trials]
     audit = reading.open(suspect.request(model), data, output, device="cpu", seed=seed)
-    attack = None if trigger is None else load_attack(trigger)
+    attack = None if trigger is None else load_trigger(trigger)
     repair, held_out = map(images_of, audit.parts())
     folder = options.audit_folder(out, audit)
     if max_acc_drop is None:

@@ -9,10 +9,9 @@ from typing import Annotated
 import typer
 from torch import nn
 
-from d3fast.attacks import load_attack
 from d3fast.audit.report.spectrum import write_spectrum
 from d3fast.audit.resolve import SPECTRUM, Audit, images_of
-from d3fast.audit.trigger import check_trigger
+from d3fast.audit.trigger import check_trigger, load_trigger
 from d3fast.cli import options
 from d3fast.cli.config_file import ConfigFile
 from d3fast.cli.output import Output
@@ -108,7 +107,7 @@ def spectrum(
     models = {SUSPECT: audit.model}
     for name, path in _named(repaired or []).items():
         models[name] = _repaired(path, audit, request).to(used)
-    attack = None if trigger is None else load_attack(trigger)
+    attack = None if trigger is None else load_trigger(trigger)
     if attack is not None:
         check_trigger(attack, images)
     rows = curvature_report(

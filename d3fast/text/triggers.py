@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from d3fast.attacks.poisoning import choose_poisoned
+from d3fast.attacks.poisoning import choose_poisoned, empty_state, load_empty_state
 from d3fast.runtime.checks import check_choice, check_integer
 from d3fast.text.data import TextData
 from d3fast.training.labels import target_labels
@@ -70,6 +70,9 @@ class InsertedTokens:
     position: str = "random"
     starts: tuple[bool, ...] = ()
     mapping: str = "all-to-one"
+
+    state_dict = empty_state
+    load_state_dict = load_empty_state
 
     def __post_init__(self) -> None:
         for name, low in (("target", 0), ("length", 1), ("pad", 0)):

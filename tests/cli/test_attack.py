@@ -43,7 +43,7 @@ def test_a_factory_of_ones_own_is_found_in_the_current_folder(call, tmp_path, mo
     ("arguments", "error_text"),
     [
         ("bad", "attack must be one of 'badnets'"),
-        ("badnets --data mnist", "data must be one of 'digits'"),
+        ("badnets --dataset mnist", "data must be one of 'digits'"),
         ("badnets --model resnet", "resnet"),
         ("badnets --model no_such_module:make", "no_such_module"),
         ("badnets --target 10", "target must be in 0..9, got 10"),
@@ -59,3 +59,39 @@ def test_attack_says_in_one_line_what_it_cannot_use(call, tmp_path, arguments, e
     assert line.startswith("error: ")
     assert error_text in line
     assert not out.exists() or not list(out.iterdir())
+
+
+def test_a_model_of_ones_own_gets_a_backdoor_and_keeps_its_format(call, tiny, tmp_path):
+    out = tmp_path / "made"
+    line = f"attack --attack badnets --model preact_resnet_tiny --data {tiny}/clean.npz --epochs 1"
+    line += f" --checkpoint {tiny}/plain.safetensors --target 2 --device cpu"
+    result = call(line, "--out", out)
+    assert result.exit_code == 0, result.output
+    files = {"backdoored.safetensors", "backdoored.trigger.safetensors", "card.json"}
+    assert {path.name for path in out.iterdir()} == files
+    card = json.loads((out / "card.json").read_text())
+    assert card["settings"]["options"]["attack"] == "badnets"
+    assert card["rows"][0]["target"] == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("--adaptive sam-1", "adaptive and train are for a data set"),
+        ("--attack sentence", "the model takes images: attack must be one of badnets"),
+        ("--target 9", "target must be in 0..3, got 9"),
+    ],
+)
+def test_options_that_do_not_fit_ones_own_model_are_one_line(call, tiny, tmp_path, more, says):
+    line = f"attack --attack badnets --model preact_resnet_tiny --data {tiny}/clean.npz --epochs 1"
+    line += f" --checkpoint {tiny}/plain.safetensors --device cpu {more}"
+    result = call(line, "--out", tmp_path / "made")
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert not (tmp_path / "made").exists()
+
+
+def test_an_attack_on_texts_needs_ones_own_texts(call, tmp_path):
+    result = call("attack --attack rare-token", "--out", tmp_path / "made")
+    assert result.exit_code == 2
+    assert "needs a model and texts of your own: --data" in result.stderr
