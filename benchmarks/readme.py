@@ -38,6 +38,7 @@ from benchmarks.studies.search import search_markdown
 from benchmarks.studies.shards import shards_table
 from benchmarks.studies.spectrum_report import path_table, peers_table, why_table
 from benchmarks.studies.threads import threads_table
+from benchmarks.studies.weights import seconds_table
 from d3fast.benchmark.report.attacks import attacks_markdown
 from d3fast.benchmark.report.benchmark import (
     adaptive_markdown,
@@ -110,6 +111,8 @@ PARTS: Mapping[str, Callable[[Results], str]] = {
     "inspect-digits": lambda results: inspect_table(results, "digits"),
     "inspect-fashion": lambda results: inspect_table(results, "fashion-mnist"),
     "inspect-rates": rates_table,
+    "weights-digits": lambda results: inspect_table(results, "digits"),
+    "weights-seconds": seconds_table,
     "worst": worst_table,
     "threads": threads_table,
     "adamw": adamw_table,

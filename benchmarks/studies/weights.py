@@ -20,10 +20,21 @@ from benchmarks.studies.inspection import PLANS, InspectJob, StudyPlan, jobs_of,
 from d3fast.audit.weights import RATE, scan_weights
 from d3fast.benchmark.attack_jobs import CleanJob
 from d3fast.models import load_weights
+from d3fast.results.format import fixed
 from d3fast.results.jobs import Row, finished_row
+from d3fast.results.store import Results
+from d3fast.results.table import text_table, to_markdown
 
-DIGITS = PLANS["digits"]
-PLAN = StudyPlan(DIGITS.preset, DIGITS.attacks, tuple(range(10, 15)), tuple(range(10, 30)))
+DIGITS = PLANS["digits"].preset
+WANTED = (
+    StudyPlan(
+        DIGITS,
+        ("badnets", "blended", "sig", "wanet", "low-frequency"),
+        tuple(range(10, 15)),
+        tuple(range(10, 30)),
+    ),
+    StudyPlan(DIGITS, ("input-aware", "ssba"), (10, 11), ()),
+)
 # Largest score that a JSON file holds.
 _MOST = 1e6
 
@@ -57,14 +68,13 @@ def scanned(job: InspectJob, folder: Path) -> Row | None:
 
 
 def all_scanned(workers: Workers) -> Iterator[Row]:
-    """Yield the scans of all models of the plan; those that do not exist are trained."""
-    clean, backdoored, scans = jobs_of(PLAN)
-    workers.run(clean, title="clean models")
-    workers.run(backdoored, title="backdoored models")
-    for job in scans:
-        row = scanned(job, workers.run_dir.folder)
-        if row is not None:
-            yield row
+    """Yield the scans of all models; those that do not exist are trained."""
+    for plan in WANTED:
+        clean, backdoored, scans = jobs_of(plan)
+        workers.run(clean, title="clean models")
+        workers.run(backdoored, title="backdoored models")
+        found = (scanned(job, workers.run_dir.folder) for job in scans)
+        yield from (row for row in found if row is not None)
 
 
 def timings() -> Iterator[Row]:
@@ -92,6 +102,15 @@ def timings() -> Iterator[Row]:
             "seconds": time.perf_counter() - started,
             "cpu_seconds": time.process_time() - busy,
         }
+
+
+def seconds_table(results: Results) -> str:
+    """Return the seconds of a scan per large model."""
+    rows = [row for row in results.rows if row["kind"] == "timing"]
+    lines = (
+        (row["model"], fixed(row["parameters"] / 1e6), fixed(row["cpu_seconds"])) for row in rows
+    )
+    return to_markdown(text_table(("", "million weights", "CPU seconds, one thread"), lines))
 
 
 def weights(

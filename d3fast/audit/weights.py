@@ -29,8 +29,8 @@ from d3fast.results.schema.weights import LayerSpectrumRow, ScanRow
 RATE = 0.01  # false alarms per detector, were the statistics of a clean model normal
 
 # (flagged models, all models) of digits, by ``python -m benchmarks.studies weights``.
-BACKDOORED = (7, 14)
-CLEAN = (0, 10)
+BACKDOORED = (19, 29)
+CLEAN = (0, 20)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ import torch
 from benchmarks.studies import inspection, precision, scaling, search
 from benchmarks.studies.counting import Counts, count
 from benchmarks.studies.harness import RESULTS
-from d3fast.audit import DETECTORS, InspectOptions
+from d3fast.audit import DETECTORS, InspectOptions, weights
 from d3fast.audit.verdict import BACKDOORED, CLEAN, CLEAN_BY_HEAD, SPARSE
 from d3fast.benchmark.presets import BENCHMARK_PRESETS
 from d3fast.results.store import read_results
@@ -58,6 +58,17 @@ def test_the_committed_rate_is_the_one_that_the_development_models_choose():
     results = read_results(RESULTS / "inspect-cpu.json")
     own = [r for r in results.rows if r["kind"] == "inspected" and r["set"] == "development"]
     assert inspection.chosen_rate(inspection.choices(own)) == results.settings["rate"]
+
+
+def test_the_verdict_on_weights_quotes_the_committed_rates():
+    counted = {
+        row["attack"]: (row["found"], row["models"])
+        for row in rows("weights-cpu")
+        if row["kind"] == "rate" and row["sign"] == "all"
+    }
+    assert counted[inspection.EVERY] == weights.BACKDOORED
+    assert counted[inspection.CLEAN] == weights.CLEAN
+    assert read_results(RESULTS / "weights-cpu.json").settings["rate"] == weights.RATE
 
 
 # Precision: the default storage of weights in a half type.

@@ -6,16 +6,19 @@ from benchmarks.studies import inspection, weights
 from d3fast.audit.detectors.registry import WEIGHT_DETECTORS
 from d3fast.detox import save_weights
 from d3fast.io.files import make_folder
+from d3fast.results.store import Results
 
-CLEAN, BACKDOORED, SCANS = inspection.jobs_of(weights.PLAN)
+CLEAN, BACKDOORED, SCANS = inspection.jobs_of(weights.WANTED[0])
 
 
 def test_no_model_that_was_looked_at_for_a_choice_is_counted():
-    assert not {0, 1} & {*weights.PLAN.backdoored, *weights.PLAN.clean}
+    for plan in weights.WANTED:
+        assert not {0, 1} & {*plan.backdoored, *plan.clean}
 
 
 def test_every_attack_of_the_inspection_is_scanned():
-    assert len(SCANS) == len(weights.PLAN.clean) + 7 * len(weights.PLAN.backdoored)
+    attacks = [name for plan in weights.WANTED for name in plan.attacks]
+    assert sorted(attacks) == sorted(inspection.PLANS["digits"].attacks)
     assert all(job.source in [*CLEAN, *BACKDOORED] for job in SCANS)
 
 
@@ -34,6 +37,12 @@ def test_a_row_has_the_score_of_every_detector(tmp_path, monkeypatch):
 def test_a_model_that_its_floor_refused_is_left_out(monkeypatch, tmp_path):
     monkeypatch.setattr(weights, "finished_row", lambda *_: {"refused": "a floor"})
     assert weights.scanned(SCANS[0], tmp_path) is None
+
+
+def test_the_table_of_seconds_has_a_line_per_large_model():
+    row = {"kind": "timing", "model": "ResNet-50", "parameters": 25_557_032, "cpu_seconds": 1.72}
+    table = weights.seconds_table(Results("", {}, [row, {"kind": "rate"}]))
+    assert table.splitlines()[2:] == ["| ResNet-50 | 25.6 | 1.7 |"]
 
 
 @pytest.mark.slow
