@@ -21,11 +21,13 @@ from d3fast.cli.benchmark import benchmark
 from d3fast.cli.check import check
 from d3fast.cli.demo import demo
 from d3fast.cli.detox import detox
+from d3fast.cli.diff import diff
 from d3fast.cli.exit_codes import DEFECT, REFUSED
 from d3fast.cli.groups import with_groups
 from d3fast.cli.inspect import inspect
 from d3fast.cli.monitor import monitor
 from d3fast.cli.pilot import pilot
+from d3fast.cli.record import record
 from d3fast.cli.repair import repair
 from d3fast.cli.report import report
 from d3fast.cli.spectrum import spectrum
@@ -106,7 +108,20 @@ def _options(
     sys.path.append(os.getcwd())
 
 
-for command in (check, repair, inspect, pilot, detox, report, monitor, spectrum, demo, attack):
+for command in (
+    check,
+    repair,
+    inspect,
+    pilot,
+    detox,
+    report,
+    monitor,
+    spectrum,
+    demo,
+    attack,
+    diff,
+    record,
+):
     app.command(command.__name__)(with_groups(command))
 app.add_typer(benchmark, name="benchmark")
 

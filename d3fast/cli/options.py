@@ -36,6 +36,12 @@ Clean = Annotated[
         "saved data set or hf://datasets/org/name; see docs/data.md.",
     ),
 ]
+OptionalClean = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", help="Clean samples, as for d3fast repair; without them only weights are read."
+    ),
+]
 Size = Annotated[
     int | None,
     typer.Option(min=1, help="Resize images to SIZE x SIZE pixels; the model's size by default."),

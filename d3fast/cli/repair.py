@@ -13,12 +13,17 @@ from d3fast.audit.check import inspect_audit, inspection_document
 from d3fast.audit.repair import Repair, RepairOptions
 from d3fast.audit.repair_folder import STATE, repair_in_folder, state_file
 from d3fast.audit.report.card import inspected_before, suspect_rows
+from d3fast.audit.report.facts import facts_of
+from d3fast.audit.report.folder import read_audit
+from d3fast.audit.report.model_card import README, write_section
 from d3fast.audit.report.page import write_audit_page
+from d3fast.audit.report.record import RECORD, record_of, write_record
 from d3fast.audit.resolve import INSPECTION, PAGE, Audit
 from d3fast.cli import options
 from d3fast.cli.config_file import ConfigFile
 from d3fast.cli.detox import Resume, finish
 from d3fast.cli.exit_codes import FAIL_ON, parse_fail_on
+from d3fast.cli.gate import GateOptions
 from d3fast.cli.inspect import InspectionOptions
 from d3fast.cli.method import MethodOptions
 from d3fast.cli.output import Output
@@ -36,6 +41,7 @@ def repair(
     method: MethodOptions,
     config: ConfigFile,
     output: Output,
+    gate: GateOptions,
     out: options.Out = None,
     resume: Resume = False,
     budget_minutes: options.Budget = None,
@@ -50,6 +56,7 @@ def repair(
     started = time.perf_counter()
     chosen = method.chosen(config.config, seed, inspection.chosen())
     fails = parse_fail_on(fail_on)
+    gate.check()
     if resume and budget_minutes is not None:
         raise ValueError("budget-minutes has no effect with resume: give the epochs instead")
     audit = reading.open(suspect.request(model), data, output, device=device, seed=seed)
@@ -66,6 +73,8 @@ def repair(
         if document is not None:
             document.write(place / INSPECTION)
         said.extend(write_audit_page(folder, place / PAGE, newer=place))
+        said.extend(_model_card(folder, place))
+        write_record(place, record_of(folder, place))
 
     try:
         _, weights = repair_in_folder(
@@ -81,7 +90,20 @@ def repair(
             output.say(f"{folder / STATE} has the state: the same command with --resume continues.")
         raise
     output.say(*said)
-    finish(folder, f"{weights.name}, {PAGE}", output, fails)
+    written = [weights.name, PAGE, RECORD, *gate.write(folder, model)]
+    finish(folder, ", ".join(written), output, fails)
+
+
+def _model_card(folder: Path, place: Path) -> list[str]:
+    """Write the section of a hub folder's README.md; return a sentence where that cannot be."""
+    audit = read_audit(folder, place)
+    if audit.card is None or not (place / audit.card.repair.output).is_dir():
+        return []
+    try:
+        write_section(place / audit.card.repair.output, facts_of(audit), audit.card)
+    except ValueError as error:  # a stranger's file, which must not cost the repair
+        return [f"{README} of the model has no section about the repair: {error}."]
+    return []
 
 
 @dataclass(frozen=True)

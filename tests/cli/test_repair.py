@@ -21,7 +21,7 @@ def repair(call, tiny, tmp_path, monkeypatch):
     return invoke
 
 
-FILES = {"inspect.json", "card.json", "report.html", "repaired.safetensors"}
+FILES = {"inspect.json", "card.json", "report.html", "record.json", "repaired.safetensors"}
 
 
 def names(tmp_path):
