@@ -16,6 +16,7 @@ Resolver: TypeAlias = Callable[[Request], Suspect | None]
 RESOLVERS: Mapping[str, str] = MappingProxyType(
     {
         "timm_folder": "d3fast.hub.timm_folder:resolve_timm_folder",
+        "program": "d3fast.hub.exported:refuse_program",
         "image_folder": "d3fast.hub.image_folder:resolve_image_folder",
         "text_folder": "d3fast.hub.text_folder:resolve_text_folder",
         "timm": "d3fast.hub.timm_names:resolve_timm",

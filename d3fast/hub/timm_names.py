@@ -18,6 +18,7 @@ from d3fast.hub.factory import configuration_note, needed_checkpoint, weight_fil
 from d3fast.hub.fitting import sizes_in_file
 from d3fast.hub.suspect import ImageInput, Request, Suspect
 from d3fast.io.checkpoints import stored_shapes
+from d3fast.io.images import INTERPOLATIONS
 from d3fast.io.untrusted import error_text, printable
 
 PREFIX = "timm:"
@@ -114,6 +115,9 @@ def _image(
         shorter=None if squash else math.floor(min(size) / usual["crop_pct"]),
         mean=request.mean or one_per_channel(tuple(usual["mean"]), channels),
         std=request.std or one_per_channel(tuple(usual["std"]), channels),
+        interpolation=usual["interpolation"]
+        if usual["interpolation"] in INTERPOLATIONS
+        else "bicubic",
     )
 
 

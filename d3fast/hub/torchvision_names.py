@@ -108,6 +108,7 @@ def resolve_torchvision(request: Request) -> Suspect | None:
         shorter=round(size * resize / crop),
         mean=request.mean or tuple(usual.mean),
         std=request.std or tuple(usual.std),
+        interpolation=usual.interpolation.value,
     )
     return weight_file_suspect(
         build_torchvision(name, classes),

@@ -223,18 +223,42 @@ class _Contents:
         strides: tuple[int, ...],
         dtype: torch.dtype,
     ) -> Tensor:
-        count = math.prod(shape)
-        if not count:
-            return torch.empty(shape, dtype=dtype)
-        extent = 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
-        if extent > 4 * count + 2**16:  # a view of few numbers must not read gigabytes
-            raise ValueError(f"its {count} numbers are spread over {extent}")
-        content = self.read(key, start * dtype.itemsize, extent * dtype.itemsize)
-        if dtype == torch.bool:  # bytes other than 0 and 1 are not bools
-            flat = torch.frombuffer(content, dtype=torch.uint8) != 0
-        else:
-            flat = torch.frombuffer(content, dtype=dtype)
-        return flat.as_strided(shape, strides)
+        return strided_values(
+            lambda first, count: self.read(key, first, count), start, shape, strides, dtype
+        )
+
+
+def strided_values(
+    read: Callable[[int, int], bytearray],
+    start: int,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    dtype: torch.dtype,
+) -> Tensor:
+    """Return a tensor that lies in a storage with given strides.
+
+    Args:
+        read: reads bytes of the storage, given the first byte and their number.
+        start: of the tensor in the storage, in elements.
+        shape: of the tensor.
+        strides: in elements.
+        dtype: of the tensor.
+
+    Raises:
+        ValueError: few numbers spread over many; what ``read`` raises.
+    """
+    count = math.prod(shape)
+    if not count:
+        return torch.empty(shape, dtype=dtype)
+    extent = 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+    if extent > 4 * count + 2**16:  # a view of few numbers must not read gigabytes
+        raise ValueError(f"its {count} numbers are spread over {extent}")
+    content = read(start * dtype.itemsize, extent * dtype.itemsize)
+    if dtype == torch.bool:  # bytes other than 0 and 1 are not bools
+        flat = torch.frombuffer(content, dtype=torch.uint8) != 0
+    else:
+        flat = torch.frombuffer(content, dtype=dtype)
+    return flat.as_strided(shape, strides)
 
 
 def _ignore_state(item: Any, state: Any) -> None:
@@ -247,7 +271,8 @@ def _utf8(text: str) -> str:
     return text.encode("latin1").decode("utf-8")
 
 
-def _read_at(file: BinaryIO, position: int, count: int) -> bytearray:
+def read_at(file: BinaryIO, position: int, count: int) -> bytearray:
+    """Return bytes of a file; raise ``ValueError`` if it ends before them."""
     file.seek(position)
     content = bytearray(count)
     if file.readinto(content) != count:  # type: ignore[attr-defined]
@@ -255,11 +280,15 @@ def _read_at(file: BinaryIO, position: int, count: int) -> bytearray:
     return content
 
 
-def _start(file: BinaryIO, info: zipfile.ZipInfo) -> int:
-    """Return the position of a stored member's bytes, which follow a header of its own."""
+def record_start(file: BinaryIO, info: zipfile.ZipInfo) -> int:
+    """Return the position of a stored member's bytes, which follow a header of its own.
+
+    Raises:
+        ValueError: a member that is compressed, encrypted or longer than the file.
+    """
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
         raise ValueError(f"its record '{printable(info.filename, 80)}' is compressed or encrypted")
-    head = _read_at(file, info.header_offset, 30)
+    head = read_at(file, info.header_offset, 30)
     start = info.header_offset + 30 + sum(struct.unpack("<HH", head[26:30]))
     length = file.seek(0, 2)
     if head[:4] != b"PK\3\4" or start + info.file_size > length:
@@ -281,7 +310,7 @@ def _from_zip(file: BinaryIO, inert: bool) -> Any:
     order = members.get(f"{prefix}byteorder")
     if (
         order is not None
-        and _read_at(file, _start(file, order), min(order.file_size, 8)) != b"little"
+        and read_at(file, record_start(file, order), min(order.file_size, 8)) != b"little"
     ):
         raise ValueError("its numbers are big-endian")
 
@@ -289,15 +318,15 @@ def _from_zip(file: BinaryIO, inert: bool) -> Any:
         info = members.get(f"{prefix}data/{key}")
         if info is None:
             raise ValueError(f"its storage '{printable(key, 80)}' is missing")
-        begin = _start(file, info)
+        begin = record_start(file, info)
         if first + count > info.file_size:
             raise ValueError(f"it needs {first + count} bytes of a storage of {info.file_size}")
-        return _read_at(file, begin + first, count)
+        return read_at(file, begin + first, count)
 
     main = members[pickles[0]]
     if main.file_size > _MAX_PICKLE:
         raise ValueError(f"its record data.pkl claims {main.file_size} bytes")
-    content = _read_at(file, _start(file, main), main.file_size)
+    content = read_at(file, record_start(file, main), main.file_size)
     return read_pickle(bytes(content), _Contents(read, inert).handlers())
 
 
@@ -307,7 +336,7 @@ def _storage_positions(
     """Return position and length of the storages behind a legacy file's pickles."""
     positions, end = {}, file.seek(0, 2)
     for key in map(_key, keys):
-        (count,) = struct.unpack("<q", _read_at(file, position, 8))
+        (count,) = struct.unpack("<q", read_at(file, position, 8))
         length = count * itemsizes[key]
         if count < 0 or position + 8 + length > end:
             raise ValueError(f"a storage claims {length} bytes of {end} in the file")
@@ -324,7 +353,7 @@ def _from_pickles(file: BinaryIO, inert: bool) -> Any:
         position, length = positions[key]
         if first + count > length:
             raise ValueError(f"it needs {first + count} bytes of a storage of {length}")
-        return _read_at(file, position + first, count)
+        return read_at(file, position + first, count)
 
     contents = _Contents(read, inert)
     handlers = contents.handlers()

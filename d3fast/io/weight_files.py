@@ -2,7 +2,8 @@
 """Weight files from strangers: opened and listed first, then read tensor by tensor.
 
 A file of ``torch.save`` is a pickle and is never unpickled, see ``d3fast.io.torch_files``; for the
-other format see ``d3fast.io.safetensors_file``. Every error of a parser becomes one line.
+other formats see ``d3fast.io.safetensors_file`` and ``d3fast.io.exported_file``. Every error of
+a parser becomes one line.
 """
 
 from collections.abc import Iterator
@@ -10,13 +11,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from d3fast.io.exported_file import read_exported
 from d3fast.io.pickles import AsksForCode
 from d3fast.io.safetensors_file import open_safetensors
 from d3fast.io.torch_files import read_torch_file
 from d3fast.io.untrusted import error_text, open_regular, printable
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
-SUFFIXES = (".safetensors", *PICKLES)
+EXPORTED = ".pt2"
+SUFFIXES = (".safetensors", *PICKLES, EXPORTED)
 SANDBOX = (
     "Read it in a sandbox, and from there take "
     "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors'): docs/hostile-files.md"
@@ -28,7 +31,7 @@ def open_weights(path: Path) -> Iterator[Any]:
     """Open a weight file and list its content.
 
     Args:
-        path: a ``.safetensors`` file, or one written by ``torch.save``.
+        path: a ``.safetensors`` file, one written by ``torch.save``, or one of ``torch.export``.
 
     Yields:
         The saved object, with a ``TensorEntry`` for each dense tensor, which can be read inside the
@@ -48,6 +51,8 @@ def open_weights(path: Path) -> Iterator[Any]:
         try:
             if path.suffix.lower() == ".safetensors":
                 held: Any = stack.enter_context(open_safetensors(path))[1]
+            elif path.suffix.lower() == EXPORTED:
+                held = read_exported(file)
             else:
                 held = read_torch_file(file, inert=True)
         except AsksForCode as error:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
+from tests.hostile.exported import EXPORTED
 from tests.hostile.files import (
     BAD_NAME,
     Case,
@@ -260,4 +261,4 @@ OTHER = [
     Case("a link out of the folder to nothing", link("w.pt", "/nowhere/w.pt"), "No such file"),
 ]
 
-WEIGHTS = [*PICKLES, *TORCH, *SAFETENSORS, *OTHER]
+WEIGHTS = [*PICKLES, *TORCH, *SAFETENSORS, *EXPORTED, *OTHER]

@@ -28,7 +28,7 @@ def test_classes_and_channels_are_those_of_the_file(request_):
     assert suspect.model(torch.rand(2, 1, 64, 64)).shape == (2, 5)
     assert suspect.family == "resnet10t"
     assert suspect.input.size == (176, 176)
-    assert suspect.input.shorter == 185
+    assert suspect.input.shorter == 201
     assert suspect.input.mean == pytest.approx((0.449,), abs=1e-3)
     assert "EMA" in suspect.notes[1]
 

@@ -23,6 +23,7 @@ def test_classes_are_those_of_the_file_and_images_those_of_the_default_weights(r
     suspect = resolve(request_)
     assert suspect.model(torch.rand(2, 3, 224, 224)).shape == (2, 5)
     assert (suspect.input.size, suspect.input.shorter) == ((224, 224), 232)
+    assert suspect.input.interpolation == "bicubic"
     assert suspect.input.mean == (0.485, 0.456, 0.406)
     assert suspect.notes[0] == (
         "As torchvision configures it: 3x224x224 pixels cut from a shorter edge of 232, "

@@ -14,9 +14,14 @@ import pytest
 from torch import nn
 
 
+class Interpolation(enum.Enum):
+    BICUBIC = "bicubic"
+
+
 class ImageClassification:
     def __init__(self, crop_size, resize_size=256):
         self.crop_size, self.resize_size = [crop_size], [resize_size]
+        self.interpolation = Interpolation.BICUBIC
         self.mean, self.std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 

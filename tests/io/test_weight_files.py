@@ -26,7 +26,7 @@ def write(path, tensors):
     return path
 
 
-@pytest.mark.parametrize("suffix", [*SUFFIXES, ".PT", ".SafeTensors"])
+@pytest.mark.parametrize("suffix", [".safetensors", *PICKLES, ".PT", ".SafeTensors"])
 def test_every_suffix_gives_entries_that_can_be_read_inside_the_block(tmp_path, suffix):
     path = write(tmp_path / f"w{suffix}", {"a": torch.arange(3)})
     with open_weights(path) as held:
