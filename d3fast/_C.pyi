@@ -82,6 +82,7 @@ class Plan:
         phase: Phase = ...,
         sums: int = ...,
         totals: int = ...,
+        held: int = ...,
     ) -> bool: ...
 
 class CpuPlan(Plan):

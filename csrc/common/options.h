@@ -24,7 +24,7 @@ enum class Phase : int {
   whole = 0,
   update = 1,   // all but the projection; leaves this rank's sums
   correct = 2,  // with the totals: replaces a push made with a stale norm, leaves new sums
-  project = 3,  // with the totals
+  project = 3,  // with the totals; on a GPU, where no host looks at them, corrects as well
 };
 
 struct StepOptions {

@@ -30,6 +30,7 @@ class CpuPlan : public Plan {
 
   bool step(const StepRequest& request) override {
     check(request);
+    D3_CHECK_ARG("held", request.held, request.held == 0, "must be 0: the host reads the counts");
     D3_CHECK_ARG("executor", request.executor, request.executor >= 1, "must be >= 1 thread");
     if (request.found_inf.value != 0) return false;
     const size_t n = request.grads.size();

@@ -24,8 +24,12 @@ struct DeviceStep {
   bool verify;              // cached norms may be wrong
   const float* grad_scale;  // [1] or null
   const float* found_inf;   // [1] or null
-  Scalars<float> scalars;   // of the options; lr where the host knows it
-  float rate;               // 1 - dampening
+  // Of a part of a shard's step, else null.
+  Sums* sums;              // [norm groups], receives this rank's in an update
+  const Sums* totals;      // [norm groups], those of all ranks, for the projection
+  const double* held;      // [2], the projection is taken where both are 0
+  Scalars<float> scalars;  // of the options; lr where the host knows it
+  float rate;              // 1 - dampening
   StepOptions options;
   bool has_grads;  // the gradients are these; otherwise those in memory
   GradEntry grads[kGradArguments];

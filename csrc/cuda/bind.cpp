@@ -40,8 +40,8 @@ class CudaPlan : public Plan {
 
   bool step(const StepRequest& request) override {
     check(request);
-    D3_CHECK_ARG("phase", static_cast<int>(request.phase), request.phase == Phase::whole,
-                 "must be whole");
+    D3_CHECK_ARG("phase", static_cast<int>(request.phase), request.phase != Phase::correct,
+                 "must not be correct: the projection corrects");
     D3_CHECK(memory_ != nullptr, "attach() must come before step()");
     check_on_device("grad_scale", request.grad_scale, 1);
     check_on_device("found_inf", request.found_inf, 0);
@@ -54,6 +54,10 @@ class CudaPlan : public Plan {
     call.verify = request.verify;
     call.grad_scale = request.grad_scale;
     call.found_inf = request.found_inf;
+    call.phase = request.phase;
+    call.sums = pointer<Sums>(request.sums);
+    call.totals = pointer<const Sums>(request.totals);
+    call.held = pointer<const double>(request.held);
     call.options = request.options;
     call.grads = grads_of(request);
     if (call.grads.size() > kGradArguments) write_grads(stream, call.grads);

@@ -13,6 +13,7 @@
 #include "common/static_switch.h"
 #include "cuda/kernels.cuh"
 #include "cuda/launch.h"
+#include "cuda/shard.cuh"
 
 namespace d3 {
 
@@ -24,7 +25,6 @@ inline DeviceStep device_step(const Partition& partition, const CudaStep& call) 
   s.memory = device_memory(partition, call.memory);
   s.reference_norms = call.reference_norms;
   s.chunks = static_cast<unsigned>(partition.chunks.size());
-  s.items = o.center == Center::none ? s.chunks : 2 * s.chunks;
   s.norm_groups = static_cast<unsigned>(
       std::count_if(partition.norm_groups.begin(), partition.norm_groups.end(),
                     [](const NormGroup& group) { return group.chunks > 0; }));
@@ -34,7 +34,12 @@ inline DeviceStep device_step(const Partition& partition, const CudaStep& call) 
   s.found_inf = static_cast<const float*>(call.found_inf.device);
   s.scalars = scalars_of<float>(o, o.lr.value);
   s.rate = static_cast<float>(1 - o.dampening);
+  s.sums = call.phase == Phase::update ? call.sums : nullptr;
+  s.totals = call.totals;
+  s.held = call.held;
   s.options = o;
+  if (call.phase == Phase::update) s.options.center = Center::none;
+  s.items = s.options.center == Center::none ? s.chunks : 2 * s.chunks;
   s.has_grads = call.grads.size() <= kGradArguments;
   if (s.has_grads) std::copy(call.grads.begin(), call.grads.end(), s.grads);
   return s;
@@ -43,17 +48,22 @@ inline DeviceStep device_step(const Partition& partition, const CudaStep& call) 
 template <Momentum kMomentum>
 using RuleOf = std::conditional_t<kMomentum == Momentum::adamw, AdamwRule, SgdRule<kMomentum>>;
 
-// Null for combinations that no group asks for. A group without momentum names the weights' type
+// False for combinations that no group asks for: a group without momentum names the weights' type
 // for it, one without reference that of the weights or of the momentum, whichever is narrower.
+template <class DTypes, Momentum kMomentum>
+constexpr bool kMomentumFits =
+    kMomentum != Momentum::none ||
+    std::is_same_v<typename DTypes::MomentumBuffer, typename DTypes::Weight>;
+template <class DTypes, Tracking kTracking>
+constexpr bool kReferenceFits =
+    kTracking != Tracking::none ||
+    std::is_same_v<typename DTypes::Reference, typename DTypes::Weight> ||
+    std::is_same_v<typename DTypes::Reference, typename DTypes::MomentumBuffer>;
+
+// Null for combinations that no group asks for.
 template <class DTypes, Tracking kTracking, Momentum kMomentum>
 Kernel kernel_of() {
-  using Weight = typename DTypes::Weight;
-  constexpr bool kMomentumFits =
-      kMomentum != Momentum::none || std::is_same_v<typename DTypes::MomentumBuffer, Weight>;
-  constexpr bool kReferenceFits =
-      kTracking != Tracking::none || std::is_same_v<typename DTypes::Reference, Weight> ||
-      std::is_same_v<typename DTypes::Reference, typename DTypes::MomentumBuffer>;
-  if constexpr (!kMomentumFits || !kReferenceFits) {
+  if constexpr (!kMomentumFits<DTypes, kMomentum> || !kReferenceFits<DTypes, kTracking>) {
     return nullptr;
   } else if constexpr (kTracking == Tracking::none) {
     return update_kernel<DTypes, RuleOf<kMomentum>>;
@@ -69,6 +79,20 @@ Kernel kernel_for(Tracking tracking, Momentum momentum) {
         return kernel_of<DTypes, decltype(tracked_as)::value, decltype(momentum_as)::value>();
       },
       among<Tracking::none, Tracking::measured, Tracking::pushed_p1, Tracking::pushed_p2>(tracking),
+      among<Momentum::none, Momentum::heavy_ball, Momentum::nesterov, Momentum::adamw>(momentum));
+}
+
+// The kernel that ends the step of a shard.
+template <class DTypes>
+Kernel shard_kernel_for(Momentum momentum) {
+  return static_switch(
+      [](auto momentum_as) -> Kernel {
+        constexpr Momentum kMomentum = decltype(momentum_as)::value;
+        if constexpr (!kMomentumFits<DTypes, kMomentum>) return nullptr;
+        if constexpr (kMomentumFits<DTypes, kMomentum>) {
+          return shard_kernel<DTypes, RuleOf<kMomentum>>;
+        }
+      },
       among<Momentum::none, Momentum::heavy_ball, Momentum::nesterov, Momentum::adamw>(momentum));
 }
 
@@ -90,12 +114,14 @@ template <class DTypes, class Launcher>
 void enqueue(const Partition& partition, const CudaStep& call, const Launcher& launcher) {
   const StepOptions& o = call.options;
   const DeviceStep step = device_step(partition, call);
-  if (o.adamw) {
+  const bool projects = call.phase == Phase::project;
+  if (o.adamw && !projects) {
     launcher.launch(count_kernel, (step.segments + kThreads - 1) / kThreads, step);
   }
   if (partition.chunks.empty()) return;
   const Tracking tracking = tracking_of(partition.tracked(), o.distance_weight, o.p);
-  const Kernel kernel = kernel_for<DTypes>(tracking, rule_of(o));
+  const Kernel kernel =
+      projects ? shard_kernel_for<DTypes>(rule_of(o)) : kernel_for<DTypes>(tracking, rule_of(o));
   D3_CHECK(kernel != nullptr, "an array that the step does not use must have the weights' dtype");
   const auto launch_resident = [&](Kernel resident) {
     launcher.launch(resident, std::min(step.chunks, launcher.resident_blocks(resident)), step);
@@ -104,7 +130,9 @@ void enqueue(const Partition& partition, const CudaStep& call, const Launcher& l
     launcher.launch(kernel, step.chunks, step);
     return;
   }
-  if (o.p == 2 && may_verify(call)) launch_resident(verify_kernel<DTypes>);
+  if (call.phase == Phase::whole && o.p == 2 && may_verify(call)) {
+    launch_resident(verify_kernel<DTypes>);
+  }
   launch_resident(kernel);
 }
 

@@ -111,7 +111,9 @@ __global__ void __launch_bounds__(kThreads, Rule::kBlocks) step_kernel(const Dev
     if (task == Task::update) {
       mine = update_chunk<DTypes, kTracking, Rule>(step, work.chunk);
     } else if constexpr (kCorrects) {
-      mine = correct_chunk<DTypes, Rule>(step, work.chunk, *work.entry);
+      const Correction& entry = *work.entry;
+      mine =
+          correct_chunk<DTypes, Rule>(step, work.chunk, __ldcg(&entry.stale), __ldcg(&entry.right));
     }
     finish_chunk<DTypes, Rule, kCorrects>(step, work.chunk, mine, task == Task::correct);
   }

@@ -2,7 +2,8 @@
 //
 // Launches of the kernels, apart from the bindings so that nvcc compiles as little as possible. One
 // step is one launch whatever the number of tensors, a second where cached norms have to be
-// verified first; nothing waits for the device.
+// verified first; that of a shard is one launch before the ranks add up their sums and one after.
+// Nothing waits for the device.
 #pragma once
 
 #include <cstdint>
@@ -24,6 +25,10 @@ struct CudaStep {
   const double* reference_norms = nullptr;  // [segments], null where untracked
   bool verify = false;                      // cached norms may be wrong: verify them before use
   Scalar grad_scale{1}, found_inf{0};       // on the device as float, or these values
+  Phase phase = Phase::whole;               // all but correct
+  Sums* sums = nullptr;                     // [norm groups], see DeviceStep
+  const Sums* totals = nullptr;             // [norm groups]
+  const double* held = nullptr;             // [2] or null
   StepOptions options;
   std::vector<GradEntry> grads;  // [segments], in memory too where more than kGradArguments
 };

@@ -112,14 +112,14 @@ __device__ inline bool completes(unsigned* counter, int64_t part, int64_t all) {
   return last;
 }
 
-// Publishes a chunk's sums, those of block_total. True in every thread of the block that completes
-// the norm group, and then the sums of the group.
+// Publishes a chunk's sums, those of block_total, unless another rank counts them. True in every
+// thread of the block that completes the norm group, and then the sums of the group.
 __device__ inline bool completes_group(const DeviceStep& step, int64_t index, const Sums& of_chunk,
                                        Sums& of_group) {
   const Chunk& chunk = step.memory.chunks[index];
   const Segment& segment = step.memory.segments[chunk.segment];
   const NormGroup& group = step.memory.norm_groups[chunk.norm_group];
-  Sums sums = of_chunk;
+  Sums sums = segment.counts ? of_chunk : Sums();
   if (segment.chunks > 1) {
     if (threadIdx.x == 0) step.memory.partial[index] = sums;
     unsigned* const counter = step.memory.finished_chunks + chunk.segment;

@@ -103,17 +103,16 @@ __device__ inline int64_t take_correction(const DeviceStep& step, const Correcti
   }
 }
 
-// Replaces the push of one chunk; returns this thread's sums. Other blocks wrote its arrays: past
-// L1, and, rare as it is, element by element.
+// Replaces the push of one chunk, made with `stale` in place of `right` (1 / D); returns this
+// thread's sums. Other blocks wrote its arrays: past L1, and, rare as it is, element by element.
 template <class DTypes, class Rule>
-__device__ inline Sums correct_chunk(const DeviceStep& step, int64_t index,
-                                     const Correction& entry) {
+__device__ inline Sums correct_chunk(const DeviceStep& step, int64_t index, float stale,
+                                     float right) {
   using Arrays = ChunkArrays<DTypes, true, Rule::kStates>;
   using Weight = typename DTypes::Weight;
   const Chunk& chunk = step.memory.chunks[index];
   const Rule rule(step, chunk);
   const Arrays a(step, chunk);
-  const float stale = __ldcg(&entry.stale), right = __ldcg(&entry.right);
   const auto get = [](const auto* p) { return widen(read_one<Read::bypass_l1>(p)); };
   Sums sums;
 #pragma unroll 1

@@ -11,6 +11,12 @@
 
 namespace d3 {
 
+// D before the step.
+__device__ inline double norm_before(const DeviceStep& step, int64_t norm_group) {
+  if (step.sums == nullptr) return step.memory.states[norm_group].cached_norm;
+  return *shard_norm(step, step.memory.norm_groups[norm_group]);
+}
+
 // The step of one chunk without its projection; returns this thread's sums.
 template <class DTypes, Tracking kTracking, class Rule>
 __device__ inline Sums update_chunk(const DeviceStep& step, int64_t index) {
@@ -19,7 +25,7 @@ __device__ inline Sums update_chunk(const DeviceStep& step, int64_t index) {
   const Rule rule(step, chunk);
   float inverse = 0;
   if constexpr (kPush == Push::p2) {
-    inverse = inverse_distance<float>(step.memory.states[chunk.norm_group].cached_norm);
+    inverse = inverse_distance<float>(norm_before(step, chunk.norm_group));
   }
   const ChunkArrays<DTypes, kTracking != Tracking::none, Rule::kStates> arrays(step, chunk);
   return for_each_element(arrays, step.grad_scale ? *step.grad_scale : 1.0f,
@@ -37,6 +43,7 @@ __device__ inline void finish_chunk(const DeviceStep& step, int64_t index, const
   Sums sums;
   if (!completes_group(step, index, block_total(mine), sums)) return;
   const int64_t norm_group = step.memory.chunks[index].norm_group;
+  if (step.sums != nullptr) return leave_sums(step, norm_group, sums);
   if constexpr (kChecks) {
     const NormGroup& group = step.memory.norm_groups[norm_group];
     const double cached = step.memory.states[norm_group].cached_norm, actual = sqrt(sums.before);

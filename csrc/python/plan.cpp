@@ -193,14 +193,14 @@ void bind_plan(py::module_& m) {
       "step",
       [](Plan& plan, Addresses grads, std::vector<bool> first_step, bool verify,
          const StepOptions& options, const Scalar& grad_scale, const Scalar& found_inf,
-         uint64_t executor, Phase phase, Address sums, Address totals) {
+         uint64_t executor, Phase phase, Address sums, Address totals, Address held) {
         return plan.step({std::move(grads), std::move(first_step), verify, options, grad_scale,
-                          found_inf, executor, phase, sums, totals});
+                          found_inf, executor, phase, sums, totals, held});
       },
       py::kw_only(), py::arg("grads"), py::arg("first_step") = std::vector<bool>(),
       py::arg("verify"), py::arg("options"), py::arg("grad_scale") = Scalar{1},
       py::arg("found_inf") = Scalar{0}, py::arg("executor"), py::arg("phase") = Phase::whole,
-      py::arg("sums") = 0, py::arg("totals") = 0);
+      py::arg("sums") = 0, py::arg("totals") = 0, py::arg("held") = 0);
 }
 
 }  // namespace d3

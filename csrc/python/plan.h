@@ -45,6 +45,7 @@ struct StepRequest {
   uint64_t executor = 0;  // CPU: number of threads; CUDA: the cudaStream_t
   Phase phase = Phase::whole;
   Address sums = 0, totals = 0;  // double [norm groups][4], as struct Sums, where the plan's are
+  Address held = 0;  // CUDA: double [2]; the projection is taken where both are 0, or without it
 };
 
 class Plan {

@@ -45,7 +45,7 @@ class CpuLauncher:
             **native.plan_arguments(tensors, joint_norm, shard),
             reference_norms=[euclidean_norm(t) for t in tensors["reference"]]
             if shard is None
-            else shard.reference_norms,
+            else shard.reference_norms.tolist(),
         )
 
     def options(self, group: Mapping[str, Any]) -> "_C.StepOptions":

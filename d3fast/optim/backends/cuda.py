@@ -51,6 +51,7 @@ class CudaLauncher:
     Args:
         tensors: ``theta`` and the columns of one group's state.
         joint_norm: one norm over the group.
+        shard: given where the tensors are parts of larger ones.
 
     Attributes:
         lag: chunks updated between the last one of a norm group and its projection, for
@@ -59,13 +60,21 @@ class CudaLauncher:
 
     lag = 0
 
-    def __init__(self, tensors: Mapping[str, Sequence[Tensor]], joint_norm: bool) -> None:
+    def __init__(
+        self,
+        tensors: Mapping[str, Sequence[Tensor]],
+        joint_norm: bool,
+        shard: native.Shard | None = None,
+    ) -> None:
         self._device = tensors["theta"][0].device
         self._stream = torch.cuda.current_stream(self._device).cuda_stream
-        plan = native.extension.CudaPlan(**native.plan_arguments(tensors, joint_norm))
+        plan = native.extension.CudaPlan(**native.plan_arguments(tensors, joint_norm, shard))
         self._memory = torch.zeros(plan.memory_bytes, dtype=torch.uint8, device=self._device)
-        norms = [euclidean_norm(t) for t in tensors["reference"]]
-        self._reference_norms = torch.stack(norms) if norms else None
+        if shard is not None:
+            self._reference_norms: Tensor | None = shard.reference_norms
+        else:
+            norms = [euclidean_norm(t) for t in tensors["reference"]]
+            self._reference_norms = torch.stack(norms) if norms else None
         self._copies: dict[str, Tensor] = {}
         self._scalars: dict[str, Tensor] = {}  # options that the coming step reads on the device
         self._captured_scalars: list[Tensor] = []  # those that graphs read

@@ -43,10 +43,10 @@ def make_launcher(
     Args:
         tensors: ``theta`` and the columns ``native.STATE_COLUMNS``.
         joint_norm: one norm over the group.
-        shard: given where the tensors are parts of larger ones, on the CPU.
+        shard: given where the tensors are parts of larger ones.
     """
     if tensors["theta"][0].is_cuda:
-        return cuda.CudaLauncher(tensors, joint_norm)
+        return cuda.CudaLauncher(tensors, joint_norm, shard)
     return cpu.CpuLauncher(tensors, joint_norm, shard)
 
 
@@ -78,8 +78,8 @@ class GroupPlan:
         group: the param group, its options checked.
         state: the optimizer's state; missing buffers are made here.
         shard: given where the parameters are parts of larger tensors. The plan then takes its step
-            by ``update``, ``correct`` and ``project``, between which the ranks add up their sums,
-            (norm groups, 4) float64 as ``struct Sums``.
+            by ``update``, ``correct`` (CPU only) and ``project``, between which the ranks add up
+            their sums, (norm groups, 4) float64 as ``struct Sums``, on the parameters' device.
 
     Raises:
         RuntimeError: a CUDA graph is being captured; nothing has been made then.
@@ -156,15 +156,22 @@ class GroupPlan:
         self._launcher.step(*self._request)
         self._finish()
 
-    def update(self, group: Mapping[str, Any], grad_scale: Tensor | None, sums: Tensor) -> None:
+    def update(
+        self,
+        group: Mapping[str, Any],
+        grad_scale: Tensor | None,
+        found_inf: Tensor | None,
+        sums: Tensor,
+    ) -> None:
         """Take the step of a shard without its projection; ``matches`` has just been called.
 
         Args:
             group: the param group.
             grad_scale: 1-element tensor the gradients are divided by, in place.
+            found_inf: 1-element tensor; where it is not 0 nothing moves.
             sums: receives the sums of this rank.
         """
-        self._start(group, grad_scale, None)
+        self._start(group, grad_scale, found_inf)
         phase = native.extension.Phase.update
         self._launcher.step(*self._request, phase=phase, sums=sums.data_ptr())
 
@@ -181,10 +188,17 @@ class GroupPlan:
         phase, own, all_ranks = native.extension.Phase.correct, sums.data_ptr(), totals.data_ptr()
         return self._launcher.step(*self._request, phase=phase, sums=own, totals=all_ranks)
 
-    def project(self, totals: Tensor) -> None:
-        """Project with the sums of all ranks, which ends the step of a shard."""
+    def project(self, totals: Tensor, held: Tensor | None = None) -> None:
+        """Project with the sums of all ranks, which ends the step of a shard.
+
+        Args:
+            totals: the sums of all ranks.
+            held: two numbers, on the device; the projection is taken where both are 0. ``None`` on
+                the CPU.
+        """
+        part: dict[str, Any] = {} if held is None else {"held": held.data_ptr()}
         phase = native.extension.Phase.project
-        self._launcher.step(*self._request, phase=phase, totals=totals.data_ptr())
+        self._launcher.step(*self._request, phase=phase, totals=totals.data_ptr(), **part)
         self._finish()
 
     @property

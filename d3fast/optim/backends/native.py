@@ -65,12 +65,13 @@ class Shard:
     Attributes:
         whole: elements of each whole tensor.
         counts: whether this rank's part enters the sums: of replicas one does.
-        reference_norms: ``||theta_0||`` of each whole tensor.
+        reference_norms: (tensors) float64, ``||theta_0||`` of each whole tensor; with one norm over
+            the group that of the group, then zeros.
     """
 
     whole: Sequence[int]
     counts: Sequence[bool]
-    reference_norms: Sequence[float]
+    reference_norms: Tensor
 
 
 class Launcher(Protocol):
@@ -112,7 +113,7 @@ class Launcher(Protocol):
             options: ``step_options(group)``, or what ``options`` returns.
             grad_scale: 1-element tensor the gradients are divided by, in place.
             found_inf: 1-element tensor; where it is not 0 nothing moves.
-            part: ``phase`` and the addresses ``sums`` and ``totals`` (``_C.Plan.step``).
+            part: ``phase`` and the addresses ``sums``, ``totals`` and ``held`` (``_C.Plan.step``).
 
         Returns:
             Whether ``Phase.correct`` changed something.

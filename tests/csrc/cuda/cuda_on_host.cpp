@@ -99,6 +99,8 @@ struct HostGroup {
   float* const* steps;
   double* const* distance;
   const double* reference_norms;
+  const int64_t* whole;  // null where the tensors are no shards
+  const bool* counts;
   bool joint_norm;
   int64_t chunk_length, lag;
   char* memory;  // zero before the first step
@@ -110,6 +112,8 @@ static Partition partition_of(const HostGroup& group) {
   for (int64_t i = 0; i < group.tensors; ++i) {
     segments[i].theta = group.theta[i];
     segments[i].numel = segments[i].whole = group.numel[i];
+    if (group.whole != nullptr) segments[i].whole = group.whole[i];
+    if (group.counts != nullptr) segments[i].counts = group.counts[i];
     // As in python/plan.cpp: null says that the group has no such array, not that a tensor is empty.
     static double nothing = 0;
     const auto storage = [&](void* const* column) {
@@ -140,6 +144,10 @@ struct HostStep {
   double distance_weight;
   int p, center;
   bool relative;
+  int phase;
+  Sums* sums;
+  const Sums* totals;
+  const double* held;
 };
 
 // What a step did.
@@ -172,6 +180,10 @@ int host_step(const HostGroup& group, const HostStep& given, HostReport& report)
   call.memory = group.memory;
   call.reference_norms = group.reference_norms;
   call.verify = given.verify;
+  call.phase = static_cast<Phase>(given.phase);
+  call.sums = given.sums;
+  call.totals = given.totals;
+  call.held = given.held;
   if (given.grad_scale != nullptr) call.grad_scale.device = given.grad_scale;
   if (given.found_inf != nullptr) call.found_inf.device = given.found_inf;
   StepOptions& o = call.options;

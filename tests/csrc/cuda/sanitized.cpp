@@ -73,6 +73,7 @@ struct Case {
   bool joint_norm, nesterov;
   Center center;
   unsigned blocks, host_threads;
+  bool in_parts;  // the step of a shard: an update, then a projection
 };
 
 bool run(const Case& c) {
@@ -95,6 +96,8 @@ bool run(const Case& c) {
   group.reference = reference.data();
   group.momentum = momentum.data();
   group.distance = reinterpret_cast<double* const*>(distance.data());
+  const bool counts[] = {true, true, true, false, true};
+  if (c.in_parts) group.whole = sizes.data(), group.counts = counts;
   group.reference_norms = norms.data();
   group.joint_norm = c.joint_norm;
   group.chunk_length = 200;
@@ -126,8 +129,18 @@ bool run(const Case& c) {
     step.p = 2;
     step.center = static_cast<int>(c.center);
     step.relative = true;
-    HostReport report;
-    if (host_step(group, step, report) != 0 || !theta.is_finite()) return false;
+    std::vector<Phase> phases = {Phase::whole};
+    if (c.in_parts) phases = {Phase::update, Phase::project};
+    const std::unique_ptr<Sums[]> sums(new Sums[c.joint_norm ? 1 : tensors]);
+    const double held[] = {0, 0};
+    for (const Phase phase : phases) {
+      step.phase = static_cast<int>(phase);
+      step.sums = phase == Phase::update ? sums.get() : nullptr;
+      step.totals = phase == Phase::project ? sums.get() : nullptr;
+      step.held = phase == Phase::project ? held : nullptr;
+      HostReport report;
+      if (host_step(group, step, report) != 0 || !theta.is_finite()) return false;
+    }
   }
   return true;
 }
@@ -142,6 +155,8 @@ int main() {
       {f32, f32, f32, true, false, Center::reference, 8, 2},
       {bf16, f32, bf16, true, false, Center::origin, 5, 3},
       {bf16, f32, bf16, false, true, Center::reference, 1, 1},
+      {f32, f32, f32, false, false, Center::origin, 5, 3, true},
+      {bf16, f32, bf16, true, false, Center::reference, 3, 2, true},
   };
   for (const Case& c : cases) {
     if (!run(c)) {
