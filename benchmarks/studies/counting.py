@@ -74,7 +74,7 @@ def _step(tensors: int, pieces: int, dtype: torch.dtype, tracked: bool) -> Calla
     opt = D3FusedSGD(params, lr=0.1, momentum=0.9, track="all", backend="reference", **plain)
     for p in params:
         p.grad = torch.linspace(-1.0, 1.0, size).to(dtype)
-    groups, stepper = opt.param_groups, sharded.ShardedStepper()
+    groups, stepper = opt.param_groups, sharded.ShardedStepper([])
     step = torch.no_grad()(lambda: stepper.step(groups, [(0, 0, groups[0])], opt.state))
     step()  # allocates the buffers
     return step

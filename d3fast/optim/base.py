@@ -21,7 +21,7 @@ from d3fast.optim.anchors import (
     choose_by_reference,
     keep_references,
 )
-from d3fast.optim.backends import compiled, sharded, torch_backend
+from d3fast.optim.backends import compiled, shard_torch, torch_backend
 from d3fast.optim.backends.choose import choose_backend, level_of_caller
 from d3fast.optim.backends.dtensor import check_placements, is_sharded
 from d3fast.optim.backends.native import forget_distance
@@ -264,7 +264,7 @@ class D3Optimizer(Optimizer):
     def _norms(self, index: int, group: Mapping[str, Any], params: list[Tensor]) -> list[Tensor]:
         order = group["distance_p"]
         if is_sharded(group):
-            return sharded.distances(params, self.state, order)
+            return shard_torch.distances(params, self.state, order)
         cached = [
             self._stepper.cached_norm(index, p, self.state) if order == 2 else None for p in params
         ]

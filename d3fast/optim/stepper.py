@@ -17,6 +17,7 @@ from d3fast.optim.backends.choose import choose_backend
 from d3fast.optim.backends.dtensor import check_not_replaced, is_sharded
 from d3fast.optim.backends.group_plan import GroupPlan, step_planned
 from d3fast.optim.backends.plans import Plans
+from d3fast.optim.backends.shard_agreement import any_rank
 from d3fast.optim.buffers import check_step, drop_unused_buffers, is_first_step
 from d3fast.optim.layout import is_fake
 from d3fast.optim.rules import rule_of
@@ -35,7 +36,7 @@ class Stepper:
 
     def __init__(self, captured: list[Any]) -> None:
         self._plans: Plans[GroupPlan] = Plans(captured)
-        self._sharded = sharded.ShardedStepper()
+        self._sharded = sharded.ShardedStepper(captured)
 
     def drop_plans(self) -> None:
         """Let the next step build every plan again, and so verify every cached norm."""
@@ -90,15 +91,18 @@ class Stepper:
             return
         distributed = [(i, n, part) for i, (n, part) in enumerate(numbered) if is_sharded(part)]
         if distributed and found_inf is not None:
-            found_inf = sharded.any_rank(found_inf, [part for _, _, part in distributed])
+            found_inf = any_rank(found_inf, [part for _, _, part in distributed])
+        on_device = self._sharded.reads_overflow(distributed)
+        takes_part = bool(distributed) and (on_device or not _is_overflow(found_inf))
         try:
             planned = self._check(numbered, state)
         except ValueError:
-            if distributed and not _is_overflow(found_inf):
+            if takes_part:
                 self._sharded.refuse(groups, distributed)
             raise
-        if distributed and not _is_overflow(found_inf):
-            self._sharded.step(groups, distributed, state, grad_scale)
+        if takes_part:
+            overflow = found_inf if on_device else None
+            self._sharded.step(groups, distributed, state, grad_scale, overflow)
         for index, is_planned in planned.items():
             number, group = numbered[index]
             if not is_planned:

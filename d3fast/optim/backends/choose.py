@@ -8,7 +8,6 @@ from typing import Any
 
 from d3fast.optim.backends import native
 from d3fast.optim.backends.dtensor import is_sharded, local_group
-from d3fast.optim.options import is_tracked
 
 
 def level_of_caller() -> int:
@@ -36,8 +35,6 @@ def choose_backend(index: int, group: Mapping[str, Any], announce: bool = False)
     if group["backend"] == "reference":
         return "reference"
     reason = native.why_not(local_group(group) if sharded else group)
-    if reason is None and sharded and is_tracked(group) and group["params"][0].is_cuda:
-        reason = "its parameters are DTensors on a GPU"
     if reason is None:
         return "fused"
     if group["backend"] == "fused":

@@ -10,6 +10,7 @@ them and loads them at another world size.
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -162,15 +163,59 @@ def all_reduce(numbers: Tensor, mesh: Any | None, largest: bool = False) -> Tens
         mesh: the device mesh; ``None`` leaves the numbers unchanged.
         largest: take the maximum instead of the sum.
     """
-    if mesh is None or mesh.get_coordinate() is None:
-        return numbers
     from torch import distributed as dist
 
-    for dimension in range(mesh.ndim):
-        if mesh.size(dimension) > 1:
-            op = dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM
-            dist.all_reduce(numbers, op=op, group=mesh.get_group(dimension))
+    for process_group in _process_groups(mesh):
+        op = dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM
+        dist.all_reduce(numbers, op=op, group=process_group)
     return numbers
+
+
+def _process_groups(mesh: Any | None) -> list[Any]:
+    """Return the process group of each dimension of a mesh that has other ranks."""
+    if mesh is None or mesh.get_coordinate() is None:
+        return []
+    return [mesh.get_group(i) for i in range(mesh.ndim) if mesh.size(i) > 1]
+
+
+class Started:
+    """A sum over the ranks of a mesh that is under way.
+
+    Args:
+        numbers: summed in place.
+        mesh: the device mesh.
+    """
+
+    def __init__(self, numbers: Tensor, mesh: Any) -> None:
+        from torch import distributed as dist
+
+        self._numbers, self._mesh, self._work, self._done = numbers, mesh, None, None
+        if numbers.is_cuda:
+            side, here = _side_stream(numbers.device), torch.cuda.current_stream(numbers.device)
+            side.wait_stream(here)
+            with torch.cuda.stream(side):
+                all_reduce(numbers, mesh)
+                self._done = side.record_event()
+            return
+        self._groups = _process_groups(mesh)
+        if self._groups:
+            self._work = dist.all_reduce(numbers, group=self._groups[0], async_op=True)
+
+    def wait(self) -> None:
+        """Wait for the sum; on a GPU the current stream does and not the host."""
+        if self._done is not None:
+            torch.cuda.current_stream(self._numbers.device).wait_event(self._done)
+        elif self._work is not None:
+            from torch import distributed as dist
+
+            self._work.wait()
+            for process_group in self._groups[1:]:
+                dist.all_reduce(self._numbers, group=process_group)
+
+
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def all_reduce_rows(rows: Tensor, tensors: Sequence[Tensor], footer: Tensor) -> Tensor:

@@ -10,6 +10,10 @@ A step of a tracked group has three parts (``csrc/common/options.h``, ``Phase``)
 
 Between them ``sharded`` adds up the sums of all ranks. The cached norms, those of whole tensors or
 of the whole group, are kept here and not in the optimizer's state.
+
+On a GPU no host looks at sums: ``project`` replaces a push that was made with a stale norm, and the
+radius of that one step is off by the change of the push. So an edit of the weights, seen or not,
+needs no measurement there.
 """
 
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
@@ -38,6 +42,11 @@ State = MutableMapping[Tensor, dict[str, Any]]
 
 COLUMNS = 4  # of the sums, see above
 BEFORE, _, WEIGHT, _ = range(COLUMNS)
+
+
+def on_device(tensor: Tensor) -> bool:
+    """Return whether the kernels decide about a tensor's projection without the host."""
+    return tensor.is_cuda
 
 
 def start_counting(params: Iterable[Tensor], group: Group, state: State) -> None:
@@ -128,10 +137,21 @@ class LocalPlan:
         self._release()
         return False
 
-    def step(self, group: Group, state: State, grad_scale: Tensor | None) -> None:
+    @property
+    def captured(self) -> bool:
+        """True once a step of the plan was captured in a CUDA graph."""
+        return self._plan is not None and self._plan.captured
+
+    def step(
+        self,
+        group: Group,
+        state: State,
+        grad_scale: Tensor | None,
+        found_inf: Tensor | None = None,
+    ) -> None:
         """Take the step of an untracked group; ``matches`` has just been called."""
         plan = self._plan or self._build(state)
-        plan.step(self._group, grad_scale, None)
+        plan.step(self._group, grad_scale, found_inf)
         self._finish(group, state)
 
     def _build(self, state: State, shard: native.Shard | None = None) -> GroupPlan:
@@ -168,6 +188,7 @@ class ShardPlan(LocalPlan):
 
     Attributes:
         rows: one parameter per norm group, on whose mesh its sums are added up.
+        on_device: the projection looks at the totals, and corrects, without the host.
     """
 
     columns = COLUMNS
@@ -176,15 +197,16 @@ class ShardPlan(LocalPlan):
         super().__init__(group, state)
         self._joint = group["scope"] == "group"
         self.rows: Sequence[Tensor] = self.params[:1] if self._joint else self.params
+        self.on_device = on_device(local(self.params[0]))
 
     def ready(self, group: Group, state: State) -> bool:
-        """Return whether the cached norms are those of the present weights, as far as known."""
-        return (
-            self.matches(group, state)
-            and self._plan is not None
-            and not self._plan.edited
-            and not self._plan.needs_verification(self._group)
-            and self._versions == [p._version for p in self._dtensors]
+        """Return whether the step can begin with the cached norms."""
+        if not self.matches(group, state) or self._plan is None:
+            return False
+        if self._plan.needs_verification(self._group):
+            return False
+        return self.on_device or not (
+            self._plan.edited or self._versions != [p._version for p in self._dtensors]
         )
 
     def measure(self, sums: Tensor) -> None:
@@ -200,9 +222,10 @@ class ShardPlan(LocalPlan):
     def prepare(self, state: State, totals: Tensor) -> None:
         """Make the plan of the coming step from what all ranks have measured."""
         norms = totals[:, BEFORE].sqrt()
-        reference_norms = totals[:, WEIGHT].sqrt().tolist()
+        reference_norms = totals[:, WEIGHT].sqrt()
         if self._joint:  # the kernels add up the squares of a group's tensors
-            reference_norms += [0.0] * (len(self.params) - 1)
+            rest = reference_norms.new_zeros(len(self.params) - 1)
+            reference_norms = torch.cat([reference_norms, rest])
         for i, member in enumerate(self._members):
             self._state[member.part]["distance"] = norms[0 if self._joint else i]
         shard = native.Shard(
@@ -212,20 +235,24 @@ class ShardPlan(LocalPlan):
         )
         self._build(state, shard)
 
-    def update(self, grad_scale: Tensor | None, sums: Tensor) -> None:
+    def update(
+        self, grad_scale: Tensor | None, sums: Tensor, found_inf: Tensor | None = None
+    ) -> None:
         """Take the step without its projection, and write this rank's sums."""
         assert self._plan is not None
-        self._plan.update(self._group, grad_scale, sums)
+        self._plan.update(self._group, grad_scale, found_inf, sums)
 
     def correct(self, totals: Tensor, sums: Tensor) -> bool:
-        """Correct what was pushed with a stale norm; return whether anything was."""
+        """Correct what was pushed with a stale norm; return whether ``sums`` have changed."""
         assert self._plan is not None
-        return self._plan.correct(totals, sums)
+        return not self.on_device and self._plan.correct(totals, sums)
 
-    def project(self, group: Group, state: State, totals: Tensor) -> None:
-        """Project, which ends the step."""
+    def project(
+        self, group: Group, state: State, totals: Tensor, held: Tensor | None = None
+    ) -> None:
+        """Project, which ends the step; ``held``: see ``GroupPlan.project``."""
         assert self._plan is not None
-        self._plan.project(totals)
+        self._plan.project(totals, held)
         self._finish(group, state)
 
 

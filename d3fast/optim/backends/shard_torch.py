@@ -24,7 +24,13 @@ import torch
 from torch import Tensor
 
 from d3fast.optim.backends import native, torch_backend
-from d3fast.optim.backends.dtensor import counts_here, is_dtensor, local, placed
+from d3fast.optim.backends.dtensor import (
+    all_reduce_rows,
+    counts_here,
+    is_dtensor,
+    local,
+    placed,
+)
 from d3fast.optim.backends.shard_plan import start_counting
 from d3fast.optim.buffers import buffers_of, make_buffers
 from d3fast.optim.constraints import Bounds, projection_coefficient, resolve_bounds
@@ -208,6 +214,21 @@ def power_sum(delta: Tensor, p: float) -> Tensor:
     """Return the sum of ``|delta|^p`` in float64, 0-dim."""
     wide = delta.double().abs()
     return wide.sum() if p == 1 else (wide**p).sum()
+
+
+def distances(params: Sequence[Tensor], state: State, p: float) -> list[Tensor]:
+    """Return ``||theta - theta_0||_p`` of full tensors, 0-dim; every rank has to call it."""
+    device = local(params[0]).device
+    rows = torch.zeros(len(params), 1, dtype=torch.float64, device=device)
+    for row, theta in zip(rows, params, strict=True):
+        if counts_here(theta):
+            theta_0 = local(state[theta]["reference"])
+            dtype = torch.promote_types(theta.dtype, theta_0.dtype)
+            delta = local(theta).to(dtype) - theta_0.to(dtype)
+            row[0] = power_sum(delta, p)
+    norms = all_reduce_rows(rows, params, torch.zeros_like(rows[0]))[:-1, 0] ** (1 / p)
+    kinds = [torch.promote_types(theta.dtype, torch.float32) for theta in params]
+    return [norm.to(kind) for norm, kind in zip(norms, kinds, strict=True)]
 
 
 def _finish(norm_group: Sequence[_Move], sums: Tensor, group: Mapping[str, Any]) -> None:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The eager step of param groups with DTensors, whose norms are sums over the ranks of a mesh.
 
-A step of tracked groups is ``update``, one all-reduce of the sums of all their norm groups, and
-``project``; the kernels (``ShardPlan``) or plain PyTorch (``TorchShard``, ``RuleShard``) take the
-parts. Every message ends with two counts of ranks: WAITING ranks could not update, because they
-are to step other tensors than agreed or norms have to be measured; REFUSED ranks raise. Each rank
-so learns in the same all-reduce what comes next, and none waits for one that went away::
+A step of tracked groups is, bucket by bucket, ``update``, an all-reduce of the sums of the bucket's
+norm groups, and ``project``; the kernels (``ShardPlan``) or plain PyTorch (``TorchShard``,
+``RuleShard``) take the parts. Every message ends with two counts of ranks: WAITING ranks could not
+update, because they are to step other tensors than agreed or norms have to be measured; REFUSED
+ranks raise. Where the host reads the counts, each rank so learns in the same all-reduce what comes
+next, and none waits for one that went away::
 
     refused    raise
     waiting    compare what each rank is to step and raise where that differs; measure the norms;
@@ -14,9 +15,13 @@ so learns in the same all-reduce what comes next, and none waits for one that we
 
 The first step begins with the comparison. In a later one, a rank that learns of another's error has
 updated its own parts already.
+
+Where all steps are those of a GPU's kernels, no host waits for the device. The kernels take no
+projection where a count is not 0, and the host reads the counts when the next step begins. Then all
+ranks raise, with the difference by name. A rank that waits does read the counts: where all ranks
+wait, as in the first step and after a load, they go on as above.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -24,47 +29,87 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from d3fast.optim.backends import cuda, shard_plan
 from d3fast.optim.backends.choose import choose_backend
 from d3fast.optim.backends.dtensor import (
-    all_reduce,
-    all_reduce_rows,
-    counts_here,
     gather,
-    is_dtensor,
-    local,
-    mesh_of,
 )
 from d3fast.optim.backends.group_plan import plan_key
-from d3fast.optim.backends.shard_plan import BEFORE, LocalPlan, ShardPlan
+from d3fast.optim.backends.plans import Plans
+from d3fast.optim.backends.shard_agreement import (
+    OTHER_REFUSED,
+    Entry,
+    Group,
+    Part,
+    compare,
+    difference,
+    entries_on,
+    meshes_of,
+)
+from d3fast.optim.backends.shard_messages import (
+    COUNTS,
+    REFUSED,
+    WAITING,
+    Buckets,
+    Key,
+    LateCounts,
+    Message,
+    Piece,
+    Sent,
+    Shard,
+    device_of,
+    wait_all,
+)
+from d3fast.optim.backends.shard_plan import LocalPlan, ShardPlan
 from d3fast.optim.backends.shard_rule import RuleShard
-from d3fast.optim.backends.shard_torch import TorchShard, power_sum, step_untracked
+from d3fast.optim.backends.shard_torch import TorchShard, step_untracked
 from d3fast.optim.buffers import check_step
 from d3fast.optim.options import is_tracked
 from d3fast.optim.rules import rule_of
 
-Group = Mapping[str, Any]
 State = MutableMapping[Tensor, dict[str, Any]]
-Part = tuple[int, int, Group]  # number of the part over all groups, number of its group, the part
-Shard = ShardPlan | TorchShard | RuleShard
-
-COUNTS = 2  # that end a message: ranks that wait, ranks that refused the step
 
 
 class ShardedStepper:
-    """Take the steps of the param groups with DTensors, and keep their plans."""
+    """Take the steps of the param groups with DTensors, and keep their plans.
 
-    def __init__(self) -> None:
-        self._untracked: dict[int, LocalPlan] = {}
-        self._shards: dict[int, Shard] = {}
+    Args:
+        captured: list that takes over what captured CUDA graphs address.
+    """
+
+    def __init__(self, captured: list[Any]) -> None:
+        self._captured = captured
+        self._untracked: Plans[LocalPlan] = Plans(captured)
+        self._shards: dict[Key, Shard] = {}
         self._agreed: tuple[Any, ...] | None = None  # what every rank is to step
         self._meshes: list[Any] = []
-        self._places: list[Tensor | None] = []  # of a mesh's numbers in a message; None: all
-        self._sums = torch.zeros(COUNTS, dtype=torch.float64)
+        self._entries: list[list[Entry]] = []  # by mesh, of the step whose counts come late
+        self._messages = [Message({}, [], torch.device("cpu"))]
+        self._buckets = Buckets()
+        self._late = LateCounts()
+        self._on_device = False  # no host reads counts or overflows
 
     def drop_plans(self) -> None:
         """Let the next step build every plan again, and so measure every norm."""
         self._untracked.clear()
-        self._shards.clear()
+        self._drop_shards()
+
+    def _drop_shards(self) -> None:
+        if any(isinstance(s, ShardPlan) and s.captured for s in self._shards.values()):
+            self._captured.append(self._messages)
+        self._shards = {}
+
+    def reads_overflow(self, parts: Sequence[Part]) -> bool:
+        """Return whether the kernels read ``found_inf``; if not, the host has to skip the step.
+
+        The same on every rank.
+
+        Args:
+            parts: the parts that have DTensors.
+        """
+        dampened = (rule_of(group).starts_undampened(group) for _, _, group in parts)
+        agreed = self._agreed is not None or self._late.pending
+        return agreed and self._on_device and not any(dampened)
 
     def step(
         self,
@@ -72,6 +117,7 @@ class ShardedStepper:
         parts: Sequence[Part],
         state: State,
         grad_scale: Tensor | None = None,
+        found_inf: Tensor | None = None,
     ) -> None:
         """Take one step, in place, on every rank of the parameters' meshes.
 
@@ -81,93 +127,170 @@ class ShardedStepper:
                 part.
             state: the optimizer's state; references and buffers lie as their parameters do.
             grad_scale: 1-element tensor the gradients are divided by, in place (AMP).
+            found_inf: 1-element tensor where ``reads_overflow``; where it is not 0 nothing moves.
 
         Raises:
             ValueError: the ranks were to step different tensors, or one refused the step; on every
-                rank.
+                rank, on a GPU when the next step begins.
         """
-        tracked = [part for part in parts if is_tracked(part[2])]
         try:
-            self._step_tracked(groups, parts, tracked, state, grad_scale)
+            self._raise_late(self._late.take())
+            self._step_tracked(groups, parts, state, grad_scale, found_inf)
         except Exception:  # on every rank
             self._agreed = None
             self.drop_plans()
             raise
         for index, number, group in parts:
             if not is_tracked(group):
-                self._step_untracked(index, number, group, state, grad_scale)
+                self._step_untracked(index, number, group, state, grad_scale, found_inf)
 
     def refuse(self, groups: Sequence[Group], parts: Sequence[Part]) -> None:
         """Tell the other ranks, which take the step, that this one raises."""
+        if any(self._late.take()):
+            self._agreed = None  # all ranks raise in this step, because of the one before
+        else:
+            self._refuse(groups, parts, [], late=self._on_device)
+
+    def _refuse(
+        self, groups: Sequence[Group], parts: Sequence[Part], sent: list[Sent], late: bool
+    ) -> None:
         if self._agreed is None:
             self._agree(groups, parts, refused=True)
-        else:
-            self._exchange(self._sums, refused=True)
-            self._agreed = None
+            return
+        sent += [message.send(refused=True) for message in self._messages[len(sent) :]]
+        totals = [message.wait() for message in sent]
+        if late:  # this rank raises again, together with the others
+            self._late.keep(totals[-1][-COUNTS:])
+        self._agreed = None
 
     def _step_tracked(
         self,
         groups: Sequence[Group],
         parts: Sequence[Part],
-        tracked: Sequence[Part],
         state: State,
         grad_scale: Tensor | None,
+        found_inf: Tensor | None,
     ) -> None:
-        outline = tuple(map(_outline, tracked))
-        totals, waiting = self._sums, True
-        with self._refusal(groups, parts):
-            ready = self._check(parts, state) and outline == self._agreed
-            if ready:
-                self._update(grad_scale)
-        if self._agreed is not None:
-            totals, waiting = self._exchange(self._sums, waiting=not ready)
+        sent: list[Sent] = []
+        waiting = True
+        with self._refusal(groups, parts, sent, late=self._on_device):
+            buckets = self._buckets.of([part for part in parts if is_tracked(part[2])])
+            pieces = {key: group for bucket in buckets for key, _, group in bucket}
+            outline = tuple((key, _outline(group)) for key, group in pieces.items())
+            ready = self._check(parts, buckets, state) and outline == self._agreed
+            if not ready:
+                _refuse_capture(groups)
+            elif self._on_device:
+                self._pipeline(pieces, state, grad_scale, found_inf, sent)
+                return
+            for message in self._messages if self._agreed is not None else ():
+                if ready:
+                    message.update(grad_scale, None)
+                sent.append(message.send(waiting=not ready))
+        if sent:
+            totals, counts = wait_all(sent)
+            if self._on_device and counts[WAITING] < self._ranks():
+                self._entries = [entries_on(mesh, groups, parts) for mesh in self._meshes]
+                self._late.keep(totals[-1][-COUNTS:])
+                return
+            waiting = self._read(counts)
         if waiting:
             self._agree(groups, parts)
             self._agreed = outline
-            totals = self._measure(tracked, state, ready)
+            if not ready:
+                self._build(parts, buckets, state)
+            totals = self._exchange([message.measured(ready) for message in self._messages])
+        pairs = list(zip(self._messages, totals, strict=True))
         if ready:
-            waiting = self._correct(totals) or waiting
+            corrected = [message.correct(numbers) for message, numbers in pairs]
+            waiting = waiting or any(corrected)
         else:
-            with self._refusal(groups, parts):
-                for shard, rows in self._rows(totals):
-                    shard.prepare(state, rows)
-                self._update(grad_scale)
+            with self._refusal(groups, parts, [], late=False):
+                for message, numbers in pairs:
+                    message.prepare(state, numbers)
+                    message.update(grad_scale, found_inf)
         if waiting:
-            totals, _ = self._exchange(self._sums)
-        for (_, _, group), (shard, rows) in zip(
-            (part for part in tracked if part[0] in self._shards), self._rows(totals), strict=True
-        ):
-            shard.project(group, state, rows)
+            totals = self._exchange()
+        for message, numbers in zip(self._messages, totals, strict=True):
+            message.project(pieces, state, numbers, on_device=False)
+
+    def _pipeline(
+        self,
+        pieces: Mapping[Key, Group],
+        state: State,
+        grad_scale: Tensor | None,
+        found_inf: Tensor | None,
+        sent: list[Sent],
+    ) -> None:
+        """Take the step of a GPU: a bucket is updated while the sums of the last one travel."""
+        for i, message in enumerate(self._messages):
+            message.update(grad_scale, found_inf)
+            sent.append(message.send())
+            if i:
+                totals = sent[i - 1].wait()
+                self._messages[i - 1].project(pieces, state, totals, on_device=True)
+        totals = sent[-1].wait()
+        self._messages[-1].project(pieces, state, totals, on_device=True)
+        self._late.keep(totals[-COUNTS:])
+
+    def _raise_late(self, counts: list[float]) -> None:
+        """Raise what the counts of the step before say, on every rank.
+
+        Raises:
+            ValueError: that step was not one of all ranks.
+        """
+        if counts[REFUSED]:
+            raise ValueError("a rank refused the step before this one; its own error says why")
+        if counts[WAITING]:
+            found = [gather(e, m) for e, m in zip(self._entries, self._meshes, strict=True)]
+            differs = (ranks for ranks in found if len(set(map(tuple, ranks))) > 1)
+            raise ValueError(f"in the step before this one, {difference(next(differs, found[0]))}")
 
     @contextmanager
-    def _refusal(self, groups: Sequence[Group], parts: Sequence[Part]) -> Iterator[None]:
+    def _refusal(
+        self, groups: Sequence[Group], parts: Sequence[Part], sent: list[Sent], late: bool
+    ) -> Iterator[None]:
+        """Tell the other ranks of an exception, in the messages that are not sent yet.
+
+        Args:
+            groups: all param groups.
+            parts: those with DTensors.
+            sent: messages that are.
+            late: the others read of it when the next step begins.
+        """
         try:
             yield
         except Exception:
-            self.refuse(groups, parts)
+            self._refuse(groups, parts, sent, late)
             raise
 
-    def _check(self, parts: Sequence[Part], state: State) -> bool:
-        """Check the parts that have no valid plan; return whether all tracked ones can update."""
+    def _check(
+        self, parts: Sequence[Part], buckets: Sequence[Sequence[Piece]], state: State
+    ) -> bool:
+        """Check what has no valid plan; return whether all tracked pieces can update."""
         ready = True
+        for key, number, group in (piece for bucket in buckets for piece in bucket):
+            shard = self._shards.get(key)
+            has_gradient = any(p.grad is not None for p in group["params"])
+            holds = not has_gradient if shard is None else shard.ready(group, state)
+            ready = ready and holds
+            if not holds or isinstance(shard, TorchShard):
+                _check_anew(number, group, state)
         for index, number, group in parts:
-            params = [p for p in group["params"] if p.grad is not None]
-            if is_tracked(group):
-                shard = self._shards.get(index)
-                holds = not params if shard is None else shard.ready(group, state)
-                ready = ready and holds
-            else:
-                plan = self._untracked.get(index)
-                holds = plan is not None and plan.matches(group, state)
-                if not holds:
-                    self._untracked.pop(index, None)
-            if not holds or isinstance(self._shards.get(index), TorchShard):
-                check_step(number, group, params, state)
-                choose_backend(number, group)
+            plan = self._untracked.get(index)
+            if not is_tracked(group) and (plan is None or not plan.matches(group, state)):
+                self._untracked.drop(index)
+                _check_anew(number, group, state)
         return ready
 
     def _step_untracked(
-        self, index: int, number: int, group: Group, state: State, grad_scale: Tensor | None
+        self,
+        index: int,
+        number: int,
+        group: Group,
+        state: State,
+        grad_scale: Tensor | None,
+        found_inf: Tensor | None,
     ) -> None:
         if all(p.grad is None for p in group["params"]):
             return
@@ -177,81 +300,55 @@ class ShardedStepper:
             return
         if plan is None:
             plan = self._untracked[index] = LocalPlan(group, state)
-        plan.step(group, state, grad_scale)
+        plan.step(group, state, grad_scale, found_inf)
 
-    def _rows(self, message: Tensor) -> Iterator[tuple[Shard, Tensor]]:
-        """Yield the shards with their rows of a message, one row per norm group."""
-        start = 0
-        for shard in self._shards.values():
-            end = start + len(shard.rows) * shard.columns
-            yield shard, message[start:end].view(-1, shard.columns)
-            start = end
+    def _build(
+        self, parts: Sequence[Part], buckets: Sequence[Sequence[Piece]], state: State
+    ) -> None:
+        """Make shards and messages for what has just been agreed."""
+        shards, messages = {}, []
+        device = device_of([group for _, _, group in parts])
+        for bucket in buckets:
+            of_bucket = {
+                key: _kind_of(number, group)(group, state)
+                for key, number, group in bucket
+                if any(p.grad is not None for p in group["params"])
+            }
+            shards.update(of_bucket)
+            messages.append(Message(of_bucket, self._meshes, device))
+        self._drop_shards()
+        self._shards, self._messages = shards, messages
+        untracked = [(n, g) for _, n, g in parts if not is_tracked(g)]
+        self._on_device = (
+            shard_plan.on_device(messages[0].sums)
+            and all(isinstance(s, ShardPlan) and s.on_device for s in shards.values())
+            and all(choose_backend(number, group) == "fused" for number, group in untracked)
+        )
 
-    def _update(self, grad_scale: Tensor | None) -> None:
-        for shard, sums in self._rows(self._sums):
-            shard.update(grad_scale, sums)
-
-    def _correct(self, totals: Tensor) -> bool:
-        pairs = zip(self._rows(totals), self._rows(self._sums), strict=True)
-        corrected = [shard.correct(total, sums) for (shard, total), (_, sums) in pairs]
-        return any(corrected)
-
-    def _measure(self, tracked: Sequence[Part], state: State, moved: bool) -> Tensor:
-        """Return the sums over all ranks that ``prepare`` and ``correct`` need.
-
-        Args:
-            tracked: the tracked parts.
-            state: the optimizer's state.
-            moved: this rank has updated; it measured the norms before that.
-        """
-        if not moved:
-            self._build(tracked, state)
-        measured = torch.zeros_like(self._sums)
-        pairs = zip(self._rows(measured), self._rows(self._sums), strict=True)
-        for (shard, rows), (_, sums) in pairs:
-            if not isinstance(shard, TorchShard):
-                shard.measure(rows)
-                if moved:
-                    rows[:, BEFORE] = sums[:, BEFORE]
-        return self._exchange(measured)[0]
-
-    def _build(self, tracked: Sequence[Part], state: State) -> None:
-        self._shards = {}
-        for index, number, group in tracked:
-            if any(p.grad is not None for p in group["params"]):
-                self._shards[index] = _kind_of(number, group)(group, state)
-        owners = [
-            mesh_of(p) for s in self._shards.values() for p in s.rows for _ in range(s.columns)
-        ]
-        counts = range(len(owners), len(owners) + COUNTS)
-        device = self._sums.device
-        self._sums = self._sums.new_zeros(len(owners) + COUNTS)
-        self._places = []
-        for mesh in self._meshes:
-            at = [i for i, owner in enumerate(owners) if owner == mesh]
-            is_all = len(at) == len(owners)
-            self._places.append(None if is_all else torch.tensor([*at, *counts], device=device))
-
-    def _exchange(
-        self, numbers: Tensor, waiting: bool = False, refused: bool = False
-    ) -> tuple[Tensor, bool]:
-        """Return the sums of a message over all ranks, and whether a rank waits.
+    def _exchange(self, numbers: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """Return the sums over all ranks, of the messages' own where ``numbers`` is ``None``.
 
         Raises:
             ValueError: another rank refused the step.
         """
-        totals, counts = numbers.clone(), [float(waiting), float(refused)]
-        here = torch.tensor(counts, dtype=totals.dtype)
-        for mesh, places in zip(self._meshes, self._places, strict=True):
-            totals[-COUNTS:] = here
-            message = totals if places is None else totals[places]
-            all_reduce(message, mesh)
-            if places is not None:
-                totals[places] = message
-            counts = list(map(max, counts, message[-COUNTS:].tolist()))
-        if counts[1] and not refused:
-            raise ValueError("another rank refused this step; its own error says why")
-        return totals, counts[0] > 0
+        each = numbers or [message.sums for message in self._messages]
+        sent = [m.send(own) for m, own in zip(self._messages, each, strict=True)]
+        totals, counts = wait_all(sent)
+        self._read(counts)
+        return totals
+
+    def _read(self, counts: Sequence[float]) -> bool:
+        """Return whether a rank waits.
+
+        Raises:
+            ValueError: another rank refused the step.
+        """
+        if counts[REFUSED]:
+            raise ValueError(OTHER_REFUSED)
+        return counts[WAITING] > 0
+
+    def _ranks(self) -> int:
+        return sum(m.size() if m.get_coordinate() is not None else 1 for m in self._meshes)
 
     def _agree(self, groups: Sequence[Group], parts: Sequence[Part], refused: bool = False) -> None:
         """Compare what every rank is to step.
@@ -259,24 +356,16 @@ class ShardedStepper:
         Raises:
             ValueError: that differs, or another rank refused the step; on every rank.
         """
-        params = [p for group in groups for p in group["params"]]
-        self._meshes = []
-        for p in filter(is_dtensor, params):
-            self._sums = self._sums.to(local(p).device)  # where the ranks' backend can send it
-            if mesh_of(p) not in self._meshes:
-                self._meshes.append(mesh_of(p))
-        for mesh in self._meshes:
-            entries = _entries(mesh, {id(p): i for i, p in enumerate(params)}, parts)
-            digest = hashlib.sha256(repr(entries).encode()).digest()
-            numbers = [int.from_bytes(digest[i : i + 6], "big") for i in (0, 6)]
-            message = self._sums.new_tensor([refused, *numbers, *(-n for n in numbers)])
-            was_refused, *ends = all_reduce(message, mesh, largest=True).tolist()
-            if was_refused:
-                if refused:
-                    continue
-                raise ValueError("another rank refused this step; its own error says why")
-            if ends[:2] != [-n for n in ends[2:]]:
-                raise ValueError(_difference(gather(entries, mesh)))
+        self._meshes = meshes_of(groups)
+        self._entries = [entries_on(mesh, groups, parts) for mesh in self._meshes]
+        like = torch.zeros(0, dtype=torch.float64, device=device_of(groups))
+        for mesh, entries in zip(self._meshes, self._entries, strict=True):
+            compare(entries, mesh, like, refused)
+
+
+def _check_anew(number: int, group: Group, state: State) -> None:
+    check_step(number, group, [p for p in group["params"] if p.grad is not None], state)
+    choose_backend(number, group)
 
 
 def _kind_of(number: int, group: Group) -> type[Shard]:
@@ -285,66 +374,11 @@ def _kind_of(number: int, group: Group) -> type[Shard]:
     return RuleShard if rule_of(group).counts_steps else TorchShard
 
 
-def _outline(part: Part) -> tuple[Any, ...]:
-    index, _, group = part
-    return index, plan_key(group), tuple([p.grad is not None for p in group["params"]])
+def _outline(group: Group) -> tuple[Any, ...]:
+    return plan_key(group), tuple([p.grad is not None for p in group["params"]])
 
 
-Entry = tuple[str, bool, bool, str]  # parameter, whether tracked, whether with gradient, options
-
-
-def _entries(mesh: Any, positions: Mapping[int, int], parts: Sequence[Part]) -> list[Entry]:
-    """Return what this rank is to do with each parameter on a mesh."""
-    entries = []
-    for _, _, group in parts:
-        tracked = is_tracked(group)
-        names = group.get("param_names") or [str(positions[id(p)]) for p in group["params"]]
-        for name, p in zip(names, group["params"], strict=True):
-            if mesh_of(p) == mesh:
-                options = repr(plan_key(group)) if tracked else ""
-                entries.append((name, tracked, tracked and p.grad is not None, options))
-    return entries
-
-
-def _difference(ranks: Sequence[Sequence[Entry]]) -> str:
-    """Return the text of the error for ranks that are to step different tensors."""
-    by_name = [{entry[0]: entry for entry in entries} for entries in ranks]
-    for name in dict.fromkeys(entry[0] for entries in ranks for entry in entries):
-        found = [entries.get(name, (name, False, False, "")) for entries in by_name]
-        tracked, with_gradient = sum(e[1] for e in found), sum(e[2] for e in found)
-        if tracked not in (0, len(ranks)):
-            return f"parameter {name} is tracked on {tracked} of {len(ranks)} ranks"
-        if with_gradient not in (0, len(ranks)):
-            return (
-                f"tracked parameter {name} has a gradient on {with_gradient} of {len(ranks)} ranks"
-            )
-        if len({entry[3] for entry in found}) > 1:
-            return f"the options of parameter {name} differ between ranks"
-    return "the order of the parameters differs between ranks"
-
-
-def distances(params: Sequence[Tensor], state: State, p: float) -> list[Tensor]:
-    """Return ``||theta - theta_0||_p`` of full tensors, 0-dim; every rank has to call it."""
-    device = local(params[0]).device
-    rows = torch.zeros(len(params), 1, dtype=torch.float64, device=device)
-    for row, theta in zip(rows, params, strict=True):
-        if counts_here(theta):
-            theta_0 = local(state[theta]["reference"])
-            dtype = torch.promote_types(theta.dtype, theta_0.dtype)
-            delta = local(theta).to(dtype) - theta_0.to(dtype)
-            row[0] = power_sum(delta, p)
-    norms = all_reduce_rows(rows, params, torch.zeros_like(rows[0]))[:-1, 0] ** (1 / p)
-    kinds = [torch.promote_types(theta.dtype, torch.float32) for theta in params]
-    return [norm.to(kind) for norm, kind in zip(norms, kinds, strict=True)]
-
-
-def any_rank(found_inf: Tensor, groups: Sequence[Mapping[str, Any]]) -> Tensor:
-    """Return the maximum of ``found_inf`` over the ranks: one overflow skips all steps."""
-    meshes: list[Any] = []
-    for p in (p for group in groups for p in group["params"]):
-        if mesh_of(p) is not None and mesh_of(p) not in meshes:
-            meshes.append(mesh_of(p))
-    agreed = local(found_inf).detach().clone()
-    for mesh in meshes:
-        all_reduce(agreed, mesh, largest=True)
-    return agreed
+def _refuse_capture(groups: Sequence[Group]) -> None:
+    device = device_of(groups)
+    if device.type == "cuda":
+        cuda.refuse_capture(device)

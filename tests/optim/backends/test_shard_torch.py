@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from d3fast.optim.backends import shard_torch
 from d3fast.optim.backends.shard_torch import TorchShard, power_sum, step_untracked
 
 
@@ -61,3 +62,11 @@ def test_power_sums_are_powers_of_norms(p):
     torch.testing.assert_close(
         power_sum(delta, p), torch.linalg.vector_norm(delta.double(), p) ** p
     )
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0])
+def test_distances_are_those_of_torch(p, far_apart):
+    params, opt = far_apart(torch.float64, backend="reference")
+    for got, theta in zip(shard_torch.distances(params, opt.state, p), params, strict=True):
+        delta = theta.detach() - opt.state[theta]["reference"]
+        torch.testing.assert_close(got, torch.linalg.vector_norm(delta, p))

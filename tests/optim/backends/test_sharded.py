@@ -34,7 +34,7 @@ def kind(request):
 @pytest.fixture
 def take_step():
     """Take steps of an optimizer as if its parameters were shards."""
-    stepper = sharded.ShardedStepper()
+    stepper = sharded.ShardedStepper([])
 
     def step(opt, grad_scale=None):
         groups = opt.param_groups
@@ -107,24 +107,3 @@ def test_a_bad_option_raises_and_later_steps_go_on(kind, take_step, far_apart, s
     opt.param_groups[0]["lr"] = 0.1
     take_step(opt)
     assert not torch.equal(params[0], before[0])
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "text"),
-    [
-        (("w", True, True, "a"), ("w", False, False, ""), "w is tracked on 1 of 2 ranks"),
-        (("w", True, True, "a"), ("w", True, False, "a"), "w has a gradient on 1 of 2 ranks"),
-        (("w", True, True, "a"), ("w", True, True, "b"), "options of parameter w differ"),
-        (("w", True, True, "a"), ("v", True, True, "a"), "w is tracked on 1 of 2 ranks"),
-    ],
-)
-def test_the_error_names_the_parameter_and_what_differs(first, second, text):
-    assert text in sharded._difference([[first], [second]])
-
-
-@pytest.mark.parametrize("p", [1.0, 2.0, 3.0])
-def test_distances_are_those_of_torch(p, far_apart):
-    params, opt = far_apart(torch.float64, backend="reference")
-    for got, theta in zip(sharded.distances(params, opt.state, p), params, strict=True):
-        delta = theta.detach() - opt.state[theta]["reference"]
-        torch.testing.assert_close(got, torch.linalg.vector_norm(delta, p))
