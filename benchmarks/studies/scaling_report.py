@@ -11,7 +11,7 @@ DEVICE = "H100 SXM"
 
 
 def bytes_table(results: Results) -> str:
-    """Return bytes per parameter: kept, moved by a step, accessed as built."""
+    """Return bytes per parameter: kept, moved by a step, asked by the plain step."""
     parts = ("parameters", "gradients", "momentum", "reference", "compensation")
     headings = [
         "bytes per parameter",
@@ -19,7 +19,7 @@ def bytes_table(results: Results) -> str:
         "kept",
         "step",
         "projection",
-        "as built asks",
+        "plain step asks",
         "temporaries",
     ]
     lines = []
@@ -91,17 +91,17 @@ def memory_table(results: Results) -> str:
 
 
 def time_table(results: Results) -> str:
-    """Return milliseconds of a step: from the bytes of the kernel, and as built for DTensors."""
+    """Return milliseconds of a step: from the bytes of the kernel, and of the plain step."""
     headings = [
         "ms per step",
         *(f"kernel, {_gpus(g)}" for g in SHOWN),
-        *(f"as built, {_gpus(g)}" for g in SHOWN[1:]),
+        *(f"plain, {_gpus(g)}" for g in SHOWN[1:]),
     ]
     lines = []
     for line, rows in _steps(results).items():
         kernel = (significant(rows[g]["kernel_ms"] + rows[g]["all_reduce_ms"]) for g in SHOWN)
-        built = (significant(rows[g]["built_ms"] + rows[g]["all_reduce_ms"]) for g in SHOWN[1:])
-        lines.append([line, *kernel, *built])
+        plain = (significant(rows[g]["plain_ms"] + rows[g]["all_reduce_ms"]) for g in SHOWN[1:])
+        lines.append([line, *kernel, *plain])
     return to_markdown(text_table(headings, lines))
 
 

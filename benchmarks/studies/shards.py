@@ -2,9 +2,10 @@
 """Step of sharded parameters on gloo processes, beside its parts: kernels and all-reduce.
 
 Every rank holds a share of each tensor, cut along its first dimension. In each round all ranks take
-in turn, each after a barrier and in another order: the sharded step; the fused step of plain
-tensors as large as the local parts; the all-reduce of a step's message alone; the sharded step in
-plain PyTorch. The time of a round is that of the slowest rank, the CPU time that of all ranks: on a
+in turn, each after a barrier and in another order: the sharded step; the same step in eight
+buckets, whose all-reduces run while the next bucket is updated; the fused step of plain tensors as
+large as the local parts; the all-reduce of a step's message alone; the sharded step in plain
+PyTorch. The time of a round is that of the slowest rank, the CPU time that of all ranks: on a
 machine that is shared, waiting for another rank is waiting for a core. Before that, a run of
 sharded steps is compared with one of a single process.
 """
@@ -29,12 +30,14 @@ from torch.multiprocessing.spawn import spawn
 from benchmarks.speed.timing import quartiles
 from benchmarks.studies.harness import save
 from d3fast.optim import D3FusedSGD
+from d3fast.optim.backends import shard_messages
 from d3fast.results.format import fixed
 from d3fast.results.store import Results
 from d3fast.results.table import text_table, to_markdown
 
 OPTIONS: dict[str, Any] = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "track": "all"}
-CONTENDERS = ("sharded", "local", "all_reduce", "plain")
+CONTENDERS = ("sharded", "buckets", "local", "all_reduce", "plain")
+BUCKETS = 8
 
 
 def _tensors(count: int, side: int, seed: int) -> list[Tensor]:
@@ -71,13 +74,22 @@ def _contenders(
 ) -> dict[str, Callable[[], object]]:
     weights = _tensors(count, side, 2)
     _, sharded = _optimizer(weights, 3, place)
+    _, in_buckets = _optimizer(weights, 3, place)
+    most = sum(t.numel() * t.element_size() for t in weights) / world / BUCKETS
+
+    def buckets() -> None:
+        usual = shard_messages.BUCKET_BYTES
+        shard_messages.BUCKET_BYTES = {"cpu": most}
+        in_buckets.step()
+        shard_messages.BUCKET_BYTES = usual
+
     _, plain = _optimizer(weights, 3, place, backend="reference")
     _, local = _optimizer([t[: side // world].clone() for t in weights], 3, lambda t: t)
     message = torch.zeros(4 * count + 2, dtype=torch.float64)
     return dict(
         zip(
             CONTENDERS,
-            (sharded.step, local.step, lambda: dist.all_reduce(message), plain.step),
+            (sharded.step, buckets, local.step, lambda: dist.all_reduce(message), plain.step),
             strict=True,
         )
     )
@@ -122,10 +134,12 @@ def _rank(rank: int, world: int, store: str, count: int, side: int, rounds: int,
 def _summary(rounds: list[list[float]], prefix: str) -> dict[str, Any]:
     """Return the median milliseconds of each call, and quartiles of ratios within a round."""
     values = dict(zip(CONTENDERS, zip(*rounds, strict=True), strict=True))
+    sharded, buckets, local, message, plain = (values[name] for name in CONTENDERS)
     ratios = {
-        "to_parts": [sharded / (local + message) for sharded, local, message, _ in rounds],
-        "to_bar": [sharded / (2 * local + message) for sharded, local, message, _ in rounds],
-        "plain_to_sharded": [plain / sharded for sharded, _, _, plain in rounds],
+        "to_parts": [s / (t + m) for s, t, m in zip(sharded, local, message, strict=True)],
+        "to_bar": [s / (2 * t + m) for s, t, m in zip(sharded, local, message, strict=True)],
+        "plain_to_sharded": [p / s for p, s in zip(plain, sharded, strict=True)],
+        "buckets_to_sharded": [b / s for b, s in zip(buckets, sharded, strict=True)],
     }
     return {
         **{f"{prefix}{name}_ms": 1e3 * statistics.median(v) for name, v in values.items()},
@@ -156,12 +170,15 @@ def measure(world: int, count: int, side: int, rounds: int) -> dict[str, Any]:
 def shards_table(results: Results) -> str:
     """Return CPU milliseconds of all ranks, ratios by CPU and wall-clock time, and the load."""
     headings = ["tensors", *(name.replace("_", "-") for name in CONTENDERS)]
-    headings += ["of the bar, CPU", "of the bar, clock", "plain / sharded", "load"]
+    headings += ["of the bar, CPU", "of the bar, clock", "plain / sharded"]
+    headings += ["buckets / sharded, CPU", "clock", "load"]
+    ratios = ("cpu_to_bar", "to_bar", "cpu_plain_to_sharded")
+    ratios += ("cpu_buckets_to_sharded", "buckets_to_sharded")
     lines = [
         [
             str(row["tensors"]),
             *(fixed(row[f"cpu_{name}_ms"], 1) for name in CONTENDERS),
-            *(_spread(row[name]) for name in ("cpu_to_bar", "to_bar", "cpu_plain_to_sharded")),
+            *(_spread(row[name]) for name in ratios),
             fixed(row["load"][0], 0),
         ]
         for row in results.rows

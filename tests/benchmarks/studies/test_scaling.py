@@ -2,6 +2,7 @@
 """Scaling estimates against the optimizer's own state and against built models."""
 
 import warnings
+from unittest import mock
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from benchmarks.shapes import ParameterList
 from benchmarks.studies import scaling
 from benchmarks.studies.counting import Counts
 from d3fast import D3FusedSGD
-from d3fast.optim.backends import sharded
+from d3fast.optim.backends import shard_messages
 
 FP32, BF16 = scaling.PRECISIONS
 
@@ -117,8 +118,8 @@ def test_the_message_is_what_a_step_sends(what, monkeypatch, ranks):
     for p in model.parameters():
         p.grad = torch.ones_like(p)
     opt.step()  # compares and measures
-    add_up = lambda numbers, mesh, largest=False: sent.append(numbers.nbytes) or numbers  # noqa: E731
-    monkeypatch.setattr(sharded, "all_reduce", add_up)
+    add_up = lambda numbers, mesh: sent.append(numbers.nbytes) or mock.Mock()  # noqa: E731
+    monkeypatch.setattr(shard_messages, "Started", add_up)
     opt.step()
     assert sent == [scaling.message_bytes(tracked)]
 
@@ -167,6 +168,14 @@ def test_the_kernels_bytes_are_those_of_the_design():
     assert from_memory(all_of, BF16) == 24 * 130
 
 
+def test_on_several_gpus_the_second_pass_finds_a_cache_that_holds_all_tensors_or_nothing():
+    model = model_of((10, 10), (6, 5))
+    held = (5 * 10 + 3 * 5) * 16
+    of_two = lambda cache: scaling.kernel_bytes(model, set(model.shapes), FP32, 2, cache)  # noqa: E731
+    assert of_two(held) == 24 * 65
+    assert of_two(held - 1) == 32 * 65
+
+
 def test_an_all_reduce_is_nothing_on_one_gpu_and_latency_on_many():
     device, assumed = scaling.DEVICES[0], scaling.Assumed(latency=1e-6)
     seconds = lambda size, gpus: scaling.all_reduce_seconds(size, gpus, device, assumed)  # noqa: E731
@@ -176,14 +185,14 @@ def test_an_all_reduce_is_nothing_on_one_gpu_and_latency_on_many():
     assert seconds(50e9, 16) == pytest.approx(2 * 15 / 16 + 8e-6)
 
 
-def test_as_built_a_step_is_bytes_where_parts_are_large_and_launches_where_small():
+def test_a_plain_step_is_bytes_where_parts_are_large_and_launches_where_small():
     counts = {True: Counts(100, 16, 8, 10, 3, 5), False: Counts(40, 0, 4, 7, 0, 1)}
     large, small = model_of((2**20, 48), (10, 10)), model_of((4, 4), (2, 4))
-    got = scaling.built(large, {large.head}, counts, 1)
+    got = scaling.plain_step(large, {large.head}, counts, 1)
     n = 48 * 2**20
     assert got == {
         "asked": 100 * n + 40 * 100,
         "launches": 5 + 1 + 10 + 2 * 3 + 7,
         "passing": 24 * n,
     }
-    assert scaling.built(small, set(small.shapes), counts, 4)["launches"] == 6 + 20
+    assert scaling.plain_step(small, set(small.shapes), counts, 4)["launches"] == 6 + 20

@@ -24,10 +24,11 @@ def test_a_run_follows_one_process_without_the_slower_backend():
 
 
 def test_ratios_are_taken_within_rounds():
-    got = shards._summary([[4.0, 1.0, 2.0, 8.0], [12.0, 3.0, 0.0, 12.0]], "")
+    got = shards._summary([[4.0, 2.0, 1.0, 2.0, 8.0], [12.0, 9.0, 3.0, 0.0, 12.0]], "")
     assert got["to_bar"][1] == pytest.approx(1.5)
     assert got["to_parts"][1] == pytest.approx((4 / 3 + 4) / 2)
     assert got["plain_to_sharded"][1] == pytest.approx(1.5)
+    assert got["buckets_to_sharded"][1] == pytest.approx(0.625)
     assert got["sharded_ms"] == 8000
 
 
