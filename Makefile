@@ -61,7 +61,7 @@ bench: install ## step and repair benchmarks on a quiet machine; JSON in benchma
 	CUDAARCHS="$(ARCHS)" $(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m pytest benchmarks -q
 
-gpu-check: ## on a GPU machine: build, test, sanitize, measure, in seven stages; no network
+gpu-check: ## on a GPU machine: build, test, sanitize, measure, in eight stages; no network
 	$(PYTHON) -m benchmarks.gpu.check
 
 readme: install ## put the tables of benchmarks/results into README.md

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from benchmarks.gpu.resources import resources_table
 from benchmarks.speed.adamw import adamw_table
 from benchmarks.speed.compare import compare_table
 from benchmarks.speed.report import (
@@ -125,6 +126,7 @@ PARTS: Mapping[str, Callable[[Results], str]] = {
     "scaling-time": time_table,
     "scaling-check": check_table,
     "shards": shards_table,
+    "resources": resources_table,
     **{
         f"{dtype}-{measure}": partial(precision_table, dtype=dtype, measure=measure)
         for dtype in DTYPES

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check of a GPU machine in seven stages, without network: ``python -m benchmarks.gpu.check``.
+"""Check of a GPU machine in eight stages, without network: ``python -m benchmarks.gpu.check``.
 
     1  build, copy ceiling on random data, GPU tests (graphs first, no compile tests)
     2  compute-sanitizer: memcheck, racecheck, synccheck
@@ -8,6 +8,7 @@
     5  DRAM bytes and L2 hits by ncu, registers and spills
     6  an edit through .data, one norm over a large group, misaligned gradients
     7  host time of a step
+    8  the step of shards on one rank, NCCL's all-reduce included
 
 Every stage can be run alone (``--stage 4``), takes less than nine minutes and writes one JSON file;
 beside each figure stands what was predicted before (``benchmarks.gpu.predictions``). Clocks and

@@ -105,7 +105,25 @@ DERIVED: Mapping[str, Prediction] = {
     "ResNet-18, free: host": Prediction(30.0, 110.0, "stated: 85 µs", GPU),
 }
 
-PREDICTIONS: Mapping[str, Prediction] = {**_steps(), **_sgd(), **DERIVED}
+# Bytes of a step of shards at 80 to 100 % of a copy: 24 without a projection, 24 to 32 with one,
+# whose weights lie a bucket of 64 MiB back. Between an update and its projection each bucket adds
+# launches of about 3 µs: a copy of the sums, the all-reduce, the counts.
+_BUCKETS = {"10x25M": 10, "10x2.5M": 2, "ViT-B/16": 6}
+_OVERHEAD = 3e-3 * 6  # ms of a bucket, at most
+
+
+def _shards() -> dict[str, Prediction]:
+    found = {}
+    for name, buckets in _BUCKETS.items():
+        for variant, (least, most) in {"free": (24, 24), "norm_sphere": (24, 32)}.items():
+            low, high = (_PARAMETERS[name] * b / (COPY * 1e12) * 1e3 for b in (least, most))
+            why = f"derived: {least} to {most} bytes at 80 to 100 % of a copy, {buckets} buckets"
+            end = high / 0.8 + buckets * _OVERHEAD
+            found[f"{name} in shards, {variant}: replay"] = Prediction(low, end, why, GPU)
+    return found
+
+
+PREDICTIONS: Mapping[str, Prediction] = {**_steps(), **_sgd(), **_shards(), **DERIVED}
 
 
 def predicted(name: str, machine: str) -> Prediction | None:

@@ -26,6 +26,7 @@ from benchmarks.gpu.tools import (
     run,
 )
 from d3fast.results.store import Results
+from d3fast.results.table import text_table, to_markdown
 
 _SPILLS = re.compile(
     r"Compiling entry function '(\S+)' for '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill "
@@ -108,7 +109,7 @@ def measure(seconds: float) -> list[Figure]:
 
 
 def readable(kernels: Sequence[str]) -> list[str]:
-    """Return each kernel's kind and the dtypes of weights, momentum and reference.
+    """Return each kernel's kind, its rule unless SGD, and dtypes: weights, momentum, reference.
 
     Example:
         >>> readable(["_ZN2d313verify_kernelINS_11DTypeTripleIffNS_4Bf16EEEEEvNS_10DeviceStepE"])
@@ -117,9 +118,10 @@ def readable(kernels: Sequence[str]) -> list[str]:
     (filt,) = require_tools("c++filt")
     names = run([filt, *kernels], 60).output.splitlines()
     found = [_KERNEL.search(name) for name in names]
+    rules = [" of AdamW" if "AdamwRule" in name else "" for name in names]
     return [
-        f"{f[1]}: {f[2].replace('d3::', '')}" if f else name
-        for f, name in zip(found, kernels, strict=True)
+        f"{f[1]}{rule}: {f[2].replace('d3::', '')}" if f else name
+        for f, rule, name in zip(found, rules, names, strict=True)
     ]
 
 
@@ -142,6 +144,30 @@ def rows(arch: str, seconds: float) -> Iterator[dict[str, Any]]:
             "spilled": sum(k["spilled"] for k in members),
             "wide_accesses": min(counts[k["kernel"]] for k in members),
         }
+
+
+def resources_table(results: Results) -> str:
+    """Return the most registers by kind of kernel and architecture, and all spilled bytes."""
+    kinds = {
+        "tracked, fp32 weights": "step: float",
+        "tracked, half weights": "step: (Bf16|F16)",
+        "tracked, AdamW, fp32 weights": "step of AdamW: float",
+        "tracked, AdamW, half weights": "step of AdamW: (Bf16|F16)",
+        "untracked": "update: ",
+        "untracked, AdamW": "update of AdamW: ",
+        "projection of shards": "shard: ",
+        "projection of shards, AdamW": "shard of AdamW: ",
+        "verification": "verify: ",
+    }
+    archs = list(dict.fromkeys(row["arch"] for row in results.rows))
+    lines = []
+    for title, pattern in kinds.items():
+        members = [row for row in results.rows if re.match(pattern, row["kernel"])]
+        most = (max(r["registers"] for r in members if r["arch"] == arch) for arch in archs)
+        lines.append([title, *map(str, most)])
+    spilled = (sum(r["spilled"] for r in results.rows if r["arch"] == arch) for arch in archs)
+    lines.append(["bytes spilled, all kernels", *map(str, spilled)])
+    return to_markdown(text_table(["", *archs], lines))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -110,4 +110,5 @@ STAGES = (
     ),
     _stage(6, "rare steps", Step("rare", 120, worker("rare"))),
     _stage(7, "host time", Step("host", 120, worker("host"))),
+    _stage(8, "shards of one rank", Step("shards", 150, worker("sharded"))),
 )

@@ -20,8 +20,8 @@ def test_without_a_gpu_a_stage_ends_with_one_line_and_2(number, tmp_path, capsys
     assert list(tmp_path.iterdir()) == []
 
 
-def test_there_are_seven_stages_in_order():
-    assert [stage.number for stage in STAGES] == [1, 2, 3, 4, 5, 6, 7]
+def test_there_are_eight_stages_in_order():
+    assert [stage.number for stage in STAGES] == list(range(1, 9))
     assert all(stage.steps[0] is stages.BUILD for stage in STAGES)
 
 

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from benchmarks.gpu import ceiling, counters, host, predictions, rare, replay
+from benchmarks.gpu import ceiling, counters, host, predictions, rare, replay, sharded
 from benchmarks.gpu.figures import parse_figures
 from benchmarks.gpu.predictions import PREDICTIONS, VARIANTS, WORKLOADS, predicted
 
@@ -44,7 +44,7 @@ def test_every_prediction_is_of_a_figure_that_a_worker_prints(monkeypatch, capsy
             contender.call()
         return {contender.name: [1.0, 1.0] for contender in contenders}
 
-    for module in (ceiling, host, rare, replay):
+    for module in (ceiling, host, rare, replay, sharded):
         monkeypatch.setattr(module, "interleave", once)
         module.main(SMALL)
     names = {figure.name for figure in parse_figures(capsys.readouterr().out)}

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.gpu import resources
 from benchmarks.gpu.tools import Done, Failed
-from d3fast.results.store import read_results
+from d3fast.results.store import Results, read_results
 
 PTXAS = """ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function '_ZN2d313update_kernelIfEEv' for 'sm_90'
@@ -75,3 +75,24 @@ def test_every_architecture_is_written_with_a_row_per_kind_of_kernel(compiler, t
         ("sm_90", 80, 8),
         ("sm_90", 40, 0),
     ]
+
+
+def test_the_table_has_the_most_registers_of_each_kind_and_all_spills():
+    kinds = ("step: float", "step: F16", "step of AdamW: float", "step of AdamW: Bf16", "update: x")
+    kinds += ("update of AdamW: x", "shard: x", "shard of AdamW: x", "verify: x", "step: float, B")
+    rows = [
+        {"arch": arch, "kernel": kind, "registers": 10 * i + more, "spilled": i == 3}
+        for arch, more in (("sm_80", 0), ("sm_90", 1))
+        for i, kind in enumerate(kinds)
+    ]
+    lines = resources.resources_table(Results("made up", {}, rows)).splitlines()
+    assert lines[0].split("|")[1:-1] == [" ", " sm_80 ", " sm_90 "]
+    assert "| tracked, fp32 weights | 90 | 91 |" in lines
+    assert "| tracked, AdamW, half weights | 30 | 31 |" in lines
+    assert lines[-1] == "| bytes spilled, all kernels | 1 | 1 |"
+
+
+def test_a_rule_other_than_sgd_is_named():
+    arguments = "INS_11DTypeTripleIfffEELNS_8TrackingE2ENS_9AdamwRuleEEEvNS_10DeviceStepE"
+    mangled = f"_ZN2d311step_kernel{arguments}"
+    assert resources.readable([mangled]) == ["step of AdamW: float, float, float"]
