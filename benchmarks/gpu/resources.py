@@ -97,7 +97,9 @@ def measure(seconds: float) -> list[Figure]:
     ]
     cuobjdump = find_tool("cuobjdump")
     if cuobjdump is not None:
-        counts = wide_accesses(run([cuobjdump, "-sass", str(cubin)], seconds).output)
+        disassembled = run([cuobjdump, "-sass", str(cubin)], seconds)
+        check_exit(disassembled, "cuobjdump", found)
+        counts = wide_accesses(disassembled.output)
         found.append(Figure("16-byte accesses", sum(counts.values()), ""))
         narrow = [k for k, n in counts.items() if n == 0 and re.search("(update|step)_kernel", k)]
         if narrow:
@@ -130,7 +132,9 @@ def rows(arch: str, seconds: float) -> Iterator[dict[str, Any]]:
     nvcc, cuobjdump = require_tools("nvcc", "cuobjdump")
     cubin, said = compiled(nvcc, arch, seconds)
     kernels = spills(said)
-    counts = wide_accesses(run([cuobjdump, "-sass", str(cubin)], seconds).output)
+    disassembled = run([cuobjdump, "-sass", str(cubin)], seconds)
+    check_exit(disassembled, "cuobjdump")
+    counts = wide_accesses(disassembled.output)
     groups: dict[str, list[dict[str, Any]]] = {}
     for name, kernel in zip(readable([k["kernel"] for k in kernels]), kernels, strict=True):
         groups.setdefault(name, []).append(kernel)
@@ -164,7 +168,8 @@ def resources_table(results: Results) -> str:
     for title, pattern in kinds.items():
         members = [row for row in results.rows if re.match(pattern, row["kernel"])]
         most = (max(r["registers"] for r in members if r["arch"] == arch) for arch in archs)
-        lines.append([title, *map(str, most)])
+        if members:
+            lines.append([title, *map(str, most)])
     spilled = (sum(r["spilled"] for r in results.rows if r["arch"] == arch) for arch in archs)
     lines.append(["bytes spilled, all kernels", *map(str, spilled)])
     return to_markdown(text_table(["", *archs], lines))
