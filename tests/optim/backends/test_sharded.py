@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from d3fast.optim.backends import sharded
+from d3fast.optim.backends.shard_plan import ShardPlan
 
 VARIANTS = {
     "defaults": {},
@@ -107,3 +108,17 @@ def test_a_bad_option_raises_and_later_steps_go_on(kind, take_step, far_apart, s
     opt.param_groups[0]["lr"] = 0.1
     take_step(opt)
     assert not torch.equal(params[0], before[0])
+
+
+def test_what_a_graph_addresses_outlives_the_plans(monkeypatch, far_apart, set_gradients):
+    captured = []
+    stepper = sharded.ShardedStepper(captured)
+    params, opt = far_apart(torch.float64, backend="fused")
+    set_gradients(params, 0)
+    for kept in (0, 1):
+        stepper.step(opt.param_groups, [(0, 0, opt.param_groups[0])], opt.state)
+        monkeypatch.setattr(ShardPlan, "captured", bool(kept))
+        stepper.drop_plans()
+        assert len(captured) == kept
+    ((message,),) = captured
+    assert message.sums.numel() == 4 * len(params) + 2
