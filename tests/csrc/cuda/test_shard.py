@@ -134,7 +134,11 @@ def test_shards_take_the_step_of_the_whole_tensors(cuda_on_host, kind, scope, na
 
 @pytest.mark.parametrize(
     "options",
-    [{"distance_p": 1.0}, {"distance_weight": 0.0}, {"maximize": True, "radius_unit": "absolute"}],
+    [
+        {"distance_p": 1.0},
+        {"distance_weight": 0.0},
+        {"maximize": True, "constraint": "norm_ball", "radius": 5.0, "radius_unit": "absolute"},
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])

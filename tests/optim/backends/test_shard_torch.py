@@ -65,6 +65,7 @@ def test_power_sums_are_powers_of_norms(p):
 
 
 @pytest.mark.parametrize("p", [1.0, 2.0, 3.0])
+@torch.no_grad()
 def test_distances_are_those_of_torch(p, far_apart):
     params, opt = far_apart(torch.float64, backend="reference")
     for got, theta in zip(shard_torch.distances(params, opt.state, p), params, strict=True):
