@@ -34,12 +34,14 @@ NUMBERS = 4 * 10 + 2  # of a message about ten tensors
 @contextmanager
 def one_rank(device: torch.device) -> Iterator[Any]:
     """Be the only rank of a mesh, and send its messages all the same."""
+    from torch.distributed.device_mesh import init_device_mesh
+
     backend = "nccl" if device.type == "cuda" else "gloo"
     usual = dtensor._process_groups
     with tempfile.TemporaryDirectory() as folder:
         dist.init_process_group(backend, init_method=f"file://{folder}/store", rank=0, world_size=1)
         try:
-            mesh = dist.init_device_mesh(device.type, (1,))
+            mesh = init_device_mesh(device.type, (1,))
             dtensor._process_groups = lambda mesh: [] if mesh is None else [mesh.get_group(0)]
             yield mesh
         finally:

@@ -172,8 +172,8 @@ def shards_table(results: Results) -> str:
     headings = ["tensors", *(name.replace("_", "-") for name in CONTENDERS)]
     headings += ["of the bar, CPU", "of the bar, clock", "plain / sharded"]
     headings += ["buckets / sharded, CPU", "clock", "load"]
-    ratios = ("cpu_to_bar", "to_bar", "cpu_plain_to_sharded")
-    ratios += ("cpu_buckets_to_sharded", "buckets_to_sharded")
+    ratios = ["cpu_to_bar", "to_bar", "cpu_plain_to_sharded"]
+    ratios += ["cpu_buckets_to_sharded", "buckets_to_sharded"]
     lines = [
         [
             str(row["tensors"]),
