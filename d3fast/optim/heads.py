@@ -126,7 +126,7 @@ def _plain_words(child: str) -> str:
 def _rank(child: str) -> int:
     """Return how likely a child is a head by its name, as an index of ``_REASONS``."""
     words = _plain_words(child)
-    if child in _NAMES:
+    if child.strip("_") in _NAMES:  # "_fc" of EfficientNet-PyTorch
         return 3
     if _AGAINST.search(words):
         return 0

@@ -195,6 +195,10 @@ HEADS = {
         ),
         "",
     ),
+    "efficientnet_pytorch_names_its_last_convolution_a_head": (
+        lambda: Named(stem=backbone(), _conv_head=nn.Conv2d(8, 9, 1), _fc=nn.Linear(9, 3)),
+        "_fc",
+    ),
     "a_3x3_convolution_scores_nothing": (
         lambda: Named(fc=nn.Conv2d(4, 4, 3), other=nn.Linear(3, 3)),
         "other",
