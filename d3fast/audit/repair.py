@@ -2,7 +2,7 @@
 """The step of an audit that repairs the suspect: D3, measured before and after, and card.json."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +186,7 @@ class Repaired:
         used = {"batch_size": options.batch_size, "held_out": options.held_out, "seed": audit.seed}
         settings = {
             **audit.settings(),
-            "config": asdict(self.result.config),
+            "config": self.result.config.record(),
             "options": {**used, "preset": options.preset, "flip": options.flip},
         }
         document = Results(

@@ -53,6 +53,15 @@ class MethodOptions:
             rich_help_panel=_PANEL,
         ),
     ] = None
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Weights of the public model that the suspect was trained from: restarted blocks "
+            "begin there.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
     constraint: Annotated[
         str | None,
         typer.Option(

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -18,6 +19,7 @@ BATCH_NORMS = ("train", "frozen")
 NORM_SETS = ("norm_sphere", "norm_ball")
 OPTIMIZERS = ("sgd", "adamw")
 AUTO = "auto"
+BASE = "base"  # a warm start at the weights of ``D3Config.base``
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class D3Config:
             does; the paper's objective has no such division.
         track: the weights that are tracked; see ``param_groups``.
         warm_start: initial position of the tracked weights: ``"near"``, ``"middle"``, ``"far"``,
-            ``"noise"`` or ``"random"``.
+            ``"noise"`` or ``"random"``; ``"base"`` is that of the base model.
         optimizer: ``"sgd"`` or ``"adamw"``: ``D3FusedSGD`` or ``D3FusedAdamW``. The learning rates
             of the defaults and presets are those of SGD; AdamW wants smaller ones.
         beta2: decay of AdamW's second moment.
@@ -133,12 +135,14 @@ class D3Config:
     batch_norm: str = "train"
     constraint_p: float = 2.0
     optimizer: str = "sgd"
+    base: str | None = None
     beta2: float = 0.999
     decoupled_push: bool = False
 
     def __post_init__(self) -> None:
         check_clean_loss(self.epsilon, self.clean_weight, self.reduction, "clean_weight")
-        check_choice("warm_start", self.warm_start, WARM_STARTS)
+        check_choice("warm_start", self.warm_start, (*WARM_STARTS, BASE))
+        self._check_base()
         check_choice("schedule", self.schedule, SCHEDULES)
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("precision", self.precision, PRECISIONS)
@@ -178,6 +182,12 @@ class D3Config:
         }
         check_group({**asdict(self), **untouched})
 
+    def _check_base(self) -> None:
+        if self.base is not None and not isinstance(self.base, str):
+            raise ValueError(f"base must be the path of a weight file, got {self.base!r}")
+        if self.base is None and self.warm_start == BASE:
+            raise ValueError("warm_start='base' needs base, a weight file, got None")
+
     @classmethod
     def auto(cls, **changes: Any) -> "D3Config":
         """Return the recipe of ``d3fast repair``, which decides on held-out clean samples.
@@ -190,6 +200,13 @@ class D3Config:
         """
         steered = cls(restart=AUTO, distillation=0.6, max_acc_drop=1.0, recovery=30)
         return replace(steered, **changes)
+
+    def check_base_used(self) -> None:
+        """Raise ``ValueError`` if a base is given and nothing begins there."""
+        if self.base is not None and self.restart == 0 and self.warm_start != BASE:
+            raise ValueError(
+                f"base={self.base!r} is used by restart and by warm_start='base': give one of them"
+            )
 
     @property
     def needs_held_out(self) -> bool:
@@ -240,6 +257,10 @@ class D3Config:
             distillation=0.0,
         )
         return replace(published, **changes)
+
+    def record(self) -> dict[str, Any]:
+        """Return the options for a result file: of the base model its file name alone."""
+        return {**asdict(self), "base": None if self.base is None else Path(self.base).name}
 
     def weights(self, clean_weight: float | None = None) -> tuple[float, float]:
         """Return the weights of hinge and distance: (lambda, w), or both over (lambda + 1).

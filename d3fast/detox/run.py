@@ -32,12 +32,12 @@ from d3fast.detox.parts import (
 )
 from d3fast.detox.resume import Checkpointing, HasState, Journal, Progress
 from d3fast.detox.save import save_weights
+from d3fast.detox.start import move_to_start
 from d3fast.optim import param_groups
 from d3fast.optim.base import D3Optimizer
-from d3fast.optim.blocks import restart_blocks
 from d3fast.optim.schedules import DistanceSchedule
 from d3fast.runtime.devices import resolve_device, synchronize
-from d3fast.runtime.seeding import generator, global_seed
+from d3fast.runtime.seeding import global_seed
 from d3fast.training.loop import Epoch, Gradients, check_weights, fit, mean_loss, plain_gradients
 from d3fast.training.loss import CleanLoss, distilled
 from d3fast.training.metrics import evaluate
@@ -126,6 +126,7 @@ def detoxify(
         raise ValueError(
             "dual_step, patience and max_acc_drop decide on held-out data: val_loader is missing"
         )
+    config.check_base_used()
     where = resolve_device(device, model)
     check_weights(model)
 
@@ -199,8 +200,7 @@ class _Repair:
     def _push(self, gradients: Gradients) -> None:
         config = self.config
         optimizer = make_optimizer(self.model, config)
-        restart_blocks(self.model, config.restart, generator(config.seed, "restart"))
-        optimizer.warm_start(config.warm_start, generator=generator(config.seed, "warm start"))
+        move_to_start(self.model, optimizer, config)
         loss = CleanLoss(config.epsilon, config.weights()[0], config.reduction)
         average = Average(self.model, first_averaged(config))
         parts: dict[str, HasState] = {

@@ -3,7 +3,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 from safetensors.torch import save_file, save_model
@@ -50,7 +49,7 @@ def save_tensors(
 
 
 def _metadata(config: D3Config | None) -> dict[str, str]:
-    options = {} if config is None else {"d3fast.config": json.dumps(asdict(config))}
+    options = {} if config is None else {"d3fast.config": json.dumps(config.record())}
     return {"format": "pt", **options}
 
 
