@@ -104,11 +104,11 @@ _NARROW_DEFENSES = (
     DefenseSpec("ft-sam", (_EPOCHS,)),
     DefenseSpec("fst", ({**_EPOCHS, "lr": 0.06},)),
     DefenseSpec("d3"),
-    DefenseSpec("d3", (_RESTARTED,), label="d3, two blocks restarted"),
+    DefenseSpec("d3", (_RESTARTED,), label="d3 (two blocks restarted)"),
     DefenseSpec(
         "d3",
         (_UNPUSHED,),
-        label="two blocks restarted, no distance",
+        label="two blocks restarted (no distance)",
     ),
 )
 
