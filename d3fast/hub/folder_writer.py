@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +132,7 @@ def _changed(name: str, stored: TensorEntry, value: Tensor) -> Tensor | None:
 
 
 def _options(config: D3Config | None) -> dict[str, str]:
-    return {} if config is None else {"d3fast.config": json.dumps(asdict(config))}
+    return {} if config is None else {"d3fast.config": json.dumps(config.record())}
 
 
 def _overwrite(

@@ -21,6 +21,7 @@ def test_words_become_values():
     assert chosen(constraint="distance_shell", radius="0.5,1").config.radius == (0.5, 1.0)
     assert chosen(restart="head.*").config.restart == "head.*"
     assert chosen(schedule="cosine").config.schedule == "cosine"
+    assert chosen(base="public.pt").config.base == "public.pt"
 
 
 @pytest.mark.parametrize(
