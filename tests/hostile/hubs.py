@@ -55,7 +55,7 @@ def _sparse(start: bytes, length: int) -> Callable[[Path], None]:
 
 def _outside(path: Path) -> None:
     """A link to a good file beside the folder."""
-    (path.parent.parent / path.name).write_bytes(_SHARDS[path.name])
+    (path.parent.parent / path.name).write_bytes(SHARDS[path.name])
     path.symlink_to(Path("..") / path.name)
 
 
@@ -66,20 +66,21 @@ def _halves(held: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 _PARTS = _halves(state())
-_SHARDS = {FIRST: save(_PARTS[0]), SECOND: save(_PARTS[1])}
+SHARDS = {FIRST: save(_PARTS[0]), SECOND: save(_PARTS[1])}
 _PLACES = dict.fromkeys(_PARTS[0], FIRST) | dict.fromkeys(_PARTS[1], SECOND)
 
 
-def _index(**changes: Any) -> bytes:
+def index(**changes: Any) -> bytes:
+    """The index of two good shards, some of it replaced."""
     return json.dumps({"metadata": {}, "weight_map": _PLACES | changes}).encode()
 
 
 def _sharded(index: Content, **shards: Content) -> Callable[[Path], Path]:
-    return _folder({INDEX: index, **_SHARDS, **shards})
+    return _folder({INDEX: index, **SHARDS, **shards})
 
 
 def _second(**changes: Any) -> Callable[[Path], Path]:
-    return _sharded(_index(), **{SECOND: save(_PARTS[1] | changes)})
+    return _sharded(index(), **{SECOND: save(_PARTS[1] | changes)})
 
 
 _CODE = torch_file(state(**{"3_bias": Reduced(os.system, "touch mark")}))
@@ -98,34 +99,30 @@ HUB_FILES = [
     Case("an index of a terabyte", _sharded(_sparse(b"{", 2**40)), "longer than"),
     Case("an index without a map", _sharded(b"{}"), "no weight_map"),
     Case("an index with a name twice", _sharded(b'{"a": 1, "a": 2}'), "twice"),
-    Case("a path out of the folder", _sharded(_index(a="../secret.safetensors")), "plain name"),
-    Case("an absolute path", _sharded(_index(a="/etc/passwd")), "plain name"),
-    Case("a hidden file", _sharded(_index(a=".git.safetensors")), "plain name"),
-    Case("a file with a null byte", _sharded(_index(a="a\0.safetensors")), "plain name"),
-    Case(
-        "a pickle among the shards", _sharded(_index(a="pytorch_model.bin")), "not a .safetensors"
-    ),
-    Case("a file that prints badly", _sharded(_index(a=f"{BAD_NAME}.safetensors")), "missing"),
-    Case("a file that is a number", _sharded(_index(a=7)), "must name a file"),
+    Case("a path out of the folder", _sharded(index(a="../secret.safetensors")), "plain name"),
+    Case("an absolute path", _sharded(index(a="/etc/passwd")), "plain name"),
+    Case("a hidden file", _sharded(index(a=".git.safetensors")), "plain name"),
+    Case("a file with a null byte", _sharded(index(a="a\0.safetensors")), "plain name"),
+    Case("a pickle among the shards", _sharded(index(a="pytorch_model.bin")), "not a .safetensors"),
+    Case("a file that prints badly", _sharded(index(a=f"{BAD_NAME}.safetensors")), "missing"),
+    Case("a file that is a number", _sharded(index(a=7)), "must name a file"),
     Case(
         "100,000 shards",
-        _sharded(_index(**{str(n): f"{n}.safetensors" for n in range(100_000)})),
+        _sharded(index(**{str(n): f"{n}.safetensors" for n in range(100_000)})),
         "names 100002 files",
     ),
-    Case("a shard that is missing", _sharded(_index(a="model-3.safetensors")), "missing"),
-    Case("a shard that is a link out", _sharded(_index(), **{SECOND: _outside}), "leads out of"),
-    Case(
-        "a shard that is a folder", _sharded(_index(), **{SECOND: os.mkdir}), "not a regular file"
-    ),
-    Case("a shard that is a pipe", _sharded(_index(), **{SECOND: os.mkfifo}), "not a regular file"),
+    Case("a shard that is missing", _sharded(index(a="model-3.safetensors")), "missing"),
+    Case("a shard that is a link out", _sharded(index(), **{SECOND: _outside}), "leads out of"),
+    Case("a shard that is a folder", _sharded(index(), **{SECOND: os.mkdir}), "not a regular file"),
+    Case("a shard that is a pipe", _sharded(index(), **{SECOND: os.mkfifo}), "not a regular file"),
     Case(
         "a shard of a terabyte",
-        _sharded(_index(), **{SECOND: _sparse(_SHARDS[SECOND], 2**40)}),
+        _sharded(index(), **{SECOND: _sparse(SHARDS[SECOND], 2**40)}),
         MISFIT,
     ),
-    Case("a tensor in the wrong shard", _sharded(_index(**{_MOVED: SECOND})), "fit the index"),
+    Case("a tensor in the wrong shard", _sharded(index(**{_MOVED: SECOND})), "fit the index"),
     Case("a tensor in two shards", _second(**{_MOVED: torch.zeros(2)}), "fit the index"),
-    Case("a tensor that is nowhere", _sharded(_index(a=SECOND)), "fit the index"),
+    Case("a tensor that is nowhere", _sharded(index(a=SECOND)), "fit the index"),
     Case("NaN in the second shard", _second(**{"3.bias": torch.full((3,), torch.nan)}), "NaN"),
     Case("a shape in the second shard", _second(**{"3.bias": torch.zeros(4)}), MISFIT),
 ]

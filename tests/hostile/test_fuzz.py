@@ -6,6 +6,7 @@ they differ on every run.
 
 import gzip
 import io
+import json
 import os
 import pickle
 import pickletools
@@ -23,7 +24,10 @@ from safetensors.torch import save
 from d3fast.attacks import ATTACKS, load_attack, save_attack
 from d3fast.audit.report.folder import read_audit
 from d3fast.audit.report.verdict import audit_verdict
-from d3fast.hub import open_samples
+from d3fast.hub import Request, open_samples
+from d3fast.hub.folders import HubFolder
+from d3fast.hub.image_processor import image_input
+from d3fast.io.hub_files import find_weights, load_weight_files
 from d3fast.io.idx import read_idx
 from d3fast.io.images import Fit, read_image
 from d3fast.io.plain_pickle import read_plain_pickle
@@ -34,6 +38,7 @@ from tests.hostile.arrays import npz_file
 from tests.hostile.audits import document
 from tests.hostile.documents import results
 from tests.hostile.files import forged_zip
+from tests.hostile.hubs import SHARDS, index
 from tests.hostile.images import encoded
 from tests.hostile.models import net, state, torch_file
 from tests.hostile.samples import COLUMNAR, SAMPLES_TAR, columnar
@@ -130,6 +135,44 @@ def test_files_of_torch(folder, content):
 @given(content=changed(LEGACY))
 def test_legacy_files_of_torch(folder, content):
     loads_or_one_line(_valid, folder / "w.pth", content)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """A folder with two shards, to write indexes into."""
+    place = tmp_path_factory.mktemp("shards")
+    for name, content in SHARDS.items():
+        (place / name).write_bytes(content)
+    return place
+
+
+@fuzz
+@given(content=changed([index(), index(a="model-3.safetensors")]))
+def test_indexes_of_shards(shards, content):
+    def fill(path):
+        model = net()
+        load_weight_files(model, find_weights(path.parent))
+        return model
+
+    model = loads_or_one_line(fill, shards / "model.safetensors.index.json", content)
+    assert model is None or torch.equal(model[3].bias, net(1)[3].bias)
+
+
+_PROCESSORS = [
+    {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 8}, "crop_size": 4},
+    {"size": {"height": 8, "width": 9}, "image_mean": [0.5, 0, 1], "image_std": [1, 2, 3]},
+    {"image_processor_type": "ConvNextImageProcessor", "size": 8, "rescale_factor": 0.0039},
+]
+
+
+@fuzz
+@given(content=changed([json.dumps(settings).encode() for settings in _PROCESSORS]))
+def test_preprocessing(folder, content):
+    def read(path):
+        return image_input(HubFolder(path.parent, "a", "a", {}), Request("a"))
+
+    found = loads_or_one_line(read, folder / "preprocessor_config.json", content)
+    assert found is None or all(value > 0 for value in found.input.std or ())
 
 
 def _pickles_of(files):
