@@ -11,6 +11,7 @@ from d3fast.hub import Request, resolve
 from tests.hub.makers import FAMILIES, edit, from_pretrained, tiny, write_folder
 
 pytest.importorskip("transformers", reason="needs the extra d3fast[hub]")
+COMMON = ("resnet", "convnext", "mobilenet_v2", "vit", "deit", "beit", "dinov2", "swin")
 VIT = {
     "image_processor_type": "ViTImageProcessor",
     "size": {"height": 32, "width": 32},
@@ -24,7 +25,9 @@ def scores(model, images):
         return model(images)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [f if f in COMMON else pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES]
+)
 def test_the_scores_are_those_of_from_pretrained_and_so_is_what_is_written(family, tmp_path):
     folder = write_folder(tmp_path / "their-model", family)
     suspect = resolve(Request(str(folder)))
