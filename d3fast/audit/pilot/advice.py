@@ -135,7 +135,8 @@ def _why(suspect: Row, best: Row, count: int, within: int, limit: float) -> str:
     if drop < 0:
         change = f"gains {fixed(-drop)} points ({span})"
     rate = f"{percent(attack_rate(best))} %"
-    allowed = f"within {shortest(limit)} point{'s' * (limit != 1)} after {best['epochs']} epochs"
+    most = f"{shortest(round(limit, 1))} point{'s' * (limit != 1)}"
+    allowed = f"within {most} after {best['epochs']} epochs"
     if within:
         verb = "stays" if within == 1 else "stay"
         text = f"{within} of {count} settings {verb} {allowed}; of these it has the lowest success "

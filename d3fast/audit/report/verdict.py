@@ -178,8 +178,9 @@ def _accuracy(before: ModelReport | None, card: Card | None) -> Finding:
         return Finding(question, "measured", OPEN, text, evidence)
     repair = card.repair
     low, high, limit = repair.acc_drop_low, repair.acc_drop_high, repair.max_acc_drop
+    kind = "Paired 95" if repair.lost is not None else "95"  # of release 0.1: independent
     evidence = (
-        f"95 % interval of the loss {fixed(low)} to {points(high)}, "
+        f"{kind} % interval of the loss {fixed(low)} to {points(high)}, "
         f"{repair.held_out_samples} held-out samples."
     )
     change = _change(repair.acc_drop)
