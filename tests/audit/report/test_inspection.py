@@ -22,6 +22,8 @@ def printed():
             parameters=1,
             head="fc",
             metrics=Metrics(9, 10),
+            shape=(1, 2, 2),
+            searched=tuple(range(len(classes))),
             inversions=tuple(Inversion(t, mask, pattern, 4.0, 1.0) for t in range(len(classes))),
             indices=(0.0,) * len(classes),
             outliers=(),
