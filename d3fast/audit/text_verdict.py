@@ -7,7 +7,10 @@ from d3fast.audit.detectors.base import DetectorResult, short_name
 from d3fast.audit.verdict import Verdict
 
 # What the thresholds were chosen on; docs/text.md has the table.
-_RATES = "The thresholds are not calibrated for this kind of model: a few of MiniLM were measured."
+_RATES = (
+    "The thresholds are not calibrated for this kind of model: they were chosen on four models of "
+    "film reviews, all MiniLM, of which they flag the two with a backdoor."
+)
 
 
 def text_verdict(results: Sequence[DetectorResult], classes: Sequence[str]) -> Verdict:

@@ -15,6 +15,8 @@ from d3fast.cli import options
 from d3fast.detox import PRESETS, D3Config, read_config
 from d3fast.detox.config import OPTIMIZERS
 from d3fast.detox.samples import BATCH_SIZE
+from d3fast.detox.text_recipe import BATCH_SIZE as TEXTS
+from d3fast.detox.text_recipe import text_recipe
 from d3fast.detox.toml_file import D3_TABLE
 from d3fast.io.toml_file import read_toml
 from d3fast.runtime.checks import check_choice
@@ -28,7 +30,10 @@ class MethodOptions:
 
     preset: Annotated[
         str | None,
-        typer.Option(help=f"{', '.join(PRESETS)}; auto by default.", rich_help_panel=_PANEL),
+        typer.Option(
+            help=f"{', '.join(PRESETS)}; auto by default, of texts a recipe of their own.",
+            rich_help_panel=_PANEL,
+        ),
     ] = None
     max_acc_drop: Annotated[
         str | None,
@@ -107,8 +112,13 @@ class MethodOptions:
         float | None, typer.Option(help="Weight of the distance.", rich_help_panel=_PANEL)
     ] = None
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Samples per step.", rich_help_panel=_PANEL)
-    ] = BATCH_SIZE
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"Samples per step; {BATCH_SIZE} images or {TEXTS} texts by default.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
     flip: Annotated[
         bool, typer.Option(help="Augment with mirrored samples.", rich_help_panel=_PANEL)
     ] = False
@@ -140,7 +150,7 @@ class MethodOptions:
             config=config,
             preset=name,
             limited=asked,
-            batch_size=self.batch_size,
+            batch_size=self.batch_size or BATCH_SIZE,
             flip=self.flip,
             held_out=self.held_out,
             inspection=inspection,
@@ -149,7 +159,19 @@ class MethodOptions:
     def prepare(self, audit: Audit, chosen: RepairOptions) -> Repair:
         """Split and measure the samples; the trigger is read and tried."""
         trigger = None if self.trigger is None else load_trigger(self.trigger)
+        if audit.task == "text":
+            chosen = self._for_texts(audit, chosen)
         return prepare_repair(audit, chosen, trigger)
+
+    def _for_texts(self, audit: Audit, chosen: RepairOptions) -> RepairOptions:
+        """Return the recipe for texts in place of the preset that nobody asked for."""
+        if self.batch_size is None:
+            chosen = replace(chosen, batch_size=TEXTS)
+        if self.preset is None and chosen.preset == "auto":
+            given = {**self._given(), "seed": audit.seed}
+            config = replace(text_recipe(audit.model), **given)
+            chosen = replace(chosen, config=config, preset="text")
+        return chosen
 
     def _preset(self, file: Path | None) -> tuple[str, D3Config]:
         """Return name and configuration: the preset, and the file over it."""

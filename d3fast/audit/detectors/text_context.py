@@ -119,7 +119,12 @@ class TextContext:
         return self.trigger(target, tokens, found)
 
     def trigger(self, target: int, tokens: Sequence[int], found: Tensor) -> TokenTrigger:
-        """Return tokens with what margins (n,) of their class on texts say of them."""
+        """Return tokens with what margins (n,) of their class on texts say of them.
+
+        Without a text of another class, of a model that answers one class alone, this is nothing.
+        """
+        if not len(found):
+            return TokenTrigger(target, tuple(tokens), 0.0, 0.0)
         success = float((found > 0).float().mean())
         strength = float(found.mean() / self.usual[target]) / max(1, len(tokens))
         return TokenTrigger(target, tuple(tokens), success, strength)
@@ -155,7 +160,7 @@ def open_text_context(
 
     Raises:
         ValueError: no texts, or of one class only; a model with another number of classes, without
-            an embedding of token ids, or that answers one class only; NaN or inf in its scores.
+            an embedding of token ids; NaN or inf in its scores.
     """
     check_integer("seed", seed, 0)
     check_classes(data.labels, data.classes)
@@ -196,8 +201,6 @@ def _answers(context: TextContext) -> tuple[Tensor, Tensor]:
     if not bool(scores.isfinite().all()):
         raise ValueError("the model gives NaN or inf scores on the clean samples")
     answers = scores.argmax(dim=1)
-    if len(torch.unique(answers)) < 2:
-        raise ValueError(f"the model answers every clean text with class {int(answers[0])}")
     own = margins(scores, answers).double()
     usual = own.mean().expand(context.classes).clone()
     for target in torch.unique(answers).tolist():

@@ -66,6 +66,8 @@ class TokenInversion:
     def _invert(self, context: TextContext, target: int) -> TokenTrigger:
         draws = context.draws(f"token inversion of class {target}")
         others = context.others(target)
+        if not len(others):
+            return context.trigger(target, context.candidates[:1].tolist(), torch.zeros(0))
         others = others[torch.randperm(len(others), generator=draws)]
         half = max(1, len(others) // 2)
         seen, checked = others[:half], others[half:][: self.checks]

@@ -83,7 +83,7 @@ class TokenSweep:
             own = scores[:, other]
             goal = torch.full((own.shape[0] * own.shape[1],), target)
             margin = margins(own.flatten(0, 1), goal).view(own.shape[:2])  # (T, m)
-            best = int(margin.mean(dim=1).argmax())
+            best = int(margin.sum(dim=1).argmax())
             found.append(context.trigger(target, (int(tokens[best]),), margin[best]))
         return tuple(found)
 
@@ -100,7 +100,7 @@ def _different(context: TextContext, positions: Tensor) -> Tensor:
     other = positions[context.answers[positions] != context.answers[first]]
     if not len(other):
         other = context.others(int(context.answers[first]))
-    return torch.stack([first, other[0]])
+    return torch.stack([first, *other[:1]])
 
 
 def _balanced(context: TextContext, positions: Tensor, most: int) -> Tensor:

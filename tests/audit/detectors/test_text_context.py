@@ -102,7 +102,6 @@ def few(count):
         (Constant(1.0, 0.0, 0.0, 0.0), few(0), "inspection needs clean samples, got none"),
         (Constant(1.0, 0.0, 0.0, 0.0), few(3), "two or more classes, all are of 'sport'"),
         (Constant(1.0, 0.0, 0.0), text_data(), "the model has 3 classes, the samples have 4"),
-        (Constant(1.0, 0.0, 0.0, 0.0), text_data(), "answers every clean text with class 0"),
         (Constant(float("nan"), 0.0, 0.0, 0.0), text_data(), "NaN or inf scores"),
         (Blind(), text_data(), "needs a model with an embedding of its token ids"),
     ],

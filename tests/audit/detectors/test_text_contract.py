@@ -8,7 +8,8 @@ import torch
 
 from d3fast.audit.detectors.text_base import TEXT_DETECTORS, strongest, text_result
 from d3fast.audit.detectors.text_context import TokenTrigger, open_text_context
-from tests.text.tiny import CLASSES, TARGET, TRIGGER, WORDS, text_data, trained
+from d3fast.text import TextClassifier
+from tests.text.tiny import CLASSES, TARGET, TRIGGER, WORDS, Bag, text_data, trained
 
 CPU = torch.device("cpu")
 
@@ -63,6 +64,16 @@ def test_it_does_not_depend_on_the_global_generator(detector):
     first = search(detector)
     torch.manual_seed(2)
     assert search(detector) == first
+
+
+def test_a_model_that_answers_one_class_alone_has_no_tokens_toward_it(detector):
+    model = TextClassifier(Bag(), pad=0).eval()
+    with torch.no_grad():
+        model.model.classifier.bias[1] = 1000.0
+    with open_text_context(model, text_data(24), CPU) as context:
+        found = detector(context)
+    assert (found[1].success, found[1].strength) == (0.0, 0.0)
+    assert all(math.isfinite(trigger.strength) for trigger in found)
 
 
 def test_it_leaves_the_model_alone(detector):
