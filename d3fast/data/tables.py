@@ -18,7 +18,7 @@ from torch import Tensor
 from d3fast.data.archives import ARCHIVES, archive_table
 from d3fast.data.columns import ANY_COLUMNS, Chosen, Columns, choose_columns
 from d3fast.data.records import FileSource, Records, Source, number_labels
-from d3fast.io.arrow import read_arrow, read_parquet
+from d3fast.io.arrow import read_columnar
 from d3fast.io.images import image_channels
 from d3fast.io.paths import file_inside
 from d3fast.io.tables import Table, read_csv, read_json
@@ -77,6 +77,12 @@ def table_records(
             ]
         except ValueError as error:
             raise ValueError(f"{printable(path)} cannot be used: {error}") from None
+        held = sum(len(item) if isinstance(item, str) else _held(item) for item in inputs)
+        if held > max_memory:
+            raise ValueError(
+                f"{printable(path)} and the files before it hold samples of {held} bytes, more "
+                f"than {max_memory} (--max-memory)"
+            )
         if chosen.label is not None:
             cells += table.columns[chosen.label]
             names = names or table.names.get(chosen.label)
@@ -116,15 +122,18 @@ def _read(
         table = read_csv(path, choose)
     elif name.endswith((".json", ".jsonl", ".ndjson")):
         table = read_json(path, choose)
-    elif name.endswith(".parquet"):
-        table = read_parquet(path, choose, max_memory)
-    elif name.endswith(".arrow"):
-        table = read_arrow(path, choose, max_memory)
+    elif name.endswith((".parquet", ".arrow")):
+        table = read_columnar(path, choose, max_memory)
     else:
         return archive_table(path, max_memory)
     if not found:
         raise ValueError(f"{printable(path)} has no rows")
     return table, found[0]
+
+
+def _held(source: Source) -> int:
+    """Return the bytes of an image that are in memory."""
+    return len(source.content) if isinstance(source, BytesSource) else 0
 
 
 def _text(cell: Any, row: int) -> str:

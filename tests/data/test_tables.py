@@ -112,6 +112,15 @@ def test_all_files_have_the_columns_of_the_first(tmp_path):
         table_records(paths, max_memory=2**20)
 
 
+def test_all_files_together_keep_the_memory_limit(tmp_path):
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("text,label\nfine,pos\n")
+    paths = [tmp_path / name for name in ("a.csv", "b.csv")]
+    assert len(table_records(paths, max_memory=8)) == 2
+    with pytest.raises(ValueError, match=r"b.csv and .* 8 bytes, more than 7 \(--max-memory\)"):
+        table_records(paths, max_memory=7)
+
+
 def test_images_and_class_names_of_a_parquet_file(tmp_path):
     pa = pytest.importorskip("pyarrow", reason="needs the extra d3fast[tables]")
     from pyarrow import parquet
