@@ -72,7 +72,7 @@ def check(
 def _check_weights(
     request: Request, gate: GateOptions, output: Output, out: Path | None, fails: Set[str]
 ) -> None:
-    """Look at the weights alone; write weights.json."""
+    """Look at the weights alone; write weights.json and the page."""
     suspect = resolve(request)
     output.notes(suspect.notes)
     folder = default_folder(suspect.name, suspect.sha256) if out is None else out
@@ -88,8 +88,9 @@ def _check_weights(
     with written_together(folder) as place:
         rows = found.rows(sha256=suspect.sha256)
         Results(f"d3fast check {suspect.spec}", settings, rows).write(place / WEIGHTS)
-    written = [WEIGHTS, *gate.write(folder, request.model)]
+        said = write_audit_page(folder, place / PAGE, newer=place)
+    written = [WEIGHTS, PAGE, *gate.write(folder, request.model)]
     print_scan(found, output.console)
-    output.say(f"Written to {folder}: {', '.join(written)}.")
+    output.say(*said, f"Written to {folder}: {', '.join(written)}.")
     output.document(folder / WEIGHTS)
     options.leave(fails, signs=found.verdict.suspicious)

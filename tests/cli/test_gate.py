@@ -34,7 +34,8 @@ def alone(call, tiny, tmp_path, monkeypatch):
 def test_without_samples_the_weights_decide(alone, tmp_path, model, code):
     result = alone(model)
     assert result.exit_code == code, result.output
-    assert [path.name for path in (tmp_path / "audit").iterdir()] == ["weights.json"]
+    names = {path.name for path in (tmp_path / "audit").iterdir()}
+    assert names == {"weights.json", "report.html"}
     assert "not calibrated for this kind of model" in " ".join(result.stdout.split())
     assert "note: A note." in result.stderr
 
@@ -60,7 +61,7 @@ def test_both_files_are_written_beside_the_audit(alone, tmp_path):
     assert run["results"]
     bom = json.loads((tmp_path / "bom.json").read_text())
     assert bom["metadata"]["component"]["hashes"][0]["content"] == SHA
-    assert "weights.json, check.sarif, bom.json" in result.stdout
+    assert "weights.json, report.html, check.sarif, bom.json" in result.stdout
 
 
 def test_a_file_that_cannot_be_written_is_refused_before_anything_is_done(alone, tmp_path):

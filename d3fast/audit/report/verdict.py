@@ -8,7 +8,7 @@ sentence calls a model safe: detectors that do not flag a model prove nothing.
 from dataclasses import dataclass
 
 from d3fast.audit.model_report import ModelReport
-from d3fast.audit.report.documents import Card
+from d3fast.audit.report.documents import Card, ScanReport
 from d3fast.audit.report.folder import AuditDocuments
 from d3fast.results.format import fixed, interval, joined, percent, points
 from d3fast.training.metrics import MAX_FLOOR
@@ -300,6 +300,26 @@ def _advice_without_repair(before: ModelReport | None) -> str:
     return "Run d3fast inspect first."
 
 
+def _of_weights(scan: ScanReport) -> AuditVerdict:
+    """Return the verdict where only the weights were read."""
+    flagged = ", ".join(row.name for row in scan.detectors if row.flagged)
+    found = scan.verdict.suspicious
+    backdoor = Finding(
+        "Backdoor?",
+        "flagged" if found else "not flagged",
+        BAD if found else OPEN,
+        scan.verdict.text,
+        f"Above their threshold: {flagged}." if flagged else "",
+    )
+    start = "Possible backdoor" if found else "No detector flags the model"
+    return AuditVerdict(
+        headline=f"{start}; only its weights were read",
+        basis="",
+        findings=(backdoor, _repaired(None, None), _accuracy(None, None), _remaining(None, None)),
+        advice="Run d3fast check with clean samples (--data) before the model ships.",
+    )
+
+
 def audit_verdict(audit: AuditDocuments) -> AuditVerdict:
     """Put the documents of an audit into sentences.
 
@@ -307,6 +327,8 @@ def audit_verdict(audit: AuditDocuments) -> AuditVerdict:
         audit: of ``read_audit``.
     """
     before, after, card = audit.before, audit.after, audit.card
+    if before is None and card is None and audit.weights is not None:
+        return _of_weights(audit.weights)
     return AuditVerdict(
         headline=_headline(before, after, card),
         basis=next((r.verdict.basis for r in (after, before) if r and r.verdict), None) or "",

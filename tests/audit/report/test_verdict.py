@@ -13,6 +13,7 @@ from tests.audit.report.documents import (
     inspect_rows,
     model,
     pilot_rows,
+    weights_rows,
     write,
 )
 
@@ -278,3 +279,17 @@ def test_a_repair_of_an_uninspected_suspect_that_is_flagged_afterwards(tmp_path)
     repaired = replace(audit.card.repaired, verdict=unnamed)
     audit = replace(audit, card=replace(audit.card, repaired=repaired))
     assert "toward" not in audit_verdict(audit).findings[1].text
+
+
+def test_weights_alone_decide_where_nothing_was_inspected(judge):
+    found = judge(weights=weights_rows())
+    assert found.headline == "Possible backdoor; only its weights were read"
+    assert (found.findings[0].state, found.findings[0].word) == (BAD, "flagged")
+    assert found.findings[0].evidence == "Above their threshold: head-norm."
+    assert "--data" in found.advice
+    calm = [{**row, "raised": False, "suspicious": False} for row in weights_rows()]
+    assert judge(weights=calm).headline == "No detector flags the model; only its weights were read"
+
+
+def test_an_inspection_comes_before_the_weights(judge):
+    assert "weights" not in judge(inspect=inspect_rows(), weights=weights_rows()).headline
