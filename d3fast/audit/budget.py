@@ -106,6 +106,8 @@ def plan_inspection(
     Raises:
         ValueError: what ``invert_all`` raises.
     """
+    if audit.task == "text":
+        return options, ("nothing is cut in the search for tokens: its time is not estimated",)
     data = images_of(audit.data)
     probed = range(min(len(data.classes), _PROBE.classes_at_once))
     few = data.subset(data.labels.cpu().argsort()[:: max(1, len(data) // _BATCH)])

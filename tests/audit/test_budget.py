@@ -1,5 +1,7 @@
 """Plans that fit a budget: what is cut, in which order, and what is measured for it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from d3fast.audit.inspect import InspectOptions
 from d3fast.audit.repair import RepairOptions, prepare_repair
 from d3fast.detox import D3Config
 from tests.audit.audits import small_audit
+from tests.text.tiny import text_data
 
 WANTED = InspectOptions()
 
@@ -51,6 +54,13 @@ def test_epochs_and_recovery_shrink_alike(budget, epochs, recovery):
 @pytest.fixture
 def audit():
     return small_audit()
+
+
+def test_a_search_for_tokens_is_not_cut_and_that_is_said(audit):
+    texts = replace(audit, data=text_data(8))
+    chosen, (cut,) = plan_inspection(texts, WANTED, 1.0)
+    assert chosen == WANTED
+    assert "nothing is cut in the search for tokens" in cut
 
 
 def weights(audit):
