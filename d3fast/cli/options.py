@@ -16,6 +16,8 @@ from d3fast.cli.exit_codes import exit_code
 from d3fast.cli.output import Output
 from d3fast.data.records import MAX_MEMORY
 from d3fast.hub import Columns, Request, Samples
+from d3fast.hub.normalisation import check_inputs
+from d3fast.hub.samples import CleanSamples
 from d3fast.io.files import check_folder
 
 MAX_GIB = MAX_MEMORY / 2**30
@@ -129,6 +131,13 @@ class SampleOptions:
     max_memory: Annotated[
         float, typer.Option(min=0.001, help="Limit on the samples in memory, in GiB.")
     ] = MAX_GIB
+    any_accuracy: Annotated[
+        bool,
+        typer.Option(
+            "--any-accuracy",
+            help="Go on where normalisation or labels look wrong.",
+        ),
+    ] = False
 
     def open(
         self,
@@ -139,7 +148,12 @@ class SampleOptions:
         device: str = "auto",
         seed: int = 0,
     ) -> Audit:
-        """Open an audit and print what was inferred."""
+        """Open an audit and print what was inferred.
+
+        Raises:
+            ValueError: what ``open_audit`` raises; a normalisation or labels that look wrong,
+                unless ``any_accuracy``.
+        """
         audit = open_audit(
             request,
             data,
@@ -152,6 +166,11 @@ class SampleOptions:
         )
         output.notes(audit.notes)
         limit_threads(audit.model)
+        samples = CleanSamples(audit.data, audit.labelled, ())
+        found = check_inputs(audit.suspect, samples, device=audit.data.labels.device)
+        if found.error is not None and not self.any_accuracy:
+            raise ValueError(f"{found.error}; --any-accuracy goes on all the same")
+        output.notes([said for said in (found.error, found.note) if said is not None])
         return audit
 
 

@@ -92,6 +92,7 @@ def test_options_come_from_a_file_too(check, tmp_path):
         ("--device warp", "device must be"),
         ("--config nowhere.toml", "nowhere.toml"),
         ("--mean a", "mean must be numbers"),
+        ("--mean 123 --std 58", "divide numbers of 0 to 255 by 255"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_and_leaves_nothing(check, tmp_path, more, message):
@@ -113,3 +114,9 @@ def test_an_interrupted_check_leaves_nothing(check, tmp_path, monkeypatch, step,
     monkeypatch.setattr("signal.signal", lambda *_: None)
     check("plain")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_normalisation_that_looks_wrong_is_a_note_if_told_to_go_on(check):
+    result = check("plain", "--mean 123 --std 58 --any-accuracy")
+    assert result.exit_code == 0, result.output
+    assert "note: mean and std must be those of images in [0, 1]" in result.stderr

@@ -9,10 +9,11 @@ from torch import nn
 
 from d3fast.data import ImageData
 from d3fast.hub import Classifier, ImageInput, Suspect
-from d3fast.hub.normalisation import check_inputs, far_better
+from d3fast.hub.normalisation import InputCheck, check_inputs, far_better
 from d3fast.hub.samples import CleanSamples
 
 CLASSES = 5
+NOTHING = InputCheck(None, None)
 NAMES = tuple("abcde")
 
 
@@ -47,7 +48,7 @@ def samples(count=100, noise=0.0, order=None, channels=1, labelled=True):
 
 @pytest.mark.parametrize("noise", [0.0, 0.05, 0.1])
 def test_a_model_with_its_own_normalisation_is_accepted(noise):
-    assert check_inputs(suspect(), samples(noise=noise)) is None
+    assert check_inputs(suspect(), samples(noise=noise)) == NOTHING
 
 
 @pytest.mark.parametrize(
@@ -59,22 +60,22 @@ def test_a_model_with_its_own_normalisation_is_accepted(noise):
     ],
 )
 def test_a_normalisation_that_gives_far_better_answers_is_named(made_for, name, advice):
-    found = check_inputs(suspect(made_for), samples())
+    found = check_inputs(suspect(made_for), samples()).error
     assert "the normalisation looks wrong" in found
     assert f"100.0 % with that of {name}: give {advice}" in found
 
 
 def test_three_channels_get_three_numbers():
-    found = check_inputs(suspect((0.0, 1.0), channels=3), samples(channels=3))
+    found = check_inputs(suspect((0.0, 1.0), channels=3), samples(channels=3)).error
     assert "--mean 0,0,0 --std 1,1,1" in found
 
 
 def test_a_handful_of_samples_proves_nothing():
-    assert check_inputs(suspect((0.0, 1.0), sharpness=0.1), samples(count=5)) is None
+    assert check_inputs(suspect((0.0, 1.0), sharpness=0.1), samples(count=5)) == NOTHING
 
 
 def test_classes_in_another_order_are_named():
-    found = check_inputs(suspect(), samples(order=[1, 0, 2, 3, 4]))
+    found = check_inputs(suspect(), samples(order=[1, 0, 2, 3, 4])).error
     assert "the order of the classes looks wrong: 60.0 %" in found
     assert "100.0 % after renumbering; the model answers 'b' as 'a', 'a' as 'b':" in found
     assert "--classes" in found
@@ -84,21 +85,23 @@ def test_labels_at_random_are_not_taken_for_another_order():
     data = samples(count=1000)
     labels = torch.randint(CLASSES, (1000,), generator=torch.Generator().manual_seed(0))
     mixed = replace(data, data=replace(data.data, labels=labels))
-    assert "the model is sure and wrong" in check_inputs(suspect(), mixed)
+    found = check_inputs(suspect(), mixed)
+    assert found.error is None
+    assert "the model is sure and wrong" in found.note
 
 
 def test_an_unsure_model_with_a_low_accuracy_is_accepted():
-    assert check_inputs(suspect(sharpness=1.0), samples(noise=0.5)) is None
+    assert check_inputs(suspect(sharpness=1.0), samples(noise=0.5)) == NOTHING
 
 
 @pytest.mark.parametrize("given", [(123.7, 58.4), (-0.5, 0.5), (0.5, 2.0)])
 def test_a_normalisation_that_images_cannot_have_is_refused_without_labels(given):
-    found = check_inputs(suspect(given=given), samples(labelled=False))
+    found = check_inputs(suspect(given=given), samples(labelled=False)).error
     assert "divide numbers of 0 to 255 by 255" in found
 
 
 def test_without_labels_nothing_else_is_said():
-    assert check_inputs(suspect((0.0, 1.0)), samples(labelled=False)) is None
+    assert check_inputs(suspect((0.0, 1.0)), samples(labelled=False)) == NOTHING
 
 
 def test_modes_and_weights_stay_as_they_were():
