@@ -166,3 +166,30 @@ def test_a_gpu_comes_to_the_same_verdict(shortcut):
     model = Templates(shortcut=True).to("cuda")
     found = inspect_model(model, samples(), options=QUICK, progress=False)
     assert found.verdict.targets == shortcut.verdict.targets
+
+
+def test_triggers_are_inverted_for_the_detector_that_reads_them_alone(monkeypatch):
+    monkeypatch.setattr("d3fast.audit.inspect.invert_all", None)
+    found = inspect_model(
+        Templates(True), samples(), options=InspectOptions(detectors=("head",)), progress=False
+    )
+    assert (found.inversions, found.indices, found.outliers) == ((), (), ())
+    assert [row["kind"] for row in found.rows(sha256=64 * "0")] == ["model", "sign", "verdict"]
+
+
+def test_of_many_classes_a_sample_is_searched_that_has_the_likeliest_by_the_head():
+    model = Templates(False)
+    with torch.no_grad():
+        model.head.weight[7] *= 3
+    options = InspectOptions(
+        inversion=InversionOptions(steps=5, batch_size=4), classes=4, detectors=("patch", "margin")
+    )
+    found, again = (
+        inspect_model(model, samples(), options=options, progress=False) for _ in range(2)
+    )
+    assert found.searched == again.searched
+    assert 7 in found.searched
+    assert len(found.searched) == 4
+    assert [inversion.target for inversion in found.inversions] == list(found.searched)
+    assert all(result.target in found.searched for result in found.results)
+    assert "searched for 4 of 10 classes" in found.verdict.text

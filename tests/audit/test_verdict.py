@@ -3,7 +3,7 @@
 import pytest
 
 from d3fast.audit.detectors.base import DetectorResult
-from d3fast.audit.verdict import BACKDOORED, CLEAN, CLEAN_BY_HEAD, verdict
+from d3fast.audit.verdict import BACKDOORED, CLEAN, CLEAN_BY_HEAD, calibration, verdict
 
 CLASSES = tuple("abcdefghij")
 
@@ -55,3 +55,21 @@ def test_it_stays_short_whatever_classes_are_called(value):
     text = verdict(results, hostile).text
     assert len(text) < 500
     assert text.isprintable()
+
+
+def test_the_first_sentence_says_whether_the_rates_are_those_of_this_kind_of_model():
+    small = calibration((1, 8, 8), 10)
+    assert small.startswith("Calibrated on models of this kind")
+    for shape, classes in (((1, 8, 8), 9), ((3, 8, 8), 10), ((3, 224, 224), 1000)):
+        other = calibration(shape, classes)
+        assert other.startswith("Not calibrated for this kind of model")
+        assert f"{classes:,} classes" in other
+        given = verdict([result("patch", 1.0)], CLASSES, basis=other)
+        assert given.text.startswith(other)
+        assert given.basis == other
+
+
+def test_a_sample_of_classes_is_said():
+    text = verdict([result("patch", 1.0)], CLASSES, searched=4).text
+    assert "Triggers were searched for 4 of 10 classes" in text
+    assert "searched" not in verdict([result("patch", 1.0)], CLASSES, searched=10).text
