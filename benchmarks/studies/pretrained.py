@@ -76,10 +76,10 @@ def suspect_spec(attack: str | None, seed: int) -> AttackSpec:
         attack=attack,
         ratio=0.1 if attack else 0.0,
         seed=seed,
-        train=2_000,
+        train=4_000,
         clean=500,
         training=TrainConfig(
-            epochs=5,
+            epochs=8,
             batch_size=32,
             lr=0.02,
             channels_last=True,
