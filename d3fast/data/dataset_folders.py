@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folders of samples: class folders, tables, and what the ``datasets`` library writes.
 
+::
+
     dataset_dict.json, <split>/state.json, <split>/*.arrow     save_to_disk of several splits
     state.json, *.arrow                                        save_to_disk of one
     [data/]train-00000-of-00002.parquet, test.csv, …           tables, their split in their names

@@ -2,7 +2,7 @@
 """Checks that a suspect gets the images and the labels that it was made for.
 
 A wrong normalisation or a wrong order of the classes lowers the accuracy quietly, and every result
-after it is about another model. Three comparisons find it, each on the same labelled samples:
+after it is about another model. Three comparisons find it, each on the same labelled samples::
 
     normalisation   the accuracy with the common normalisations
     label order     the accuracy after the classes are renumbered; the order is chosen on one half
