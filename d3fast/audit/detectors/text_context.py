@@ -5,6 +5,7 @@ Searches insert tokens in front of a text. A hard token is a column of ids; a so
 the output of the input embeddings at its column, so that a gradient reaches it.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -60,6 +61,7 @@ class TextContext:
         pad: padding id.
         start: column to insert at: 1 if all texts begin with the same (special) token, else 0.
         candidates: (V,) ids that may be part of a trigger, on the CPU.
+        limit: number of positions that the model has.
         seed: of everything random; every detector and class has its own stream.
     """
 
@@ -72,6 +74,7 @@ class TextContext:
     pad: int
     start: int
     candidates: Tensor
+    limit: int = sys.maxsize
     seed: int = 0
 
     def draws(self, purpose: str) -> torch.Generator:
@@ -93,8 +96,17 @@ class TextContext:
         return torch.cat([class_scores(self.model, part) for part in torch.split(ids, _ROWS)])
 
     def insert(self, rows: Tensor, tokens: Tensor) -> Tensor:
-        """Return rows (n, L) with tokens (n, k) or (k,) at column ``start``, (n, L + k)."""
+        """Return rows (n, L) with tokens (n, k) or (k,) at column ``start``, (n, L + k).
+
+        Rows that the model has no positions for lose their last words and keep their last token.
+        """
         wide = tokens.to(rows.device).expand(len(rows), tokens.shape[-1])
+        room = max(self.start + 1, self.limit - wide.shape[1])
+        if rows.shape[1] > room:
+            count = (rows != self.pad).sum(dim=1)
+            last = rows.gather(1, (count - 1).clamp(min=0)[:, None])[:, 0]
+            rows = rows[:, :room].clone()
+            rows[:, -1] = torch.where(count > room, last, rows[:, -1])
         return torch.cat([rows[:, : self.start], wide, rows[:, self.start :]], dim=1)
 
     def soft_scores(self, rows: Tensor, vectors: Tensor) -> Tensor:
@@ -166,16 +178,27 @@ def open_text_context(
     check_classes(data.labels, data.classes)
     model.to(device)
     with frozen(model):
-        ids = data.ids.to(device)
+        lengths = (data.ids != data.pad).sum(dim=1).clamp(min=1)
+        ids = data.ids[:, : int(lengths.max())].to(device)
         _check_ids(model, ids)
-        embedding = find_embedding(model, ids[:1])
+        embedding, limit = find_embedding(model, ids[:1, : int(lengths[0])])
         vocabulary = embedding.num_embeddings
         candidates = torch.arange(vocabulary) if ordinary is None else ordinary.cpu()
         candidates = candidates[(candidates < vocabulary) & (candidates != data.pad)]
         start = int(len(torch.unique(ids[:, 0])) == 1)
         none = torch.zeros(0, dtype=torch.long)
         context = TextContext(
-            model, embedding, ids, none, none, len(data.classes), data.pad, start, candidates, seed
+            model,
+            embedding,
+            ids,
+            none,
+            none,
+            len(data.classes),
+            data.pad,
+            start,
+            candidates,
+            limit,
+            seed,
         )
         answers, usual = _answers(context)
         yield replace(context, answers=answers, usual=usual)
@@ -209,27 +232,35 @@ def _answers(context: TextContext) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def find_embedding(model: nn.Module, ids: Tensor) -> nn.Embedding:
-    """Return the embedding that a model reads its token ids with.
+def find_embedding(model: nn.Module, ids: Tensor) -> tuple[nn.Embedding, int]:
+    """Return the embedding that a model reads its token ids with, and its number of positions.
 
     Args:
         model: called once.
-        ids: (n, L) token ids.
+        ids: (1, L) token ids without padding.
+
+    Returns:
+        The embedding; the largest L, very large for a model without an embedding of positions.
 
     Raises:
         ValueError: no ``nn.Embedding`` sees the ids.
 
     Example:
         >>> model = nn.Sequential(nn.Embedding(9, 2), nn.Flatten(), nn.Linear(4, 3))
-        >>> find_embedding(model, torch.tensor([[1, 5]])) is model[0]
+        >>> find_embedding(model, torch.tensor([[1, 5]]))[0] is model[0]
         True
     """
     seen: list[nn.Embedding] = []
+    limits = [sys.maxsize]
 
     def look(module: nn.Embedding, inputs: tuple[Any, ...], output: Tensor) -> None:
-        given = inputs[0] if inputs else None
-        if isinstance(given, Tensor) and torch.equal(given.reshape(-1), ids.reshape(-1)):
+        given = inputs[0].reshape(-1) if inputs and isinstance(inputs[0], Tensor) else None
+        if given is None or len(given) != ids.shape[1]:
+            return
+        if torch.equal(given, ids[0]):
             seen.append(module)
+        elif bool((given.diff() == 1).all()):  # positions, perhaps from an offset on
+            limits.append(module.num_embeddings - int(given[0]))
 
     handles = [
         m.register_forward_hook(look) for m in model.modules() if isinstance(m, nn.Embedding)
@@ -241,4 +272,4 @@ def find_embedding(model: nn.Module, ids: Tensor) -> nn.Embedding:
             handle.remove()
     if not seen:
         raise ValueError("inspection of texts needs a model with an embedding of its token ids")
-    return seen[0]
+    return seen[0], min(limits)

@@ -122,7 +122,31 @@ def test_the_embedding_of_ids_is_told_from_that_of_positions():
             return (self.words(ids) + self.positions(at)).sum(dim=1)
 
     model = Model()
-    assert find_embedding(model, torch.tensor([[3, 4]])) is model.words
+    assert find_embedding(model, torch.tensor([[3, 7]])) == (model.words, 500)
+
+
+def test_a_full_row_loses_its_last_words_and_keeps_its_ends(context):
+    short = replace(context, limit=5)
+    rows = torch.tensor([[1, 50, 51, 52, 2], [1, 60, 2, 0, 0]])
+    assert short.insert(rows, torch.tensor([7, 8])).tolist() == [[1, 7, 8, 50, 2], [1, 7, 8, 60, 2]]
+
+
+@pytest.mark.parametrize(("family", "limit"), [("bert", 12), ("roberta", 12), ("gpt2", 12)])
+def test_texts_as_long_as_the_model_has_positions_can_be_inspected(family, limit):
+    pytest.importorskip("transformers", reason="makes a model")
+    from d3fast.text import TextClassifier
+    from tests.hub.text_makers import _auto
+
+    length = {"n_positions": 12} if family == "gpt2" else {"max_position_embeddings": 12}
+    if family == "roberta":
+        length["max_position_embeddings"] += 1  # the first is that of the padding id
+    inner = _auto(family, "AutoModelForSequenceClassification", num_labels=4, **length)
+    inner.config.pad_token_id = 0
+    ids = torch.randint(5, 200, (8, 12), generator=torch.Generator().manual_seed(0))
+    data = TextData(ids, torch.arange(8) % 4, ("a", "b", "c", "d"))
+    with open_text_context(TextClassifier(inner, 0), data, CPU) as context:
+        assert context.limit == limit
+        assert context.check(0, (7, 8, 9), torch.arange(8)).tokens == (7, 8, 9)
 
 
 def test_ids_beyond_the_embeddings_are_refused():
