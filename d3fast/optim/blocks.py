@@ -116,7 +116,8 @@ def restart_names(model: nn.Module, restart: int | str) -> list[str]:
 
     Args:
         model: any module.
-        restart: number of last blocks, or a regular expression searched for in parameter names.
+        restart: number of last blocks, with the layers between them and the head (a last
+            convolution, a pooler); or a regular expression searched for in parameter names.
 
     Raises:
         ValueError: more blocks than the model has, an expression that is invalid or selects no
@@ -144,7 +145,14 @@ def restart_names(model: nn.Module, restart: int | str) -> list[str]:
     blocks = find_blocks(model)
     if restart > len(blocks):
         raise ValueError(f"restart must be <= {len(blocks)}, the number of blocks, got {restart}")
+    head = {id(p) for p in find_head(model)[1].parameters()}
     last = {id(p) for _, block in blocks[-restart:] for p in block.parameters()}
+    inside = {id(p) for _, block in blocks for p in block.parameters()}
+    behind = False
+    for p in weights.values():
+        behind = behind or id(p) in last
+        if behind and id(p) not in inside | head:
+            last.add(id(p))
     return [name for name, p in weights.items() if id(p) in last]
 
 

@@ -107,6 +107,18 @@ def test_zero_blocks_are_none():
     assert restart_names(preact_resnet_tiny(10, 1), 0) == []
 
 
+def test_layers_between_the_last_block_and_the_head_restart_too():
+    model = nn.Module()
+    model.stem = nn.Linear(4, 4)
+    model.blocks = nn.ModuleList(nn.TransformerEncoderLayer(4, 1, 4) for _ in range(3))
+    model.neck = nn.Linear(4, 6)
+    model.head = nn.Linear(6, 2)
+    names = restart_names(model, 1)
+    assert names[-1] == "neck.weight"
+    assert all(name.startswith("blocks.2.") for name in names[:-1])
+    assert len(names) > 1
+
+
 def test_embeddings_are_kept():
     model = nn.Sequential()
     model.embed = nn.Embedding(10, 4)
