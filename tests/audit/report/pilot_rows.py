@@ -27,6 +27,7 @@ def run(trial, rung, correct, inverted, asr=None, clean_weight=1.0):
         "acc": correct / SAMPLES,
         "correct": correct,
         "samples": SAMPLES,
+        "both": min(correct, SUSPECT["correct"]),
         "distance": 1.0,
         "inversion_asr": inverted,
         "asr": asr,
