@@ -98,9 +98,10 @@ def with_section(text: str, new: str) -> str:
 
 
 def _tagged(text: str) -> str:
+    if not text.startswith(("---\n", "---\r\n")):  # huggingface_hub logs that metadata is missing
+        return f"---\ntags:\n- {TAG}\n---\n{text}"
     if importlib.util.find_spec("huggingface_hub") is None:
-        has_metadata = text.startswith("---\n")
-        return text if has_metadata else f"---\ntags:\n- {TAG}\n---\n{text}"
+        return text
     from huggingface_hub import ModelCard
 
     try:
