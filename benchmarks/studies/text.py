@@ -189,7 +189,7 @@ def text(
         lines = [line for choices in CHOICES.values() for line in choices]
         chosen, triggers, show = range(SEARCH_SEED, SEARCH_SEED + 1), SEARCHED, search_markdown
     elif what == "optimizers":
-        lines, show = list(OPTIMIZERS), search_markdown
+        lines, show, triggers = list(OPTIMIZERS), search_markdown, SEARCHED
         chosen = range(SEARCH_SEED, SEARCH_SEED + seeds)
     elif what == "table":
         lines = table_lines(read_results(RESULTS / "text-search-cpu.json").rows)
