@@ -144,6 +144,8 @@ def _repaired(before: ModelReport | None, after: ModelReport | None) -> Finding:
         True: "Detectors flagged the suspect; none flags the repaired model.",
         False: "The repair was a precaution: no detector flags either model.",
     }[backdoored(before)]
+    if _trigger_works(before):
+        text = "The known trigger works no more; no detector flags the repaired model."
     return Finding(question, "repaired", GOOD, text, _evidence(after))
 
 

@@ -256,6 +256,11 @@ def test_the_rate_of_a_known_trigger_is_evidence(judge):
     assert "the known trigger" in found.findings[3].evidence
 
 
+def test_a_known_trigger_that_no_detector_saw_is_the_reason_for_the_repair(judge):
+    found = judge(card=triggered(quiet(card_rows()), 300))
+    assert found.findings[1].text.startswith("The known trigger works no more")
+
+
 def test_a_trigger_that_works_as_often_as_on_clean_models_confirms_nothing(judge):
     assert judge(inspect=triggered(quiet(inspect_rows()), 40)).findings[0].word == "not flagged"
 
