@@ -286,13 +286,14 @@ def replace_suspects(
 
     Args:
         preset: the preset.
-        attacks: the only attacks; ablations and the tests of other models keep those of theirs
-            among them.
+        attacks: the only attacks; ablations, the tests of other models and models without poisoned
+            samples, whose trigger need not be trained, keep those of theirs among them.
         data: one data set for all suspects; a preset that augments uses its augmentation.
         model: one model for all suspects.
     """
     changed = [_changed(group, attacks, data, model) for group in preset.suspects]
-    preset = replace(preset, suspects=tuple(dict.fromkeys(changed)))
+    suspects = tuple(group for group in dict.fromkeys(changed) if group.attacks)
+    preset = replace(preset, suspects=suspects)
     if attacks is None:
         return preset
     return replace(
@@ -310,4 +311,6 @@ def _changed(
     if base.training.augment is not None:
         training = replace(base.training, augment=AUGMENTATIONS.get(base.data))
         base = replace(base, training=training)
-    return replace(group, base=base, attacks=attacks or group.attacks)
+    if attacks is not None and base.ratio == 0:
+        attacks = tuple(attack for attack in group.attacks if attack in attacks)
+    return replace(group, base=base, attacks=group.attacks if attacks is None else attacks)

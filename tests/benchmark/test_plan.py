@@ -53,6 +53,13 @@ def test_some_attacks_alone():
     assert changed.ablated == changed.relearning == changed.reactivation == (("badnets", None),)
 
 
+def test_models_without_poisoned_samples_keep_the_attacks_that_need_no_training():
+    changed = replace_suspects(CPU, attacks=(("badnets", None), ("input-aware", None)))
+    assert [(g.base.ratio > 0, len(g.attacks)) for g in changed.suspects] == [(True, 2), (False, 1)]
+    only = replace_suspects(CPU, attacks=(("input-aware", None),))
+    assert [group.base.ratio > 0 for group in only.suspects] == [True]
+
+
 def test_some_defences_alone():
     assert [r.label for r in select_defenses(PAPER, ["d3-paper", "d3"]).defenses] == [
         "d3-paper",
