@@ -42,7 +42,7 @@ def test_a_planted_shortcut_is_found_and_its_class_named(shortcut):
 def test_without_the_shortcut_nothing_is_found(plain):
     assert not plain.verdict.suspicious
     assert plain.verdict.targets == ()
-    assert plain.verdict.text.startswith("No detector flags this model. This does not rule")
+    assert "No detector flags this model. This does not rule" in plain.verdict.text
 
 
 def test_the_shortcut_is_not_in_the_head_and_the_head_does_not_see_it(shortcut, plain):

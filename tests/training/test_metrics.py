@@ -221,7 +221,7 @@ def test_images_of_the_target_class_alone_have_no_asr():
 @pytest.mark.parametrize(
     "batch",
     [
-        {"images": LOADER[0][0], "labels": LOADER[0][1]},
+        {"data": LOADER[0][0], "target": LOADER[0][1]},
         (LOADER[0][0], LOADER[0][1][:, None]),
         (LOADER[0][0], LOADER[0][1].float()),
     ],

@@ -101,9 +101,10 @@ def test_markdown_has_a_line_per_model(run):
     assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {row.model}" for row in run.rows]
 
 
-def test_nothing_is_written_where_the_folder_is_missing(demo_preset, run, tmp_path):
-    with pytest.raises(ValueError, match="there is no folder"):
-        write_report([run], demo_preset, "", tmp_path / "missing", Console(file=io.StringIO()))
+def test_nothing_is_written_where_a_file_is_in_the_way_of_the_folder(demo_preset, run, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="a file is in the way"):
+        write_report([run], demo_preset, "", tmp_path / "file", Console(file=io.StringIO()))
 
 
 def test_titles_name_the_patch_in_pixels(demo_preset):

@@ -16,6 +16,7 @@ from d3fast.benchmark.report.own_attack import write_planted
 from d3fast.data import ImageData
 from d3fast.hub import Classifier, ImageInput, Suspect
 from d3fast.hub.factory import WeightsWriter
+from d3fast.io.checkpoints import WeightsRead
 
 
 @pytest.fixture
@@ -23,8 +24,10 @@ def audit():
     torch.manual_seed(0)
     net = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 3))).eval()
     images = ImageData(torch.rand(60, 1, 8, 8), torch.arange(60) % 3, tuple("abc"))
+    state = net.state_dict()
+    read = WeightsRead({n: v.dtype for n, v in state.items()}, {n: n for n in state}, ())
     suspect = Suspect(
-        net, "mine", "pkg:make", "Net", ImageInput(1), None, (), 64 * "0", (), WeightsWriter()
+        net, "mine", "pkg:make", "Net", ImageInput(1), None, (), 64 * "0", (), WeightsWriter(read)
     )
     return Audit(suspect, images, True, (), 0)
 
