@@ -104,6 +104,6 @@ def test_points_without_a_rate_are_left_out_of_the_sentence():
 
 def test_no_number_of_nan_is_written(rows, tmp_path):
     broken = [{**row, "trace": float("nan")} for row in rows]
-    with pytest.raises(ValueError, match="trace must be .*, got nan"):
+    with pytest.raises(ValueError, match=r"trace must be .*, got nan"):
         write_spectrum(broken, {"samples": 1, "data": "", "params": ""}, "", tmp_path, Console())
     assert not list(tmp_path.iterdir())
