@@ -114,7 +114,9 @@ def test_a_text_classifier_from_attack_to_a_repaired_folder(call, tmp_path, monk
     before = measured(tmp_path / "attacked" / "backdoored", tmp_path / "reviews.csv", trigger)
     assert before.lift > 0.5
     run(call, "check attacked/backdoored --data reviews.csv --out audit", {0, 1})
-    run(call, "repair attacked/backdoored --data reviews.csv --out audit", {0, 1, 3})
+    # The usual recipe for texts restarts one of the two blocks, which leaves this backdoor whole.
+    options = "--preset auto --restart 2"
+    run(call, f"repair attacked/backdoored --data reviews.csv --out audit {options}", {0, 1, 3})
     after = measured(tmp_path / "audit" / "repaired", tmp_path / "reviews.csv", trigger)
     assert after.acc > before.acc - 0.2
     assert after.lift < before.lift / 2
