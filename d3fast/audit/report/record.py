@@ -148,8 +148,9 @@ def differences(folder: Path) -> list[str]:
         raise ValueError(f"{printable(path)} is no record: {error_text(error)}") from None
     if held.schema != SCHEMA:
         raise ValueError(f"{printable(path)} is no record: schema {printable(held.schema, 40)}")
-    outputs = {name.partition("/")[0] for name in held.files} - set(_DOCUMENTS)
-    now = audited_files(folder, next(iter(outputs), None))
+    # Of the names in the folder alone: a record may name what lies outside.
+    outputs = {name.partition("/")[0] for name in held.files} - {"", ".", "..", *_DOCUMENTS}
+    now = audited_files(folder, min(outputs, default=None))
     lines = []
     for name in sorted({*held.files, *now}):
         shown = printable(name, 120)

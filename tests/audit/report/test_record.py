@@ -72,6 +72,16 @@ def test_a_file_that_is_no_record_is_one_line(tmp_path, text):
     assert str(caught.value).isprintable()
 
 
+def test_nothing_outside_the_folder_is_read(folder):
+    record = json.loads((folder / "record.json").read_text())
+    (folder.parent / "secret").mkdir()
+    (folder.parent / "secret" / "file").write_text("")
+    record["files"] = {"../secret/file": SUSPECT_SHA}
+    (folder / "record.json").write_text(json.dumps(record))
+    named = [line for line in differences(folder) if "secret" in line]
+    assert named == ["../secret/file is missing"]
+
+
 def test_a_name_that_leads_out_of_the_folder_is_missing(folder):
     held = json.loads((folder / "record.json").read_text())
     held["files"]["../secret"] = SUSPECT_SHA
