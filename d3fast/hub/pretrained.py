@@ -7,7 +7,6 @@ and stopped as soon as it outgrows the weight files. Code in the folder is never
 is always the library's own class, and all weights must fit it.
 """
 
-import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +20,7 @@ from torch.nn.modules import module as hooks
 
 from d3fast.hub.folder_writer import FolderWriter
 from d3fast.hub.folders import HubFolder
-from d3fast.io.files import sha256
+from d3fast.io.files import files_digest
 from d3fast.io.hub_files import (
     PICKLED,
     WeightFiles,
@@ -102,18 +101,10 @@ def load_pretrained(folder: HubFolder, auto: str) -> Pretrained:
         model=model.eval(),
         config=config,
         weights=weights,
-        sha256=digest(weights),
+        sha256=files_digest(weights.files),
         notes=(*folder_notes(folder, weights, unused, f"{type(model).__name__} of transformers"),),
         save=FolderWriter(weights, names),
     )
-
-
-def digest(weights: WeightFiles) -> str:
-    """Return the SHA-256 of a weight file; of several files, of their sorted names and digests."""
-    if weights.index is None:
-        return sha256(weights.files[0])
-    lines = (f"{sha256(file)}  {file.name}\n" for file in weights.files)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _config(folder: HubFolder) -> Any:

@@ -14,9 +14,10 @@ from d3fast.hub.classifier import Classifier
 from d3fast.hub.folder_writer import FolderWriter
 from d3fast.hub.folders import HubFolder, find_folder
 from d3fast.hub.image_processor import FoundInput, edges, number, numbers, overridden
-from d3fast.hub.pretrained import bounded, check_counts, class_names, digest, folder_notes
+from d3fast.hub.pretrained import bounded, check_counts, class_names, folder_notes
 from d3fast.hub.suspect import ImageInput, Request, Suspect
 from d3fast.hub.timm_names import build_timm
+from d3fast.io.files import files_digest
 from d3fast.io.hub_files import WeightFiles, find_weights, load_weight_files
 from d3fast.io.untrusted import printable
 
@@ -58,7 +59,7 @@ def resolve_timm_folder(request: Request) -> Suspect | None:
         input=found.input,
         classes=classes,
         files=weights.files,
-        sha256=digest(weights),
+        sha256=files_digest(weights.files),
         notes=(
             *folder_notes(folder, weights, unused, f"{name} of timm"),
             *found.notes,

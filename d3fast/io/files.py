@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -141,9 +141,14 @@ def weights_digest(path: Path) -> str:
     files = sorted(file for file in path.iterdir() if file.suffix in _WEIGHTS)
     if not files:
         raise ValueError(f"{path} has no weight files")
+    return files_digest(files)
+
+
+def files_digest(files: Sequence[Path]) -> str:
+    """Return the SHA-256 of one file; of several, of their sorted names and digests."""
     if len(files) == 1:
         return sha256(files[0])
-    lines = (f"{sha256(file)}  {file.name}\n" for file in files)
+    lines = (f"{sha256(file)}  {file.name}\n" for file in sorted(files))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

@@ -95,9 +95,9 @@ def test_the_prefix_of_transformers_is_taken_off_and_written_back(folder, theirs
     ("changes", "message"),
     [
         ({"architecture": "hf-hub:evil/model"}, "is no architecture of timm"),
-        ({"architecture": "local-dir:/tmp"}, "is no architecture of timm"),
+        ({"architecture": "local-dir:folder"}, "is no architecture of timm"),
         ({"architecture": "nothing_of_timm"}, "timm refuses it"),
-        ({"model_args": {"checkpoint_path": "/tmp/w.pt"}}, "option 'checkpoint_path' of timm is"),
+        ({"model_args": {"checkpoint_path": "w.pt"}}, "option 'checkpoint_path' of timm is"),
         ({"model_args": {"pretrained": True}}, "option 'pretrained' of timm is refused"),
         ({"model_args": {"layers": [10**9] * 4}}, "more than 4096"),
         ({"model_args": {"channels": [2**20] * 4}}, "far more"),

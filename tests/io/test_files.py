@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from d3fast.io.files import atomic_write, make_folder, sha256, written_together
+from d3fast.io.files import (
+    atomic_write,
+    files_digest,
+    make_folder,
+    sha256,
+    weights_digest,
+    written_together,
+)
 
 
 @pytest.fixture
@@ -216,3 +223,11 @@ def test_permissions_of_a_file_written_together_are_those_of_any_new_file(tmp_pa
     _write(tmp_path / "out", one="1")
     assert stat.S_IMODE((tmp_path / "out" / "one").stat().st_mode) == 0o640
     assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o750
+
+
+def test_one_file_in_a_folder_has_its_own_digest_and_several_a_common_one(tmp_path):
+    one, two = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    one.write_bytes(b"1")
+    assert weights_digest(tmp_path) == files_digest([one]) == sha256(one)
+    two.write_bytes(b"2")
+    assert weights_digest(tmp_path) == files_digest([two, one]) != sha256(one)
