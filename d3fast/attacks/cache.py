@@ -18,6 +18,7 @@ from d3fast.attacks.base import Attack, Learned
 from d3fast.attacks.files import FORMAT, option_values, read_attack, save_attack
 from d3fast.data.base import ImageData
 from d3fast.io.files import make_folder
+from d3fast.runtime.plugins import origin
 
 
 def ensure_learned(
@@ -60,7 +61,8 @@ def ensure_learned(
     if folder is None:
         attack.learn(data, seed=seed, device=device, progress=progress)
         return
-    path = make_folder(folder) / f"{name}-{_fingerprint(attack, data, seed)}.safetensors"
+    file = f"{name.replace(':', '.')}-{_fingerprint(attack, data, seed)}.safetensors"
+    path = make_folder(folder) / file
     if not _read(attack, name, path):
         attack.learn(data, seed=seed, device=device, progress=progress)
         save_attack(attack, path, name)
@@ -92,6 +94,9 @@ def _fingerprint(attack: Attack, data: ImageData, seed: int) -> str:
         "images": _checksum(data.images),
         "labels": _checksum(data.labels),
     }
+    module = type(attack).__module__
+    if not module.startswith("d3fast."):
+        inputs["origin"] = origin(f"{module}:{type(attack).__name__}")
     text = json.dumps(inputs, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

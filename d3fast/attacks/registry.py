@@ -2,7 +2,8 @@
 """Registry of the attacks: by name, with options per data set, and loaded from files.
 
 To add an attack, add a file with a dataclass that implements ``Attack``, a row to ``ATTACKS``, its
-options to ``RECIPES`` and a row to ``tests/attacks/test_contract.py``.
+options to ``RECIPES`` and a row to ``tests/attacks/test_contract.py``. Other packages add theirs by
+entry points of the group ``d3fast.attacks``.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,8 +24,11 @@ from d3fast.attacks.ssba import SSBA
 from d3fast.attacks.wanet import WaNet
 from d3fast.io.untrusted import error_text, printable
 from d3fast.runtime.checks import check_choice
+from d3fast.runtime.plugins import Registry
 
-ATTACKS: Mapping[str, Callable[..., Any]] = MappingProxyType(
+ATTACKS: Registry[Callable[..., Any]] = Registry(
+    "attack",
+    "d3fast.attacks",
     {
         "badnets": BadNets,
         "blended": Blended,
@@ -33,7 +37,7 @@ ATTACKS: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "low-frequency": LowFrequency,
         "input-aware": InputAware,
         "ssba": SSBA,
-    }
+    },
 )
 
 ADAPTIVE: Mapping[str, Callable[[Attack], Attack]] = MappingProxyType(
@@ -49,45 +53,54 @@ def recipe(name: str, data: str, target: int | None = None, adaptive: str | None
     """Return an attack with the options chosen for a data set.
 
     Args:
-        name: the attack's name in ``ATTACKS``.
-        data: the data set's name; a set without a recipe takes the options of the literature.
+        name: the attack's name in ``ATTACKS``, or ``package.module:Name``.
+        data: the data set's name; a set without a recipe takes the options of the literature, an
+            attack of another package its own defaults.
         target: target class; the recipe's if ``None``.
         adaptive: name in ``ADAPTIVE`` of an attacker to wrap around it, or ``None``.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name; an attack of another package that cannot be imported.
 
     Example:
         >>> recipe("badnets", "digits").size, recipe("badnets", "cifar10").size
         (2, 3)
     """
-    check_choice("attack", name, ATTACKS)
-    options = dict(RECIPES.get(data, {}).get(name, RECIPES[COLOUR][name]))
+    make = ATTACKS.find(name)
+    usual = RECIPES[COLOUR].get(name, {"target": 0})
+    options = dict(RECIPES.get(data, {}).get(name, usual))
     if target is not None:
         options["target"] = target
-    attack = ATTACKS[name](**options)
+    attack = make(**options)
     if adaptive is None:
         return attack
     check_choice("adaptive", adaptive, ADAPTIVE)
     return ADAPTIVE[adaptive](attack)
 
 
-def load_attack(path: str | Path) -> Any:
+def load_attack(path: str | Path, name: str | None = None) -> Any:
     """Load an attack that ``save_attack`` wrote.
 
+    Args:
+        path: the file.
+        name: an attack of another package that the file may hold; a file cannot choose by itself
+            which package is imported.
+
     Raises:
-        ValueError: the file is no saved attack, or names an attack that is not in ``ATTACKS``.
+        ValueError: the file is no saved attack, or of an attack that is neither built-in nor
+            ``name``.
         OSError: the file cannot be opened.
     """
-    name, options, tensors = read_attack(path)
+    held, options, tensors = read_attack(path)
     file = printable(Path(path).name)
     try:
-        check_choice("attack", name, ATTACKS)
-        attack = ATTACKS[name](**options)
+        if held != name:
+            check_choice("attack", held, ATTACKS.builtin)
+        attack = ATTACKS.find(held)(**options)
         attack.load_state_dict(tensors)
     except TypeError as error:  # an unknown or missing option, or one of the wrong type
         raise ValueError(
-            f"{file} has options that {name!r} cannot take: {error_text(error)}"
+            f"{file} has options that {held!r} cannot take: {error_text(error)}"
         ) from None
     except (ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(f"{file} is no usable attack: {error_text(error)}") from None

@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 from torch import nn
 
+from d3fast.audit.detectors.registry import DETECTORS
 from d3fast.audit.inspect import Inspection, InspectOptions, inspect_model
 from d3fast.audit.inspect_text import TextInspection
 from d3fast.audit.resolve import Audit
@@ -69,11 +70,14 @@ def inspection_document(
         found: of ``inspect_audit``.
         options: of the inspection.
     """
+    names = options.detectors or tuple(result.name for result in found.results)
     command = (
         f"d3fast inspect --model {audit.spec} --steps {options.inversion.steps} "
-        f"--detectors {','.join(result.name for result in found.results)} --rate {options.rate:g} "
+        f"--detectors {','.join(names)} --rate {options.rate:g} "
         f"--samples {options.samples} --seed {audit.seed}"
     )
     used = options if isinstance(found, Inspection) else options.for_texts()
     settings = {**audit.settings(), "options": asdict(used)}
+    if isinstance(found, Inspection) and (plugins := DETECTORS.origins(*names)):
+        settings["plugins"] = plugins
     return Results(command, settings, found.rows(sha256=audit.sha256))

@@ -33,6 +33,7 @@ from d3fast.optim.heads import find_head
 from d3fast.results.schema.audit import InversionRow, ModelRow, Role, VerdictRow
 from d3fast.runtime.checks import check_integer, check_number
 from d3fast.runtime.devices import resolve_device
+from d3fast.runtime.plugins import is_spec
 from d3fast.runtime.progress import progress_bar
 from d3fast.runtime.seeding import generator
 from d3fast.training.metrics import Metrics, evaluate
@@ -51,8 +52,9 @@ class InspectOptions:
     Args:
         inversion: options of the trigger inversion; ``SHORT`` shows a tenth of the usual images.
         outlier: anomaly index above which an inverted trigger is an outlier.
-        detectors: names of ``DETECTORS``, in the order in which they run; ``None`` for all. Of a
-            text classifier, names of ``TEXT_DETECTORS``.
+        detectors: names of ``DETECTORS`` or ``package.module:Name``, in the order in which they
+            run; ``None`` for all of d3fast itself. Of a text classifier, names of
+            ``TEXT_DETECTORS``.
         rate: of false alarms per detector, were the statistics of a clean model normally
             distributed; it sets the thresholds.
         samples: largest number of clean samples used by inversion and detectors, stratified.
@@ -61,7 +63,8 @@ class InspectOptions:
         signs: the name of ``detectors`` until 0.1; deprecated.
 
     Raises:
-        ValueError: a number out of range, no detector or an unknown one.
+        ValueError: a number out of range, no detector or an unknown one; one of another package
+            that cannot be imported.
 
     Example:
         >>> InspectOptions(detectors=())
@@ -88,7 +91,9 @@ class InspectOptions:
         check_integer("samples", self.samples, 1)
         check_integer("classes", self.classes, MIN_CLASSES)
         if self.detectors is not None:
-            check_names(self.detectors, {**DETECTORS, **TEXT_DETECTORS})
+            check_names(self.detectors, [*_known(self.detectors), *TEXT_DETECTORS])
+            for name in set(self.detectors) - set(TEXT_DETECTORS):
+                DETECTORS.find(name)
 
     def for_images(self) -> tuple[str, ...]:
         """Return the names of the detectors of images, in the order in which they run.
@@ -96,8 +101,8 @@ class InspectOptions:
         Raises:
             ValueError: a detector of texts.
         """
-        names = tuple(DETECTORS) if self.detectors is None else self.detectors
-        check_names(names, DETECTORS)
+        names = tuple(DETECTORS.builtin) if self.detectors is None else self.detectors
+        check_names(names, _known(names))
         return names
 
     def for_texts(self) -> TextInspectOptions:
@@ -114,6 +119,10 @@ class InspectOptions:
                 chosen, inversion=replace(chosen.inversion, steps=self.inversion.steps)
             )
         return chosen
+
+
+def _known(names: Sequence[str]) -> list[str]:
+    return [*DETECTORS, *filter(is_spec, names)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -294,7 +303,7 @@ def inspect_model(
     with open_context(model, samples, where, seed) as context:
         head, _ = find_head(model)
         context = replace(context, sample=_sampled(context, chosen.classes))
-        if any(getattr(DETECTORS[name], "inverts", False) for name in chosen.for_images()):
+        if any(getattr(DETECTORS.find(name), "inverts", False) for name in chosen.for_images()):
             found = _invert(model, samples, context.searched, chosen, where, seed, progress)
             context = replace(context, inversions=found)
         results = _run_detectors(chosen, context, data.classes, progress)
@@ -364,6 +373,6 @@ def _run_detectors(
     chosen = options.for_images()
     with progress_bar("running detectors", len(chosen), progress) as advance:
         for name in chosen:
-            results.append(run_detector(DETECTORS[name](), context, names, options.rate))
+            results.append(run_detector(DETECTORS.find(name)(), context, names, options.rate))
             advance("")
     return tuple(results)

@@ -21,7 +21,7 @@ from d3fast.detox import save_weights
 from d3fast.io.files import make_folder
 from d3fast.models import load_weights
 from d3fast.results.engine import run_jobs
-from d3fast.results.jobs import Row, RunDir, key_of
+from d3fast.results.jobs import Row, RunDir, file_name, key_of
 from d3fast.results.pool import local_engine
 from d3fast.results.schema.benchmark import AttackRow, read_attacks
 from d3fast.runtime.checks import check_choice
@@ -49,7 +49,7 @@ class AttackPreset:
         return replace(self.base, seed=seed, attack=attack, adaptive=adaptive, target=target)
 
 
-_PLAIN = tuple((name, None) for name in ATTACKS)
+_PLAIN = tuple((name, None) for name in ATTACKS.builtin)
 ATTACK_PRESETS: Mapping[str, AttackPreset] = MappingProxyType(
     {
         "cpu": AttackPreset(
@@ -108,7 +108,7 @@ def parse_attacks(text: str) -> tuple[tuple[str, str | None], ...]:
     """Return the attacks of a command line: ``NAME`` or ``NAME+ADAPTIVE``, comma-separated.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name; an attack of another package that cannot be imported.
 
     Example:
         >>> parse_attacks("badnets,badnets+sam-3")
@@ -117,7 +117,7 @@ def parse_attacks(text: str) -> tuple[tuple[str, str | None], ...]:
     chosen = []
     for part in text.split(","):
         name, plus, adaptive = (piece.strip() for piece in part.partition("+"))
-        check_choice("attack", name, ATTACKS)
+        ATTACKS.find(name)
         if plus:
             check_choice("adaptive", adaptive, ADAPTIVE)
         chosen.append((name, adaptive if plus else None))
@@ -138,7 +138,7 @@ class CleanJob:
     @property
     def name(self) -> str:
         """Name of the job, fit for a file name."""
-        return f"{self.spec.data}-seed{self.spec.seed}-clean"
+        return file_name(f"{self.spec.data}-seed{self.spec.seed}-clean")
 
     def weights(self, folder: Path) -> Path:
         """Return the path of the trained model."""
@@ -183,7 +183,7 @@ class AttackJob:
         """Name of the job, fit for a file name."""
         spec = self.spec
         adaptive = f"-{spec.adaptive}" if spec.adaptive else ""
-        return f"{spec.data}-seed{spec.seed}-{spec.attack}{adaptive}"
+        return file_name(f"{spec.data}-seed{spec.seed}-{spec.attack}{adaptive}")
 
     def stem(self, folder: Path) -> Path:
         """Return the common beginning of the paths of model and trigger."""

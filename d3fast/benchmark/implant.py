@@ -8,6 +8,7 @@ the model, measure both models.
 
 import copy
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 
 from d3fast.attacks import (
+    ATTACKS,
     Attack,
     OwnTraining,
     TrainConfig,
@@ -26,12 +28,13 @@ from d3fast.attacks import (
 )
 from d3fast.attacks.adaptive import base_of
 from d3fast.attacks.files import option_values
-from d3fast.data import Splits, load
+from d3fast.data import DATASETS, Splits, load
 from d3fast.detox import save_weights
 from d3fast.models import make_model
 from d3fast.results.schema.benchmark import AttackRow
 from d3fast.runtime.checks import check_integer, check_number
 from d3fast.runtime.devices import resolve_device, synchronize
+from d3fast.runtime.plugins import is_spec, origin
 from d3fast.runtime.seeding import global_seed
 from d3fast.training.metrics import Metrics, evaluate, floor_violation
 
@@ -78,6 +81,12 @@ class AttackSpec:
         for name, low in (("train", 0), ("target", 0), ("size", 1)):
             if getattr(self, name) is not None:
                 check_integer(name, getattr(self, name), low)
+
+    @property
+    def plugins(self) -> Mapping[str, str]:
+        """Package and version of data set, model and attack, where they are not built-in."""
+        model = {f"model {self.model}": origin(self.model)} if is_spec(self.model) else {}
+        return {**DATASETS.origins(self.data), **model, **ATTACKS.origins(self.attack)}
 
     def splits(self, data_dir: Path | None = None) -> Splits:
         """Return the data set, split by the seed."""

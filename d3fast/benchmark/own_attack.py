@@ -26,7 +26,7 @@ from d3fast.data import ImageData
 from d3fast.hub import TextInput
 from d3fast.hub.samples import Data
 from d3fast.results.schema.benchmark import AttackRow
-from d3fast.runtime.checks import check_choice, check_integer, check_number
+from d3fast.runtime.checks import check_integer, check_number
 from d3fast.runtime.devices import synchronize
 from d3fast.runtime.seeding import generator, global_seed
 from d3fast.text import InsertedTokens, TextData, word_starts
@@ -65,7 +65,8 @@ class OwnAttack:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_choice("attack", self.attack, (*ATTACKS, *TEXT_ATTACKS))
+        if self.attack not in TEXT_ATTACKS:
+            ATTACKS.find(self.attack)
         if self.words is not None and self.attack not in TEXT_ATTACKS:
             raise ValueError(f"words are for attacks on texts, got attack {self.attack!r}")
         for name in ("ratio", "lr"):
@@ -85,8 +86,8 @@ class OwnAttack:
         """
         wanted = audit.suspect.input
         kind = "texts" if isinstance(wanted, TextInput) else "images"
-        known = TEXT_ATTACKS if isinstance(wanted, TextInput) else ATTACKS
-        if self.attack not in known:
+        if isinstance(wanted, TextInput) != (self.attack in TEXT_ATTACKS):
+            known = TEXT_ATTACKS if isinstance(wanted, TextInput) else ATTACKS
             raise ValueError(
                 f"the model takes {kind}: attack must be one of {', '.join(known)}, "
                 f"got {self.attack!r}"

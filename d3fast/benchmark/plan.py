@@ -18,9 +18,11 @@ from d3fast.benchmark.relearning import KS, RelearnConfig
 from d3fast.benchmark.relearning_jobs import RelearningJob
 from d3fast.benchmark.repair_jobs import DefenseSpec, RepairJob, suspect_row
 from d3fast.data import AUGMENTATIONS
+from d3fast.defenses import DEFENSES
 from d3fast.results.jobs import Job, Row, key_of
 from d3fast.results.schema.benchmark import GridRow, read_attacks, read_grid
 from d3fast.runtime.checks import check_choice
+from d3fast.runtime.plugins import is_spec
 
 Attacks = tuple[tuple[str, str | None], ...]
 
@@ -263,16 +265,23 @@ def _once(planned: Iterable[PlannedJob]) -> tuple[PlannedJob, ...]:
 
 
 def select_defenses(preset: BenchmarkPreset, labels: Iterable[str]) -> BenchmarkPreset:
-    """Return a preset with some of its defences, in the order given; its ablations stay.
+    """Return a preset with some defences, in the order given; its ablations stay.
+
+    Args:
+        preset: the preset.
+        labels: of its defences; or other names of ``DEFENSES`` and ``package.module:Name``, which
+            run with their default options.
 
     Raises:
-        ValueError: an unknown label.
+        ValueError: a label that is neither; a defence that cannot be imported.
     """
     known = {defense.label: defense for defense in preset.defenses}
-    chosen = list(dict.fromkeys(labels))
-    for label in chosen:
-        check_choice("defence", label, known)
-    return replace(preset, defenses=tuple(known[label] for label in chosen))
+    chosen = []
+    for label in dict.fromkeys(labels):
+        if not all(stage in DEFENSES or is_spec(stage) for stage in label.split("+")):
+            check_choice("defence", label, dict.fromkeys([*known, *DEFENSES]))
+        chosen.append(known.get(label) or DefenseSpec(label))
+    return replace(preset, defenses=tuple(chosen))
 
 
 def replace_suspects(

@@ -88,7 +88,7 @@ _AGAINST_ADAPTIVE = (
 )
 # The defaults of every defence are the published ones.
 _PAPER_DEFENSES = (
-    *(DefenseSpec(name) for name in DEFENSES),
+    *(DefenseSpec(name) for name in DEFENSES.builtin),
     DefenseSpec("d3", (options_of(D3Config.paper()),), label="d3-paper"),
     DefenseSpec("d3", (options_of(D3Config.authors()),), label="d3-authors"),
 )

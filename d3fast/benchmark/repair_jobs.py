@@ -23,7 +23,7 @@ from d3fast.defenses import D3, DEFENSES, Defense, DefenseResult, Pipeline
 from d3fast.detox import D3Config, save_weights
 from d3fast.io.files import make_folder
 from d3fast.models import load_weights
-from d3fast.results.jobs import Row, RunDir, finished_row, key_of
+from d3fast.results.jobs import Row, RunDir, file_name, finished_row, key_of
 from d3fast.results.schema.benchmark import AttackRow, RateFields
 from d3fast.results.schema.fields import read_record
 from d3fast.runtime.checks import check_choice, check_integer, check_number
@@ -37,19 +37,24 @@ Options = Mapping[str, Any]
 def option_names(defense: str) -> frozenset[str]:
     """Return the names of a defence's options; those of ``D3Config`` for D3.
 
+    Raises:
+        ValueError: an unknown defence, or one of another package that is no dataclass.
+
     Example:
         >>> "epsilon" in option_names("d3"), "epochs" in option_names("fine-tuning")
         (True, True)
     """
-    make: Any = D3Config if DEFENSES[defense] is D3 else DEFENSES[defense]
+    found = DEFENSES.find(defense)
+    make: Any = D3Config if found is D3 else found
+    if not dataclasses.is_dataclass(make):
+        raise ValueError(f"defence {defense!r} must be a dataclass of options, see docs/plugins.md")
     return frozenset(f.name for f in dataclasses.fields(make) if f.init) - {"on_epoch"}
 
 
 def _make_stage(name: str, options: Options) -> Defense:
-    check_choice("defence", name, DEFENSES)
     for option in options:
         check_choice(f"option of {name}", option, sorted(option_names(name)))
-    make = DEFENSES[name]
+    make = DEFENSES.find(name)
     return D3(D3Config(**options)) if make is D3 else make(**_nested(make(), options))
 
 
@@ -100,8 +105,6 @@ class DefenseSpec:
     augment: bool | None = None
 
     def __post_init__(self) -> None:
-        for stage in self.name.split("+"):
-            check_choice("defence", stage, DEFENSES)
         if len(self.options) > len(self.name.split("+")):
             raise ValueError(
                 f"options must be one mapping per stage of {self.name}, got {len(self.options)}"
@@ -200,7 +203,12 @@ def load_suspect(job: AttackJob, splits: Splits, folder: Path) -> tuple[nn.Modul
     """
     model = job.spec.initial_model(splits)
     load_weights(model, f"{job.stem(folder)}.safetensors")
-    return model, load_attack(f"{job.stem(folder)}.trigger.safetensors")
+    return model, load_trigger(job, folder)
+
+
+def load_trigger(job: AttackJob, folder: Path) -> Attack:
+    """Return the trigger of a suspect from the file of its job."""
+    return load_attack(f"{job.stem(folder)}.trigger.safetensors", job.spec.attack)
 
 
 def metrics_of(row: RateFields) -> Metrics:
@@ -249,7 +257,12 @@ class RepairJob:
     @property
     def name(self) -> str:
         """Name of the job, fit for a file name."""
-        return f"{self.suspect.name}-{self.defense}"
+        return file_name(f"{self.suspect.name}-{self.defense}")
+
+    @property
+    def plugins(self) -> Mapping[str, str]:
+        """Package and version of the defences that are not built-in."""
+        return DEFENSES.origins(*self.defense.split("+"))
 
     def weights(self, folder: Path) -> Path:
         """Return the path of the repaired model; the file exists if the model was kept."""

@@ -11,9 +11,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from d3fast.attacks import Attack, load_attack
+from d3fast.attacks import Attack
 from d3fast.benchmark.attack_jobs import AttackJob, CleanJob
-from d3fast.benchmark.repair_jobs import RepairJob, defender_samples, load_suspect
+from d3fast.benchmark.repair_jobs import (
+    RepairJob,
+    defender_samples,
+    load_suspect,
+    load_trigger,
+)
 from d3fast.data import ImageData, Splits, stratified_split
 from d3fast.models import load_weights
 from d3fast.results.jobs import Row, RunDir, finished_row
@@ -106,7 +111,7 @@ def load_subject(
         return load_suspect(subject, splits, run_dir.folder)
     if isinstance(subject, CleanJob):
         model = load_clean_model(subject, splits, run_dir.folder)
-        return model, load_attack(f"{suspect.stem(run_dir.folder)}.trigger.safetensors")
+        return model, load_trigger(suspect, run_dir.folder)
     model, attack = load_suspect(subject.suspect, splits, run_dir.folder)
     kept = subject.weights(run_dir.folder)
     if kept.is_file():

@@ -59,7 +59,7 @@ def _chosen(
     check_choice("preset", preset, BENCHMARK_PRESETS)
     chosen = BENCHMARK_PRESETS[preset]
     if data is not None:
-        check_choice("dataset", data, DATASETS)
+        DATASETS.find(data)
     if defenses is not None:
         chosen = select_defenses(chosen, [label.strip() for label in defenses.split(",")])
     names = None if attacks is None else parse_attacks(attacks)
@@ -93,7 +93,8 @@ def _benchmark(
     ),
     attacks: options.Attacks = None,
     defenses: Annotated[
-        str | None, typer.Option(help="Run only these defences, comma-separated.")
+        str | None,
+        typer.Option(help="Run only these defences, comma-separated; also package.module:Name."),
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Data set in place of the preset's.")] = None,
     data: options.Deprecated = None,

@@ -22,7 +22,8 @@ class InspectionOptions:
     """Options of an inspection; see ``InspectOptions``."""
 
     detectors: Annotated[
-        str | None, typer.Option(help="Detectors to run, comma-separated; all by default.")
+        str | None,
+        typer.Option(help="Detectors to run, comma-separated; also package.module:Name."),
     ] = None
     signs: options.Deprecated = None
     rate: Annotated[

@@ -19,7 +19,6 @@ from d3fast.data import DATASETS, load, stratified_split
 from d3fast.hub import Request, Samples, resolve
 from d3fast.io.files import check_folder, weights_digest
 from d3fast.models import load_weights
-from d3fast.runtime.checks import check_choice
 from d3fast.runtime.devices import resolve_device
 from d3fast.runtime.seeding import generator
 from d3fast.spectrum import CurvatureReportConfig, curvature_report
@@ -38,7 +37,6 @@ def _named(files: list[Path]) -> dict[str, Path]:
 
 
 def _dataset(name: str, seed: int, data_dir: Path | None, size: int | None) -> Samples:
-    check_choice("dataset", name, DATASETS)
     return Samples.of(load(name, seed, clean=0, data_dir=data_dir, size=size).test)
 
 

@@ -3,6 +3,7 @@
 
 Every entry is a function ``(seed, *, train, clean, data_dir) -> Splits``. To add one, add a file
 with such a function and a row to ``DATASETS``, or to ``RESIZABLE`` if it takes a ``size`` too.
+Other packages add theirs by entry points of the group ``d3fast.datasets``.
 """
 
 from collections.abc import Mapping
@@ -20,7 +21,8 @@ from d3fast.data.own import fingerprint, read_classes, save_samples
 from d3fast.data.sklearn_digits import digits
 from d3fast.data.tinyimagenet import tiny_imagenet
 from d3fast.data.traffic_signs import gtsrb
-from d3fast.runtime.checks import check_choice, check_integer
+from d3fast.runtime.checks import check_integer
+from d3fast.runtime.plugins import Registry
 
 
 class Dataset(Protocol):
@@ -50,7 +52,9 @@ class ResizableDataset(Protocol):
 RESIZABLE: Mapping[str, ResizableDataset] = MappingProxyType(
     {"gtsrb": gtsrb, "tiny-imagenet": tiny_imagenet, "folder": folder}
 )
-DATASETS: Mapping[str, Dataset] = MappingProxyType(
+DATASETS: Registry[Dataset] = Registry(
+    "dataset",
+    "d3fast.datasets",
     {
         "digits": digits,
         "fashion-mnist": fashion_mnist,
@@ -58,7 +62,7 @@ DATASETS: Mapping[str, Dataset] = MappingProxyType(
         "cifar100": cifar100,
         **RESIZABLE,
         "npz": npz,
-    }
+    },
 )
 
 
@@ -74,7 +78,7 @@ def load(
     """Load a data set of the registry.
 
     Args:
-        name: a key of ``DATASETS``.
+        name: a name of ``DATASETS``, or ``package.module:name``.
         seed: decides which image goes where.
         train: number of training images; all that are left if ``None``.
         clean: number of the defender's images.
@@ -93,9 +97,9 @@ def load(
         >>> len(splits.train), len(splits.clean), len(splits.test)
         (1177, 260, 360)
     """
-    check_choice("data", name, DATASETS)
+    found = DATASETS.find(name)
     if size is None:
-        return DATASETS[name](seed, train=train, clean=clean, data_dir=data_dir)
+        return found(seed, train=train, clean=clean, data_dir=data_dir)
     check_integer("size", size, 1)
     if name not in RESIZABLE:
         raise ValueError(f"size is for {', '.join(RESIZABLE)}, got {size} for {name}")

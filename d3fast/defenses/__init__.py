@@ -2,11 +2,11 @@
 """Defences with one call signature, listed in the registry ``DEFENSES``.
 
 To add a defence, add a file with a dataclass that implements ``Defense``, a row to ``DEFENSES`` and
-a row to ``tests/defenses/test_contract.py``.
+a row to ``tests/defenses/test_contract.py``. Other packages add theirs by entry points of the group
+``d3fast.defenses``.
 """
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 
 from d3fast.defenses.anp import ANP
 from d3fast.defenses.base import Defense, DefenseResult
@@ -23,8 +23,11 @@ from d3fast.defenses.pam import PAM
 from d3fast.defenses.pipeline import Pipeline
 from d3fast.defenses.sau import SAU
 from d3fast.defenses.tsbd import TSBD
+from d3fast.runtime.plugins import Registry
 
-DEFENSES: Mapping[str, Callable[..., Defense]] = MappingProxyType(
+DEFENSES: Registry[Callable[..., Defense]] = Registry(
+    "defence",
+    "d3fast.defenses",
     {
         "fine-tuning": FineTuning,
         "fine-pruning": FinePruning,
@@ -39,7 +42,7 @@ DEFENSES: Mapping[str, Callable[..., Defense]] = MappingProxyType(
         "bti-dbf": BTIDBF,
         "pam": PAM,
         "d3": D3,
-    }
+    },
 )
 
 __all__ = [

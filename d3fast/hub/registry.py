@@ -2,13 +2,14 @@
 """The resolvers, in the order in which they are asked, and plugins beside them."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import import_module
-from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import TypeAlias
 
 from d3fast.hub.suspect import Request, Suspect
 from d3fast.io.untrusted import printable
+from d3fast.runtime.plugins import Registry
 
 Resolver: TypeAlias = Callable[[Request], Suspect | None]
 
@@ -25,7 +26,7 @@ RESOLVERS: Mapping[str, str] = MappingProxyType(
         "factory": "d3fast.hub.factory:resolve_factory",
     }
 )
-PLUGINS = "d3fast.models"  # group of entry points
+PLUGINS: Registry[Resolver] = Registry("model family", "d3fast.models", {})
 
 
 def _loaded(path: str) -> Resolver:
@@ -39,18 +40,24 @@ def resolve(request: Request) -> Suspect:
 
     Plugins are asked first: installed packages with entry points of the group ``d3fast.models``,
     each a function like those of ``RESOLVERS``. A resolver returns ``None`` for a form of model
-    that is not its own.
+    that is not its own. A plugin that cannot be imported is left out, with a note.
 
     Raises:
         ValueError: no resolver knows the model; or a resolver refuses it, with the reason.
         OSError: a file that cannot be opened.
     """
-    plugins: list[Resolver] = [point.load() for point in entry_points(group=PLUGINS)]
-    for resolver in (*plugins, *map(_loaded, RESOLVERS.values())):
+    resolvers, notes = [], []
+    for name in PLUGINS:
+        try:
+            resolvers.append(PLUGINS[name])
+        except ValueError as error:
+            notes.append(f"Left out: {error}.")
+    for resolver in (*resolvers, *map(_loaded, RESOLVERS.values())):
         suspect = resolver(request)
         if suspect is not None:
-            return suspect
+            return replace(suspect, notes=(*notes, *suspect.notes)) if notes else suspect
     raise ValueError(
         f"'{printable(request.model, 200)}' is no model: give a folder of Hugging Face, "
         "hf://org/name, timm:NAME, torchvision:NAME, or package.module:factory with --checkpoint"
+        + "".join(f" ({note})" for note in notes)
     )

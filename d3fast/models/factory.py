@@ -5,9 +5,7 @@ Importing the module and calling the factory run the user's own code. Weights of
 untrusted: see ``d3fast.io.checkpoints``.
 """
 
-import importlib
 import inspect
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,38 +13,7 @@ from torch import nn
 
 from d3fast.models.registry import MODELS
 from d3fast.runtime.checks import check_integer
-
-_SPEC = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".split("\n")[0].rstrip(": ")
-
-
-def _is_missing(module: str, error: ImportError) -> bool:
-    """Return whether the module itself, or a package that contains it, is missing."""
-    missing = error.name if isinstance(error, ModuleNotFoundError) else None
-    return missing is not None and (module == missing or module.startswith(f"{missing}."))
-
-
-def _imported(spec: str) -> Any:
-    """Import the object that ``package.module:name`` names."""
-    module, _, name = spec.partition(":")
-    try:
-        found: Any = importlib.import_module(module)
-    except Exception as error:
-        if isinstance(error, ImportError) and _is_missing(module, error):
-            raise ValueError(
-                f"model {spec!r}: there is no module {error.name!r} in the folders of sys.path"
-            ) from None
-        raise ValueError(
-            f"model {spec!r}: importing {module} raised {_first_line(error)}"
-        ) from error
-    for part in name.split("."):
-        if not hasattr(found, part):
-            raise ValueError(f"model {spec!r}: {module} has no {name!r}")
-        found = getattr(found, part)
-    return found
+from d3fast.runtime.plugins import first_line, import_object, is_spec
 
 
 def _arguments(
@@ -115,12 +82,12 @@ def make_model(spec: str, num_classes: int, in_channels: int) -> nn.Module:
     check_integer("in_channels", in_channels, 1)
     if spec in MODELS:
         return MODELS[spec](num_classes, in_channels)
-    if not isinstance(spec, str) or not _SPEC.fullmatch(spec):
+    if not is_spec(spec):
         choices = ", ".join(map(repr, MODELS))
         raise ValueError(
             f"model must be one of {choices}, or 'package.module:factory', got {spec!r}"
         )
-    factory = _imported(spec)
+    factory = import_object("model", spec)
     if not callable(factory):
         raise ValueError(
             f"model {spec!r}: a factory must be callable, got a {type(factory).__name__}"
@@ -129,7 +96,7 @@ def make_model(spec: str, num_classes: int, in_channels: int) -> nn.Module:
     try:
         model = factory(*args, **kwargs)
     except Exception as error:
-        raise ValueError(f"model {spec!r}: calling it raised {_first_line(error)}") from error
+        raise ValueError(f"model {spec!r}: calling it raised {first_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(
             f"model {spec!r}: the factory must return a torch.nn.Module, "

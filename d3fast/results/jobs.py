@@ -8,7 +8,8 @@ a changed setting is another job.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -64,9 +65,38 @@ class Job(Protocol):
 
 
 def settings_of(job: Job) -> dict[str, Any]:
-    """Return everything that a job's result depends on, as JSON represents it."""
-    fields = asdict(job)  # type: ignore[call-overload]
-    return json.loads(json.dumps({"cell": job.kind, **fields}))
+    """Return everything that a job's result depends on, as JSON represents it.
+
+    A dataclass inside the job may have ``plugins``: names of what is not d3fast's own, each with
+    package and version. Another version is another job.
+    """
+    settings = {"cell": job.kind, **asdict(job)}  # type: ignore[call-overload]
+    if plugins := dict(sorted(_plugins(job))):
+        settings["plugins"] = plugins
+    return json.loads(json.dumps(settings))
+
+
+def _plugins(part: Any) -> Iterator[tuple[str, str]]:
+    parts: Iterable[Any] = ()
+    if is_dataclass(part):
+        yield from getattr(part, "plugins", {}).items()
+        parts = (getattr(part, field.name) for field in fields(part))
+    elif isinstance(part, Mapping):
+        parts = part.values()
+    elif isinstance(part, (list, tuple)):
+        parts = part
+    for each in parts:
+        yield from _plugins(each)
+
+
+def file_name(text: str) -> str:
+    """Return a text fit for a file name; it may have a ``package.module:Name``.
+
+    Example:
+        >>> file_name("digits-seed0-mine:Patch")
+        'digits-seed0-mine.Patch'
+    """
+    return text.replace(":", ".")
 
 
 def key_of(job: Job) -> str:

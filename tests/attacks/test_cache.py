@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from d3fast.attacks import BadNets
+from d3fast.attacks import BadNets, cache
 from d3fast.attacks.cache import ensure_learned
 from d3fast.attacks.files import save_attack
 from d3fast.data import ImageData
@@ -151,3 +151,13 @@ def test_a_file_in_the_folders_way_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="a file is in the way"):
         _ensured(tmp_path / "file")
+
+
+def test_another_version_of_an_attacks_package_learns_again(tmp_path, monkeypatch):
+    learner = Counted()
+    ensure_learned(learner, "mine:Counted", _data(), folder=tmp_path)
+    assert [path.name.partition("-")[0] for path in tmp_path.iterdir()] == ["mine.Counted"]
+    monkeypatch.setattr(cache, "origin", lambda spec: "other 2.0")
+    again = Counted()
+    ensure_learned(again, "mine:Counted", _data(), folder=tmp_path)
+    assert len(again.calls) == 1

@@ -67,6 +67,16 @@ def test_some_defences_alone():
     ]
     with pytest.raises(ValueError, match=r"defence must be one of 'fine-tuning', .*, got 'd4'"):
         select_defenses(PAPER, ["d4"])
+    with pytest.raises(ValueError, match="defence 'math:sqrt' must be a dataclass of options"):
+        select_defenses(PAPER, ["math:sqrt"])
+
+
+def test_a_defence_that_the_preset_lacks_runs_with_its_defaults():
+    demo = BENCHMARK_PRESETS["demo"]
+    names = ["d3fast.defenses:SAU", "ft-sam", "fine-tuning+d3fast.defenses:SAU"]
+    chosen = select_defenses(demo, ["D3", *names]).defenses
+    assert [defense.label for defense in chosen] == ["D3", *names]
+    assert chosen[2].all_options(0) == DefenseSpec("ft-sam").all_options(0)
 
 
 def test_presets_that_cannot_be_are_refused():

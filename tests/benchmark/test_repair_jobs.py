@@ -23,8 +23,12 @@ from d3fast.defenses import D3, DEFENSES, FineTuning, Pipeline
 from d3fast.defenses.base import DefenseResult
 from d3fast.results.jobs import RunDir, key_of, settings_of
 from d3fast.results.schema.benchmark import AttackRow
+from d3fast.runtime.plugins import Registry
 from d3fast.training.metrics import der
 from tests.benchmark.small import small_spec
+from tests.plugins import install, site
+
+__all__ = ["site"]
 
 SUSPECTS = AttackPreset(
     small_spec(epochs=3, train=300, clean=120, batch_size=32, lr=0.1), (("badnets", None),)
@@ -209,8 +213,30 @@ def test_a_changed_default_is_another_cell(monkeypatch):
         weight_decay: float = 5e-4
 
     before = key_of(job())
-    monkeypatch.setattr(repairs, "DEFENSES", {**DEFENSES, "fine-tuning": Changed})
+    changed = {**DEFENSES.builtin, "fine-tuning": Changed}
+    monkeypatch.setattr(repairs, "DEFENSES", Registry("defence", "d3fast.defenses", changed))
     assert key_of(job()) != before
+
+
+def test_another_version_of_a_package_is_another_job(site, tmp_path, monkeypatch):
+    made = {"mine": "from d3fast.defenses import FineTuning as Mine\n"}
+    points = {"d3fast.defenses": {"mine": "mine:Mine"}, "d3fast.attacks": {"mark": "mine:Mark"}}
+    keys = []
+    for version in ("1.0", "2.0"):
+        folder = install(tmp_path / version, "other", points, version=version, **made)
+        monkeypatch.syspath_prepend(folder)
+        both = job(DefenseSpec("mine+fine-tuning"))
+        assert both.plugins == {"defence mine": f"other {version}"}
+        assert settings_of(both)["plugins"] == both.plugins
+        keys.append(key_of(both))
+    assert keys[0] != keys[1]
+    assert job().plugins == {}
+
+
+def test_a_job_with_a_defence_of_a_module_has_a_name_fit_for_a_file():
+    repair = job(DefenseSpec("d3fast.defenses:FineTuning"))
+    assert repair.name.endswith("-badnets-d3fast.defenses.FineTuning")
+    assert list(repair.plugins) == ["defence d3fast.defenses:FineTuning"]
 
 
 def test_a_label_is_no_part_of_the_result():

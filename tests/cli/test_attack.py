@@ -43,7 +43,7 @@ def test_a_factory_of_ones_own_is_found_in_the_current_folder(call, tmp_path, mo
     ("arguments", "error_text"),
     [
         ("bad", "attack must be one of 'badnets'"),
-        ("badnets --dataset mnist", "data must be one of 'digits'"),
+        ("badnets --dataset mnist", "dataset must be one of 'digits'"),
         ("badnets --model resnet", "resnet"),
         ("badnets --model no_such_module:make", "no_such_module"),
         ("badnets --target 10", "target must be in 0..9, got 10"),

@@ -83,7 +83,7 @@ def test_benchmark_says_what_is_left_when_its_time_is_up(call, small_grid, tmp_p
     [
         ("--preset large", "preset must be one of 'small', got 'large'"),
         ("--attacks bad", "attack must be one of 'badnets'"),
-        ("--defenses d3,d4", "defence must be one of 'd3', 'fine-tuning', got 'd4'"),
+        ("--defenses d3,d4", "defence must be one of 'd3', 'fine-tuning', 'fine-pruning', "),
         ("--dataset mnist", "dataset must be one of 'digits'"),
         ("--model resnet", "resnet"),
         ("--part half", "part must be I/N, as in 1/4, got 'half'"),

@@ -26,7 +26,9 @@ def test_a_users_own_images_need_a_place(name):
 
 
 def test_an_unknown_data_set_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"data must be one of 'digits', .*'npz', got 'mnist'"):
+    with pytest.raises(
+        ValueError, match=r"dataset must be one of 'digits', .*'npz', or .* got 'mnist'"
+    ):
         load("mnist", 0, clean=1)
 
 

@@ -41,6 +41,29 @@ def test_a_key_is_the_name_and_a_hash_of_the_settings():
     assert key_of(Double(3)) != key_of(Double(2)).replace("2-", "3-")
 
 
+@dataclass(frozen=True)
+class Part:
+    """Has a setting whose meaning depends on another package."""
+
+    setting: str
+
+    @property
+    def plugins(self):
+        return {self.setting: "other 1.0"} if ":" in self.setting else {}
+
+
+@dataclass(frozen=True)
+class Whole(Double):
+    parts: tuple[Part, ...] = ()
+
+
+def test_versions_of_other_packages_enter_the_key_wherever_they_are_in_a_job():
+    plain = Whole(2, (Part("own"),))
+    assert "plugins" not in settings_of(plain)
+    settings = settings_of(Whole(2, (Part("own"), Part("b:B"), Part("a:A"))))
+    assert settings["plugins"] == {"a:A": "other 1.0", "b:B": "other 1.0"}
+
+
 def test_a_row_is_returned_as_the_next_run_reads_it(cached, tmp_path):
     row = cached.run(None, False)
     assert row == {"value": 4, "pair": [1, 2]}

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """All detectors by name, in the order in which they run.
 
-``DETECTORS`` look at a model and clean samples; their rates are in docs/inspect.md. Those of
+``DETECTORS`` look at a model and clean samples; their rates are in docs/inspect.md. Other packages
+add theirs by entry points of the group ``d3fast.detectors``; those run only where they are named.
 ``WEIGHT_DETECTORS`` read the weights alone: ``d3fast.audit.weights`` runs them without samples.
 """
 
@@ -14,14 +15,17 @@ from d3fast.audit.detectors.margin import MaximumMargin
 from d3fast.audit.detectors.patch import Patch
 from d3fast.audit.detectors.rows import HeadAngle, HeadNorm
 from d3fast.audit.detectors.shift import SharedShift
+from d3fast.runtime.plugins import Registry
 
-DETECTORS: Mapping[str, type[Detector]] = MappingProxyType(
+DETECTORS: Registry[type[Detector]] = Registry(
+    "detectors",
+    "d3fast.detectors",
     {
         "patch": Patch,
         "head": HeadWeights,
         "shift": SharedShift,
         "margin": MaximumMargin,
-    }
+    },
 )
 
 WEIGHT_DETECTORS: Mapping[str, type[Detector]] = MappingProxyType(

@@ -163,5 +163,5 @@ def _triggers(rows: Sequence[AttackRow], preset: AttackPreset, folder: Path) -> 
         job = AttackJob(preset.spec(row.seed, row.attack, None))
         path = Path(f"{job.stem(folder)}.trigger.safetensors")
         if path.is_file():
-            triggers[row.attack] = load_attack(path)
+            triggers[row.attack] = load_attack(path, row.attack)
     return triggers

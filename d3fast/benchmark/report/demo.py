@@ -95,7 +95,7 @@ def write_report(
         console: receives the table.
     """
     first = runs[0]
-    name = next(name for name, kind in ATTACKS.items() if kind is type(first.attack))
+    name = next(name for name, kind in ATTACKS.builtin.items() if kind is type(first.attack))
     attack = {"name": type(first.attack).__name__, **option_values(first.attack)}
     rows = [row for run in runs for row in run.rows]
     title = _title(preset, first.attack, f"seed {first.seed}")
