@@ -44,8 +44,8 @@ struct StepOptions {
 // Throws std::invalid_argument where a group with this partition cannot take such a step.
 void check_options(const Partition& partition, const StepOptions& options);
 
-D3_HD Momentum rule_of(const StepOptions& o) {
-  return o.adamw ? Momentum::adamw : momentum_of(o.momentum, o.nesterov);
+D3_HD UpdateRule rule_of(const StepOptions& o) {
+  return o.adamw ? UpdateRule::adamw : sgd_rule_of(o.momentum, o.nesterov);
 }
 
 template <class Real>

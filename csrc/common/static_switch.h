@@ -2,9 +2,9 @@
 //
 // From options known at run time to template arguments, in one line per option:
 //
-//   static_switch([&](auto tracking, auto momentum) { return update<tracking(), momentum()>; },
+//   static_switch([&](auto tracking, auto rule) { return update<tracking(), rule()>; },
 //                 among<Tracking::none, Tracking::measured>(tracking),
-//                 among<Momentum::none, Momentum::nesterov>(momentum));
+//                 among<UpdateRule::sgd, UpdateRule::nesterov>(rule));
 //
 // The function is instantiated for every combination and called with one std::integral_constant
 // per option. A value must be among those listed: the last one is taken without being compared.

@@ -35,7 +35,7 @@ namespace d3 {
 enum class Push : int { none = 0, p1 = 1, p2 = 2 };
 
 // The rule by which weights and buffers move: SGD with its kinds of momentum, and AdamW.
-enum class Momentum : int { none = 0, heavy_ball = 1, nesterov = 2, adamw = 3 };
+enum class UpdateRule : int { sgd = 0, heavy_ball = 1, nesterov = 2, adamw = 3 };
 
 // The point the projection rescales around: none, the origin (norm sets), theta_0 (distance sets).
 enum class Center : int { none = 0, origin = 1, reference = 2 };
@@ -72,8 +72,8 @@ struct Buffers {
   Vector momentum{}, variance{};
 };
 
-constexpr bool has_momentum(Momentum rule) { return rule != Momentum::none; }
-constexpr bool has_variance(Momentum rule) { return rule == Momentum::adamw; }
+constexpr bool has_momentum(UpdateRule rule) { return rule != UpdateRule::sgd; }
+constexpr bool has_variance(UpdateRule rule) { return rule == UpdateRule::adamw; }
 
 // step: the number of this step, from 1.
 template <class Real>
@@ -84,8 +84,8 @@ D3_HD Rates<Real> adamw_rates(double lr, double beta1, double beta2, double step
   return rates;
 }
 
-D3_HD Momentum momentum_of(double momentum, bool nesterov) {
-  return momentum == 0 ? Momentum::none : nesterov ? Momentum::nesterov : Momentum::heavy_ball;
+D3_HD UpdateRule sgd_rule_of(double momentum, bool nesterov) {
+  return momentum == 0 ? UpdateRule::sgd : nesterov ? UpdateRule::nesterov : UpdateRule::heavy_ball;
 }
 
 D3_HD Tracking tracking_of(bool tracked, double distance_weight, int p) {
@@ -102,8 +102,8 @@ D3_HD constexpr Push push_of(Tracking tracking) {
 
 // `delta_before_update` divides by 1 - lr * weight_decay; where that nears 0 the norm is verified
 // before the update instead of being corrected after it.
-D3_HD bool needs_verification(Momentum momentum, double lr, double weight_decay) {
-  return momentum != Momentum::heavy_ball && !(lr * weight_decay <= 0.5);
+D3_HD bool needs_verification(UpdateRule rule, double lr, double weight_decay) {
+  return rule != UpdateRule::heavy_ball && !(lr * weight_decay <= 0.5);
 }
 
 // What one pass over the elements accumulates, so that no other pass reads the same bytes again.
@@ -161,16 +161,16 @@ D3_HD bool is_plain_descent(const Scalars<Real>& s, Real rate) {
 
 // One element's update by SGD. Reads and writes v; returns the new theta, not yet projected.
 // kPlain: see `is_plain_descent`.
-template <class Real, Push kPush, Momentum kMomentum, bool kPlain = false, class Vector>
+template <class Real, Push kPush, UpdateRule kRule, bool kPlain = false, class Vector>
 D3_HD Vector update_element(Vector theta, Vector delta, Vector grad, Vector& v,
                             const Scalars<Real>& s, Real rate, Real inverse) {
   Vector d = grad;
   if constexpr (!kPlain) d = grad * s.grad_sign + theta * s.weight_decay;
   if constexpr (kPush != Push::none)
     d = d - distance_gradient<Real, kPush>(delta, inverse) * s.distance_weight;
-  if constexpr (kMomentum == Momentum::none) return theta - d * s.lr;
+  if constexpr (kRule == UpdateRule::sgd) return theta - d * s.lr;
   v = v * s.momentum + (kPlain ? d : d * rate);
-  if constexpr (kMomentum == Momentum::nesterov) return theta - (d + v * s.momentum) * s.lr;
+  if constexpr (kRule == UpdateRule::nesterov) return theta - (d + v * s.momentum) * s.lr;
   return theta - v * s.lr;
 }
 
@@ -196,10 +196,10 @@ D3_HD Vector update_adamw(Vector theta, Vector delta, Vector grad, Buffers<Vecto
 }
 
 // One element's update by any rule.
-template <class Real, Push kPush, Momentum kRule, bool kPlain = false, class Vector>
+template <class Real, Push kPush, UpdateRule kRule, bool kPlain = false, class Vector>
 D3_HD Vector update_by_rule(Vector theta, Vector delta, Vector grad, Buffers<Vector>& b,
                             const Scalars<Real>& s, const Rates<Real>& r, Real inverse) {
-  if constexpr (kRule == Momentum::adamw) {
+  if constexpr (kRule == UpdateRule::adamw) {
     return update_adamw<Real, kPush>(theta, delta, grad, b, s, r, inverse);
   } else {
     return update_element<Real, kPush, kRule, kPlain>(theta, delta, grad, b.momentum, s, r.rate,
@@ -220,29 +220,29 @@ D3_HD Vector undo_push(Vector base, Real keep, Real push, Real inverse) {
 // delta as it was before `update_element` ran with Push::p2 and `inverse`. Without Nesterov the
 // step is lr * v; otherwise the update is inverted, which is linear in delta on either side of the
 // clamp. Needs lr * weight_decay < 1; `needs_verification` makes sure of it.
-template <class Real, Momentum kMomentum, class Vector>
+template <class Real, UpdateRule kRule, class Vector>
 D3_HD Vector delta_before_update(Vector theta, Vector reference, Vector grad, Vector v,
                                  const Scalars<Real>& s, Real inverse) {
-  if constexpr (kMomentum == Momentum::heavy_ball) return theta + v * s.lr - reference;
+  if constexpr (kRule == UpdateRule::heavy_ball) return theta + v * s.lr - reference;
   const Real keep = Real(1) - s.lr * s.weight_decay;
   Vector step = grad * s.grad_sign;
-  if constexpr (kMomentum == Momentum::nesterov) step = step + v * s.momentum;
+  if constexpr (kRule == UpdateRule::nesterov) step = step + v * s.momentum;
   const Vector base = theta + step * s.lr - reference * keep;
   return undo_push(base, keep, s.lr * s.distance_weight, inverse);
 }
 
 // Replaces the push made with a stale norm by the right one; theta and v are what `update_element`
 // left.
-template <class Real, Momentum kMomentum, class Vector>
+template <class Real, UpdateRule kRule, class Vector>
 D3_HD Vector correct_stale_norm(Vector theta, Vector reference, Vector grad, Vector& v,
                                 const Scalars<Real>& s, Real rate, Real stale, Real right) {
-  const Vector delta = delta_before_update<Real, kMomentum>(theta, reference, grad, v, s, stale);
+  const Vector delta = delta_before_update<Real, kRule>(theta, reference, grad, v, s, stale);
   const Vector change = (distance_gradient<Real, Push::p2>(delta, stale) -
                          distance_gradient<Real, Push::p2>(delta, right)) *
                         s.distance_weight;  // d_right - d_stale
-  if constexpr (kMomentum == Momentum::none) return theta - change * s.lr;
+  if constexpr (kRule == UpdateRule::sgd) return theta - change * s.lr;
   v = v + change * rate;
-  if constexpr (kMomentum == Momentum::nesterov)
+  if constexpr (kRule == UpdateRule::nesterov)
     return theta - (change + change * (rate * s.momentum)) * s.lr;
   return theta - change * (rate * s.lr);
 }
@@ -268,10 +268,10 @@ D3_HD Vector correct_stale_adamw(Vector theta, Vector reference, Vector grad, Bu
 }
 
 // Replaces a push made with a stale norm, by any rule.
-template <class Real, Momentum kRule, class Vector>
+template <class Real, UpdateRule kRule, class Vector>
 D3_HD Vector correct_by_rule(Vector theta, Vector reference, Vector grad, Buffers<Vector>& b,
                              const Scalars<Real>& s, const Rates<Real>& r, Real stale, Real right) {
-  if constexpr (kRule == Momentum::adamw) {
+  if constexpr (kRule == UpdateRule::adamw) {
     return correct_stale_adamw(theta, reference, grad, b, s, r, stale, right);
   } else {
     return correct_stale_norm<Real, kRule>(theta, reference, grad, b.momentum, s, r.rate, stale,

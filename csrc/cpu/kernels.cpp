@@ -92,7 +92,7 @@ D3_HD void for_each_vector(int64_t n, const Body& body) {
 }
 
 // The buffers of a rule, loaded and stored as far as it has them.
-template <class DTypes, Momentum kRule>
+template <class DTypes, UpdateRule kRule>
 struct BufferArrays {
   using Vector = VecOf<DTypes>;
   static constexpr int N = kWidth<DTypes>;
@@ -115,7 +115,7 @@ struct BufferArrays {
   }
 };
 
-template <class DTypes, Tracking kTracking, Momentum kMomentum, bool kPlain>
+template <class DTypes, Tracking kTracking, UpdateRule kRule, bool kPlain>
 Sums update(const ChunkArrays<DTypes>& a, const Scalars<typename DTypes::Real>& given,
             const Rates<typename DTypes::Real>& given_rates, typename DTypes::Real inverse) {
   using Real = typename DTypes::Real;
@@ -128,7 +128,7 @@ Sums update(const ChunkArrays<DTypes>& a, const Scalars<typename DTypes::Real>& 
   const Weights<DTypes, kTracked> weights = {a.theta, a.compensation};
   const typename DTypes::Reference* __restrict__ const reference = a.reference;
   const typename DTypes::Weight* __restrict__ const grad = a.grad;
-  const BufferArrays<DTypes, kMomentum> buffers = {a.momentum, a.variance};
+  const BufferArrays<DTypes, kRule> buffers = {a.momentum, a.variance};
   return accumulate<DTypes>(a.n, [=](int64_t i, int count, RunSums<Vector>& sums) D3_INLINE {
     prefetch<true>(weights.theta, i);
     if constexpr (weights.kCompensated) prefetch<true>(weights.compensation, i);
@@ -140,7 +140,7 @@ Sums update(const ChunkArrays<DTypes>& a, const Scalars<typename DTypes::Real>& 
     if constexpr (kTracked) theta_0 = load<N>(reference + i, count);
     Buffers<Vector> b = buffers.load(i, count);
     const Vector delta = before - theta_0;
-    const Vector next = update_by_rule<Real, kPush, kMomentum, kPlain>(
+    const Vector next = update_by_rule<Real, kPush, kRule, kPlain>(
         before, delta, load<N>(grad + i, count), b, s, rates, inverse);
     weights.store(i, next, count);
     buffers.store(i, b, count);
@@ -148,7 +148,7 @@ Sums update(const ChunkArrays<DTypes>& a, const Scalars<typename DTypes::Real>& 
   });
 }
 
-template <class DTypes, Momentum kMomentum>
+template <class DTypes, UpdateRule kRule>
 Sums correct_chunk(const ChunkArrays<DTypes>& a, const Scalars<typename DTypes::Real>& s,
                    const Rates<typename DTypes::Real>& rates, typename DTypes::Real stale,
                    typename DTypes::Real right) {
@@ -156,13 +156,13 @@ Sums correct_chunk(const ChunkArrays<DTypes>& a, const Scalars<typename DTypes::
   using Vector = VecOf<DTypes>;
   constexpr int N = kWidth<DTypes>;
   const Weights<DTypes, true> weights = {a.theta, a.compensation};
-  const BufferArrays<DTypes, kMomentum> buffers = {a.momentum, a.variance};
+  const BufferArrays<DTypes, kRule> buffers = {a.momentum, a.variance};
   return accumulate<DTypes>(a.n, [=](int64_t i, int count, RunSums<Vector>& sums) D3_INLINE {
     const Vector before = weights.load(i, count), theta_0 = load<N>(a.reference + i, count);
     Buffers<Vector> b = buffers.load(i, count);
     const Vector grad = load<N>(a.grad + i, count);
     const Vector next =
-        correct_by_rule<Real, kMomentum>(before, theta_0, grad, b, s, rates, stale, right);
+        correct_by_rule<Real, kRule>(before, theta_0, grad, b, s, rates, stale, right);
     weights.store(i, next, count);
     buffers.store(i, b, count);
     sums.add(before - theta_0, next - theta_0, next);
@@ -170,33 +170,32 @@ Sums correct_chunk(const ChunkArrays<DTypes>& a, const Scalars<typename DTypes::
 }
 
 // The order of the tests below puts the common case first.
-constexpr auto among_momenta(Momentum momentum) {
-  return among<Momentum::heavy_ball, Momentum::adamw, Momentum::nesterov, Momentum::none>(momentum);
+constexpr auto among_rules(UpdateRule rule) {
+  return among<UpdateRule::heavy_ball, UpdateRule::adamw, UpdateRule::nesterov, UpdateRule::sgd>(
+      rule);
 }
 
 template <class DTypes>
-Sums any_update(const ChunkArrays<DTypes>& a, Tracking tracking, Momentum momentum,
+Sums any_update(const ChunkArrays<DTypes>& a, Tracking tracking, UpdateRule rule,
                 const Scalars<typename DTypes::Real>& s, const Rates<typename DTypes::Real>& rates,
                 typename DTypes::Real inverse) {
   return static_switch(
-      [&](auto tracked_as, auto momentum_as, auto plain) {
-        constexpr bool kPlain = plain() && momentum_as() == Momentum::heavy_ball;
-        return update<DTypes, tracked_as(), momentum_as(), kPlain>(a, s, rates, inverse);
+      [&](auto tracked_as, auto rule_as, auto plain) {
+        constexpr bool kPlain = plain() && rule_as() == UpdateRule::heavy_ball;
+        return update<DTypes, tracked_as(), rule_as(), kPlain>(a, s, rates, inverse);
       },
       among<Tracking::pushed_p2, Tracking::measured, Tracking::pushed_p1, Tracking::none>(tracking),
-      among_momenta(momentum), among<true, false>(is_plain_descent(s, rates.rate)));
+      among_rules(rule), among<true, false>(is_plain_descent(s, rates.rate)));
 }
 
 template <class DTypes>
-Sums any_correction(const ChunkArrays<DTypes>& a, Momentum momentum,
+Sums any_correction(const ChunkArrays<DTypes>& a, UpdateRule rule,
                     const Scalars<typename DTypes::Real>& s,
                     const Rates<typename DTypes::Real>& rates, typename DTypes::Real stale,
                     typename DTypes::Real right) {
   return static_switch(
-      [&](auto momentum_as) {
-        return correct_chunk<DTypes, momentum_as()>(a, s, rates, stale, right);
-      },
-      among_momenta(momentum));
+      [&](auto rule_as) { return correct_chunk<DTypes, rule_as()>(a, s, rates, stale, right); },
+      among_rules(rule));
 }
 
 // Same lanes and order as in `update`: without a projection it gives the bits of the cached norm,

@@ -31,10 +31,10 @@ struct Kernels {
   using Real = typename DTypes::Real;
   using Arrays = ChunkArrays<DTypes>;
   // One step without projection; the sums stay zero for Tracking::none.
-  Sums (*update)(const Arrays&, Tracking, Momentum, const Scalars<Real>&, const Rates<Real>&,
+  Sums (*update)(const Arrays&, Tracking, UpdateRule, const Scalars<Real>&, const Rates<Real>&,
                  Real inverse);
   // Replaces the push of `update` (p = 2) by that of the right norm; the sums are those after it.
-  Sums (*correct_stale_norm)(const Arrays&, Momentum, const Scalars<Real>&, const Rates<Real>&,
+  Sums (*correct_stale_norm)(const Arrays&, UpdateRule, const Scalars<Real>&, const Rates<Real>&,
                              Real stale, Real right);
   // Sum of (theta - reference)^2.
   double (*squared_distance)(const Arrays&);

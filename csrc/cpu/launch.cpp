@@ -42,9 +42,9 @@ class Launch {
     const StepOptions& o = options_;
     const double lr = o.lr.value;
     scalars_ = scalars_of<Real>(o, lr);
-    momentum_ = rule_of(o);
+    rule_ = rule_of(o);
     tracking_ = tracking_of(partition_.tracked(), o.distance_weight, o.p);
-    corrects_ = !needs_verification(momentum_, lr, o.weight_decay);
+    corrects_ = !needs_verification(rule_, lr, o.weight_decay);
     verify_ = step.verify || !corrects_;
     partial_.resize(partition_.chunks.size());
   }
@@ -105,7 +105,7 @@ class Launch {
   Sums update(const Chunk& chunk, Real inverse) const {
     const ChunkArrays<DTypes> a = arrays(chunk);
     if (step_.grad_scale != 1) kernels_.unscale(a, static_cast<Real>(step_.grad_scale));
-    return kernels_.update(a, tracking_, momentum_, scalars_, rates(chunk), inverse);
+    return kernels_.update(a, tracking_, rule_, scalars_, rates(chunk), inverse);
   }
 
   // Runs kernel(chunk) on every chunk of the norm group, keeps its sums, and adds them in chunk
@@ -204,7 +204,7 @@ class Launch {
     const Real wrong = inverse_distance<Real>(cached);
     const Real right = inverse_distance<Real>(std::sqrt(sums.before));
     return accumulate(group, team, [&](const Chunk& chunk) {
-      return kernels_.correct_stale_norm(arrays(chunk), momentum_, scalars_, rates(chunk), wrong,
+      return kernels_.correct_stale_norm(arrays(chunk), rule_, scalars_, rates(chunk), wrong,
                                          right);
     });
   }
@@ -244,7 +244,7 @@ class Launch {
   const StepOptions& options_;
   const Kernels<DTypes>& kernels_;
   Scalars<Real> scalars_;
-  Momentum momentum_;
+  UpdateRule rule_;
   Tracking tracking_;
   bool corrects_, verify_;
   std::vector<Sums> partial_;

@@ -45,14 +45,14 @@ inline DeviceStep device_step(const Partition& partition, const CudaStep& call) 
   return s;
 }
 
-template <Momentum kMomentum>
-using RuleOf = std::conditional_t<kMomentum == Momentum::adamw, AdamwRule, SgdRule<kMomentum>>;
+template <UpdateRule kRule>
+using RuleOf = std::conditional_t<kRule == UpdateRule::adamw, AdamwRule, SgdRule<kRule>>;
 
 // False for combinations that no group asks for: a group without momentum names the weights' type
 // for it, one without reference that of the weights or of the momentum, whichever is narrower.
-template <class DTypes, Momentum kMomentum>
+template <class DTypes, UpdateRule kRule>
 constexpr bool kMomentumFits =
-    kMomentum != Momentum::none ||
+    kRule != UpdateRule::sgd ||
     std::is_same_v<typename DTypes::MomentumBuffer, typename DTypes::Weight>;
 template <class DTypes, Tracking kTracking>
 constexpr bool kReferenceFits =
@@ -61,45 +61,47 @@ constexpr bool kReferenceFits =
     std::is_same_v<typename DTypes::Reference, typename DTypes::MomentumBuffer>;
 
 // Null for combinations that no group asks for.
-template <class DTypes, Tracking kTracking, Momentum kMomentum>
+template <class DTypes, Tracking kTracking, UpdateRule kRule>
 Kernel kernel_of() {
-  if constexpr (!kMomentumFits<DTypes, kMomentum> || !kReferenceFits<DTypes, kTracking>) {
+  if constexpr (!kMomentumFits<DTypes, kRule> || !kReferenceFits<DTypes, kTracking>) {
     return nullptr;
   } else if constexpr (kTracking == Tracking::none) {
-    return update_kernel<DTypes, RuleOf<kMomentum>>;
+    return update_kernel<DTypes, RuleOf<kRule>>;
   } else {
-    return step_kernel<DTypes, kTracking, RuleOf<kMomentum>>;
+    return step_kernel<DTypes, kTracking, RuleOf<kRule>>;
   }
 }
 
 template <class DTypes>
-Kernel kernel_for(Tracking tracking, Momentum momentum) {
+Kernel kernel_for(Tracking tracking, UpdateRule rule) {
   return static_switch(
-      [](auto tracked_as, auto momentum_as) {
-        return kernel_of<DTypes, decltype(tracked_as)::value, decltype(momentum_as)::value>();
+      [](auto tracked_as, auto rule_as) {
+        return kernel_of<DTypes, decltype(tracked_as)::value, decltype(rule_as)::value>();
       },
       among<Tracking::none, Tracking::measured, Tracking::pushed_p1, Tracking::pushed_p2>(tracking),
-      among<Momentum::none, Momentum::heavy_ball, Momentum::nesterov, Momentum::adamw>(momentum));
+      among<UpdateRule::sgd, UpdateRule::heavy_ball, UpdateRule::nesterov, UpdateRule::adamw>(
+          rule));
 }
 
 // The kernel that ends the step of a shard.
 template <class DTypes>
-Kernel shard_kernel_for(Momentum momentum) {
+Kernel shard_kernel_for(UpdateRule rule) {
   return static_switch(
-      [](auto momentum_as) -> Kernel {
-        constexpr Momentum kMomentum = decltype(momentum_as)::value;
-        if constexpr (!kMomentumFits<DTypes, kMomentum>) return nullptr;
-        if constexpr (kMomentumFits<DTypes, kMomentum>) {
-          return shard_kernel<DTypes, RuleOf<kMomentum>>;
+      [](auto rule_as) -> Kernel {
+        constexpr UpdateRule kRule = decltype(rule_as)::value;
+        if constexpr (!kMomentumFits<DTypes, kRule>) return nullptr;
+        if constexpr (kMomentumFits<DTypes, kRule>) {
+          return shard_kernel<DTypes, RuleOf<kRule>>;
         }
       },
-      among<Momentum::none, Momentum::heavy_ball, Momentum::nesterov, Momentum::adamw>(momentum));
+      among<UpdateRule::sgd, UpdateRule::heavy_ball, UpdateRule::nesterov, UpdateRule::adamw>(
+          rule));
 }
 
 // The kernel whose residency the order of work is made for: all of a dtype's are about alike.
 template <class DTypes>
 Kernel typical_kernel() {
-  return kernel_for<DTypes>(Tracking::pushed_p2, Momentum::heavy_ball);
+  return kernel_for<DTypes>(Tracking::pushed_p2, UpdateRule::heavy_ball);
 }
 
 // Whether the norms are verified before the step; a learning rate on the device is unknown here,

@@ -16,10 +16,10 @@ constexpr int kStepBlocks = 2;
 constexpr int kStepBlocks = 3;
 #endif
 
-template <Momentum kMomentum>
+template <UpdateRule kRule>
 class SgdRule {
  public:
-  static constexpr int kStates = kMomentum == Momentum::none ? 0 : 1;
+  static constexpr int kStates = kRule == UpdateRule::sgd ? 0 : 1;
   static constexpr int kBlocks = kStepBlocks;
 
   __device__ SgdRule(const DeviceStep& step, const Chunk& chunk)
@@ -32,22 +32,22 @@ class SgdRule {
 
   // Whether a push with a stale norm can be undone; where not, norms are verified before the step.
   static __device__ bool corrects(const DeviceStep& step) {
-    return !needs_verification(kMomentum, value_of(step.options.lr), step.options.weight_decay);
+    return !needs_verification(kRule, value_of(step.options.lr), step.options.weight_decay);
   }
 
   // The updated weight; reads and writes the buffers.
   template <Push kPush>
   D3_DEVICE float update(float theta, float delta, float grad, Buffers<float>& b,
                          float inverse) const {
-    return update_element<float, kPush, kMomentum>(theta, delta, grad, b.momentum, scalars_, rate_,
-                                                   inverse);
+    return update_element<float, kPush, kRule>(theta, delta, grad, b.momentum, scalars_, rate_,
+                                               inverse);
   }
 
   // The same, as if `right` had been the inverse distance of the update and not `stale`.
   D3_DEVICE float correct(float theta, float reference, float grad, Buffers<float>& b, float stale,
                           float right) const {
-    return correct_stale_norm<float, kMomentum>(theta, reference, grad, b.momentum, scalars_, rate_,
-                                                stale, right);
+    return correct_stale_norm<float, kRule>(theta, reference, grad, b.momentum, scalars_, rate_,
+                                            stale, right);
   }
 
  private:
@@ -69,7 +69,7 @@ class AdamwRule {
   }
 
   static __device__ bool corrects(const DeviceStep& step) {
-    return !needs_verification(Momentum::adamw, value_of(step.options.lr),
+    return !needs_verification(UpdateRule::adamw, value_of(step.options.lr),
                                step.options.weight_decay);
   }
 

@@ -12,8 +12,8 @@ HEADER = (
 )
 KERNEL = (
     '"0","4711","python3.12","127.0.0.1","void d3::update_kernel<d3::DTypes<float, float, float>, '
-    '(d3::Tracking)3, (d3::Momentum)1>(d3::DeviceStep)","1","7","(256, 1, 1)","(30518, 1, 1)","0",'
-    '"9.0","Command line profiler metrics"'
+    '(d3::Tracking)3, (d3::UpdateRule)1>(d3::DeviceStep)","1","7","(256, 1, 1)","(30518, 1, 1)",'
+    '"0","9.0","Command line profiler metrics"'
 )
 METRICS = {
     "dram__bytes_read.sum": ("byte", "4,000,000,000"),

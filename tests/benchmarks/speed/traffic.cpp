@@ -37,22 +37,22 @@ void move(int64_t& kind, int64_t bytes) {
 }
 
 // Arrays read and written once per element: theta, gradient, momentum, reference.
-int64_t bytes_of(const ChunkArrays<Counted>& a, Momentum momentum, bool reference) {
-  const int64_t arrays = 3 + (momentum == Momentum::none ? 0 : 2) + (reference ? 1 : 0);
+int64_t bytes_of(const ChunkArrays<Counted>& a, UpdateRule rule, bool reference) {
+  const int64_t arrays = 3 + (rule == UpdateRule::sgd ? 0 : 2) + (reference ? 1 : 0);
   return arrays * static_cast<int64_t>(sizeof(float)) * a.n;
 }
 
 const Kernels<Counted> counted = {
-    [](const ChunkArrays<Counted>& a, Tracking tracking, Momentum momentum, const Scalars<float>& s,
+    [](const ChunkArrays<Counted>& a, Tracking tracking, UpdateRule rule, const Scalars<float>& s,
        const Rates<float>& rate, float inverse) {
-      move(traffic.update, bytes_of(a, momentum, tracking != Tracking::none));
+      move(traffic.update, bytes_of(a, rule, tracking != Tracking::none));
       updated_at[a.theta] = moved;
-      return real_kernels().update(a, tracking, momentum, s, rate, inverse);
+      return real_kernels().update(a, tracking, rule, s, rate, inverse);
     },
-    [](const ChunkArrays<Counted>& a, Momentum momentum, const Scalars<float>& s,
+    [](const ChunkArrays<Counted>& a, UpdateRule rule, const Scalars<float>& s,
        const Rates<float>& rate, float stale, float right) {
-      move(traffic.correct, bytes_of(a, momentum, true));
-      return real_kernels().correct_stale_norm(a, momentum, s, rate, stale, right);
+      move(traffic.correct, bytes_of(a, rule, true));
+      return real_kernels().correct_stale_norm(a, rule, s, rate, stale, right);
     },
     [](const ChunkArrays<Counted>& a) {
       move(traffic.verify, 8 * a.n);
@@ -93,8 +93,8 @@ extern "C" int64_t cpu_chunk() { return d3::kCpuChunk; }
 // Takes one step; scalars: lr, momentum, distance_weight, lower, upper. counts: [7], as Traffic.
 extern "C" void count_traffic(int64_t n, void** theta, const void** reference, void** momentum,
                               double** distance, void** grads, const int64_t* numel,
-                              const double* reference_norms, bool joint_norm, bool verify, int center,
-                              const double* scalars, int64_t* counts) {
+                              const double* reference_norms, bool joint_norm, bool verify,
+                              int center, const double* scalars, int64_t* counts) {
   using namespace d3;
   std::vector<Segment> segments(n);
   for (int64_t i = 0; i < n; ++i) {
@@ -123,7 +123,7 @@ extern "C" void count_traffic(int64_t n, void** theta, const void** reference, v
   moved = 0;
   updated_at.clear();
   cpu_launch({"float32", "float32", "float32"})(step);
-  const int64_t all[] = {traffic.update,  traffic.correct,  traffic.verify, traffic.rescale,
-                         traffic.unscale, traffic.reuse, traffic.teams};
+  const int64_t all[] = {traffic.update,  traffic.correct, traffic.verify, traffic.rescale,
+                         traffic.unscale, traffic.reuse,   traffic.teams};
   std::copy(std::begin(all), std::end(all), counts);
 }

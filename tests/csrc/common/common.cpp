@@ -15,16 +15,16 @@ namespace {
 using Real = double;
 
 // One step of one element whose push was made with `inverse`, corrected to `right` where asked.
-template <Push kPush, Momentum kMomentum>
+template <Push kPush, UpdateRule kRule>
 void step(const double* in, double* out) {
   const Scalars<Real> s = {in[4], in[5], in[6], in[7], in[8]};
   const double theta = in[0], reference = in[1], grad = in[2], rate = in[9];
   double v = in[3];
   const double inverse = in[10], right = in[11];
   double next =
-      update_element<Real, kPush, kMomentum>(theta, theta - reference, grad, v, s, rate, inverse);
+      update_element<Real, kPush, kRule>(theta, theta - reference, grad, v, s, rate, inverse);
   if (kPush == Push::p2 && right != inverse) {
-    next = correct_stale_norm<Real, kMomentum>(next, reference, grad, v, s, rate, inverse, right);
+    next = correct_stale_norm<Real, kRule>(next, reference, grad, v, s, rate, inverse, right);
   }
   out[0] = next;
   out[1] = v;
@@ -35,10 +35,10 @@ template <Push kPush>
 void step_adamw(const double* in, const Scalars<Real>& s, const Rates<Real>& r, double* out) {
   const double theta = in[0], reference = in[1], grad = in[2], inverse = in[13], right = in[14];
   Buffers<double> b = {in[3], in[4]};
-  double next = update_by_rule<Real, kPush, Momentum::adamw>(theta, theta - reference, grad, b, s,
+  double next = update_by_rule<Real, kPush, UpdateRule::adamw>(theta, theta - reference, grad, b, s,
                                                              r, inverse);
   if (kPush == Push::p2 && right != inverse) {
-    next = correct_by_rule<Real, Momentum::adamw>(next, reference, grad, b, s, r, inverse, right);
+    next = correct_by_rule<Real, UpdateRule::adamw>(next, reference, grad, b, s, r, inverse, right);
   }
   out[0] = next;
   out[1] = b.momentum;
@@ -63,8 +63,8 @@ extern "C" {
 void step_element(int push, int momentum, const double* in, double* out) {
   static_switch([&](auto pushed, auto momentum_as) { step<pushed(), momentum_as()>(in, out); },
                 among<Push::none, Push::p1, Push::p2>(static_cast<Push>(push)),
-                among<Momentum::none, Momentum::heavy_ball, Momentum::nesterov>(
-                    static_cast<Momentum>(momentum)));
+                among<UpdateRule::sgd, UpdateRule::heavy_ball, UpdateRule::nesterov>(
+                    static_cast<UpdateRule>(momentum)));
 }
 
 // in: theta, reference, grad, m, s, lr, beta_1, beta_2, eps, weight_decay, distance_weight, steps
