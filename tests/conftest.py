@@ -20,6 +20,7 @@ from d3fast.benchmark.presets import DEMO_PRESETS
 # The same examples on every run and every machine; slow, shared cores are no failure.
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
+pytest.register_assert_rewrite("d3fast.testing")
 
 # A shell starts background jobs with SIGINT ignored, and every child inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -17,8 +17,8 @@ import d3fast
 from d3fast.data import ImageData, as_float
 from d3fast.detox import read_config, save_weights
 from d3fast.models import load_weights, make_model
+from d3fast.testing.toys import Templates, template_samples
 from docs.check.pages import EXAMPLES, ROOT, blocks, page
-from tests.audit.toys import Templates, samples
 from tests.integrations.conftest import clean, forget_accelerators, suspect  # noqa: F401
 from tests.integrations.test_timm import timm_optim  # noqa: F401
 
@@ -60,7 +60,7 @@ class TestCheckpointPages:
 
     def test_inspect(self):
         (example,) = blocks(page("inspect"))
-        data = samples()
+        data = template_samples()
         names = {
             "model": Templates(shortcut=True),
             "images": data.images,

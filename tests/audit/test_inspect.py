@@ -12,8 +12,8 @@ from d3fast.audit.inspect_text import TextInspectOptions
 from d3fast.audit.inversion import InversionOptions
 from d3fast.audit.model_report import parse_model_report
 from d3fast.results.store import Results, read_results
+from d3fast.testing.toys import CLASSES, SHORTCUT, Templates, template_samples
 from d3fast.training.metrics import Metrics
-from tests.audit.toys import CLASSES, SHORTCUT, Templates, samples
 
 QUICK = InspectOptions(inversion=InversionOptions(steps=100, batch_size=16))
 SHA = 64 * "0"
@@ -21,12 +21,16 @@ SHA = 64 * "0"
 
 @pytest.fixture(scope="module")
 def shortcut():
-    return inspect_model(Templates(shortcut=True), samples(), options=QUICK, progress=False)
+    return inspect_model(
+        Templates(shortcut=True), template_samples(), options=QUICK, progress=False
+    )
 
 
 @pytest.fixture(scope="module")
 def plain():
-    return inspect_model(Templates(shortcut=False), samples(), options=QUICK, progress=False)
+    return inspect_model(
+        Templates(shortcut=False), template_samples(), options=QUICK, progress=False
+    )
 
 
 def test_a_planted_shortcut_is_found_and_its_class_named(shortcut):
@@ -57,7 +61,7 @@ def test_accuracy_is_measured_on_all_samples(plain):
 
 def test_fewer_samples_may_be_used_than_there_are():
     few = replace(QUICK, samples=20, detectors=("head",))
-    found = inspect_model(Templates(False), samples(), options=few, progress=False)
+    found = inspect_model(Templates(False), template_samples(), options=few, progress=False)
     assert found.metrics.images == 60
     assert [result.name for result in found.results] == ["head"]
 
@@ -65,7 +69,7 @@ def test_fewer_samples_may_be_used_than_there_are():
 def test_the_same_seed_gives_the_same_findings():
     quick = InspectOptions(inversion=InversionOptions(steps=10), detectors=("patch", "shift"))
     once, again = (
-        inspect_model(Templates(False), samples(), options=quick, seed=3, progress=False)
+        inspect_model(Templates(False), template_samples(), options=quick, seed=3, progress=False)
         for _ in range(2)
     )
     assert once.results == again.results
@@ -107,7 +111,7 @@ def test_what_is_infinite_is_null(plain):
 
 
 def test_with_two_classes_the_verdict_says_that_it_says_nothing():
-    data = samples()
+    data = template_samples()
     two = replace(data, labels=data.labels % 2, classes=("a", "b"))
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
     quick = InspectOptions(inversion=InversionOptions(steps=5))
@@ -123,7 +127,9 @@ def test_detectors_of_texts_are_refused_for_images_and_the_reverse():
     with pytest.raises(ValueError, match=r"detectors must be one of 'token', .* got 'head'"):
         InspectOptions(detectors=("head",)).for_texts()
     with pytest.raises(ValueError, match="options must be InspectOptions for images"):
-        inspect_model(Templates(False), samples(), options=TextInspectOptions(), progress=False)
+        inspect_model(
+            Templates(False), template_samples(), options=TextInspectOptions(), progress=False
+        )
 
 
 def test_options_for_texts_take_what_was_changed():
@@ -140,7 +146,7 @@ def test_a_model_without_a_head_is_refused():
 
 
 def one_pixel_per_class():
-    data = samples()
+    data = template_samples()
     return replace(data, images=data.images.flatten(2)[:, :, None, 4:14].contiguous())
 
 
@@ -164,14 +170,17 @@ def test_options_out_of_range_are_refused(options, error_text):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_comes_to_the_same_verdict(shortcut):
     model = Templates(shortcut=True).to("cuda")
-    found = inspect_model(model, samples(), options=QUICK, progress=False)
+    found = inspect_model(model, template_samples(), options=QUICK, progress=False)
     assert found.verdict.targets == shortcut.verdict.targets
 
 
 def test_triggers_are_inverted_for_the_detector_that_reads_them_alone(monkeypatch):
     monkeypatch.setattr("d3fast.audit.inspect.invert_all", None)
     found = inspect_model(
-        Templates(True), samples(), options=InspectOptions(detectors=("head",)), progress=False
+        Templates(True),
+        template_samples(),
+        options=InspectOptions(detectors=("head",)),
+        progress=False,
     )
     assert (found.inversions, found.indices, found.outliers) == ((), (), ())
     assert [row["kind"] for row in found.rows(sha256=64 * "0")] == ["model", "sign", "verdict"]
@@ -185,7 +194,7 @@ def test_of_many_classes_a_sample_is_searched_that_has_the_likeliest_by_the_head
         inversion=InversionOptions(steps=5, batch_size=4), classes=4, detectors=("patch", "margin")
     )
     found, again = (
-        inspect_model(model, samples(), options=options, progress=False) for _ in range(2)
+        inspect_model(model, template_samples(), options=options, progress=False) for _ in range(2)
     )
     assert found.searched == again.searched
     assert 7 in found.searched

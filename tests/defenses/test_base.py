@@ -7,11 +7,11 @@ from torch import nn
 
 from d3fast.defenses import FineTuning
 from d3fast.defenses.base import on_copy, tune
-from tests.defenses.short import make_loader, make_model
+from d3fast.testing.toys import batches, conv_model
 
 
 def test_the_work_gets_a_copy_under_the_seed_and_the_generator_is_restored():
-    model, drawn = make_model().train(), []
+    model, drawn = conv_model().train(), []
 
     def work(repaired, device):
         assert repaired is not model
@@ -34,7 +34,7 @@ def test_weights_that_become_nan_are_reported():
         return ()
 
     with pytest.raises(ValueError, match=r"0\.bias holds NaN or inf after the repair"):
-        on_copy(make_model(), None, work, 0)
+        on_copy(conv_model(), None, work, 0)
 
 
 def test_tune_takes_the_learning_rates_of_a_cosine_and_the_given_loss():
@@ -46,8 +46,8 @@ def test_tune_takes_the_learning_rates_of_a_cosine_and_the_given_loss():
 
     options = FineTuning(epochs=4, lr=0.1)
     history = tune(
-        make_model(),
-        make_loader(),
+        conv_model(),
+        batches(),
         None,
         options,
         torch.device("cpu"),

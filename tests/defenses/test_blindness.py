@@ -10,7 +10,8 @@ from d3fast.attacks import BadNets
 from d3fast.benchmark.repair_jobs import defender_samples, repair_model
 from d3fast.data import Augment, ImageData, Splits
 from d3fast.defenses import DEFENSES
-from tests.defenses.short import SHORT, make_model
+from d3fast.testing.toys import conv_model
+from tests.defenses.short import SHORT
 
 
 @pytest.mark.parametrize("name", DEFENSES)
@@ -25,7 +26,7 @@ def test_neither_test_images_nor_a_trigger_can_be_reached_by_a_defence(name):
     train, held_out, _ = defender_samples(splits.clean, count=18, held_out=1 / 3, seed=0)
     result = repair_model(
         spy,
-        make_model(),
+        conv_model(),
         train,
         held_out,
         batch_size=6,

@@ -8,8 +8,8 @@ from torch import nn
 
 from d3fast.defenses import FineTuning
 from d3fast.defenses.tsbd import TSBD, neuron_layers, reset_weights
+from d3fast.testing.toys import batches, conv_model
 from d3fast.training.metrics import evaluate
-from tests.defenses.short import make_loader, make_model
 
 
 def test_the_share_of_neurons_is_over_all_layers_and_that_of_weights_within_each():
@@ -36,7 +36,7 @@ def test_filters_of_convolutions_are_neurons():
 
 
 def test_the_head_and_frozen_layers_are_no_neurons():
-    model = make_model()
+    model = conv_model()
     assert neuron_layers(model) == [model[0], model[3]]
     model[3].weight.requires_grad_(False)
     assert neuron_layers(model) == [model[0]]
@@ -76,9 +76,9 @@ def test_a_planted_trigger_that_outlives_fine_tuning_is_removed(planted, trigger
 
 def test_without_reset_and_penalty_it_is_fine_tuning_bit_for_bit():
     defense = TSBD(epochs=2, unlearn_epochs=1, neurons=0.0, radius=0.0, share=0.0)
-    without_dropout = nn.Sequential(*(m for m in make_model() if not isinstance(m, nn.Dropout)))
-    ours = defense(without_dropout, make_loader(), None, progress=False).model
-    theirs = FineTuning(epochs=2)(without_dropout, make_loader(), None, progress=False).model
+    without_dropout = nn.Sequential(*(m for m in conv_model() if not isinstance(m, nn.Dropout)))
+    ours = defense(without_dropout, batches(), None, progress=False).model
+    theirs = FineTuning(epochs=2)(without_dropout, batches(), None, progress=False).model
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b)
 

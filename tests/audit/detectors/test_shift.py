@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 from d3fast.audit.detectors.context import InspectionContext
 from d3fast.audit.detectors.scores import outlier_score
 from d3fast.audit.detectors.shift import SharedShift
-from tests.audit.toys import Templates, samples
+from d3fast.testing.toys import Templates, template_samples
 
 
 class Blend(nn.Module):
@@ -28,7 +28,7 @@ class Blend(nn.Module):
 @pytest.fixture
 def context():
     def make(model=None, seed=0):
-        data = samples()
+        data = template_samples()
         return InspectionContext(model or Templates(False), data.images, data.labels, 10, seed)
 
     return make
