@@ -21,6 +21,7 @@ from d3fast.benchmark.presets import DEMO_PRESETS
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
 pytest.register_assert_rewrite("d3fast.testing")
+collect_ignore = ["plugin_package"]  # a package with tests of its own
 
 # A shell starts background jobs with SIGINT ignored, and every child inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -17,8 +17,8 @@ SUFFIXES = (".py", ".pyi", ".cpp", ".h", ".cu", ".cuh")
 FOLDERS = ("d3fast", "csrc", "tests", "benchmarks")
 # Re-exports and entry points: the tests of what they call cover them.
 NO_TWIN = ("__init__.py", "__main__.py")
-# Test folders about a whole: many implementations, hostile files, process groups, a GPU.
-NO_SOURCE = ("contracts", "hostile", "distributed", "gpu")
+# Test folders about a whole: many implementations, hostile files, process groups, a GPU, a package.
+NO_SOURCE = ("contracts", "hostile", "distributed", "gpu", "plugin_package")
 OUTSIDE = ("benchmarks", "csrc")  # source folders beside d3fast
 
 

@@ -17,6 +17,7 @@ import d3fast
 from d3fast.data import ImageData, as_float
 from d3fast.detox import read_config, save_weights
 from d3fast.models import load_weights, make_model
+from d3fast.testing import check_defense
 from d3fast.testing.toys import Templates, template_samples
 from docs.check.pages import EXAMPLES, ROOT, blocks, page
 from tests.integrations.conftest import clean, forget_accelerators, suspect  # noqa: F401
@@ -142,6 +143,21 @@ def test_defenses():
     others = ("own_repair", "suspect", "clean_model")
     names |= {name: make_model("preact_resnet_tiny", 10, 1) for name in others}
     exec(reactivation, {**names, "images": as_float(digits().images)})
+
+
+def test_plugins(tmp_path, monkeypatch):
+    """The page shows the package of tests/ as it is, and the package keeps the contracts."""
+    package = ROOT / "tests" / "plugin_package"
+    parts = [f"plugin_example/{name}.py" for name in ("stripe", "half_head", "mean_score")]
+    shown = [*blocks(page("plugins"), "toml"), *blocks(page("plugins"))]
+    files = ["pyproject.toml", *parts, "tests/test_contracts.py"]
+    assert shown == [(package / file).read_text(encoding="utf-8") for file in files]
+    monkeypatch.syspath_prepend(package)
+    names = {}
+    exec(shown[-1], names)
+    names["test_stripe"]()
+    names["test_mean_score"]()
+    check_defense(names["HALF_HEAD"].make, options=names["HALF_HEAD"].options)
 
 
 def test_precision():
