@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from d3fast.audit.check import inspect_audit
@@ -13,7 +14,7 @@ from d3fast.audit.inspect import InspectOptions
 from d3fast.audit.report import card
 from d3fast.audit.resolve import CARD, Audit
 from d3fast.audit.trigger import check_trigger
-from d3fast.data import ImageData
+from d3fast.data import ImageData, fingerprint
 from d3fast.detox import (
     Checkpointing,
     D3Config,
@@ -22,12 +23,13 @@ from d3fast.detox import (
     repair_samples,
     usual_augment,
 )
-from d3fast.detox.samples import BATCH_SIZE, Samples
+from d3fast.detox.samples import BATCH_SIZE, Samples, Unlabelled
 from d3fast.hub import TextInput
 from d3fast.hub.samples import Data
 from d3fast.io.files import weights_digest
 from d3fast.results.schema.audit import Role
 from d3fast.results.store import Results
+from d3fast.runtime.seeding import generator
 from d3fast.training.metrics import Metrics, Trigger
 from d3fast.training.paired import PairedAccuracy, correct_answers, resolved_limit
 
@@ -67,6 +69,7 @@ class Repair:
         options: of the repair.
         parts: samples to repair with, and held-out samples.
         samples: loader over the former.
+        unlabelled: loader over samples without labels; the suspect's answers are learned.
         trigger: a known trigger, for measurements alone.
         before: of the suspect on the held-out samples.
         answers: which of them the suspect answers correctly.
@@ -79,12 +82,21 @@ class Repair:
     trigger: Trigger | None
     before: Metrics
     answers: Tensor
+    unlabelled: Unlabelled | None = None
 
     @property
     def identity(self) -> str:
         """What a state to resume must agree on beside model and configuration."""
         facts, chosen = self.audit.settings(), self.options
-        return f"{facts['samples_sha256']} {chosen.held_out} {chosen.batch_size} {chosen.flip}"
+        known = f"{facts['samples_sha256']} {chosen.held_out} {chosen.batch_size} {chosen.flip}"
+        more = self.unlabelled
+        return known if more is None else f"{known} {fingerprint(more.data)}"
+
+    @property
+    def generators(self) -> tuple[torch.Generator, ...]:
+        """Generators of the loaders, whose state a resumed repair needs."""
+        more = () if self.unlabelled is None else (self.unlabelled.draw,)
+        return (*self.samples.generators, *more)
 
     @property
     def limit(self) -> float | None:
@@ -119,6 +131,7 @@ class Repair:
             held_out.batches(BATCH_SIZE),
             progress=progress,
             checkpointing=checkpointing,
+            unlabelled=self.unlabelled,
         )
         after = card.measured(result.model, held_out, self.trigger)
         answers = correct_answers(result.model, held_out.batches(BATCH_SIZE))
@@ -184,8 +197,11 @@ class Repaired:
             card.distance_row(audit.model, self.result.model),
         ]
         used = {"batch_size": options.batch_size, "held_out": options.held_out, "seed": audit.seed}
+        more = None if repair.unlabelled is None else repair.unlabelled.data
         settings = {
             **audit.settings(),
+            "unlabelled": 0 if more is None else len(more),
+            "unlabelled_sha256": None if more is None else fingerprint(more),
             "config": self.result.config.record(),
             "options": {**used, "preset": options.preset, "flip": options.flip},
         }
@@ -203,13 +219,19 @@ def _command(audit: Audit, used: Mapping[str, Any]) -> str:
     return f"d3fast detox --model {audit.spec} {weights}{' '.join(parts)}"
 
 
-def prepare_repair(audit: Audit, options: RepairOptions, trigger: Trigger | None = None) -> Repair:
+def prepare_repair(
+    audit: Audit,
+    options: RepairOptions,
+    trigger: Trigger | None = None,
+    unlabelled: Data | None = None,
+) -> Repair:
     """Split and measure the samples of a repair.
 
     Args:
         audit: the suspect and its clean samples.
         options: of the repair.
         trigger: a known trigger; it is measured and never used in the repair.
+        unlabelled: more clean samples, whose labels are not read.
 
     Raises:
         ValueError: samples that cannot be split; a trigger that does not fit them.
@@ -219,14 +241,14 @@ def prepare_repair(audit: Audit, options: RepairOptions, trigger: Trigger | None
         words = audit.suspect.input
         known = len(words.tokenizer) if isinstance(words, TextInput) else None
         check_trigger(trigger, held_out, known)
+    augment = usual_augment(repair.shape, options.flip) if isinstance(repair, ImageData) else None
     samples = repair_samples(
-        repair,
-        batch_size=options.batch_size,
-        augment=usual_augment(repair.shape, options.flip)
-        if isinstance(repair, ImageData)
-        else None,
-        seed=audit.seed,
+        repair, batch_size=options.batch_size, augment=augment, seed=audit.seed
     )
+    more = None
+    if unlabelled is not None:
+        draw = generator(audit.seed, "unlabelled samples")
+        more = Unlabelled(unlabelled, options.batch_size, augment, draw)
     before = card.measured(audit.model, held_out, trigger)
     answers = correct_answers(audit.model, held_out.batches(BATCH_SIZE))
-    return Repair(audit, options, (repair, held_out), samples, trigger, before, answers)
+    return Repair(audit, options, (repair, held_out), samples, trigger, before, answers, more)

@@ -77,7 +77,7 @@ def repair_in_folder(
     keep = Checkpointing(
         state_file(folder, resume),
         resume,
-        repair.samples.generators,
+        repair.generators,
         seconds=1.0,
         identity=repair.identity,
     )

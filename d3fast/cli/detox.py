@@ -45,7 +45,7 @@ def detox(
     chosen = method.chosen(config.config, seed, InspectOptions() if inspect else None)
     fails = parse_fail_on(fail_on)
     audit = reading.open(suspect.request(model), data, output, device=device, seed=seed)
-    repair = method.prepare(audit, chosen)
+    repair = method.prepare(audit, chosen, reading)
     folder = options.audit_folder(out, audit)
     earlier = inspected_before(folder / INSPECTION, audit.settings()) if inspect else []
     try:

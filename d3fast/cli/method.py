@@ -111,6 +111,15 @@ class MethodOptions:
     distance_weight: Annotated[
         float | None, typer.Option(help="Weight of the distance.", rich_help_panel=_PANEL)
     ] = None
+    distillation: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of the clean loss that is learned from the model's own answers.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -125,6 +134,14 @@ class MethodOptions:
     held_out: Annotated[
         float, typer.Option(help="Held-out share of the samples.", rich_help_panel=_PANEL)
     ] = 0.25
+    unlabelled: Annotated[
+        Path | None,
+        typer.Option(
+            help="More clean samples, whose labels are not read: the model's answers on them are "
+            "learned.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
     trigger: Annotated[
         Path | None,
         typer.Option(
@@ -156,12 +173,19 @@ class MethodOptions:
             inspection=inspection,
         )
 
-    def prepare(self, audit: Audit, chosen: RepairOptions) -> Repair:
+    def prepare(
+        self, audit: Audit, chosen: RepairOptions, reading: options.SampleOptions
+    ) -> Repair:
         """Split and measure the samples; the trigger is read and tried."""
         trigger = None if self.trigger is None else load_trigger(self.trigger)
         if audit.task == "text":
             chosen = self._for_texts(audit, chosen)
-        return prepare_repair(audit, chosen, trigger)
+        more = None
+        if self.unlabelled is not None:
+            if not chosen.config.distillation:
+                raise ValueError("--unlabelled needs --distillation above 0, such as 0.5")
+            more = reading.open_unlabelled(self.unlabelled, audit)
+        return prepare_repair(audit, chosen, trigger, more)
 
     def _for_texts(self, audit: Audit, chosen: RepairOptions) -> RepairOptions:
         """Return the recipe for texts in place of the preset that nobody asked for."""

@@ -15,9 +15,9 @@ from d3fast.audit.resolve import Audit, open_audit
 from d3fast.cli.exit_codes import exit_code
 from d3fast.cli.output import Output
 from d3fast.data.records import MAX_MEMORY
-from d3fast.hub import Columns, Request, Samples
+from d3fast.hub import Columns, Request, Samples, open_samples
 from d3fast.hub.normalisation import check_inputs
-from d3fast.hub.samples import CleanSamples
+from d3fast.hub.samples import CleanSamples, Data
 from d3fast.io.files import check_folder
 
 MAX_GIB = MAX_MEMORY / 2**30
@@ -157,12 +157,12 @@ class SampleOptions:
         audit = open_audit(
             request,
             data,
-            columns=Columns(self.text_column, self.label_column, self.image_column),
+            columns=self._columns,
             split=self.split,
             classes=self.classes,
             device=device,
             seed=seed,
-            max_memory=int(self.max_memory * 2**30),
+            max_memory=self._bytes,
         )
         output.notes(audit.notes)
         limit_threads(audit.model)
@@ -172,6 +172,25 @@ class SampleOptions:
             raise ValueError(f"{found.error}; --any-accuracy goes on all the same")
         output.notes([said for said in (found.error, found.note) if said is not None])
         return audit
+
+    def open_unlabelled(self, data: Path, audit: Audit) -> Data:
+        """Return more samples for a repair, on the device of the audit; their labels are not read.
+
+        Raises:
+            ValueError, OSError: what ``open_samples`` and ``Samples.for_model`` raise.
+        """
+        samples = open_samples(
+            data, columns=self._columns, split=self.split, max_memory=self._bytes
+        )
+        return samples.without_labels().for_model(audit.suspect).data.to(audit.data.labels.device)
+
+    @property
+    def _columns(self) -> Columns:
+        return Columns(self.text_column, self.label_column, self.image_column)
+
+    @property
+    def _bytes(self) -> int:
+        return int(self.max_memory * 2**30)
 
 
 def _numbers(text: str | None, name: str) -> tuple[float, ...] | None:

@@ -62,7 +62,7 @@ def repair(
     audit = reading.open(suspect.request(model), data, output, device=device, seed=seed)
     budget = None if budget_minutes is None else _Budget(budget_minutes, started, output)
     chosen = chosen if budget is None else budget.inspections(audit, chosen)
-    prepared = method.prepare(audit, chosen)
+    prepared = method.prepare(audit, chosen, reading)
     folder = options.audit_folder(out, audit)
     state_file(folder, resume)
     document, earlier = _suspect(audit, chosen.inspection, folder, output)

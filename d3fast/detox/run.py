@@ -9,14 +9,14 @@ distance.
 
 import copy
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from d3fast.detox.config import AUTO, D3Config
 from d3fast.detox.depth import deepest_within
@@ -38,6 +38,7 @@ from d3fast.optim.base import D3Optimizer
 from d3fast.optim.schedules import DistanceSchedule
 from d3fast.runtime.devices import resolve_device, synchronize
 from d3fast.runtime.seeding import global_seed
+from d3fast.training.loaders import endless_inputs
 from d3fast.training.loop import Epoch, Gradients, check_weights, fit, mean_loss, plain_gradients
 from d3fast.training.loss import CleanLoss, distilled
 from d3fast.training.metrics import evaluate
@@ -90,6 +91,7 @@ def detoxify(
     progress: bool = True,
     on_epoch: OnEpoch | None = None,
     checkpointing: Checkpointing | None = None,
+    unlabelled: Iterable[Any] | None = None,
 ) -> DetoxResult:
     """Repair a copy of a suspect model with D3.
 
@@ -103,6 +105,9 @@ def detoxify(
         progress: show a progress bar.
         on_epoch: called after every epoch with its record and the model in eval mode.
         checkpointing: save the state after every epoch, and resume from it.
+        unlabelled: yields inputs, or pairs that begin with them, of clean samples without labels;
+            every step takes a batch, and begins again where they end. The suspect's outputs on them
+            are learned by ``config.distillation``.
 
     Returns:
         The repaired copy (on ``device``), its history, the configuration and the seconds.
@@ -127,6 +132,8 @@ def detoxify(
             "dual_step, patience and max_acc_drop decide on held-out data: val_loader is missing"
         )
     config.check_base_used()
+    if unlabelled is not None and not config.distillation:
+        raise ValueError("unlabelled samples need distillation > 0, got 0")
     where = resolve_device(device, model)
     check_weights(model)
 
@@ -144,6 +151,7 @@ def detoxify(
             progress,
             on_epoch,
             Journal(saved, model, chosen, where),
+            None if unlabelled is None else endless_inputs(unlabelled, "unlabelled"),
         )
         return repair.run()
 
@@ -167,6 +175,7 @@ class _Repair:
     show: bool
     on_epoch: OnEpoch | None
     journal: Journal
+    unlabelled: Iterator[Tensor] | None = None
     progress: Progress = field(default_factory=Progress)
 
     def run(self) -> DetoxResult:
@@ -175,7 +184,7 @@ class _Repair:
         found = self.journal.found
         gradients = plain_gradients
         if config.distillation:
-            gradients = distilled(self.suspect, config.distillation)
+            gradients = distilled(self.suspect, config.distillation, self.unlabelled)
         # For dropout, and for loaders that shuffle by the global generator.
         with global_seed(config.seed, "training", self.device):
             if found is None or found["phase"] == "push":
@@ -324,7 +333,8 @@ class _Repair:
         parts: dict[str, HasState] = {"model": self.model, "optimizer": optimizer, "pushed": pushed}
         # A hinge at 0 is the cross-entropy itself.
         loss = CleanLoss(epsilon=0.0, weight=1.0)
-        gradients = distilled(self.suspect, max(_DISTILLATION, self.config.distillation))
+        share = max(_DISTILLATION, self.config.distillation)
+        gradients = distilled(self.suspect, share, self.unlabelled)
         self._fit(
             "recovery",
             parts,

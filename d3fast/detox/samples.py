@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clean samples for a repair: shuffled, augmented, and resumable."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from d3fast.data import Augment, Augmented, ImageData
 from d3fast.runtime.seeding import generator
@@ -72,3 +73,33 @@ def repair_samples(
     batches = data.batches(batch_size, order)
     loader = Augmented(batches, augment or usual_augment(data.shape), draws)
     return Samples(loader, (order, draws))
+
+
+@dataclass(frozen=True, eq=False)
+class Unlabelled:
+    """Endless batches of inputs, drawn with replacement, for samples without labels.
+
+    Draws depend on the generator alone, so that its state resumes a repair.
+
+    Attributes:
+        data: the samples; their labels are not read.
+        batch_size: samples per batch.
+        augment: augmentation of a batch of images; ``None`` for texts.
+        draw: draws samples and augmentation; ``Checkpointing`` saves its state.
+
+    Example:
+        >>> data = ImageData(torch.rand(5, 1, 8, 8), torch.zeros(5, dtype=torch.long), ("a",))
+        >>> next(iter(Unlabelled(data, 3, None, torch.Generator()))).shape
+        torch.Size([3, 1, 8, 8])
+    """
+
+    data: ImageData | TextData
+    batch_size: int
+    augment: Augment | None
+    draw: torch.Generator
+
+    def __iter__(self) -> Iterator[Tensor]:
+        while True:
+            chosen = torch.randint(len(self.data), (self.batch_size,), generator=self.draw)
+            ((inputs, _),) = self.data.subset(chosen).batches(self.batch_size)
+            yield inputs if self.augment is None else self.augment(inputs, self.draw)

@@ -8,7 +8,7 @@ The order is: open the samples, ``resolve`` the model (a factory needs the numbe
 ``for_model``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -70,6 +70,10 @@ class Samples:
     def of(cls, data: ImageData) -> "Samples":
         """Return images in memory as samples."""
         return cls(Records(data.images, data.labels, data.classes, data.shape[0]))
+
+    def without_labels(self) -> "Samples":
+        """Return the same samples without their labels."""
+        return replace(self, records=replace(self.records, labels=None, classes=None))
 
     @property
     def kind(self) -> Literal["images", "texts"]:

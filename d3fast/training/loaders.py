@@ -6,7 +6,7 @@ model that returns score maps, raises one clear error instead of broadcasting to
 shapes and types are checked: nothing waits for the device.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -64,6 +64,33 @@ def unpack(batch: Any, name: str, device: torch.device | None) -> tuple[Tensor, 
         )
     device = inputs.device if device is None else device
     return inputs.to(device, non_blocking=True), labels.to(device, non_blocking=True).long()
+
+
+def endless_inputs(loader: Iterable[Any], name: str) -> Iterator[Tensor]:
+    """Yield the inputs of a loader's batches, from its beginning again where it ends.
+
+    Args:
+        loader: yields inputs, or pairs and mappings as for ``unpack``.
+        name: the loader's name in error messages.
+
+    Raises:
+        ValueError: the loader yields nothing, or a batch of another kind.
+
+    Example:
+        >>> batches = endless_inputs([torch.zeros(2, 3), torch.ones(1, 3)], "loader")
+        >>> [len(next(batches)) for _ in range(4)]
+        [2, 1, 2, 1]
+    """
+    while True:
+        empty = True
+        for batch in loader:
+            inputs = batch if isinstance(batch, Tensor) else _pair(batch, name)[0]
+            if not isinstance(inputs, Tensor):
+                raise ValueError(f"{name} must yield tensors, got {type(inputs).__name__}")
+            empty = False
+            yield inputs
+        if empty:
+            raise yields_nothing(name)
 
 
 def scores_of(output: Any) -> Tensor:

@@ -12,7 +12,7 @@ In a language model every predicted token is a sample: ``next_tokens`` pairs log
 ``distilled`` mixes both.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -163,27 +163,39 @@ def next_tokens(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
 
 
-def distilled(teacher: nn.Module, share: float) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+def distilled(
+    teacher: nn.Module, share: float, unlabelled: Iterator[Tensor] | None = None
+) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
     """Return the gradients of ``(1 - share) * loss + share * loss.soft``, for ``fit``.
 
     Args:
         teacher: the model whose output replaces the labels in ``loss.soft``; in eval mode, never
             trained.
         share: weight of ``loss.soft``, in [0, 1].
+        unlabelled: a batch of inputs for every step, of samples without labels. ``loss.soft`` is
+            then the mean over both batches.
 
     Returns:
         A ``Gradients`` for a ``CleanLoss``.
     """
 
+    def soft(inputs: Tensor, logits: Tensor, loss: CleanLoss) -> Tensor:
+        with torch.no_grad():
+            answers = class_scores(teacher, inputs)
+        return loss.soft(logits, answers)
+
     def gradients(
         model: nn.Module, inputs: Tensor, labels: Tensor, loss: CleanLoss
     ) -> tuple[Tensor, Tensor, Tensor]:
         logits = class_scores(model, inputs)
-        with torch.no_grad():
-            answers = class_scores(teacher, inputs)
         # A label out of range is clamped here and reported at the end of the epoch.
         hard = loss(logits, labels.clamp(0, logits.shape[1] - 1))
-        value = (1 - share) * hard + share * loss.soft(logits, answers)
+        taught = soft(inputs, logits, loss)
+        if unlabelled is not None:
+            others = next(unlabelled).to(inputs.device)
+            found = soft(others, class_scores(model, others), loss)
+            taught = (len(inputs) * taught + len(others) * found) / (len(inputs) + len(others))
+        value = (1 - share) * hard + share * taught
         value.backward()
         return logits, labels, value
 

@@ -68,3 +68,13 @@ def test_without_an_inspection_there_are_no_rows_of_one():
 def test_a_trigger_that_does_not_fit_is_refused_before_the_repair():
     with pytest.raises(ValueError, match=r"target must be in 0\.\.3"):
         prepare_repair(small_audit(), OPTIONS, BadNets(target=9, size=1))
+
+
+def test_unlabelled_samples_are_part_of_the_repair_and_of_its_identity(repaired, tmp_path):
+    audit = small_audit()
+    more = audit.data.subset(torch.arange(5))
+    repair = prepare_repair(audit, OPTIONS, unlabelled=more)
+    assert repair.identity != repaired.repair.identity
+    assert len(repair.generators) == len(repaired.repair.generators) + 1
+    _, path = repair.run(progress=False).write(tmp_path)
+    assert read_results(path).settings["unlabelled"] == 5

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from d3fast.attacks import SSBA, BadNets, TrainConfig, train_backdoored
 from d3fast.attacks.files import save_attack
-from d3fast.data import load, save_samples
+from d3fast.data import ImageData, load, save_samples
 from d3fast.detox import save_weights
 from d3fast.models import load_weights, make_model
 from d3fast.runtime.seeding import global_seed
@@ -260,3 +260,20 @@ def test_after_ctrl_c_there_is_a_usable_file_and_resuming_gives_the_same_bits(fi
         whole.communicate(timeout=300)
     assert whole.returncode == 0
     assert bits == (folder / "repaired.safetensors").read_bytes()
+
+
+def test_the_labels_of_unlabelled_samples_are_not_read(detox, tmp_path):
+    splits = load("digits", 1, train=600, clean=40)
+    save_samples(
+        ImageData(splits.clean.images, splits.clean.labels, tuple("abcdefghij")),
+        tmp_path / "more.npz",
+    )
+    result = detox(f"{SHORT} --unlabelled {tmp_path}/more.npz")
+    assert result.exit_code == 0, result.output
+    assert card(tmp_path)["settings"]["unlabelled"] == 40
+
+
+def test_unlabelled_samples_of_a_preset_without_distillation_are_refused(detox, files):
+    result = detox(f"--preset authors {SHORT} --unlabelled {files}/clean.npz")
+    assert result.exit_code == 2
+    assert "--distillation" in result.output

@@ -1,11 +1,14 @@
 """A repair that was cut off goes on, and comes out with the bits of one that was not."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from d3fast.data import Augment, Augmented, ImageData
 from d3fast.detox import Checkpointing, D3Config, detoxify, weights_so_far
+from d3fast.detox.samples import Unlabelled
 from d3fast.runtime.seeding import generator
 from d3fast.training.loop import fit
 
@@ -57,16 +60,16 @@ def samples():
     return ImageData(images, labels, ("a", "b", "c"))
 
 
-def repair(suspect, samples, config, path=None, resume=False, cut_after=None):
-    """One repair, with loaders as the command line makes them."""
-    order, draws = generator(0, "order"), generator(0, "augment")
+def repair(suspect, samples, config, path=None, resume=False, cut_after=None, more=None):
+    """One repair, with loaders as the command line makes them; ``more``: unlabelled samples."""
+    order, draws, others = (generator(0, use) for use in ("order", "augment", "unlabelled"))
     loader = Augmented(samples.batches(16, order), Augment(crop=1), draws)
 
     def cut(epoch, _):
         if epoch.epoch == cut_after:
             raise Cut
 
-    keep = Checkpointing(path, resume, (order, draws)) if path else None
+    keep = Checkpointing(path, resume, (order, draws, others)) if path else None
     return detoxify(
         suspect,
         loader,
@@ -75,6 +78,7 @@ def repair(suspect, samples, config, path=None, resume=False, cut_after=None):
         progress=False,
         on_epoch=cut,
         checkpointing=keep,
+        unlabelled=None if more is None else Unlabelled(more, 8, Augment(crop=1), others),
     )
 
 
@@ -97,6 +101,16 @@ def test_resuming_gives_the_same_bits(suspect, samples, tmp_path, name, cut_afte
     state = whole.model.state_dict()
     for key, value in resumed.model.state_dict().items():
         assert torch.equal(value, state[key]), key
+
+
+@pytest.mark.parametrize("name", ["default", "recovery"])
+def test_resuming_draws_the_same_unlabelled_samples(suspect, samples, tmp_path, name):
+    config, path = replace(CONFIGS[name], distillation=0.5), tmp_path / "resume.pt"
+    whole = repair(suspect, samples, config, more=samples)
+    with pytest.raises(Cut):
+        repair(suspect, samples, config, path, cut_after=5, more=samples)
+    resumed = repair(suspect, samples, config, path, resume=True, more=samples)
+    assert resumed.history == whole.history
 
 
 def test_writing_the_state_changes_nothing(suspect, samples, tmp_path):

@@ -5,6 +5,8 @@ import torch
 
 from d3fast.data import Augment, ImageData
 from d3fast.detox import repair_samples, usual_augment
+from d3fast.detox.samples import Unlabelled
+from d3fast.text.data import TextData
 
 
 @pytest.fixture
@@ -56,3 +58,20 @@ def test_a_batch_size_below_one_is_refused_with_its_value(data):
 def test_the_usual_shift_is_an_eighth_of_a_side(side, crop):
     assert usual_augment((1, side, side)) == Augment(crop=crop, flip=False)
     assert usual_augment((1, side, side), flip=True).flip
+
+
+def test_unlabelled_batches_are_drawn_without_end_and_resume_with_their_generator(data):
+    draw = torch.Generator().manual_seed(0)
+    batches = iter(Unlabelled(data, 4, Augment(crop=1), draw))
+    next(batches)
+    state = draw.get_state()
+    want = [next(batches) for _ in range(5)]  # more than the data holds
+    draw.set_state(state)
+    again = iter(Unlabelled(data, 4, Augment(crop=1), draw))
+    assert all(torch.equal(next(again), batch) for batch in want)
+
+
+def test_unlabelled_texts_are_trimmed_to_the_longest_of_a_batch():
+    texts = TextData(torch.tensor([[1, 2, 0], [1, 2, 0]]), torch.tensor([0, 0]), ("a",))
+    batch = next(iter(Unlabelled(texts, 3, None, torch.Generator())))
+    assert batch.tolist() == [[1, 2]] * 3

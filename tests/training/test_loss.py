@@ -160,6 +160,20 @@ def test_distilled_gradients_are_those_of_the_mixed_loss(share):
     assert teacher.weight.grad is None
 
 
+def test_unlabelled_inputs_count_as_much_as_labelled_ones_in_the_soft_loss():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model, teacher = nn.Linear(4, 3), nn.Linear(4, 3)
+        inputs, labels, others = torch.rand(8, 4), torch.arange(8) % 3, torch.rand(4, 4)
+    loss = CleanLoss(0.05, 2.0)
+    _, _, value = distilled(teacher, 0.25, iter([others]))(model, inputs, labels, loss)
+    every = torch.cat([inputs, others])
+    want = 0.75 * loss(model(inputs), labels) + 0.25 * loss.soft(model(every), teacher(every))
+    torch.testing.assert_close(value, want)
+    (grad,) = torch.autograd.grad(want, [model.weight])
+    torch.testing.assert_close(model.weight.grad, grad)
+
+
 @pytest.mark.parametrize(
     ("reduction", "expected"),
     [("per_sample", 2.0 * 0.4 / 2), ("batch_mean", 2.0 * (0.52 / 2 - 0.1))],
