@@ -85,7 +85,7 @@ class D3Config:
         max_acc_drop: points of held-out accuracy that a repair may cost; ``None`` sets no limit.
         recovery: epochs of fine-tuning after a repair that costs more: no push, the tracked
             weights stay at least 0.9 times as far from theta_0, at least half of the loss is
-            distillation from the suspect; 0 leaves it out.
+            distillation from the model before the recovery; 0 leaves it out.
         seed: seed of the warm start, of dropout, and of a loader that shuffles by torch's global
             generator.
         backend: backend of the optimizer.

@@ -3,8 +3,8 @@ r"""``detoxify``: the D3 repair of a suspect model.
 
 A repair has one or two phases. The push phase moves the tracked weights away from theta_0 under the
 hinge. Where held-out accuracy falls below a configured limit, a recovery phase follows: fine-tuning
-without a push, with distillation from the suspect, that keeps every tracked weight at nearly its
-distance.
+without a push, with distillation from the model that the push phase left, that keeps every tracked
+weight at nearly its distance.
 """
 
 import copy
@@ -45,7 +45,7 @@ from d3fast.training.metrics import evaluate
 
 OnEpoch = Callable[[Epoch, nn.Module], None]
 # In a recovery: least distance in units of the distance before it, and least share of distillation
-# in the loss. Far from theta_0 the suspect's outputs on clean samples do not teach the backdoor.
+# in the loss. The suspect as the teacher would teach the backdoor again (docs/research.md).
 _KEPT_DISTANCE, _DISTILLATION = 0.9, 0.5
 
 
@@ -324,7 +324,7 @@ class _Repair:
         limit = self.config.max_acc_drop
         if limit is None:
             return None
-        pushed = copy.deepcopy(self.model)
+        pushed = copy.deepcopy(self.model).eval().requires_grad_(False)
         if self.journal.found is None:  # otherwise a recovery is to be resumed
             lost = self._lost(pushed)
             if lost <= limit or not self.config.recovery:
@@ -334,7 +334,7 @@ class _Repair:
         # A hinge at 0 is the cross-entropy itself.
         loss = CleanLoss(epsilon=0.0, weight=1.0)
         share = max(_DISTILLATION, self.config.distillation)
-        gradients = distilled(self.suspect, share, self.unlabelled)
+        gradients = distilled(pushed, share, self.unlabelled)
         self._fit(
             "recovery",
             parts,
