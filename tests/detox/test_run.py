@@ -122,22 +122,6 @@ def test_a_repair_is_this_loop_around_d3fusedsgd(config):
     assert _same_bits(result.model, model)
 
 
-def test_unlabelled_samples_teach_what_the_suspect_answers_on_them():
-    config = D3Config(epochs=2, distillation=0.5)
-    others = torch.rand(16, 1, 2, 2, generator=torch.Generator().manual_seed(5))
-    alone = _detoxify(Net(), config=config)
-    taught = _detoxify(Net(), config=config, unlabelled=[others[:8], (others[8:], None)])
-    assert not _same_bits(alone.model, taught.model)
-
-
-def test_unlabelled_samples_without_distillation_are_refused():
-    config = D3Config(epochs=1, distillation=0.0)
-    with pytest.raises(ValueError, match="unlabelled samples need distillation > 0"):
-        _detoxify(Net(), config=config, unlabelled=[torch.zeros(1, 1, 2, 2)])
-    with pytest.raises(ValueError, match="unlabelled yields nothing"):
-        _detoxify(Net(), config=D3Config(epochs=1), unlabelled=[])
-
-
 def test_a_repair_is_the_objective_of_the_paper_by_autograd_and_a_sphere_by_hand():
     """The whole loss, distance included, goes through autograd and plain SGD in float64."""
     weight, epsilon, lr, momentum = 10.0, 0.1, 0.05, 0.9

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
 
 from d3fast.data import Augment, ImageData
-from d3fast.detox import repair_samples, usual_augment
+from d3fast.detox import D3Config, detoxify, repair_samples, usual_augment
 from d3fast.detox.samples import Unlabelled
 from d3fast.text.data import TextData
 
@@ -75,3 +76,29 @@ def test_unlabelled_texts_are_trimmed_to_the_longest_of_a_batch():
     texts = TextData(torch.tensor([[1, 2, 0], [1, 2, 0]]), torch.tensor([0, 0]), ("a",))
     batch = next(iter(Unlabelled(texts, 3, None, torch.Generator())))
     assert batch.tolist() == [[1, 2]] * 3
+
+
+@pytest.fixture
+def repair(data):
+    """Repairs a small model with the data."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 10))
+
+    def run(distillation, unlabelled):
+        config = D3Config(epochs=1, distillation=distillation)
+        return detoxify(model, data.batches(5), config, progress=False, unlabelled=unlabelled).model
+
+    return run
+
+
+def test_unlabelled_samples_teach_what_the_suspect_answers_on_them(repair, data):
+    alone, taught = repair(0.5, None), repair(0.5, [data.images[:4], (data.images[4:], None)])
+    assert not torch.equal(alone[1].weight, taught[1].weight)
+
+
+def test_unlabelled_samples_without_distillation_are_refused(repair, data):
+    with pytest.raises(ValueError, match="unlabelled samples need distillation > 0"):
+        repair(0.0, [data.images])
+    with pytest.raises(ValueError, match="unlabelled yields nothing"):
+        repair(0.5, [])
