@@ -30,8 +30,8 @@ from d3fast.results.table import Table, text_table, to_markdown, to_rich
 TORCH, BYTES = "torch.optim.AdamW(fused=True)", {"plain": 28, "tracked": 32}
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "plain": {"distance_weight": 0.0, "constraint": None},
-    "free": {"constraint": None},
-    "sphere": {"constraint": "norm_sphere"},
+    "free": {"constraint": None, "decoupled_push": False},
+    "sphere": {"constraint": "norm_sphere", "decoupled_push": False},
     "sphere, decoupled push": {"constraint": "norm_sphere", "decoupled_push": True},
 }
 NAMES = ("60x36k", "10x2.5M", "1x25M")

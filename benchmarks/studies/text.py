@@ -98,7 +98,10 @@ OPTIMIZERS = (
     _rule("sgd, no push", "sgd", 0.03, 0.0),
     _rule("sgd, w 0.1", "sgd", 0.03, 0.1),
     *(_rule(f"adamw, lr {lr:g}, no push", "adamw", lr, 0.0) for lr in (1e-4, 3e-4, 1e-3)),
-    *(_rule(f"adamw, coupled, w {w:g}", "adamw", 3e-4, w) for w in (0.03, 0.1, 0.3)),
+    *(
+        _rule(f"adamw, coupled, w {w:g}", "adamw", 3e-4, w, decoupled_push=False)
+        for w in (0.03, 0.1, 0.3)
+    ),
     *(
         _rule(f"adamw, decoupled, w {w:g}", "adamw", 3e-4, w, decoupled_push=True)
         for w in (3.0, 10.0, 30.0)
@@ -202,4 +205,4 @@ def text(
         rows = run(lines, poisoned, pool)
     settings = {"seeds": list(chosen), "triggers": {name: TRIGGERS[name] for name in triggers}}
     Console().print(show(rows), highlight=False)
-    save(f"text-{what}-cpu", f"text {what} --snippets .", settings, rows)
+    save(f"text-{what}-cpu", f"text {what} --snippets . --seeds {seeds}", settings, rows)

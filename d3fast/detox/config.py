@@ -52,8 +52,8 @@ class D3Config:
         optimizer: ``"sgd"`` or ``"adamw"``: ``D3FusedSGD`` or ``D3FusedAdamW``. The learning rates
             of the defaults and presets are those of SGD; AdamW wants smaller ones.
         beta2: decay of AdamW's second moment.
-        decoupled_push: with AdamW, add the push beside the adaptive step instead of to the
-            gradient; see ``D3FusedAdamW``.
+        decoupled_push: with AdamW, add the push beside the adaptive step, or else to the gradient;
+            see ``D3FusedAdamW``.
         restart: blocks that start from random weights of the norm they had: the number of last
             blocks, or a regular expression over parameter names; 0 restarts none. See
             ``d3fast.optim.blocks``. ``"auto"`` takes the most blocks, at most two thirds, for which
@@ -137,7 +137,7 @@ class D3Config:
     optimizer: str = "sgd"
     base: str | None = None
     beta2: float = 0.999
-    decoupled_push: bool = False
+    decoupled_push: bool = True
 
     def __post_init__(self) -> None:
         check_clean_loss(self.epsilon, self.clean_weight, self.reduction, "clean_weight")
@@ -171,8 +171,6 @@ class D3Config:
             "sgd": {"dampening": 0.0, "nesterov": False},
             "adamw": {"betas": (self.momentum, self.beta2), "eps": 1e-8},
         }
-        if self.decoupled_push and self.optimizer != "adamw":
-            raise ValueError(f"decoupled_push needs optimizer 'adamw', got {self.optimizer!r}")
         untouched: dict[str, Any] = {
             **rules[self.optimizer],
             "reference_dtype": None,

@@ -21,9 +21,9 @@ class D3FusedAdamW(D3Optimizer):
     """AdamW on ``loss - distance_weight * ||theta - theta_0||_p``.
 
     With ``distance_weight=0, constraint=None`` a group follows ``torch.optim.AdamW``. Parameters
-    are tracked, and the options from ``maximize`` on work, as in ``D3FusedSGD``. The push u of the
-    distance enters the gradient, and so both moments; with ``decoupled_push`` the weights move by
-    ``lr * u`` beside the adaptive step instead, as decoupled weight decay does.
+    are tracked, and the options from ``maximize`` on work, as in ``D3FusedSGD``. By the push u of
+    the distance the weights move by ``lr * u`` beside the adaptive step, as by decoupled weight
+    decay; without ``decoupled_push`` it enters the gradient, and so both moments.
 
     Args:
         params: parameters, ``(name, parameter)`` pairs or dicts defining groups; see
@@ -33,7 +33,7 @@ class D3FusedAdamW(D3Optimizer):
         eps: added to the root of the second moment.
         weight_decay: decoupled weight decay.
         amsgrad: ``False``; accepted for code written for ``torch.optim.AdamW``.
-        decoupled_push: add the push beside the adaptive step instead of to the gradient.
+        decoupled_push: add the push beside the adaptive step, or else to the gradient.
         maximize: ascend the loss; flips the loss gradient alone, not the push.
         distance_weight: w, weight of the distance, >= 0.
         distance_p: p >= 1 of the norm.
@@ -79,7 +79,7 @@ class D3FusedAdamW(D3Optimizer):
         weight_decay: float = 1e-2,
         amsgrad: bool = False,
         *,
-        decoupled_push: bool = False,
+        decoupled_push: bool = True,
         maximize: bool = False,
         distance_weight: float = 1.0,
         distance_p: float = 2.0,

@@ -84,7 +84,6 @@ def test_the_loss_is_divided_by_lambda_plus_1_where_lambda_exceeds_1(
         ({"optimizer": "adam"}, "optimizer must be one of 'sgd', 'adamw', got 'adam'"),
         ({"optimizer": "adamw", "momentum": 1.0}, r"betas\[0\] must be < 1, got 1\.0"),
         ({"optimizer": "adamw", "beta2": 1.0}, r"betas\[1\] must be < 1, got 1\.0"),
-        ({"decoupled_push": True}, "decoupled_push needs optimizer 'adamw', got 'sgd'"),
         ({"batch_norm": "eval"}, "batch_norm must be one of 'train', 'frozen', got 'eval'"),
         ({"constraint_p": 0.5}, r"constraint_p must be finite and >= 1, got 0\.5"),
         (

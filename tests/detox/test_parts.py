@@ -128,9 +128,10 @@ def test_a_repair_ends_on_the_sphere_with_either_optimizer(optimizer, net, loade
     assert (end - start).norm() > 0.5 * start.norm()
 
 
-def test_the_push_of_adamw_can_be_decoupled(net):
-    config = D3Config(optimizer="adamw", decoupled_push=True)
-    assert make_optimizer(net, config).param_groups[0]["decoupled_push"]
+@pytest.mark.parametrize("decoupled", [True, False])
+def test_the_push_of_adamw_is_decoupled_or_not(net, decoupled):
+    config = D3Config(optimizer="adamw", decoupled_push=decoupled)
+    assert make_optimizer(net, config).param_groups[0]["decoupled_push"] is decoupled
 
 
 def test_an_adamw_recovery_keeps_the_distance(net, loader):

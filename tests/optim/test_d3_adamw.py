@@ -24,7 +24,8 @@ def test_a_first_step_goes_by_lr_along_the_sign_of_gradient_minus_push(backend):
     p = nn.Parameter(torch.tensor([1.0, -2.0, 3.0, 4.0]))
     theta_0 = p.detach() - torch.tensor([3.0, 0.0, 4.0, 0.0])
     options = {"track": "all", "constraint": None, "weight_decay": 0.0, "backend": backend}
-    opt = D3FusedAdamW([p], lr=0.01, distance_weight=5.0, reference=[theta_0], **options)
+    options |= {"distance_weight": 5.0, "decoupled_push": False}
+    opt = D3FusedAdamW([p], lr=0.01, reference=[theta_0], **options)
     p.grad = torch.tensor([1.0, 1.0, 5.0, -1.0])  # the push is (3, 0, 4, 0)
     before = p.detach().clone()
     opt.step()

@@ -16,7 +16,7 @@ RULES = {
     "sgd": {},
     "heavy_ball": {"momentum": 0.9, "dampening": 0.1},
     "nesterov": {"momentum": 0.8, "nesterov": True},
-    "adamw": {"optimizer": D3FusedAdamW, "betas": (0.8, 0.9)},
+    "adamw": {"optimizer": D3FusedAdamW, "betas": (0.8, 0.9), "decoupled_push": False},
     "decoupled_push": {"optimizer": D3FusedAdamW, "decoupled_push": True},
 }
 
