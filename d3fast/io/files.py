@@ -130,7 +130,8 @@ def weights_digest(path: Path) -> str:
     """Return the SHA-256 of a weight file; of a folder's, of their sorted names and digests.
 
     Args:
-        path: a file, or a folder with weight files by their usual suffixes.
+        path: a file, or a folder with weight files by their usual suffixes. Beside an ONNX file,
+            which may keep its weights under any name, all files count.
 
     Raises:
         ValueError: a folder without weight files, or what ``sha256`` raises.
@@ -139,6 +140,8 @@ def weights_digest(path: Path) -> str:
     if not path.is_dir():
         return sha256(path)
     files = sorted(file for file in path.iterdir() if file.suffix in _WEIGHTS)
+    if any(path.glob("*.onnx")):
+        files = sorted(file for file in path.rglob("*") if file.is_file())
     if not files:
         raise ValueError(f"{path} has no weight files")
     return files_digest(files)
