@@ -2,9 +2,10 @@
 """Formats that are refused, each with its reason.
 
 A suspect is inspected by gradients or by the weights of its head, and repaired by training: d3fast
-needs weights by name and an architecture that it can build. An ONNX file, a TorchScript archive or
-an engine is a program instead. The weights of a ``torch.export`` archive are read like those of any
-weight file, see ``d3fast.hub.families``; its program is not.
+needs weights by name and an architecture that it can build, or a program of operators that it knows
+(``d3fast.hub.onnx``). A TorchScript archive or an engine is another program. The weights of a
+``torch.export`` archive are read like those of any weight file, see ``d3fast.hub.families``; its
+program is not.
 """
 
 from pathlib import Path
@@ -17,8 +18,6 @@ _SCRIPT = "is TorchScript, a program that would have to be run to be read"
 _ENGINE = "is a compiled program without weights that a detector could read"
 _REASONS = MappingProxyType(
     {
-        ".onnx": "is an ONNX program: every detector needs gradients or the weights of the head, "
-        "and neither is in it by name",
         ".torchscript": _SCRIPT,
         ".ts": _SCRIPT,
         ".ptl": _SCRIPT,

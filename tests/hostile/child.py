@@ -41,6 +41,7 @@ from tests.hostile.files import Case
 from tests.hostile.hubs import HUB_FILES, HUB_FOLDERS, resolve_folder
 from tests.hostile.images import FOLDERS, IMAGES
 from tests.hostile.models import net
+from tests.hostile.onnx import ONNX, resolve_onnx
 from tests.hostile.samples import SAMPLES
 from tests.hostile.settings import CONFIGS, REPAIRS
 from tests.hostile.triggers import TRIGGERS
@@ -79,6 +80,7 @@ GROUPS: Mapping[str, tuple[list[Case], Callable[[Path], Any]]] = {
         partial(_into_a_model, lambda model, path: load_weight_files(model, find_weights(path))),
     ),
     "hub folders": (HUB_FOLDERS, resolve_folder),
+    "onnx": (ONNX, resolve_onnx),
     "triggers": (TRIGGERS, load_attack),
     "results": (RESULTS, read_results),
     "configs": (CONFIGS, read_config),

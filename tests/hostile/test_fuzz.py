@@ -41,9 +41,11 @@ from tests.hostile.files import forged_zip
 from tests.hostile.hubs import SHARDS, index
 from tests.hostile.images import encoded
 from tests.hostile.models import net, state, torch_file
+from tests.hostile.onnx import resolve_onnx
 from tests.hostile.samples import COLUMNAR, SAMPLES_TAR, columnar
 from tests.hostile.triggers import trigger
 from tests.hub.suspects import read_samples
+from tests.io.onnx_files import classifier
 
 MANY = int(os.environ.get("HOSTILE_EXAMPLES", "0"))
 fuzz = settings(max_examples=MANY or 150, derandomize=MANY < 10_000)
@@ -129,6 +131,16 @@ def test_safetensors(folder, content):
 @given(content=changed(ZIPPED))
 def test_files_of_torch(folder, content):
     loads_or_one_line(_valid, folder / "w.pt", content)
+
+
+@fuzz
+@given(content=changed([classifier(), classifier(batch=1)]))
+def test_onnx_files(folder, content):
+    suspect = loads_or_one_line(resolve_onnx, folder / "w.onnx", content)
+    assert (
+        suspect is None
+        or suspect.model(torch.rand(2, suspect.input.channels, *suspect.input.size)).ndim == 2
+    )
 
 
 @fuzz
