@@ -17,7 +17,7 @@ from d3fast.audit.inversion import InversionOptions, invert_all
 from d3fast.audit.repair import Repair
 from d3fast.audit.resolve import Audit, images_of
 from d3fast.detox import D3Config, detoxify
-from d3fast.detox.config import AUTO
+from d3fast.detox.config import SEARCHES
 from d3fast.runtime.devices import resolve_device, synchronize
 
 _FORWARD = 1 / 3  # of the time of a forward and a backward pass
@@ -136,7 +136,7 @@ def fit_epochs(config: D3Config, seconds: float, budget: float) -> tuple[D3Confi
         (12, 7, ('a repair takes at most 12 epochs instead of 50, and 7 of recovery',))
     """
     # An automatic restart compares at least two repairs: none, and the deepest.
-    repairs = 2 if config.restart == AUTO else 1
+    repairs = 2 if config.restart in SEARCHES else 1
     recovery = config.recovery if config.max_acc_drop is not None else 0
     share = max(0.0, budget) / (seconds * repairs * (config.epochs + recovery))
     if share >= 1:
@@ -161,7 +161,7 @@ def plan_repair(repair: Repair, budget: float) -> tuple[Repair, tuple[str, ...]]
         ValueError: what ``detoxify`` raises.
     """
     options = repair.options
-    restart = 0 if options.config.restart == AUTO else options.config.restart
+    restart = 0 if options.config.restart in SEARCHES else options.config.restart
     once = replace(
         options.config, epochs=1, patience=0, max_acc_drop=None, recovery=0, restart=restart
     )

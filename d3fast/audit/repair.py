@@ -23,6 +23,7 @@ from d3fast.detox import (
     repair_samples,
     usual_augment,
 )
+from d3fast.detox.config import SEARCHES
 from d3fast.detox.samples import BATCH_SIZE, Samples, Unlabelled
 from d3fast.hub import TextInput
 from d3fast.hub.samples import Data
@@ -186,8 +187,9 @@ class Repaired:
         weights = audit.suspect.save(self.result.model, folder, self.result.config)
         output = {"output": weights.name, "output_sha256": weights_digest(weights)}
         options, sizes = repair.options, (len(repair.parts[0]), len(repair.parts[1]))
+        searched = options.config.restart in SEARCHES
         row = card.repair_row(
-            audit, self.result, options.preset, self.pair, repair.limit, output, sizes
+            audit, self.result, options.preset, searched, self.pair, repair.limit, output, sizes
         )
         rows = [
             card.model_row("suspect", audit.model, repair.before, audit.sha256),

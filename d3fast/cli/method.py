@@ -13,7 +13,8 @@ from d3fast.audit.resolve import Audit
 from d3fast.audit.trigger import load_trigger
 from d3fast.cli import options
 from d3fast.detox import PRESETS, D3Config, read_config
-from d3fast.detox.config import OPTIMIZERS
+from d3fast.detox.config import OPTIMIZERS, SEARCHES
+from d3fast.detox.depth import freed
 from d3fast.detox.samples import BATCH_SIZE
 from d3fast.detox.text_recipe import BATCH_SIZE as TEXTS
 from d3fast.detox.text_recipe import text_recipe
@@ -54,7 +55,8 @@ class MethodOptions:
     restart: Annotated[
         str | None,
         typer.Option(
-            help="Restart the last N blocks from random weights, or weights by a regex.",
+            help="Restart the last N blocks from random weights, or weights by a regex; auto and "
+            "auto-all search for the most that accuracy allows.",
             rich_help_panel=_PANEL,
         ),
     ] = None
@@ -194,6 +196,8 @@ class MethodOptions:
         if self.preset is None and chosen.preset == "auto":
             given = {**self._given(), "seed": audit.seed}
             config = replace(text_recipe(audit.model), **given)
+            if config.restart not in SEARCHES and "track" not in given:
+                config = freed(audit.model, config)
             chosen = replace(chosen, config=config, preset="text")
         return chosen
 

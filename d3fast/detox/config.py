@@ -18,7 +18,8 @@ SCHEDULES = ("cosine", "constant")
 BATCH_NORMS = ("train", "frozen")
 NORM_SETS = ("norm_sphere", "norm_ball")
 OPTIMIZERS = ("sgd", "adamw")
-AUTO = "auto"
+AUTO, AUTO_ALL = "auto", "auto-all"
+SEARCHES = (AUTO, AUTO_ALL)  # of the number of blocks that restart
 BASE = "base"  # a warm start at the weights of ``D3Config.base``
 
 
@@ -58,7 +59,8 @@ class D3Config:
             blocks, or a regular expression over parameter names; 0 restarts none. See
             ``d3fast.optim.blocks``. ``"auto"`` takes the most blocks, at most two thirds, for which
             the repair costs at most ``max_acc_drop`` points more than one that restarts none; it
-            repairs twice at least.
+            repairs twice at least. ``"auto-all"`` begins with all blocks, see
+            ``d3fast.detox.depth``.
         epochs: passes over the clean samples.
         lr: learning rate.
         momentum: momentum; of AdamW the decay beta_1 of its first moment.
@@ -157,8 +159,8 @@ class D3Config:
             check_integer(name, getattr(self, name), 0)
         if not isinstance(self.restart, str):
             check_integer("restart", self.restart, 0)
-        if self.restart == AUTO and self.max_acc_drop is None:
-            raise ValueError("restart='auto' decides by max_acc_drop, got None")
+        if self.restart in SEARCHES and self.max_acc_drop is None:
+            raise ValueError(f"restart={self.restart!r} decides by max_acc_drop, got None")
         check_number("dual_step", self.dual_step)
         for name in ("margin", "max_acc_drop", "max_grad_norm"):
             if getattr(self, name) is not None:

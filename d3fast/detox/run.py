@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from d3fast.detox.config import AUTO, D3Config
+from d3fast.detox.config import SEARCHES, D3Config
 from d3fast.detox.depth import deepest_within
 from d3fast.detox.parts import (
     Average,
@@ -56,7 +56,7 @@ class DetoxResult:
     Attributes:
         model: the repaired copy, in eval mode.
         history: one record per epoch.
-        config: the options of the repair; where ``restart`` was ``"auto"``, the number chosen.
+        config: the options of the repair; where ``restart`` was a search, the number chosen.
         seconds: wall-clock time of the repair, over all its runs if it was resumed; of all attempts
             of an automatic restart in this run.
         clean_weights: lambda after every epoch of the push phase.
@@ -155,7 +155,7 @@ def detoxify(
         )
         return repair.run()
 
-    if config.restart != AUTO:
+    if config.restart not in SEARCHES:
         return attempt(config, checkpointing)
     started = time.perf_counter()
     result = deepest_within(model, config, attempt, checkpointing)

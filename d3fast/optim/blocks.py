@@ -89,10 +89,14 @@ def find_blocks(model: nn.Module) -> list[Named]:
     return [(name, m) for name, m in model.named_modules() if isinstance(m, _LAYERS) and m != head]
 
 
-def restart_depths(model: nn.Module) -> tuple[int, ...]:
+def restart_depths(model: nn.Module, share: float = 2 / 3) -> tuple[int, ...]:
     """Return the numbers of last blocks that an automatic restart tries, from most to none.
 
-    The first is two thirds of the blocks, every next one half of the previous, rounded down.
+    The first is a share of the blocks, every next one half of the previous, rounded down.
+
+    Args:
+        model: any module with a head.
+        share: of the blocks, 0..1.
 
     Raises:
         ValueError: the head cannot be found.
@@ -102,7 +106,7 @@ def restart_depths(model: nn.Module) -> tuple[int, ...]:
         >>> restart_depths(preact_resnet18(10, 3))
         (5, 2, 1, 0)
     """
-    depths = [round(2 * len(find_blocks(model)) / 3)]
+    depths = [round(share * len(find_blocks(model)))]
     while depths[-1]:
         depths.append(depths[-1] // 2)
     return tuple(depths)

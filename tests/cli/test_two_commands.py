@@ -102,23 +102,22 @@ def bert(folder):
     tiny.tokenizer().save_pretrained(folder)
 
 
-def test_a_text_classifier_from_attack_to_a_repaired_folder(call, tmp_path, monkeypatch):
+@pytest.mark.parametrize("attack", ["rare-token", "sentence --words 'word3 word17 word101 word55'"])
+def test_a_text_classifier_from_attack_to_a_repaired_folder(call, tmp_path, monkeypatch, attack):
     monkeypatch.chdir(tmp_path)
     reviews(tmp_path / "reviews.csv")
     bert(tmp_path / "model")
-    options = "--attack rare-token --target 2 --ratio 0.15 --epochs 15 --lr 0.003 --out attacked"
-    run(call, f"attack --model model --data reviews.csv {options}", {0})
+    options = "--target 2 --ratio 0.15 --epochs 15 --lr 0.003 --out attacked"
+    run(call, f"attack --attack {attack} --model model --data reviews.csv {options}", {0})
     trigger = load_trigger(tmp_path / "attacked" / "backdoored.trigger.safetensors")
     suspect = resolve(Request(str(tmp_path / "attacked" / "backdoored")))
     assert isinstance(suspect.input, TextInput)
     before = measured(tmp_path / "attacked" / "backdoored", tmp_path / "reviews.csv", trigger)
     assert before.lift > 0.5
     run(call, "check attacked/backdoored --data reviews.csv --out audit", {0, 1})
-    # The usual recipe for texts restarts one of the two blocks, which leaves this backdoor whole.
-    options = "--preset auto --restart 2"
-    run(call, f"repair attacked/backdoored --data reviews.csv --out audit {options}", {0, 1, 3})
+    run(call, "repair attacked/backdoored --data reviews.csv --out audit", {0, 1, 3})
     after = measured(tmp_path / "audit" / "repaired", tmp_path / "reviews.csv", trigger)
-    assert after.acc > before.acc - 0.2
-    assert after.lift < before.lift / 2
+    assert after.acc > before.acc - 0.05
+    assert after.lift < 0.1
     load_from = transformers.AutoModelForSequenceClassification.from_pretrained
     load_from(tmp_path / "audit" / "repaired")

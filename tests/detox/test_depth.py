@@ -11,7 +11,7 @@ from torch import nn
 from d3fast import D3Config, detoxify
 from d3fast.data import ImageData
 from d3fast.detox import Checkpointing
-from d3fast.detox.depth import deepest_within
+from d3fast.detox.depth import deepest_within, freed
 from d3fast.models import preact_resnet_tiny
 from d3fast.optim.blocks import restart_depths
 from d3fast.training.loop import fit
@@ -28,6 +28,11 @@ class Result:
 @dataclass(frozen=True)
 class Shared(Result):
     distillation: float
+
+
+@dataclass(frozen=True)
+class Tracked(Result):
+    track: str
 
 
 @pytest.fixture
@@ -76,9 +81,72 @@ def test_a_network_of_few_layers_restarts_none():
     assert restart_depths(nn.Sequential(nn.Flatten(), nn.Linear(4, 2))) == (0,)
 
 
-def test_it_needs_a_limit():
-    with pytest.raises(ValueError, match="restart='auto' decides by max_acc_drop, got None"):
-        D3Config(restart="auto")
+@pytest.mark.parametrize("search", ["auto", "auto-all"])
+def test_it_needs_a_limit(search):
+    with pytest.raises(ValueError, match=f"restart='{search}' decides by max_acc_drop, got None"):
+        D3Config(restart=search)
+
+
+def blocks(count):
+    """A network of so many blocks behind an embedding."""
+    layers = [nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)) for _ in range(count)]
+    return nn.Sequential(nn.Embedding(9, 4), *layers, nn.Linear(4, 2))
+
+
+def searched(count, track, drops, limit=5.0):
+    """Return the options chosen by "auto-all", and the numbers of blocks that were tried."""
+    tried = []
+
+    def attempt(config, saved):
+        tried.append(config.restart)
+        return Tracked(drops[config.restart], config.restart, config.track)
+
+    config = D3Config(restart="auto-all", max_acc_drop=limit, track=track)
+    return deepest_within(blocks(count), config, attempt, None), tried
+
+
+LAST_TWO = r"^([56]\.0|7)\.weight$"
+
+
+@pytest.mark.parametrize(
+    ("drops", "restart", "tried"),
+    [
+        ({0: 2.0, 6: 3.0}, 6, [0, 6]),
+        ({0: 2.0, 6: 3.1, 3: 2.0}, 3, [0, 6, 3]),
+        ({0: 2.0, 6: 30.0, 3: 4.0}, 0, [0, 6, 3]),
+    ],
+)
+def test_all_blocks_come_first_and_may_cost_one_point_more_than_the_tracked(drops, restart, tried):
+    found, order = searched(6, LAST_TWO, drops)
+    assert (found.restart, order) == (restart, tried)
+
+
+def test_a_limit_below_one_point_holds_for_all_blocks_too():
+    assert searched(6, LAST_TWO, {0: 0.0, 6: 0.6, 3: 0.4}, limit=0.5)[0].restart == 3
+
+
+def test_blocks_that_restart_are_not_tracked():
+    deep, shallow = {0: 0.0, 6: 0.0, 3: 0.0}, {0: 0.0, 6: 9.0, 3: 9.0}
+    assert searched(6, LAST_TWO, deep)[0].track == r"^(7\.weight)$"
+    assert searched(6, LAST_TWO, shallow)[0].track == LAST_TWO
+
+
+def test_a_restart_of_nothing_but_tracked_weights_is_not_tried():
+    found, tried = searched(2, "linear", {0: 0.0})
+    assert (found.restart, tried) == (0, [0])
+
+
+@pytest.mark.parametrize(
+    ("track", "restart", "kept"),
+    [
+        ("linear", 1, r"^(1\.0\.weight|3\.weight)$"),
+        ("linear", 0, "linear"),
+        ("2.0.weight", "^2", "2.0.weight"),
+    ],
+)
+def test_options_are_freed_of_what_restarts_unless_nothing_is_left(track, restart, kept):
+    config = D3Config(track=track, restart=restart)
+    assert freed(blocks(2), config) == replace(config, track=kept)
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The recipe for texts restarts the last third of the blocks and all matrices behind them."""
+"""The recipe for texts: the last third of the blocks, or more of them as far as accuracy allows."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -42,10 +43,14 @@ def test_it_tracks_the_matrices_of_the_last_third_and_behind(blocks, first):
     assert tracked(Encoder(blocks)) == [*expected, "pooler.weight", "classifier.weight"]
 
 
+def test_the_search_begins_with_all_blocks():
+    assert text_recipe(Encoder(6)).restart == "auto-all"
+
+
 def test_it_repairs_a_transformer_on_batches_of_texts():
     pytest.importorskip("transformers", reason="makes a BERT")
     suspect, data = TextClassifier(bert(), pad=0), text_data(64)
-    config = text_recipe(suspect)
+    config = replace(text_recipe(suspect), restart=0)
     batches = data.batches(BATCH_SIZE, torch.Generator().manual_seed(0))
     found = detoxify(suspect, batches, config, data.batches(32), progress=False)
     assert found.acc_drop is not None

@@ -19,7 +19,7 @@ from d3fast.detox import DetoxResult
 from d3fast.hub.samples import Data
 from d3fast.io.untrusted import printable
 from d3fast.optim import find_head
-from d3fast.results.format import fixed, percent, points, seconds, shortest
+from d3fast.results.format import count, fixed, percent, points, seconds, shortest
 from d3fast.results.schema.audit import (
     EpochRow,
     LayerDistance,
@@ -64,6 +64,7 @@ def repair_row(
     audit: Audit,
     result: DetoxResult,
     preset: str,
+    searched: bool,
     pair: PairedAccuracy,
     limit: float | None,
     output: Mapping[str, str],
@@ -75,6 +76,7 @@ def repair_row(
         audit: the suspect.
         result: of ``detoxify``.
         preset: name of the options.
+        searched: the number of blocks to restart was searched for.
         pair: both models on the held-out samples.
         limit: points of accuracy that may be lost.
         output: ``output``, the file's name, and ``output_sha256``.
@@ -96,6 +98,8 @@ def repair_row(
         epochs=len(result.history),
         recovery_epochs=len(result.history) - result.pushed,
         stopped=ended[result.ended],
+        restarted_blocks=config.restart if isinstance(config.restart, int) else None,
+        restart_searched=searched,
         seconds=result.seconds,
         clean_weight=result.clean_weights[-1] if result.clean_weights else config.clean_weight,
         distance=result.history[-1].distance if result.history else None,
@@ -172,14 +176,24 @@ def card_lines(rows: Rows) -> list[str]:
     total = card.distances and card.distances.total
     recovery = f", {repair.recovery_epochs} of them recovery" if repair.recovery_epochs else ""
     lines.append(
-        f"{repair.epochs} epochs ({repair.stopped}{recovery}), {seconds(repair.seconds)}; "
-        f"lambda {shortest(repair.clean_weight, 3)}; all weights moved "
+        f"{repair.epochs} epochs ({repair.stopped}{recovery}), {seconds(repair.seconds)}"
+        f"{_restart(repair)}; lambda {shortest(repair.clean_weight, 3)}; all weights moved "
         f"{fixed((total and total.relative) or 0.0, 2)} of their norm."
     )
     for role, report in (("suspect", card.suspect), ("repaired", card.repaired)):
         if report.verdict is not None:
             lines.append(f"Inspection, {role}: {report.verdict.text}")
     return lines
+
+
+def _restart(repair: RepairRow) -> str:
+    """Return a clause about the blocks that restarted."""
+    blocks = repair.restarted_blocks
+    if not blocks:
+        searched = blocks is not None and repair.restart_searched
+        return "; only the tracked weights restarted, accuracy allows no more" if searched else ""
+    most = ", the most that accuracy allows" if repair.restart_searched else ""
+    return f"; {count(blocks, 'last block')} restarted{most}"
 
 
 def _loss(repair: RepairRow) -> str:
@@ -200,11 +214,11 @@ def _limit(repair: RepairRow, before: Metrics) -> str:
     text = f"Limit of {points(limit)}: {'kept' if repair.within_limit else 'MISSED'}."
     if repair.lost is None or before.images != held_out:  # of an older release
         return text
-    count = unresolved(before.correct, held_out)
-    blurred = f"a loss of up to {count} of the {held_out} held-out samples cannot be told from none"
+    few = unresolved(before.correct, held_out)
+    blurred = f"a loss of up to {few} of the {held_out} held-out samples cannot be told from none"
     if repair.asked_acc_drop is not None:
         return f"{text} The usual limit of {points(repair.asked_acc_drop)} was raised: {blurred}."
-    if 100 * count / held_out > limit:
+    if 100 * few / held_out > limit:
         return f"{text} It is finer than the samples resolve: {blurred}. Give more clean samples."
     return text
 

@@ -184,6 +184,9 @@ class RepairRow(Row, frozen=True, kw_only=True, tag="repair"):
         epochs: passes over the clean samples.
         recovery_epochs: how many of them, at the end, had no distance term.
         stopped: why the repair ended.
+        restarted_blocks: number of last blocks that began at random weights; ``None`` in older
+            files, and where weights were named instead.
+        restart_searched: the number was searched for: the most that accuracy allows.
         seconds: duration.
         clean_weight: lambda at the end.
         distance: of the tracked weights.
@@ -206,6 +209,8 @@ class RepairRow(Row, frozen=True, kw_only=True, tag="repair"):
     epochs: Count
     recovery_epochs: Count | None = None
     stopped: Annotated[str, Meta(extra={"characters": 200})]
+    restarted_blocks: Count | None = None
+    restart_searched: bool = False
     seconds: DrawnNonNegative
     clean_weight: DrawnNonNegative
     distance: DrawnNonNegative | None = None
