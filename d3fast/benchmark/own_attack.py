@@ -4,12 +4,15 @@
 A model with a known backdoor, in the format of the models that one has, shows whether an audit
 finds it and a repair removes it. The model is fine-tuned on samples part of which carry the
 trigger; a share of the samples that it never sees measures accuracy and attack success rate.
+Which images carry it is drawn anew in every epoch: a few dozen fixed ones are learned by heart,
+without the trigger.
 
     images    the attacks of ``d3fast.attacks``, with the options of the literature
     texts     ``TEXT_ATTACKS``: a rare token at a random place, a sentence at the beginning
 """
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +28,7 @@ from d3fast.audit.trigger import TEXT_ATTACKS
 from d3fast.data import ImageData
 from d3fast.hub import TextInput
 from d3fast.hub.samples import Data
+from d3fast.results.format import count, shortest, signed, value_range
 from d3fast.results.schema.benchmark import AttackRow
 from d3fast.runtime.checks import check_integer, check_number
 from d3fast.runtime.devices import synchronize
@@ -35,6 +39,7 @@ from d3fast.training.metrics import Metrics, evaluate, floor_violation
 
 HELD_OUT = 0.25
 _TEST_BATCH = 250
+_EPOCHS, _STEPS = 10, 300  # least number of epochs and of steps, unless epochs are given
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class OwnAttack:
         target: target class; that of the attack's recipe, or 0, if ``None``.
         ratio: poison ratio.
         words: inserted into texts; those of ``TEXT_ATTACKS`` if ``None``.
-        epochs: of the fine-tuning.
+        epochs: of the fine-tuning; ``None``: ten, or as many as make 300 steps.
         lr: initial learning rate of AdamW, under a cosine schedule.
         batch_size: samples per batch.
         seed: draws the poisoned samples and the order of batches.
@@ -59,7 +64,7 @@ class OwnAttack:
     target: int | None = None
     ratio: float = 0.1
     words: str | None = None
-    epochs: int = 10
+    epochs: int | None = None
     lr: float = 5e-4
     batch_size: int = 32
     seed: int = 0
@@ -71,11 +76,17 @@ class OwnAttack:
             raise ValueError(f"words are for attacks on texts, got attack {self.attack!r}")
         for name in ("ratio", "lr"):
             check_number(name, getattr(self, name))
-        for name in ("epochs", "batch_size"):
-            check_integer(name, getattr(self, name), 1)
+        check_integer("batch_size", self.batch_size, 1)
+        if self.epochs is not None:
+            check_integer("epochs", self.epochs, 1)
         check_integer("seed", self.seed, 0)
         if self.target is not None:
             check_integer("target", self.target, 0)
+
+    def epochs_for(self, samples: int) -> int:
+        """Return the number of epochs for so many training samples."""
+        steps = -(-samples // self.batch_size)
+        return max(_EPOCHS, -(-_STEPS // steps)) if self.epochs is None else self.epochs
 
     def trigger_for(self, audit: Audit) -> Any:
         """Return the attack; a trigger that has to be learned is not learned yet.
@@ -142,6 +153,23 @@ class Planted:
     after: Metrics
     seconds: float
     sizes: tuple[int, int] = field(default=(0, 0))
+
+    @property
+    def shortfall(self) -> str | None:
+        """The reason why the model has no backdoor, with what to change; ``None`` if it has one."""
+        lift, interval = self.after.lift, self.after.lift_interval
+        if self.options.ratio == 0 or lift is None or interval is None or interval[0] > 0:
+            return None
+        samples, options = self.sizes[0], self.options
+        epochs = count(options.epochs_for(samples), "epoch")
+        low, high = (100 * end for end in interval)
+        return (
+            f"the model did not learn the trigger of {options.attack}: on held-out samples it adds "
+            f"{signed(100 * lift)} points to the target's share (95 % interval "
+            f"{value_range(low, high)}). Training was {epochs} of {count(samples, 'sample')}, "
+            f"poison ratio {shortest(options.ratio)}, learning rate {shortest(options.lr)}: raise "
+            "--epochs, --ratio or --lr, give more samples, or take another --attack"
+        )
 
     def row(self) -> AttackRow:
         """Return the row of card.json."""
@@ -212,9 +240,24 @@ def _plan(train: Data, trigger: Any, options: OwnAttack, progress: bool) -> Trai
         poisoned = trigger.poison(train, options.ratio, generator(seed, "poison"))
         return Training(poisoned.batches(size, generator(seed, "training order")))
     attack: Attack = trigger
+    if not isinstance(attack, OwnTraining):
+        return Training(_Redrawn(attack, train, options))
     return training_plan(
         attack, train, ratio=options.ratio, batch_size=size, seed=seed, progress=progress
     )
+
+
+class _Redrawn:
+    """Batches of a training set that is poisoned anew in every epoch."""
+
+    def __init__(self, attack: Attack, data: ImageData, options: OwnAttack) -> None:
+        self.attack, self.data, self.options = attack, data, options
+        self.draws = generator(options.seed, "poison")
+        self.order = generator(options.seed, "training order")
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        poisoned = self.attack.poison(self.data, self.options.ratio, generator=self.draws).data
+        return iter(poisoned.batches(self.options.batch_size, self.order))
 
 
 def _train(
@@ -226,6 +269,7 @@ def _train(
     progress: bool,
 ) -> None:
     plan = _plan(train, trigger, options, progress)
+    epochs = options.epochs_for(len(train))
     optimizer = torch.optim.AdamW(model.parameters(), options.lr)
     with global_seed(options.seed, "training", device):  # for dropout
         fit(
@@ -233,9 +277,9 @@ def _train(
             plan.loader,
             nn.CrossEntropyLoss(),
             optimizer,
-            epochs=options.epochs,
+            epochs=epochs,
             device=device,
-            scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs),
+            scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs),
             name="the training data",
             title="planting a backdoor",
             progress=progress,

@@ -65,7 +65,7 @@ def attack(
     epochs: Annotated[
         int | None,
         typer.Option(
-            min=1, help=f"Epochs.  [{_EPOCHS}; of a model of your own {OwnAttack.epochs}]"
+            min=1, help=f"Epochs.  [{_EPOCHS}; of a model of your own 10, or as many as 300 steps]"
         ),
     ] = None,
     adaptive: Annotated[
@@ -104,9 +104,11 @@ def attack(
     if data is not None and data not in DATASETS:
         if adaptive is not None or train is not None:
             raise ValueError("adaptive and train are for a data set (--dataset), got --data")
-        chosen = OwnAttack(attack, target, ratio, words, epochs or OwnAttack.epochs, lr, seed=seed)
+        chosen = OwnAttack(attack, target, ratio, words, epochs, lr, seed=seed)
         audit = reading.open(suspect.request(model), data, output, device=device, seed=seed)
         planted = plant(audit, chosen, progress=output.bars)
+        if planted.shortfall is not None:
+            raise ValueError(planted.shortfall)
         write_planted(planted, audit, where, output.console)
     else:
         if attack in TEXT_ATTACKS:

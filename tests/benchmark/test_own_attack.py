@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from d3fast.attacks import ATTACKS
+from d3fast.attacks import ATTACKS, BadNets
 from d3fast.audit.resolve import Audit
-from d3fast.benchmark.own_attack import OwnAttack, plant
+from d3fast.benchmark.own_attack import OwnAttack, Planted, _Redrawn, plant
 from d3fast.data import ImageData
 from d3fast.hub import Classifier, ImageInput, Suspect, TextInput
+from d3fast.training.metrics import Metrics
 
 SMALL = {"epochs": 10, "lr": 1e-2}
 
@@ -50,6 +51,58 @@ def test_a_patch_is_planted_in_images(images):
     assert planted.sizes == (120, 40)
     assert planted.model is images.model
     assert not planted.model.training
+
+
+def test_a_few_dozen_images_are_not_poisoned_by_heart(images):
+    draws = []
+
+    class Recorded(BadNets):
+        def poison(self, dataset, ratio, target=None, generator=None):
+            made = super().poison(dataset, ratio, target, generator)
+            draws.append(made.indices.tolist())
+            return made
+
+    options = OwnAttack("badnets", target=2, epochs=3)
+    batches = _Redrawn(Recorded(target=2), images.data, options)
+    for _ in range(2):
+        sum(len(labels) for _, labels in batches)
+    assert len(draws[0]) == len(draws[1]) == 16
+    assert draws[0] != draws[1]
+
+
+@pytest.mark.parametrize(("samples", "epochs"), [(30, 300), (336, 28), (960, 10), (50_000, 10)])
+def test_few_samples_take_more_epochs(samples, epochs):
+    assert OwnAttack("badnets").epochs_for(samples) == epochs
+    assert OwnAttack("badnets", epochs=3).epochs_for(samples) == 3
+
+
+def met(hits, untriggered, both=0):
+    """A model measured on 40 triggered samples."""
+    return Metrics(40, 40, hits, 0, 40, untriggered_hits=untriggered, both_hits=both)
+
+
+@pytest.mark.parametrize(
+    ("after", "ratio", "learned"),
+    [
+        (met(40, 0), 0.1, True),
+        (met(12, 2, 2), 0.1, True),
+        (met(3, 2, 1), 0.1, False),
+        (met(0, 9), 0.1, False),
+        (met(0, 9), 0.0, True),
+    ],
+)
+def test_a_lift_that_could_be_none_is_no_backdoor(after, ratio, learned):
+    options = OwnAttack("badnets", ratio=ratio)
+    planted = Planted(options, None, nn.Identity(), met(0, 0), after, 1.0, (336, 40))
+    assert (planted.shortfall is None) is learned
+
+
+def test_a_shortfall_says_what_was_done_and_what_to_change():
+    planted = Planted(
+        OwnAttack("sig"), None, nn.Identity(), met(0, 0), met(3, 2, 1), 1.0, (336, 40)
+    )
+    assert "trigger of sig: on held-out samples it adds +2.5 points" in planted.shortfall
+    assert "28 epochs of 336 samples, poison ratio 0.1, learning rate 0.0005" in planted.shortfall
 
 
 def test_the_row_has_the_floor_of_the_model_as_it_came(images):

@@ -63,15 +63,27 @@ def test_attack_says_in_one_line_what_it_cannot_use(call, tmp_path, arguments, e
 
 def test_a_model_of_ones_own_gets_a_backdoor_and_keeps_its_format(call, tiny, tmp_path):
     out = tmp_path / "made"
-    line = f"attack --attack badnets --model preact_resnet_tiny --data {tiny}/clean.npz --epochs 1"
+    line = f"attack --attack badnets --model preact_resnet_tiny --data {tiny}/clean.npz"
     line += f" --checkpoint {tiny}/plain.safetensors --target 2 --device cpu"
-    result = call(line, "--out", out)
+    result = call(f"{line} --ratio 0.4 --lr 0.01 --epochs 30", "--out", out)
     assert result.exit_code == 0, result.output
     files = {"backdoored.safetensors", "backdoored.trigger.safetensors", "card.json"}
     assert {path.name for path in out.iterdir()} == files
     card = json.loads((out / "card.json").read_text())
     assert card["settings"]["options"]["attack"] == "badnets"
     assert card["rows"][0]["target"] == 2
+
+
+def test_a_trigger_that_is_not_learned_is_one_line_that_says_what_to_change(call, tiny, tmp_path):
+    out = tmp_path / "made"
+    line = f"attack --attack badnets --model preact_resnet_tiny --data {tiny}/clean.npz --epochs 1"
+    result = call(f"{line} --checkpoint {tiny}/plain.safetensors --device cpu", "--out", out)
+    assert result.exit_code == 2
+    line = result.output.strip().splitlines()[-1]
+    assert line.startswith("error: the model did not learn the trigger of badnets")
+    assert "Training was 1 epoch of 30 samples, poison ratio 0.1" in line
+    assert "raise --epochs, --ratio or --lr" in line
+    assert not out.exists() or not list(out.iterdir())
 
 
 @pytest.mark.parametrize(
