@@ -83,6 +83,14 @@ def test_an_import_that_fails_has_the_code_of_a_defect(tmp_path):
     assert errors.endswith("RuntimeError: broken\n")
 
 
+@pytest.mark.parametrize("command", ["check", "repair", "inspect", "detox", "pilot", "spectrum"])
+def test_no_model_stands_in_for_one_that_was_not_named(call, command):
+    result = call(f"{command} --data clean.npz")
+    assert result.exit_code == 2
+    assert "Missing" in result.output
+    assert "model" in result.output.lower()
+
+
 def test_shell_completion_can_be_installed(call):
     assert "--install-completion" in call("--help").output
 
