@@ -42,6 +42,7 @@ from benchmarks.studies.threads import threads_table
 from benchmarks.studies.weights import seconds_table
 from d3fast.benchmark.report.attacks import attacks_markdown
 from d3fast.benchmark.report.benchmark import (
+    ablation_markdown,
     adaptive_markdown,
     goals_markdown,
     grid_markdown,
@@ -96,6 +97,7 @@ PARTS: Mapping[str, Callable[[Results], str]] = {
     "grid": lambda results: grid_markdown(read_grid(results.rows)),
     "adaptive": lambda results: adaptive_markdown(read_grid(results.rows)),
     "reactivation": lambda results: reactivation_markdown(read_grid(results.rows)),
+    "ablations": lambda results: ablation_markdown(read_grid(results.rows)),
     "relearning": lambda results: relearning_markdown(read_grid(results.rows)),
     "verdict": lambda results: goals_markdown(read_grid(results.rows)),
     "search": lambda results: search_markdown(results.rows),

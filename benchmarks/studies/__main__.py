@@ -4,6 +4,7 @@
 import typer
 
 from benchmarks.studies import (
+    ablations,
     in_backward,
     inspection,
     narrow_state,
@@ -22,6 +23,7 @@ from benchmarks.studies import (
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 for module, command in (
     (search, search.search),
+    (ablations, ablations.ablations),
     (precision, precision.precision),
     (inspection, inspection.inspection),
     (weights, weights.weights),

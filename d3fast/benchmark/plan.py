@@ -11,6 +11,7 @@ from itertools import product
 from typing import Any
 
 from d3fast.benchmark.attack_jobs import AttackJob, AttackPreset, CleanJob
+from d3fast.benchmark.clean_shift import CleanShift
 from d3fast.benchmark.labels import CLEAN_MODEL, NONE
 from d3fast.benchmark.reactivation import ReactivationConfig
 from d3fast.benchmark.reactivation_jobs import ReactivationJob
@@ -37,6 +38,7 @@ class Ablation:
         defense: the defence.
         ratio: poison ratio of the suspect; the preset's if ``None``.
         clean: number of the defender's samples; the preset's if ``None``.
+        shift: what is unusual about them; the preset's if ``None``.
     """
 
     factor: str
@@ -44,6 +46,7 @@ class Ablation:
     defense: DefenseSpec
     ratio: float | None = None
     clean: int | None = None
+    shift: CleanShift | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class BenchmarkPreset:
         relearn: fine-tuning of the relearning test.
         reactivation: attacks of the re-activation test.
         reactivate: search of the re-activation test.
+        shift: what is unusual about the samples of every defender, or ``None``.
 
     Raises:
         ValueError: two defences with one label; more samples than are kept aside.
@@ -86,6 +90,7 @@ class BenchmarkPreset:
     relearn: RelearnConfig = field(default_factory=RelearnConfig)
     reactivation: Attacks = ()
     reactivate: ReactivationConfig = field(default_factory=ReactivationConfig)
+    shift: CleanShift | None = None
 
     def __post_init__(self) -> None:
         labels = [defense.label for defense in self.defenses]
@@ -104,7 +109,11 @@ class BenchmarkPreset:
                 raise ValueError(f"{aside} images kept aside are too few for {needs[0]}")
 
     def repair_job(
-        self, suspect: AttackJob, defense: DefenseSpec, clean: int | None = None
+        self,
+        suspect: AttackJob,
+        defense: DefenseSpec,
+        clean: int | None = None,
+        shift: CleanShift | None = None,
     ) -> RepairJob:
         """Return the job of one defence on one suspect."""
         augmented = self.augment if defense.augment is None else defense.augment
@@ -116,6 +125,7 @@ class BenchmarkPreset:
             batch_size=self.batch_size,
             held_out=self.held_out,
             augment=AUGMENTATIONS.get(suspect.spec.data) if augmented else None,
+            shift=shift or self.shift,
         )
 
 
@@ -216,7 +226,7 @@ def plan_jobs(preset: BenchmarkPreset, seeds: Sequence[int]) -> BenchmarkPlan:
         suspect = AttackJob(spec if point.ratio is None else replace(spec, ratio=point.ratio))
         if point.ratio is not None:
             suspects.append(PlannedJob(suspect, suspect, _labels("suspect", NONE, point)))
-        job = preset.repair_job(suspect, point.defense, point.clean)
+        job = preset.repair_job(suspect, point.defense, point.clean, point.shift)
         repairs.append(PlannedJob(job, suspect, _labels("repair", point.defense.label, point)))
     clean_models = [
         PlannedJob(planned.suspect.clean_job, planned.suspect, _labels("clean", CLEAN_MODEL))

@@ -17,6 +17,7 @@ from torch import nn
 
 from d3fast.attacks import Attack, load_attack
 from d3fast.benchmark.attack_jobs import AttackJob
+from d3fast.benchmark.clean_shift import CleanShift
 from d3fast.benchmark.implant import TEST_BATCH, AttackSpec
 from d3fast.data import Augment, Augmented, ImageData, Splits, stratified_split
 from d3fast.defenses import D3, DEFENSES, Defense, DefenseResult, Pipeline
@@ -228,6 +229,7 @@ class RepairJob:
         batch_size: images per batch, at most.
         held_out: share of the samples that is held out for choices inside the defence.
         augment: what is done to every training batch.
+        shift: what is unusual about the samples, or ``None``.
 
     Raises:
         ValueError: a number out of range.
@@ -240,6 +242,7 @@ class RepairJob:
     batch_size: int
     held_out: float = 0.2
     augment: Augment | None = None
+    shift: CleanShift | None = None
     kind: ClassVar[str] = "RepairCell"
 
     def __post_init__(self) -> None:
@@ -307,6 +310,9 @@ class RepairJob:
     ) -> DefenseResult:
         """Draw the defender's samples and repair the model with them; see ``repair_model``."""
         train, held_out, _ = defender_samples(clean, self.clean, self.held_out, self.seed)
+        if self.shift is not None:
+            train = self.shift.apply(train, self.seed)
+            held_out = None if held_out is None else self.shift.apply(held_out, self.seed + 1)
         return repair_model(
             make_defense(self.defense, self.options),
             model,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from d3fast.benchmark.attack_jobs import ATTACK_PRESETS, parse_attacks, run_attacks
+from d3fast.benchmark.clean_shift import CORRUPTIONS, CleanShift
 from d3fast.benchmark.grid import run_grid
 from d3fast.benchmark.plan import BenchmarkPreset, replace_suspects, select_defenses
 from d3fast.benchmark.presets import BENCHMARK_PRESETS
@@ -21,7 +22,7 @@ from d3fast.data import DATASETS
 from d3fast.io.files import make_folder
 from d3fast.results.jobs import RunDir
 from d3fast.runtime import environment
-from d3fast.runtime.checks import check_choice
+from d3fast.runtime.checks import check_choice, check_integer
 from d3fast.runtime.devices import resolve_device
 from d3fast.runtime.processes import parse_devices
 
@@ -72,6 +73,18 @@ def _chosen(
     )
 
 
+def _with_samples(
+    preset: BenchmarkPreset, clean: int | None, rare_class: int | None, corruption: str | None
+) -> BenchmarkPreset:
+    """Return the preset with other clean samples of every defender."""
+    if clean is not None:
+        check_integer("clean", clean, 1)
+        preset = replace(preset, clean=clean)
+    if rare_class is None and corruption is None:
+        return preset
+    return replace(preset, shift=CleanShift(rare_class, corruption))
+
+
 def _refuse_options(context: typer.Context) -> None:
     """Refuse options before a sub-command, which would ignore them."""
     for name in context.params:
@@ -104,6 +117,16 @@ def _benchmark(
     ablations: Annotated[bool, typer.Option(help="Run the preset's ablations.")] = True,
     relearning: Annotated[bool, typer.Option(help="Run the relearning test.")] = True,
     reactivation: Annotated[bool, typer.Option(help="Run the re-activation test.")] = True,
+    clean: Annotated[
+        int | None, typer.Option(help="Clean samples of a defender in place of the preset's.")
+    ] = None,
+    rare_class: Annotated[
+        int | None, typer.Option(help="Class of which a defender has a tenth of its samples.")
+    ] = None,
+    corruption: Annotated[
+        str | None,
+        typer.Option(help=f"Corrupt a defender's samples: {', '.join(CORRUPTIONS)}."),
+    ] = None,
     part: Annotated[
         str | None,
         typer.Option(metavar="I/N", help="Run every N-th suspect, starting with the I-th."),
@@ -125,6 +148,7 @@ def _benchmark(
         return
     dataset = options.renamed("--data", "--dataset", data, dataset)
     chosen = _chosen(preset, attacks, defenses, dataset, model, ablations, relearning, reactivation)
+    chosen = _with_samples(chosen, clean, rare_class, corruption)
     share = _part(part)
     used, run_dir = _devices(devices, device, workers), RunDir(make_folder(out), data_dir=data_dir)
     count = seeds or chosen.seeds
@@ -139,8 +163,10 @@ def _benchmark(
     )
     command = f"d3fast benchmark --preset {preset} --seeds {count}"
     command += f" --first-seed {first_seed}" if first_seed else ""
+    said: dict[str, str | int | None]
     said = {"attacks": attacks, "defenses": defenses, "dataset": dataset, "model": model}
-    command += "".join(f" --{name} {value}" for name, value in said.items() if value)
+    said |= {"clean": clean, "rare-class": rare_class, "corruption": corruption}
+    command += "".join(f" --{name} {value}" for name, value in said.items() if value is not None)
     command += "" if ablations else " --no-ablations"
     command += "" if relearning else " --no-relearning"
     command += "" if reactivation else " --no-reactivation"

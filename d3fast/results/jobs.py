@@ -19,6 +19,8 @@ from d3fast.io.files import atomic_write
 
 Row = dict[str, Any]
 _CACHE = "cells"  # the folder's name on disk since 0.1
+# Fields that jobs got after others were run: unset, they are left out of the key.
+_LATER = frozenset({"shift"})
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ def settings_of(job: Job) -> dict[str, Any]:
     A dataclass inside the job may have ``plugins``: names of what is not d3fast's own, each with
     package and version. Another version is another job.
     """
-    settings = {"cell": job.kind, **asdict(job)}  # type: ignore[call-overload]
+    own = asdict(job, dict_factory=_without_unset)  # type: ignore[call-overload]
+    settings = {"cell": job.kind, **own}
     if plugins := dict(sorted(_plugins(job))):
         settings["plugins"] = plugins
     return json.loads(json.dumps(settings))
@@ -97,6 +100,10 @@ def file_name(text: str) -> str:
         'digits-seed0-mine.Patch'
     """
     return text.replace(":", ".")
+
+
+def _without_unset(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in fields if value is not None or name not in _LATER}
 
 
 def key_of(job: Job) -> str:

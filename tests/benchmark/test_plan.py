@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from d3fast.benchmark.clean_shift import CleanShift
 from d3fast.benchmark.plan import (
     Ablation,
     BenchmarkPreset,
@@ -119,3 +120,20 @@ def test_run_directories_of_release_0_1_are_continued():
         "RepairJob": "fashion-mnist-seed0-badnets-fine-tuning-f9379105e5",
         "RelearningJob": "fashion-mnist-seed0-badnets-relearning-clean-5be371dacb",
     }
+
+
+def test_shifted_samples_are_another_job_and_those_of_a_point_are_its_own():
+    rare, noisy = CleanShift(rare_class=1), CleanShift(corruption="noise")
+    preset = replace(
+        CPU,
+        shift=rare,
+        defenses=(DefenseSpec("d3"),),
+        ablations=(Ablation("samples", "noise", DefenseSpec("d3"), shift=noisy),),
+        ablated=(("badnets", None),),
+        relearning=(),
+        reactivation=(),
+    )
+    jobs = [p.job for p in plan_jobs(preset, [0]).repairs if not p.job.suspect.spec.adaptive]
+    assert {job.shift for job in jobs} == {rare, noisy}
+    plain = plan_jobs(replace(preset, shift=None), [0]).repairs[0].job
+    assert key_of(plain) != key_of(jobs[0])

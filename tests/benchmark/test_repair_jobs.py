@@ -11,6 +11,7 @@ from torch import nn
 from d3fast import evaluate
 from d3fast.benchmark import repair_jobs as repairs
 from d3fast.benchmark.attack_jobs import AttackJob, AttackPreset, run_attacks
+from d3fast.benchmark.clean_shift import CleanShift
 from d3fast.benchmark.repair_jobs import (
     DefenseSpec,
     RepairJob,
@@ -122,6 +123,20 @@ def test_a_defence_gets_the_suspect_and_the_defenders_samples_alone(run_dir, spy
     assert not given & _keys(as_floats["test"])
     triggered = attack.trigger(torch.cat(list(as_floats.values())))
     assert not given & _keys(triggered)
+
+
+def test_shifted_samples_are_shifted_for_training_and_choices_alike(run_dir, spy):
+    spied = spy()
+    job(clean=50, held_out=0.4, shift=CleanShift(rare_class=3, corruption="contrast")).run(
+        run_dir, False
+    )
+    ((_, train, val, _, _),) = spied.seen
+    clean = SUSPECT.spec.splits().clean
+    for batches, rare in ((train, 1), (val, 1)):
+        images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        assert int((labels == 3).sum()) == rare
+        assert not _keys(images) & _keys(clean.images.float() / 255)
+        assert float(images.amax() - images.amin()) < 0.7
 
 
 def test_nothing_but_model_samples_and_how_to_pass_them_can_reach_a_defence():
