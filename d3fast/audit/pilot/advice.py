@@ -14,26 +14,29 @@ from d3fast.training.paired import PairedAccuracy
 Row = Mapping[str, Any]
 
 
-def attack_rate(row: Row) -> float:
-    """Return the ASR of the user's trigger if there is one, else of the inverted triggers.
+def attack_lift(row: Row) -> float:
+    """Return the lift of the user's trigger if there is one, else of the inverted triggers.
+
+    A negative lift counts as 0: a model that answers the class less often with the trigger than
+    without has no less of the backdoor than one with a lift of 0, but more plain errors.
 
     Example:
-        >>> attack_rate({"asr": None, "inversion_asr": 0.25}), attack_rate({"asr": 0.5})
-        (0.25, 0.5)
+        >>> attack_lift({"lift": None, "inversion_lift": 0.25}), attack_lift({"lift": -0.5})
+        (0.25, 0.0)
     """
-    own = row["asr"]
-    return float(row["inversion_asr"] if own is None else own)
+    own = row["lift"]
+    return max(0.0, float(row["inversion_lift"] if own is None else own))
 
 
 def with_front(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return the trials of one rung with a mark on those of the Pareto front of ACC and ASR.
+    """Return the trials of one rung with a mark on those of the Pareto front of ACC and lift.
 
     Example:
-        >>> rows = [{"acc": 0.9, "asr": 0.1}, {"acc": 0.8, "asr": 0.2}]
+        >>> rows = [{"acc": 0.9, "lift": 0.1}, {"acc": 0.8, "lift": 0.2}]
         >>> [row["pareto"] for row in with_front(rows)]
         [True, False]
     """
-    rank = ranks([(row["acc"], attack_rate(row)) for row in rows])
+    rank = ranks([(row["acc"], attack_lift(row)) for row in rows])
     return [{**row, "pareto": not own} for row, own in zip(rows, rank, strict=True)]
 
 
@@ -42,7 +45,7 @@ def going_on(rows: Sequence[Row], count: int) -> list[int]:
 
     Held-out accuracy and the inverted triggers decide; the user's own trigger does not.
     """
-    points = [(float(row["acc"]), float(row["inversion_asr"])) for row in rows]
+    points = [(float(row["acc"]), attack_lift({**row, "lift": None})) for row in rows]
     return [rows[index]["trial"] for index in survivors(points, count)]
 
 
@@ -90,7 +93,7 @@ def recommendation(
 ) -> dict[str, Any]:
     """Return the row of the recommended setting.
 
-    Among the trials that lose at most ``max_acc_drop`` points it is the one with the lowest ASR,
+    Among the trials that lose at most ``max_acc_drop`` points it is the one with the lowest lift,
     then the highest ACC, then the greatest distance. If none is within the limit, it is the one
     that loses least.
 
@@ -103,7 +106,7 @@ def recommendation(
     within = [row for row in rows if lost(suspect, row) <= max_acc_drop + 1e-9]
 
     def order(row: Row) -> tuple[float, ...]:
-        rates = (attack_rate(row), -row["acc"])
+        rates = (attack_lift(row), -row["acc"])
         return (*(rates if within else rates[::-1]), -row["distance"], row["trial"])
 
     best = min(within or rows, key=order)
@@ -134,15 +137,15 @@ def _why(suspect: Row, best: Row, count: int, within: int, limit: float) -> str:
     change = f"loses {fixed(drop)} points of accuracy ({span})"
     if drop < 0:
         change = f"gains {fixed(-drop)} points ({span})"
-    rate = f"{percent(attack_rate(best))} %"
+    rate = f"{percent(attack_lift(best))} points"
     most = f"{shortest(round(limit, 1))} point{'s' * (limit != 1)}"
     allowed = f"within {most} after {best['epochs']} epochs"
     if within:
         verb = "stays" if within == 1 else "stay"
-        text = f"{within} of {count} settings {verb} {allowed}; of these it has the lowest success "
+        text = f"{within} of {count} settings {verb} {allowed}; of these it has the lowest lift "
         text += f"of {kind}, {rate}, and {change}"
     else:
         text = f"none of {count} settings stays {allowed}; this one loses least, {fixed(drop)} "
-        text += f"({span}), and the success of {kind} is {rate}"
+        text += f"({span}), and the lift of {kind} is {rate}"
     coarse = ": the limit allows none to be lost" if one > limit else ""
     return f"{text} (one of {suspect['samples']} held-out samples is {fixed(one)} points{coarse})"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Successive halving for two objectives: accuracy up, success of the attack down.
+"""Successive halving for two objectives: accuracy up, lift of the attack down.
 
 All settings get a few epochs, the better share continues with more, and so on (Jamieson and
 Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS 2016).
@@ -9,7 +9,7 @@ remaining settings.
 
 from collections.abc import Sequence
 
-Point = tuple[float, float]  # (ACC, ASR)
+Point = tuple[float, float]  # (ACC, lift)
 
 
 def dominates(one: Point, other: Point) -> bool:

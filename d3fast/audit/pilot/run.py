@@ -90,7 +90,7 @@ def run_pilot(
     """Compare settings of (w, lambda, epsilon) by short repairs, the better ones by longer ones.
 
     Successive halving (Jamieson and Talwalkar, AISTATS 2016) over (accuracy on held-out samples,
-    success of inverted triggers): see ``audit.pilot.halving``. Every trial starts
+    lift of inverted triggers): see ``audit.pilot.halving``. Every trial starts
     from the suspect with the same seed.
 
     Args:

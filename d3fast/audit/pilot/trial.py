@@ -197,7 +197,7 @@ def suspicious(found: Sequence[Inversion]) -> tuple[tuple[Inversion, ...], bool]
 
 
 def measured(context: TrialContext, model: nn.Module, patches: Sequence[Inversion]) -> Row:
-    """Return ACC and both kinds of ASR of a model on the held-out samples."""
+    """Return ACC, both kinds of ASR and their lifts of a model on the held-out samples."""
 
     def counts(trigger: Any, target: int | None = None) -> Metrics:
         held_out = context.held_out.batches(_BATCH)
@@ -205,6 +205,7 @@ def measured(context: TrialContext, model: nn.Module, patches: Sequence[Inversio
 
     stamped = [counts(patch.apply, patch.target) for patch in patches]
     hits, shown = sum(m.hits for m in stamped), sum(m.triggered for m in stamped)
+    without = sum(m.untriggered_hits or 0 for m in stamped)
     plain = counts(context.attack)
     answers = [
         correct_answers(each, context.held_out.batches(_BATCH), context.device, name="held_out")
@@ -220,4 +221,6 @@ def measured(context: TrialContext, model: nn.Module, patches: Sequence[Inversio
         "acc_high": high,
         "inversion_asr": hits / shown if shown else None,
         "asr": plain.asr,
+        "inversion_lift": (hits - without) / shown if shown else None,
+        "lift": plain.lift,
     }

@@ -94,6 +94,7 @@ def pilot_table(pilot: Pilot) -> Table:
         "95 %",
         "inv. %",
         *(["trig. %"] if known else []),
+        "lift",
         "dist.",
         "s",
     )
@@ -117,7 +118,7 @@ def pilot_table(pilot: Pilot) -> Table:
 
 
 def _rates(row: HeldOutFields, trigger_known: bool) -> list[Cell]:
-    rates = [row.inversion_asr, *([row.asr] if trigger_known else [])]
+    rates = [row.inversion_asr, *([row.asr] if trigger_known else []), row.attack_lift]
     return [
         Cell(percent(row.acc)),
         Cell(value_range(100 * row.acc_low, 100 * row.acc_high, 0)),
@@ -134,10 +135,12 @@ def legend(pilot: Pilot) -> list[str]:
         lines.append(f"inv.: success rate of the inverted triggers toward {classes} ({why})")
     if found.trigger_known:
         lines.append("trig.: success rate of the known trigger")
+    deciding = "the known trigger" if found.trigger_known else "the inverted triggers"
     return [
         *lines,
+        f"lift: success rate of {deciding} minus the share answered so without it",
         "dist.: distance of the tracked weights / their norm; s: seconds of the repair",
-        "•: on the Pareto front of the last rung (accuracy, success rate); ←: recommended",
+        "•: on the Pareto front of the last rung (accuracy, lift); ←: recommended",
     ]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of ``d3fast pilot``: accuracy lost against attack success, and the effect of each option.
+"""Figures of ``d3fast pilot``: accuracy lost against lift, and the effect of each option.
 
 Trials of the last rung are blue. Those of earlier rungs are grey: they had fewer epochs and cannot
 be compared with the blue ones.
@@ -16,7 +16,7 @@ from d3fast.audit.report.documents import PilotReport
 from d3fast.audit.report.words import figure_label
 from d3fast.results.format import percent, shortest
 from d3fast.results.plot import BLUE, GREY, INK, ORANGE, STYLE
-from d3fast.results.schema.pilot import SensitivityRow, TrialRow
+from d3fast.results.schema.pilot import HeldOutFields, SensitivityRow, TrialRow
 
 _NAMES = {
     "distance_weight": "distance weight w",
@@ -27,12 +27,17 @@ _SMALLEST = 5.0  # percent; a smaller range would enlarge single samples
 
 
 def _points(trials: Sequence[TrialRow], start: float) -> list[tuple[float, float]]:
-    """Return (accuracy lost in points, ASR in percent) of the trials that have both."""
+    """Return (accuracy lost, what the attack still does), in points, of the trials with both."""
     return [
-        (round(100 * (start - trial.acc), 6) + 0.0, 100 * trial.attack_rate)
+        (round(100 * (start - trial.acc), 6) + 0.0, 100 * left)
         for trial in trials
-        if trial.attack_rate is not None
+        if (left := _left(trial)) is not None
     ]
+
+
+def _left(row: HeldOutFields) -> float | None:
+    """Return the lift that ranks a model, or the ASR in files of release 0.1, which lack it."""
+    return row.attack_rate if row.attack_lift is None else max(0.0, row.attack_lift)
 
 
 def _draw_trials(axes: Axes, points: Sequence[tuple[float, float]], last: bool) -> None:
@@ -85,15 +90,18 @@ def pareto_figure(pilot: PilotReport) -> Figure:
 
 def _label_axes(axes: Axes, pilot: PilotReport) -> None:
     kind = "the known trigger" if pilot.trigger_known else "inverted triggers"
-    axes.set_title(f"Success rate of {kind}, %", loc="left")
+    ranked = all(trial.attack_lift is not None for trial in pilot.trials)
+    axes.set_title(
+        f"Lift of {kind}, points" if ranked else f"Success rate of {kind}, %", loc="left"
+    )
     axes.set_xlabel("accuracy lost on held-out samples, points")
-    top = max([_SMALLEST, *(100 * (trial.attack_rate or 0.0) for trial in pilot.trials)])
+    top = max([_SMALLEST, *(100 * (_left(trial) or 0.0) for trial in pilot.trials)])
     axes.set_ylim(-0.06 * top, 1.15 * top)
     axes.margins(x=0.1)
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, -1.0), max(high, 1.0))
     axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")
-    rate = None if pilot.suspect is None else pilot.suspect.attack_rate
+    rate = None if pilot.suspect is None else _left(pilot.suspect)
     if rate is not None:
         axes.annotate(
             f"suspect: {percent(rate, 0)} %",

@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from d3fast.io.untrusted import printable
 from d3fast.results.schema.fields import (
+    Change,
     Count,
     Fraction,
     Interval,
@@ -26,7 +27,6 @@ from d3fast.results.schema.fields import (
     tag_of,
 )
 
-_Change = Annotated[float, Meta(ge=-1, le=1)]  # difference of two fractions
 _Curve = Annotated[tuple[Fraction, ...], Meta(max_length=1000)]
 
 
@@ -46,7 +46,7 @@ class RateFields(Record, frozen=True, kw_only=True):
     asr: Fraction | None = None
     ra: Fraction | None = None
     untriggered: Fraction | None = None
-    lift: _Change | None = None
+    lift: Change | None = None
     acc_interval: Interval | None = None
     asr_interval: Interval | None = None
     ra_interval: Interval | None = None
@@ -86,8 +86,8 @@ class MeasuredFields(RateFields, frozen=True, kw_only=True):
 
     floor: Fraction | None = None
     ra_ceiling: Fraction | None = None
-    asr_excess: _Change | None = None
-    acc_loss: _Change | None = None
+    asr_excess: Change | None = None
+    acc_loss: Change | None = None
     der: Fraction | None = None
     distance: NonNegative | None = None
     seconds: NonNegative | None = None
@@ -251,7 +251,7 @@ class ReactivationRow(SubjectFields, Row, frozen=True, kw_only=True, tag="reacti
     white_box: RateFields | None = None
     untriggered: RateFields | None = None
     transfer: RateFields | None = None
-    lift: _Change | None = None
+    lift: Change | None = None
     existence: Number | None = None
     refused: Text | None = None
 
@@ -350,8 +350,8 @@ class DemoRow(RateFields, frozen=True, kw_only=True):
     model: Name
     acc: Fraction
     asr: Fraction
-    asr_excess: _Change
-    acc_loss: _Change | None = None
+    asr_excess: Change
+    acc_loss: Change | None = None
     der: Fraction | None = None
     floor: Fraction
     ra_ceiling: Fraction | None = None

@@ -27,6 +27,7 @@ NonNegative = Annotated[float, Meta(ge=0, le=_FINITE)]
 Drawn = Annotated[float, Meta(ge=-_DRAWN, le=_DRAWN)]  # a number that a figure shows
 DrawnNonNegative = Annotated[float, Meta(ge=0, le=_DRAWN)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
+Change = Annotated[float, Meta(ge=-1, le=1)]  # difference of two fractions
 Points = Annotated[float, Meta(ge=-100, le=100)]  # percentage points
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Positive = Annotated[int, Meta(ge=1, le=2**53)]

@@ -7,6 +7,7 @@ from msgspec import Meta
 
 from d3fast.results.schema.fields import (
     MAX_ROWS,
+    Change,
     Count,
     Drawn,
     DrawnNonNegative,
@@ -35,6 +36,9 @@ class HeldOutFields(Record, frozen=True, kw_only=True):
         acc_high: upper end.
         inversion_asr: success rate of the suspect's inverted triggers.
         asr: success rate of a known trigger.
+        inversion_lift: ``inversion_asr`` minus the share of the same images that the same model
+            gives the class without the trigger; files of release 0.1 lack the lifts.
+        lift: the same of ``asr``.
     """
 
     acc: Fraction
@@ -45,6 +49,8 @@ class HeldOutFields(Record, frozen=True, kw_only=True):
     acc_high: Fraction
     inversion_asr: Fraction | None = None
     asr: Fraction | None = None
+    inversion_lift: Change | None = None
+    lift: Change | None = None
 
     def __post_init__(self) -> None:
         if self.correct > self.samples:
@@ -54,6 +60,11 @@ class HeldOutFields(Record, frozen=True, kw_only=True):
     def attack_rate(self) -> float | None:
         """Success rate of the known trigger where there is one, else of the inverted ones."""
         return self.inversion_asr if self.asr is None else self.asr
+
+    @property
+    def attack_lift(self) -> float | None:
+        """Lift of the trigger behind ``attack_rate``; ``None`` in files of release 0.1."""
+        return self.inversion_lift if self.asr is None else self.lift
 
 
 class PilotSuspectRow(HeldOutFields, Row, frozen=True, kw_only=True, tag="suspect"):

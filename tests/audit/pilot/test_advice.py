@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d3fast.audit.pilot.advice import (
-    attack_rate,
+    attack_lift,
     going_on,
     lost,
     recommendation,
@@ -30,7 +30,9 @@ def run(trial, correct, inverted, asr=None, distance=1.0, **setting):
         "both": min(correct, SUSPECT["correct"]),
         "acc": correct / SAMPLES,
         "inversion_asr": inverted,
+        "inversion_lift": inverted,
         "asr": asr,
+        "lift": asr,
         "distance": distance,
         **parameters,
     }
@@ -43,12 +45,12 @@ tables = st.lists(counts, min_size=1, max_size=8).map(
 
 
 @given(tables, st.integers(0, 10))
-def test_no_other_setting_within_the_limit_has_a_lower_success_or_wins_the_tie(rows, limit):
+def test_no_other_setting_within_the_limit_has_a_lower_lift_or_wins_the_tie(rows, limit):
     best = rows[recommendation(SUSPECT, rows, limit, 50)["trial"]]
     within = [row for row in rows if 2 * (45 - row["correct"]) <= limit]
     for row in within:
-        key = (row["inversion_asr"], -row["correct"], -row["distance"])
-        assert (best["inversion_asr"], -best["correct"], -best["distance"]) <= key
+        key = (row["inversion_lift"], -row["correct"], -row["distance"])
+        assert (best["inversion_lift"], -best["correct"], -best["distance"]) <= key
     if not within:
         assert best["correct"] == max(row["correct"] for row in rows)
 
@@ -64,7 +66,7 @@ def test_a_trigger_that_was_given_decides_instead_of_the_inverted_ones_and_the_r
     rows = [run(0, 45, inverted=0.0, asr=0.5), run(1, 45, inverted=0.4, asr=0.1)]
     chosen = recommendation(SUSPECT, rows, 1.0, 50)
     assert chosen["trial"] == 1
-    assert "success of the trigger that was given, 10.0 %" in chosen["why"]
+    assert "lowest lift of the trigger that was given, 10.0 points" in chosen["why"]
 
 
 def test_a_trigger_that_was_given_has_no_say_in_who_goes_on():
@@ -117,5 +119,19 @@ def test_sensitivities_are_means_by_value_and_their_range():
     assert (row["acc_range"], row["asr_range"]) == pytest.approx((0.16, 0.25))
 
 
-def test_the_rate_of_a_trigger_that_never_works_still_counts():
-    assert attack_rate(run(0, 45, inverted=0.5, asr=0.0)) == 0.0
+def test_the_lift_of_a_trigger_that_never_works_still_counts():
+    assert attack_lift(run(0, 45, inverted=0.5, asr=0.0)) == 0.0
+
+
+def test_plain_errors_toward_the_class_of_a_trigger_are_no_success_of_it():
+    errs = {**run(0, 45, inverted=0.3), "inversion_lift": 0.05}
+    backdoored = {**run(1, 45, inverted=0.2), "inversion_lift": 0.2}
+    assert recommendation(SUSPECT, [errs, backdoored], 1.0, 50)["trial"] == 0
+    assert going_on([errs, backdoored], 1) == [0]
+    assert [row["pareto"] for row in with_front([errs, backdoored])] == [True, False]
+
+
+def test_a_negative_lift_is_worth_no_more_than_none():
+    negative = {**run(0, 44, inverted=0.1), "inversion_lift": -0.2}
+    none = {**run(1, 45, inverted=0.0), "inversion_lift": 0.0}
+    assert recommendation(SUSPECT, [negative, none], 4.0, 50)["trial"] == 1

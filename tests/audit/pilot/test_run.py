@@ -65,7 +65,7 @@ def test_the_inverted_trigger_is_that_of_the_backdoor(call):
 def test_a_trigger_changes_neither_which_settings_go_on_nor_any_other_number(call):
     blind, seeing = call(), call(attack=Corner())
     for one, other in zip(blind.of("trial"), seeing.of("trial"), strict=True):
-        keys = set(one) - {"asr", "seconds", "pareto"}
+        keys = set(one) - {"asr", "lift", "seconds", "pareto"}
         assert {key: one[key] for key in keys} == {key: other[key] for key in keys}
         assert (one["asr"], other["asr"] is None) == (None, False)
     assert "the trigger that was given" in seeing.recommended["why"]

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from d3fast import D3Config
 from d3fast.audit.inversion import Inversion
@@ -62,6 +63,16 @@ def test_the_suspect_answers_its_backdoor(context, corner):
     row = SuspectJob((corner,)).run(context, False)
     assert (row["kind"], row["targets"], row["acc"], row["asr"]) == ("suspect", [0], 1.0, None)
     assert row["inversion_asr"] == 1.0
+    assert (row["inversion_lift"], row["lift"]) == (1.0, None)
+
+
+def test_a_model_that_always_answers_the_class_of_a_trigger_has_no_lift(context, corner):
+    class Constant(nn.Module):
+        def forward(self, images):
+            return torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(len(images), 4) + 0 * images.sum()
+
+    row = measured(context, Constant(), (corner,))
+    assert (row["inversion_asr"], row["inversion_lift"]) == (1.0, 0.0)
 
 
 def test_a_trial_is_measured_on_held_out_samples(context, corner):

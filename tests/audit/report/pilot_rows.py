@@ -9,7 +9,9 @@ SUSPECT = {
     "correct": 95,
     "samples": SAMPLES,
     "inversion_asr": 1.0,
+    "inversion_lift": 1.0,
     "asr": None,
+    "lift": None,
     "acc_low": 0.9,
     "acc_high": 0.98,
     "targets": [3],
@@ -30,7 +32,9 @@ def run(trial, rung, correct, inverted, asr=None, clean_weight=1.0):
         "both": min(correct, SUSPECT["correct"]),
         "distance": 1.0,
         "inversion_asr": inverted,
+        "inversion_lift": inverted,
         "asr": asr,
+        "lift": asr,
         "distance_weight": 1.0,
         "epsilon": 0.1,
         "clean_weight": clean_weight,
@@ -46,6 +50,7 @@ def rows(given=False):
     last = [(94, 0.4), (90, 0.1), (88, 0.3)]
     early = with_front([run(i, 0, c, a, asr(a), w) for i, (c, a, w) in enumerate(first)])
     late = with_front([run(i, 1, c, a, asr(a)) for i, (c, a) in enumerate(last)])
-    suspect = {**SUSPECT, "asr": 1.0 if given else None}
+    known = 1.0 if given else None
+    suspect = {**SUSPECT, "asr": known, "lift": known}
     advice = recommendation(suspect, late, 2.0, 50)
     return [suspect, *early, *late, *sensitivity(early), advice]

@@ -48,6 +48,7 @@ def test_a_line_holds_the_setting_its_accuracy_with_interval_and_what_is_left():
         "90.0",
         "0–100",
         "10.0",
+        "10.0",
         "1.00",
         "1.0",
     ]

@@ -66,9 +66,18 @@ def test_without_suspect_or_recommendation_the_trials_are_still_drawn():
 
 def test_a_run_without_a_rate_is_left_out():
     made = rows()
-    made[-5] = {**made[-5], "inversion_asr": None}
+    made[-5] = {**made[-5], "inversion_asr": None, "inversion_lift": None}
     assert made[-5]["kind"] == "trial"
     assert len(markers(pareto_figure(parse_pilot(made)).axes[0], BLUE)) == 2
+
+
+def test_files_without_lifts_show_the_success_rate_as_they_were_ranked_by_it():
+    old = [{k: v for k, v in row.items() if "lift" not in k} for row in rows()]
+    axes = pareto_figure(parse_pilot(old)).axes[0]
+    assert markers(axes, BLUE) == [(1.0, 40.0), (5.0, 10.0), (7.0, 30.0)]
+    assert axes.get_title(loc="left") == "Success rate of inverted triggers, %"
+    new = pareto_figure(pilot()).axes[0]
+    assert new.get_title(loc="left") == "Lift of inverted triggers, points"
 
 
 def test_sensitivity_has_a_column_per_parameter_and_a_line_of_means():

@@ -52,6 +52,9 @@ def test_the_rate_that_counts_is_that_of_a_known_trigger():
     assert read(TrialRow, asr=0.25, inversion_asr=0.5).attack_rate == 0.25
     assert read(TrialRow, asr=None, inversion_asr=0.5).attack_rate == 0.5
     assert read(TrialRow, asr=None, inversion_asr=None).attack_rate is None
+    assert read(TrialRow, asr=0.25, lift=0.2, inversion_lift=0.4).attack_lift == 0.2
+    assert read(TrialRow, asr=None, inversion_lift=0.4).attack_lift == 0.4
+    assert read(TrialRow, asr=0.25, inversion_asr=0.5).attack_lift is None
 
 
 def test_the_committed_file_is_read_whole_and_written_as_it_was():
