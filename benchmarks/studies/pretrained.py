@@ -59,6 +59,7 @@ def _d3(from_base: bool = False, **changes: Any) -> Line:
 
 LINES: Mapping[str, Line] = {
     "fine-tuning": Line("fine-tuning", {"epochs": _EPOCHS}),
+    "fine-mixing from the base": Line("fine-mixing", {"epochs": _EPOCHS}, from_base=True),
     "d3 auto": Line("d3", {**options_of(D3Config.auto()), **_SHARED, "lr": 0.02, "recovery": 5}),
     "last blocks at random": _d3(restart=LAST),
     "last blocks from the base": _d3(True, restart=LAST),

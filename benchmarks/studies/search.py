@@ -142,6 +142,7 @@ def _all_choices() -> Mapping[str, list[DefenseSpec]]:
         "sau": _choices("sau", _E, {"lr": 1e-3}, {"lr": 3e-3}),
         "fst": _choices("fst", {}, {**_E, "lr": 0.03}, {**_E, "lr": 0.06}),
         "tsbd": _choices("tsbd", _E, {"lr": 0.03}, {"neurons": 0.3}),
+        "tsc": _choices("tsc", _E, {"lr": 0.05}, {"point": 0.5}),
         "bti-dbf": _choices("bti-dbf", _E, {"lr": 0.03}, {"inversion": {"bound": 0.1}}),
         "pam": _choices("pam", _E, {"lr": 0.03}, {"rho": 1.0}),
         "d3": [

@@ -65,6 +65,7 @@ _CPU_DEFENSES = (
     DefenseSpec("fst", ({**_EPOCHS, "lr": 0.06},)),
     DefenseSpec("fst", label="fst (published)"),
     DefenseSpec("tsbd", (_EPOCHS,)),
+    DefenseSpec("tsc", (_EPOCHS,)),
     DefenseSpec("bti-dbf", (_EPOCHS,)),
     DefenseSpec("pam", (_EPOCHS,)),
     DefenseSpec("d3", (_RESTARTED,)),
@@ -86,9 +87,10 @@ _AGAINST_ADAPTIVE = (
     "FST + averaging + distillation",
     "FT + averaging + distillation",
 )
-# The defaults of every defence are the published ones.
+# The defaults of every defence are the published ones. Fine-mixing needs the public model that a
+# suspect was trained from; the suspects of the presets are trained from random weights.
 _PAPER_DEFENSES = (
-    *(DefenseSpec(name) for name in DEFENSES.builtin),
+    *(DefenseSpec(name) for name in DEFENSES.builtin if name != "fine-mixing"),
     DefenseSpec("d3", (options_of(D3Config.paper()),), label="d3-paper"),
     DefenseSpec("d3", (options_of(D3Config.authors()),), label="d3-authors"),
 )

@@ -12,6 +12,7 @@ from d3fast.defenses.anp import ANP
 from d3fast.defenses.base import Defense, DefenseResult
 from d3fast.defenses.bti_dbf import BTIDBF
 from d3fast.defenses.d3 import D3
+from d3fast.defenses.fine_mixing import FineMixing
 from d3fast.defenses.fine_pruning import FinePruning
 from d3fast.defenses.fine_tuning import FineTuning
 from d3fast.defenses.fst import FST
@@ -23,6 +24,7 @@ from d3fast.defenses.pam import PAM
 from d3fast.defenses.pipeline import Pipeline
 from d3fast.defenses.sau import SAU
 from d3fast.defenses.tsbd import TSBD
+from d3fast.defenses.tsc import TSC
 from d3fast.runtime.plugins import Registry
 
 DEFENSES: Registry[Callable[..., Defense]] = Registry(
@@ -39,6 +41,8 @@ DEFENSES: Registry[Callable[..., Defense]] = Registry(
         "sau": SAU,
         "fst": FST,
         "tsbd": TSBD,
+        "tsc": TSC,
+        "fine-mixing": FineMixing,
         "bti-dbf": BTIDBF,
         "pam": PAM,
         "d3": D3,
@@ -57,8 +61,10 @@ __all__ = [
     "PAM",
     "SAU",
     "TSBD",
+    "TSC",
     "Defense",
     "DefenseResult",
+    "FineMixing",
     "FinePruning",
     "FineTuning",
     "NeuralCleanse",

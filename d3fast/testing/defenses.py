@@ -45,6 +45,8 @@ class DefenseCase:
         records_accuracy: its history has the held-out accuracy of every epoch.
         other_passes: passes over the clean samples beside the epochs of the history.
         changes_frozen: weights without ``requires_grad`` change too.
+        moves_without_steps: weights change otherwise than by gradients too, so that clipping does
+            not keep the model in its place.
     """
 
     make: Callable[..., Any]
@@ -55,6 +57,7 @@ class DefenseCase:
     records_accuracy: bool = True
     other_passes: int = 0
     changes_frozen: bool = False
+    moves_without_steps: bool = False
 
     def rules(self) -> Sequence[Rule]:
         """Return the rules that apply."""
@@ -65,6 +68,7 @@ class DefenseCase:
         )
         quick = self.quick()
         clips = hasattr(getattr(quick, "config", quick), "max_grad_norm")
+        clips = clips and not self.moves_without_steps
         return (*_RULES, held_out, *([clipped_gradients_move_nothing] if clips else []))
 
     def quick(self) -> Any:

@@ -30,7 +30,8 @@ def test_every_preset_can_be_spelled_out_and_written_down(preset):
 
 @pytest.mark.parametrize("preset", [CPU, PAPER], ids=["cpu", "paper"])
 def test_every_registered_defence_stands_in_the_presets_that_compare_them_all(preset):
-    assert {defense.name for defense in preset.defenses} >= set(DEFENSES)
+    without_base = set(DEFENSES) - {"fine-mixing"}  # suspects are trained from random weights
+    assert {defense.name for defense in preset.defenses} >= without_base
     assert plan_jobs(preset, [0]).relearning
 
 

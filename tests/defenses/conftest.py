@@ -44,6 +44,22 @@ def planted(trigger):
     return suspect, _batches(*_samples(200, draw), 20), _batches(*_samples(400, draw), 400)
 
 
+@pytest.fixture(scope="session")
+def fine_tuned(trigger):
+    """(base trained on clean samples, suspect fine-tuned from it on poisoned ones)."""
+    draw = torch.Generator().manual_seed(1)
+    clean, (inputs, labels) = _samples(800, draw), _samples(800, draw)
+    poisoned = torch.rand(800, generator=draw) < 0.1
+    inputs = torch.where(poisoned[:, None], trigger(inputs), inputs)
+    labels = torch.where(poisoned, 0, labels)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(16, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 4))
+    first, second = FineTuning(epochs=20, lr=0.1), FineTuning(epochs=20, lr=0.05)
+    base = first(model, _batches(*clean, 50), None, progress=False).model
+    return base, second(base, _batches(inputs, labels, 50), None, progress=False).model
+
+
 @pytest.fixture
 def check_unlearned(planted, trigger):
     """Asserts that a defence removes the trigger, which outlives fine-tuning."""

@@ -1,10 +1,31 @@
 """Quick instances of all defences, and in what they differ from the rest."""
 
+import atexit
+import shutil
+import tempfile
+from pathlib import Path
+
+from safetensors.torch import save_file
+
 from d3fast import D3Config
 from d3fast.audit.inversion import InversionOptions
 from d3fast.defenses import DEFENSES
 from d3fast.defenses.bti_dbf import InversionByFeatures
 from d3fast.testing import DefenseCase
+from d3fast.testing.toys import conv_model
+
+
+def _write_base():
+    """A file with another model of the same architecture, removed when Python ends."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    other = {
+        name: 0.5 * t if t.is_floating_point() else t
+        for name, t in conv_model().state_dict().items()
+    }
+    save_file(other, folder / "base.safetensors")
+    return str(folder / "base.safetensors")
+
 
 INVERSION = InversionByFeatures(mask_steps=3, steps=3)
 
@@ -44,6 +65,8 @@ INVALID = {
         "radius": [-1.0],
         "share": [1.5],
     },
+    "tsc": {**SGD, "rounds": [0], "point": [1.5, NAN]},
+    "fine-mixing": {**SGD, "reserve": [1.5, -0.1], "purified": [-1]},
     "bti-dbf": {**SGD, "every": [0]},
     "pam": {**SGD, "rho": [-0.5], "share": [0.0, 1.5]},
     "d3": {},  # takes a configuration, which is tested in tests/detox
@@ -65,6 +88,8 @@ OPTIONS = {
     "sau": {"epochs": 2},
     "fst": {"epochs": 2},
     "tsbd": {"epochs": 2, "unlearn_epochs": 1},
+    "tsc": {"epochs": 1, "rounds": 1},
+    "fine-mixing": {"epochs": 2, "base": _write_base()},
     "bti-dbf": {"epochs": 2, "inversion": INVERSION},
     "pam": {"epochs": 2, "inversion": INVERSION},
     "d3": {"config": D3Config(epochs=2)},
@@ -79,6 +104,9 @@ EXCEPTIONS = {
     "nad": {"other_passes": 2},  # a batch to find the layers, one epoch of the teacher
     "neural-cleanse": {"other_passes": 1},  # images that patches are searched on
     "tsbd": {"other_passes": 1},  # the unlearning
+    # Statistics of batch norm at a point of either curve, which leads to a permuted copy.
+    "tsc": {"other_passes": 2, "moves_without_steps": True},
+    "fine-mixing": {"moves_without_steps": True},  # weights return to the base
     "bti-dbf": {"other_passes": 1},  # images that triggers are inverted on
     "pam": {"other_passes": 1},  # images that triggers are inverted on
 }
