@@ -245,7 +245,7 @@ def test_tables(folder, suffix, data):
 
 @pytest.mark.skipif(not COLUMNAR, reason="needs the extra d3fast[tables]")
 @pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
-@settings(max_examples=MANY or 4, deadline=None, derandomize=MANY < 10_000)  # a process each
+@settings(max_examples=MANY // 20 or 4, deadline=None, derandomize=MANY < 10_000)  # a process each
 @given(data=st.data())
 def test_columnar_tables(folder, suffix, data):
     content = data.draw(changed(columnar(suffix)))
