@@ -262,9 +262,9 @@ def _advice(audit: AuditDocuments) -> str:
         return _advice_without_repair(audit.before)
     name = card.repair.output
     if audit.output_matches is False:
-        return f"Do not ship {name} from this folder. Run d3fast detox again."
+        return f"Do not ship {name} from this folder. Run d3fast repair again."
     if now is None:
-        return f"Run d3fast inspect on {name} before it ships."
+        return f"Run d3fast check on {name} before it ships."
     if now and audit.after is not None and _moved(audit.before, audit.after):
         return (
             "Do not ship either model yet. Inspect the repaired model again with more clean "
@@ -291,15 +291,16 @@ def _advice(audit: AuditDocuments) -> str:
 def _advice_without_repair(before: ModelReport | None) -> str:
     signs = backdoored(before)
     if signs:
-        return "Do not ship this model. Repair it with d3fast detox, then run d3fast report again."
+        return "Do not ship this model. Repair it: d3fast repair."
     if signs is False:
         return (
-            "Nothing found here speaks against shipping. If you do not trust the source of the "
-            "model, repair it as a precaution: d3fast detox."
+            "Nothing found here speaks against shipping, which says little of a kind of model that "
+            "the detectors were not calibrated for. If you do not trust the source of the model, "
+            "repair it as a precaution: d3fast repair."
         )
     if before is not None and before.undecidable:
         return "Decide by the source of the model; d3fast cannot tell."
-    return "Run d3fast inspect first."
+    return "Run d3fast check first."
 
 
 def _of_weights(scan: ScanReport) -> AuditVerdict:

@@ -54,7 +54,7 @@ def _command(planted: Planted, audit: Audit) -> str:
         **{
             name: value
             for name, value in asdict(planted.options).items()
-            if value is not None and name != "words"
+            if value is not None and name not in ("words", "batch_size")
         },
     }
     options = [f"--{name.replace('_', '-')} {value}" for name, value in given.items()]

@@ -191,7 +191,7 @@ def test_the_headline_ends_with_the_outcome_of_the_repair(judge, documents, endi
 @pytest.mark.parametrize(
     ("documents", "start"),
     [
-        ({"pilot": pilot_rows()}, "Run d3fast inspect first"),
+        ({"pilot": pilot_rows()}, "Run d3fast check first"),
         ({"inspect": inspect_rows()}, "Do not ship this model"),
         ({"inspect": quiet(inspect_rows())}, "Nothing found here speaks against shipping"),
         ({"inspect": two_classes(inspect_rows())}, "Decide by the source of the model"),
@@ -201,7 +201,7 @@ def test_the_headline_ends_with_the_outcome_of_the_repair(judge, documents, endi
         (card(acc_drop=3.0, acc_drop_high=5.0, kept=False), "Do not ship the suspect"),
         (
             {"card": without_verdict(card_rows(), "repaired")},
-            "Run d3fast inspect on repaired.safetensors",
+            "Run d3fast check on repaired.safetensors",
         ),
     ],
 )

@@ -53,6 +53,7 @@ def test_the_card_has_options_rates_and_a_command_without_folders(audit, tmp_pat
     card = json.loads((tmp_path / "card.json").read_text())
     assert card["command"].startswith("d3fast attack --model pkg:make --attack badnets")
     assert "--epochs 1" in card["command"]
+    assert "--batch" not in card["command"]  # which the command does not take
     assert str(tmp_path) not in json.dumps(card)
     assert card["settings"]["held_out"] == 15
     (row,) = card["rows"]
