@@ -5,6 +5,7 @@ import typer
 
 from benchmarks.studies import (
     ablations,
+    calibration,
     in_backward,
     inspection,
     narrow_state,
@@ -27,6 +28,7 @@ for module, command in (
     (precision, precision.precision),
     (inspection, inspection.inspection),
     (weights, weights.weights),
+    (calibration, calibration.calibration),
     (pretrained, pretrained.pretrained),
     (text, text.text),
     (scaling, scaling.scaling),

@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 from torch import nn
 
+from d3fast.audit.calibration import Calibration
 from d3fast.audit.detectors.registry import DETECTORS
 from d3fast.audit.inspect import Inspection, InspectOptions, inspect_model
 from d3fast.audit.inspect_text import TextInspection
@@ -14,17 +15,18 @@ from d3fast.hub import TextInput
 from d3fast.results.store import Results
 
 
-def scan_document(audit: Audit) -> Results | None:
+def scan_document(audit: Audit, calibration: Calibration | None = None) -> Results | None:
     """Return weights.json, of the detectors that read the weights alone.
 
     Args:
         audit: the suspect.
+        calibration: see ``scan_weights``.
 
     Returns:
         ``None`` for a model without a head that has one row per class.
     """
     try:
-        scan = scan_weights(audit.model, audit.data.classes)
+        scan = scan_weights(audit.model, audit.data.classes, calibration=calibration)
     except ValueError:
         return None
     command = f"d3fast check {audit.spec}"
@@ -36,6 +38,7 @@ def inspect_audit(
     options: InspectOptions | None = None,
     *,
     model: nn.Module | None = None,
+    calibration: Calibration | None = None,
     progress: bool = True,
 ) -> Inspection | TextInspection:
     """Run the detectors on the suspect of an audit, or on its repaired copy.
@@ -44,6 +47,7 @@ def inspect_audit(
         audit: the suspect and its clean samples.
         options: ``InspectOptions()`` if ``None``.
         model: the repaired copy; the suspect if ``None``.
+        calibration: see ``inspect_model``.
         progress: show progress bars.
 
     Raises:
@@ -54,6 +58,7 @@ def inspect_audit(
         audit.model if model is None else model,
         audit.data,
         options=options,
+        calibration=calibration,
         tokenizer=given.tokenizer if isinstance(given, TextInput) else None,
         seed=audit.seed,
         progress=progress,

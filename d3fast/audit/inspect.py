@@ -16,6 +16,12 @@ import torch
 from torch import nn
 
 from d3fast.audit.anomaly import anomaly_indices, outliers
+from d3fast.audit.calibration import (
+    Calibrated,
+    Calibration,
+    fitting_calibration,
+    options_text,
+)
 from d3fast.audit.detectors.base import DetectorResult, run_detector
 from d3fast.audit.detectors.context import InspectionContext, open_context
 from d3fast.audit.detectors.head import HeadWeights
@@ -26,11 +32,11 @@ from d3fast.audit.inspect_text import TextInspection, TextInspectOptions, check_
 from d3fast.audit.inversion import Inversion, InversionOptions, invert_all
 from d3fast.audit.model_report import SUSPECT
 from d3fast.audit.pictures import picture_of
-from d3fast.audit.verdict import Verdict, calibration, verdict
+from d3fast.audit.verdict import Verdict, not_calibrated, verdict
 from d3fast.data.base import ImageData, stratified_split
 from d3fast.hub.samples import Data
 from d3fast.optim.heads import find_head
-from d3fast.results.schema.audit import InversionRow, ModelRow, Role, VerdictRow
+from d3fast.results.schema.audit import InversionRow, ModelRow, Role
 from d3fast.runtime.checks import check_integer, check_number
 from d3fast.runtime.devices import resolve_device
 from d3fast.runtime.plugins import is_spec
@@ -55,8 +61,8 @@ class InspectOptions:
         detectors: names of ``DETECTORS`` or ``package.module:Name``, in the order in which they
             run; ``None`` for all of d3fast itself. Of a text classifier, names of
             ``TEXT_DETECTORS``.
-        rate: of false alarms per detector, were the statistics of a clean model normally
-            distributed; it sets the thresholds.
+        rate: of false alarms: with a calibration, of all detectors together; without one, per
+            detector, were the statistics of a clean model normally distributed.
         samples: largest number of clean samples used by inversion and detectors, stratified.
         classes: largest number of classes that a search looks at. Of more classes it takes half by
             the support in the head and half at random; the verdict says so.
@@ -140,6 +146,7 @@ class Inspection:
         indices: their anomaly indices; infinite where all others are equal.
         outliers: classes whose patch is unusually small.
         results: of the detectors.
+        calibrated: what a calibration says of them; ``None`` without one.
     """
 
     classes: tuple[str, ...]
@@ -152,12 +159,18 @@ class Inspection:
     indices: tuple[float, ...]
     outliers: tuple[int, ...]
     results: tuple[DetectorResult, ...]
+    calibrated: Calibrated | None = None
 
     @property
     def verdict(self) -> Verdict:
         """The conclusion from all detectors."""
-        basis = calibration(self.shape, len(self.classes))
-        return verdict(self.results, self.classes, basis=basis, searched=len(self.searched))
+        return verdict(
+            self.results,
+            self.classes,
+            basis=not_calibrated(self.shape, len(self.classes)),
+            searched=len(self.searched),
+            calibrated=self.calibrated,
+        )
 
     @property
     def findings(self) -> tuple[DetectorResult, ...]:
@@ -190,15 +203,7 @@ class Inspection:
             **shown.as_dict(),
         )
         detectors = [result.row(role) for result in self.results]
-        found = self.verdict
-        final = VerdictRow(
-            role=role,
-            suspicious=found.suspicious,
-            targets=found.targets,
-            text=found.text,
-            basis=found.basis or None,
-        )
-        rows = [model, *self._inversion_rows(role, pictured), *detectors, final]
+        rows = [model, *self._inversion_rows(role, pictured), *detectors, self.verdict.row(role)]
         return [row.to_row() for row in rows]
 
     def _inversion_rows(self, role: Role, besides: Sequence[int]) -> list[InversionRow]:
@@ -229,6 +234,7 @@ def inspect_model(
     data: ImageData,
     *,
     options: InspectOptions | None = None,
+    calibration: Calibration | None = None,
     device: str | torch.device | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -241,6 +247,7 @@ def inspect_model(
     data: Data,
     *,
     options: InspectOptions | TextInspectOptions | None = None,
+    calibration: Calibration | None = None,
     tokenizer: Any | None = None,
     device: str | torch.device | None = None,
     seed: int = 0,
@@ -253,6 +260,7 @@ def inspect_model(
     data: Data,
     *,
     options: InspectOptions | TextInspectOptions | None = None,
+    calibration: Calibration | None = None,
     tokenizer: Any | None = None,
     device: str | torch.device | None = None,
     seed: int = 0,
@@ -268,6 +276,8 @@ def inspect_model(
             For texts, of token ids.
         data: clean samples, a few dozen or more, preferably of all classes.
         options: ``InspectOptions()`` if ``None``; of texts ``TextInspectOptions()``.
+        calibration: gives p-values; of images alone. ``None``: one of the package, if it has one
+            that fits.
         tokenizer: of texts, to show tokens as such; see ``inspect_text``.
         device: where to compute; the model's device if ``None``.
         seed: of the choice of samples and of everything random.
@@ -275,7 +285,8 @@ def inspect_model(
 
     Raises:
         ValueError: no samples, or of one class only; images outside [0, 1]; NaN or inf in the
-            scores; a model with another number of classes than the samples, or without a head.
+            scores; a model with another number of classes than the samples, or without a head; a
+            calibration that does not fit.
 
     Example:
         >>> data = ImageData(torch.rand(18, 1, 4, 4), torch.arange(18) % 3, ("a", "b", "c"))
@@ -286,6 +297,8 @@ def inspect_model(
         (3, ['patch', 'head', 'shift', 'margin'])
     """
     if not isinstance(data, ImageData):
+        if calibration is not None:
+            raise ValueError("a calibration is of models of images, the samples are texts")
         return inspect_text(
             model,
             data,
@@ -298,6 +311,8 @@ def inspect_model(
     if isinstance(options, TextInspectOptions):
         raise ValueError("options must be InspectOptions for images, got TextInspectOptions")
     chosen = options or InspectOptions()
+    scores_depend = options_text(chosen.inversion, chosen.classes)
+    fitting = fitting_calibration(calibration, model, data.shape, scores_depend)
     where = resolve_device(device, model)
     samples = _drawn(data, chosen.samples, seed)
     with open_context(model, samples, where, seed) as context:
@@ -308,6 +323,9 @@ def inspect_model(
             context = replace(context, inversions=found)
         results = _run_detectors(chosen, context, data.classes, progress)
         metrics = evaluate(model, data.batches(_BATCH), None, where, name="data")
+    calibrated = None
+    if fitting is not None:
+        results, calibrated = fitting.apply(results, chosen.rate)
     found = context.inversions
     norms = [inversion.norm for inversion in found]
     return Inspection(
@@ -321,6 +339,7 @@ def inspect_model(
         indices=anomaly_indices(norms) if found else (),
         outliers=tuple(found[at].target for at in outliers(norms, chosen.outlier)) if found else (),
         results=results,
+        calibrated=calibrated,
     )
 
 

@@ -23,7 +23,7 @@ from d3fast.audit.text_verdict import text_verdict
 from d3fast.audit.verdict import Verdict
 from d3fast.data.base import stratified_split
 from d3fast.optim.heads import find_head
-from d3fast.results.schema.audit import DetectorRow, InversionRow, ModelRow, Role, VerdictRow
+from d3fast.results.schema.audit import DetectorRow, InversionRow, ModelRow, Role
 from d3fast.runtime.checks import check_choice, check_integer
 from d3fast.runtime.devices import resolve_device
 from d3fast.runtime.progress import progress_bar
@@ -144,11 +144,8 @@ class TextInspection:
             )
             for result, seconds in zip(self.results, self.seconds, strict=True)
         ]
-        found = self.verdict
-        final = VerdictRow(
-            role=role, suspicious=found.suspicious, targets=found.targets, text=found.text
-        )
-        return [row.to_row() for row in (model, *self._triggers(role), *detectors, final)]
+        rows = (model, *self._triggers(role), *detectors, self.verdict.row(role))
+        return [row.to_row() for row in rows]
 
     def _triggers(self, role: Role) -> list[InversionRow]:
         return [

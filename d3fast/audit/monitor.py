@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from d3fast.audit.model_report import REPAIRED, SUSPECT, ModelReport
-from d3fast.results.format import fixed, percent, signed
+from d3fast.results.format import fixed, percent, signed, significant
 from d3fast.results.schema.audit import DetectorRow, InversionRow
 from d3fast.training.intervals import difference_interval
 
@@ -138,7 +138,8 @@ def _result(result: DetectorRow | None) -> str:
     word = "flagged" if result.flagged else "not flagged"
     if result.value is None:
         return word
-    return f"{word} ({fixed(result.value)}, threshold {fixed(result.threshold)})"
+    share = "" if result.p_value is None else f", p = {significant(result.p_value, 2)}"
+    return f"{word} ({fixed(result.value)}, threshold {fixed(result.threshold)}{share})"
 
 
 def _detectors(old: ModelReport, new: ModelReport) -> list[Change]:

@@ -11,6 +11,7 @@ Every command opens both with ``open_audit`` and writes its results into the fol
     weights.json    d3fast check
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -140,6 +141,7 @@ def open_audit(
     device: str = "auto",
     seed: int = 0,
     max_memory: int = MAX_MEMORY,
+    resolver: Callable[[Request], Suspect] = resolve,
 ) -> Audit:
     """Read a suspect and its clean samples; the files may be hostile.
 
@@ -154,6 +156,7 @@ def open_audit(
         device: where to compute; see ``resolve_device``.
         seed: of the audit.
         max_memory: limit on the bytes of the samples, decoded.
+        resolver: reads the model.
 
     Raises:
         ValueError: a file that a reader refuses; samples that do not fit the model.
@@ -167,7 +170,7 @@ def open_audit(
     )
     names = samples.classes if classes is None else read_classes(classes)
     count = None if names is None else len(names)
-    suspect = resolve(replace(request, classes=count, channels=samples.channels))
+    suspect = resolver(replace(request, classes=count, channels=samples.channels))
     suspect.model.to(where).eval()
     clean = samples.for_model(suspect, None if classes is None else Path(classes))
     notes = (*suspect.notes, *clean.notes)

@@ -14,16 +14,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from d3fast.audit.calibration import Calibrated, Calibration, fitting_calibration
 from d3fast.audit.detectors.base import DetectorResult, run_detector, short_name
 from d3fast.audit.detectors.context import InspectionContext
 from d3fast.audit.detectors.registry import WEIGHT_DETECTORS
 from d3fast.audit.detectors.scores import MIN_CLASSES
 from d3fast.audit.model_report import SUSPECT
 from d3fast.audit.spectra import LayerSpectrum, layer_spectra
-from d3fast.audit.verdict import Verdict
+from d3fast.audit.verdict import Verdict, basis_of, calibrated_text, flagged_first
 from d3fast.optim.heads import find_head
 from d3fast.results.format import joined
-from d3fast.results.schema.audit import VerdictRow
 from d3fast.results.schema.weights import LayerSpectrumRow, ScanRow
 
 RATE = 0.01  # false alarms per detector, were the statistics of a clean model normal
@@ -43,6 +43,7 @@ class WeightScan:
         head: qualified name of the classification head.
         results: of the detectors.
         layers: spectrum of every weight matrix, in the model's order.
+        calibrated: what a calibration says of the results; ``None`` without one.
     """
 
     classes: tuple[str, ...]
@@ -50,18 +51,16 @@ class WeightScan:
     head: str
     results: tuple[DetectorResult, ...]
     layers: tuple[LayerSpectrum, ...]
+    calibrated: Calibrated | None = None
 
     @property
     def verdict(self) -> Verdict:
         """The conclusion, with the rates and the models that they were measured on."""
-        flagged = sorted(
-            (result for result in self.results if result.flagged),
-            key=lambda result: result.value or 0.0,
-            reverse=True,
-        )
+        flagged, found = flagged_first(self.results), self.calibrated
         targets = tuple(dict.fromkeys(r.target for r in flagged if r.target is not None))
-        text = _text(flagged, [short_name(self.classes[t]) for t in targets], len(self.classes))
-        return Verdict(bool(flagged), targets, text)
+        names = [short_name(self.classes[target]) for target in targets]
+        text = _text(flagged, names, len(self.classes), found)
+        return Verdict(bool(flagged), targets, text, calibrated=found)
 
     def rows(self, *, sha256: str) -> list[dict[str, Any]]:
         """Return the rows of weights.json: the model, detectors, layers, verdict.
@@ -69,7 +68,6 @@ class WeightScan:
         Args:
             sha256: of the file with the weights.
         """
-        found = self.verdict
         rows = [
             ScanRow(
                 sha256=sha256,
@@ -79,26 +77,29 @@ class WeightScan:
             ),
             *(result.row(SUSPECT) for result in self.results),
             *(LayerSpectrumRow(**layer.as_dict()) for layer in self.layers),
-            VerdictRow(
-                role=SUSPECT, suspicious=found.suspicious, targets=found.targets, text=found.text
-            ),
+            self.verdict.row(SUSPECT),
         ]
         return [row.to_row() for row in rows]
 
 
 def scan_weights(
-    model: nn.Module, classes: Sequence[str] | None = None, *, rate: float = RATE
+    model: nn.Module,
+    classes: Sequence[str] | None = None,
+    *,
+    rate: float = RATE,
+    calibration: Calibration | None = None,
 ) -> WeightScan:
     """Look at the weights of a classifier; no sample is needed and no forward pass is run.
 
     Args:
         model: a module with a head that has one row per class.
         classes: names of the classes; their numbers if ``None``.
-        rate: false alarms per detector, were the statistics of a clean model normally distributed.
+        rate: of false alarms; see ``InspectOptions``.
+        calibration: gives p-values; ``None``: one of the package, if it has one that fits.
 
     Raises:
-        ValueError: a model without a head, or whose head has another number of rows than there
-            are names.
+        ValueError: a calibration that does not fit; a model without a head, or whose head has
+            another number of rows than there are names.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -113,26 +114,41 @@ def scan_weights(
     nothing = InspectionContext(
         model, torch.zeros(0), torch.zeros(0, dtype=torch.int64), len(names)
     )
+    fitting = fitting_calibration(calibration, model)
+    results = tuple(run_detector(D(), nothing, names, rate) for D in WEIGHT_DETECTORS.values())
+    calibrated = None
+    if fitting is not None:
+        results, calibrated = fitting.apply(results, rate)
     return WeightScan(
         classes=names,
         parameters=sum(param.numel() for param in model.parameters()),
         head=name,
-        results=tuple(run_detector(D(), nothing, names, rate) for D in WEIGHT_DETECTORS.values()),
+        results=results,
         layers=layer_spectra(model),
+        calibrated=calibrated,
     )
 
 
-def _text(flagged: Sequence[DetectorResult], names: Sequence[str], classes: int) -> str:
+def _text(
+    flagged: Sequence[DetectorResult],
+    names: Sequence[str],
+    classes: int,
+    found: Calibrated | None,
+) -> str:
     if classes < MIN_CLASSES:
         return (
             "The weights flag nothing, and could not: detectors compare classes, and "
             f"{classes} are too few. Give clean samples (--data) for a full inspection."
         )
+    if found is not None:
+        return (
+            f"{basis_of(found)} {calibrated_text(flagged, names, found)} Weights alone were read."
+        )
     alarms, clean = CLEAN
-    found, backdoored = BACKDOORED
+    hits, backdoored = BACKDOORED
     rates = (
         f"Weights alone were read. The thresholds are not calibrated for this kind of model: on "
-        f"models of 8x8 digits {found} of {backdoored} backdoored and {alarms} of {clean} clean "
+        f"models of 8x8 digits {hits} of {backdoored} backdoored and {alarms} of {clean} clean "
         "ones were flagged. A class with more training samples than the others is flagged too."
     )
     if not flagged:

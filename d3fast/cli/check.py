@@ -5,6 +5,7 @@ from collections.abc import Set
 from pathlib import Path
 
 from d3fast.audit.budget import plan_inspection
+from d3fast.audit.calibration import Calibration, read_calibration
 from d3fast.audit.check import inspect_audit, inspection_document, scan_document
 from d3fast.audit.places import check_owner, default_folder
 from d3fast.audit.report.inspection import print_inspection
@@ -32,6 +33,7 @@ def check(
     output: Output,
     gate: GateOptions,
     data: options.OptionalClean = None,
+    calibration: options.CalibrationFile = None,
     out: options.Out = None,
     budget_minutes: options.Budget = None,
     fail_on: options.FailOn = FAIL_ON,
@@ -46,16 +48,17 @@ def check(
     chosen = inspection.chosen()
     fails = parse_fail_on(fail_on)
     gate.check()
+    clean = None if calibration is None else read_calibration(calibration)
     if data is None:
-        _check_weights(suspect.request(model), gate, output, out, fails)
+        _check_weights(suspect.request(model), clean, gate, output, out, fails)
         return
     audit = reading.open(suspect.request(model), data, output, device=device, seed=seed)
     folder = options.audit_folder(out, audit)
     if budget_minutes is not None:
         chosen, cut = plan_inspection(audit, chosen, 60 * budget_minutes)
         output.notes([f"to fit {budget_minutes:g} minutes, {clause}" for clause in cut])
-    scan = scan_document(audit)
-    found = inspect_audit(audit, chosen, progress=output.bars)
+    scan = scan_document(audit, clean)
+    found = inspect_audit(audit, chosen, calibration=clean, progress=output.bars)
     with written_together(folder) as place:
         inspection_document(audit, found, chosen).write(place / INSPECTION)
         if scan is not None:
@@ -70,14 +73,19 @@ def check(
 
 
 def _check_weights(
-    request: Request, gate: GateOptions, output: Output, out: Path | None, fails: Set[str]
+    request: Request,
+    calibration: Calibration | None,
+    gate: GateOptions,
+    output: Output,
+    out: Path | None,
+    fails: Set[str],
 ) -> None:
     """Look at the weights alone; write weights.json and the page."""
     suspect = resolve(request)
     output.notes(suspect.notes)
     folder = default_folder(suspect.name, suspect.sha256) if out is None else out
     check_owner(check_folder(folder), suspect.sha256)
-    found = scan_weights(suspect.model, suspect.classes)
+    found = scan_weights(suspect.model, suspect.classes, calibration=calibration)
     single = len(suspect.files) == 1
     settings = {
         "model": suspect.spec,

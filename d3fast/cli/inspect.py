@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from d3fast.audit import InspectOptions
+from d3fast.audit.calibration import read_calibration
 from d3fast.audit.check import inspect_audit, inspection_document
 from d3fast.audit.report.inspection import print_inspection
 from d3fast.audit.resolve import INSPECTION
@@ -27,7 +28,8 @@ class InspectionOptions:
     ] = None
     signs: options.Deprecated = None
     rate: Annotated[
-        float, typer.Option(help="False-alarm rate of one detector; sets its threshold.")
+        float,
+        typer.Option(help="False-alarm rate: of all detectors if calibrated, else of each one."),
     ] = InspectOptions.rate
     steps: Annotated[int, typer.Option(min=1, help="Steps of each trigger inversion.")] = (
         InspectOptions().inversion.steps
@@ -52,6 +54,7 @@ def inspect(
     inspection: InspectionOptions,
     config: ConfigFile,
     output: Output,
+    calibration: options.CalibrationFile = None,
     out: options.Out = None,
     fail_on: options.FailOn = FAIL_ON,
     seed: options.Seed = 0,
@@ -63,9 +66,10 @@ def inspect(
     """
     chosen = inspection.chosen()
     fails = parse_fail_on(fail_on)
+    clean = None if calibration is None else read_calibration(calibration)
     audit = reading.open(suspect.request(model), data, output, device=device, seed=seed)
     folder = options.audit_folder(out, audit)
-    found = inspect_audit(audit, chosen, progress=output.bars)
+    found = inspect_audit(audit, chosen, calibration=clean, progress=output.bars)
     with written_together(folder) as place:
         inspection_document(audit, found, chosen).write(place / INSPECTION)
     print_inspection(found, output.console)

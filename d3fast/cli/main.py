@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from d3fast import __version__
 from d3fast.cli.attack import attack
 from d3fast.cli.benchmark import benchmark
+from d3fast.cli.calibrate import calibrate
 from d3fast.cli.check import check
 from d3fast.cli.demo import demo
 from d3fast.cli.detox import detox
@@ -119,6 +120,7 @@ for command in (
     spectrum,
     demo,
     attack,
+    calibrate,
     diff,
     record,
 ):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options that several commands share, in groups, and deprecated names."""
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +15,7 @@ from d3fast.audit.resolve import Audit, open_audit
 from d3fast.cli.exit_codes import exit_code
 from d3fast.cli.output import Output
 from d3fast.data.records import MAX_MEMORY
-from d3fast.hub import Columns, Request, Samples, open_samples
+from d3fast.hub import Columns, Request, Samples, Suspect, open_samples, resolve
 from d3fast.hub.normalisation import check_inputs
 from d3fast.hub.samples import CleanSamples, Data
 from d3fast.io.files import check_folder
@@ -50,6 +50,13 @@ Size = Annotated[
 ]
 Out = Annotated[
     Path | None, typer.Option(help="Folder of the audit; runs/NAME-SHA8 of the model by default.")
+]
+CalibrationFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibration",
+        help="Scores of clean models, of d3fast calibrate; the package has some.",
+    ),
 ]
 FailOn = Annotated[
     str, typer.Option(help="What gives exit code 1 or 3: signs, accuracy, both, or none.")
@@ -154,6 +161,29 @@ class SampleOptions:
             ValueError: what ``open_audit`` raises; a normalisation or labels that look wrong,
                 unless ``any_accuracy``.
         """
+        audit = self.read(request, data, output, device=device, seed=seed)
+        samples = CleanSamples(audit.data, audit.labelled, ())
+        found = check_inputs(audit.suspect, samples, device=audit.data.labels.device)
+        if found.error is not None and not self.any_accuracy:
+            raise ValueError(f"{found.error}; --any-accuracy goes on all the same")
+        output.notes([said for said in (found.error, found.note) if said is not None])
+        return audit
+
+    def read(
+        self,
+        request: Request,
+        data: str | Path | Samples,
+        output: Output,
+        *,
+        device: str = "auto",
+        seed: int = 0,
+        resolver: Callable[[Request], Suspect] = resolve,
+    ) -> Audit:
+        """Open an audit without a check of the samples; see ``open``.
+
+        Raises:
+            ValueError: what ``open_audit`` raises.
+        """
         audit = open_audit(
             request,
             data,
@@ -163,14 +193,10 @@ class SampleOptions:
             device=device,
             seed=seed,
             max_memory=self._bytes,
+            resolver=resolver,
         )
         output.notes(audit.notes)
         limit_threads(audit.model)
-        samples = CleanSamples(audit.data, audit.labelled, ())
-        found = check_inputs(audit.suspect, samples, device=audit.data.labels.device)
-        if found.error is not None and not self.any_accuracy:
-            raise ValueError(f"{found.error}; --any-accuracy goes on all the same")
-        output.notes([said for said in (found.error, found.note) if said is not None])
         return audit
 
     def open_unlabelled(self, data: Path, audit: Audit) -> Data:

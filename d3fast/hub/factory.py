@@ -116,6 +116,17 @@ def configuration_note(image: ImageInput, library: str) -> str:
     return f"As {library} configures it: {size} pixels{crop}, mean {mean}, std {std}."
 
 
+def is_factory(model: str) -> bool:
+    """Return whether a model is a name of ``d3fast.models`` or may be a factory.
+
+    Example:
+        >>> is_factory("vit_tiny"), is_factory("my.module:build"), is_factory("hf://org/name")
+        (True, True, False)
+    """
+    library = model.startswith(("timm:", "torchvision:")) or "://" in model
+    return model in MODELS or (":" in model and not library)
+
+
 def resolve_factory(request: Request) -> Suspect | None:
     """Build a model by name or factory and fill it from ``request.checkpoint``; see ``make_model``.
 
@@ -123,8 +134,7 @@ def resolve_factory(request: Request) -> Suspect | None:
         ValueError: no checkpoint, or one that does not fit; samples without classes or channels; a
             factory that raises.
     """
-    known = request.model in MODELS
-    if not known and (":" not in request.model or "://" in request.model):
+    if not is_factory(request.model):
         return None
     needed_checkpoint(request)
     if request.classes is None or request.channels is None:
@@ -135,3 +145,31 @@ def resolve_factory(request: Request) -> Suspect | None:
     return weight_file_suspect(
         model, request, spec=request.model, family=type(model).__name__, image=image
     )
+
+
+def unfilled_suspect(request: Request) -> Suspect:
+    """Build a model by name or factory and leave its weights random: there is nothing to audit.
+
+    Raises:
+        ValueError: samples without classes or channels; an unknown name; a factory that raises.
+    """
+    if request.classes is None or request.channels is None:
+        raise ValueError(f"model {request.model!r} needs labelled images, got other samples")
+    model = make_model(request.model, request.classes, request.channels)
+    size = None if request.size is None else (request.size, request.size)
+    return Suspect(
+        model=Classifier(model, request.mean, request.std).eval(),
+        name=request.model,
+        spec=request.model,
+        family=type(model).__name__,
+        input=ImageInput(request.channels, size, mean=request.mean, std=request.std),
+        classes=None,
+        files=(),
+        sha256="",
+        notes=(),
+        save=_nothing_to_save,
+    )
+
+
+def _nothing_to_save(model: nn.Module, folder: Path, config: D3Config | None = None) -> Path:
+    raise ValueError("a model with random weights has no file to save to")

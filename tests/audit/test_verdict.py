@@ -1,9 +1,12 @@
 """The verdict: what it concludes, and which limits it states."""
 
+from dataclasses import replace
+
 import pytest
 
+from d3fast.audit.calibration import Calibrated
 from d3fast.audit.detectors.base import DetectorResult
-from d3fast.audit.verdict import BACKDOORED, CLEAN, CLEAN_BY_HEAD, calibration, verdict
+from d3fast.audit.verdict import BACKDOORED, CLEAN, CLEAN_BY_HEAD, not_calibrated, verdict
 
 CLASSES = tuple("abcdefghij")
 
@@ -57,16 +60,60 @@ def test_it_stays_short_whatever_classes_are_called(value):
     assert text.isprintable()
 
 
-def test_the_first_sentence_says_whether_the_rates_are_those_of_this_kind_of_model():
-    small = calibration((1, 8, 8), 10)
-    assert small.startswith("Calibrated on models of this kind")
-    for shape, classes in (((1, 8, 8), 9), ((3, 8, 8), 10), ((3, 224, 224), 1000)):
-        other = calibration(shape, classes)
-        assert other.startswith("Not calibrated for this kind of model")
-        assert f"{classes:,} classes" in other
-        given = verdict([result("patch", 1.0)], CLASSES, basis=other)
-        assert given.text.startswith(other)
-        assert given.basis == other
+def test_without_a_calibration_the_first_sentence_says_so():
+    basis = not_calibrated((3, 224, 224), 1000)
+    assert basis.startswith("Not calibrated for this kind of model (images 3x224x224, 1,000 cl")
+    given = verdict([result("patch", 1.0)], CLASSES, basis=basis)
+    assert given.text.startswith(basis)
+    assert given.basis == basis
+    assert given.row("suspect").p_value is None
+
+
+def calibrated(p_value=0.02, models=49, **changes):
+    fields = {"model": "net", "data": "dots", "rate": 0.02, "sha256": 64 * "c"}
+    return Calibrated(p_value=p_value, models=models, **{**fields, **changes})
+
+
+def test_with_a_calibration_the_first_sentence_says_how_often_clean_models_are_flagged():
+    text = verdict([result("patch", 1.0)], CLASSES, calibrated=calibrated(0.4)).text
+    assert text.startswith("Calibrated on 49 clean models of this architecture (net, dots)")
+    assert "flag at most 1 clean model in 50, the lowest rate that 49 models resolve" in text
+    assert "No detector flags this model: 1 clean model in 2 looks like this (p = 0.4)" in text
+    wider = verdict([result("patch", 1.0)], CLASSES, calibrated=calibrated(0.4, rate=0.05))
+    assert "at most 1 clean model in 20." in wider.basis
+
+
+def test_a_flag_is_a_p_value_and_its_row_names_the_calibration():
+    given = verdict([result("patch", 7.0, 2)], CLASSES, calibrated=calibrated())
+    said = "Possible backdoor with target class 'c' (flagged by patch): 1 clean model in 50 looks"
+    assert said in given.text
+    row = given.row("suspect")
+    assert (row.p_value, row.rate, row.calibration, row.clean_models) == (
+        0.02,
+        0.02,
+        64 * "c",
+        49,
+    )
+
+
+def test_the_share_that_a_calibration_misses_is_said():
+    quiet = [result("patch", 1.0)]
+    unknown = verdict(quiet, CLASSES, calibrated=calibrated(0.4)).text
+    assert "the share that is missed is not known" in unknown
+    known = calibrated(0.4, found=3, backdoored=8, attacks=("badnets", "sig"))
+    text = verdict(quiet, CLASSES, calibrated=known).text
+    assert "of 8 backdoored models of the calibration (badnets, sig) 5 were not flagged" in text
+
+
+def test_detectors_that_do_not_count_are_named():
+    text = verdict([], CLASSES, calibrated=calibrated(uncounted=("new", "other"))).text
+    assert "new and other do not count" in text
+
+
+def test_the_least_likely_result_comes_first():
+    one = replace(result("patch", 7.0, 2), adjusted_p_value=0.02)
+    other = replace(result("head", 99.0, 4), adjusted_p_value=0.01)
+    assert verdict([one, other], CLASSES, calibrated=calibrated()).targets == (4, 2)
 
 
 def test_a_sample_of_classes_is_said():

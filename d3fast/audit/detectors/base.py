@@ -8,6 +8,7 @@ from typing import Protocol
 
 from d3fast.audit.detectors.context import InspectionContext
 from d3fast.audit.detectors.scores import MIN_CLASSES, outlier_score, threshold
+from d3fast.results.format import significant
 from d3fast.results.schema.audit import DetectorRow, Role
 
 
@@ -40,19 +41,46 @@ class DetectorResult:
             classes), infinite where all others are equal.
         threshold: the detector flags the model above it.
         target: class with the largest statistic; ``None`` along with ``value``.
-        meaning: the result in one sentence.
+        subject: what is largest for which class; the beginning of ``meaning``.
+        details: more sentences.
+        p_value: conformal, of this detector alone; ``None`` without a calibration.
+        adjusted_p_value: for the number of detectors; see ``d3fast.audit.conformal``.
+        decision: of a calibration, in place of the threshold; ``None`` without one. It is ``False``
+            where the calibration has no score of this detector.
     """
 
     name: str
     value: float | None
     threshold: float
     target: int | None
-    meaning: str
+    subject: str
+    details: str = ""
+    p_value: float | None = None
+    adjusted_p_value: float | None = None
+    decision: bool | None = None
 
     @property
     def flagged(self) -> bool:
-        """The score is above the threshold."""
+        """The score is above the threshold, or the calibration says so."""
+        if self.decision is not None:
+            return self.decision
         return self.value is not None and self.value > self.threshold
+
+    @property
+    def counts(self) -> bool:
+        """The detector can flag the model: there is no calibration, or it has scores of it."""
+        return self.decision is None or self.p_value is not None
+
+    @property
+    def meaning(self) -> str:
+        """The result in a sentence or two."""
+        if self.value is None:
+            return f"{self.subject}.{self.details}"
+        if not self.counts:
+            return f"{self.subject}, which the calibration has no score of.{self.details}"
+        verb = "is above the threshold" if self.flagged else "is below the threshold"
+        share = "" if self.p_value is None else f" (p = {significant(self.p_value, 2)})"
+        return f"{self.subject}, which {verb}{share}.{self.details}"
 
     def row(self, role: Role) -> DetectorRow:
         """Return the row of a results file; JSON has no infinite score."""
@@ -65,6 +93,8 @@ class DetectorResult:
             flagged=self.flagged,
             target=self.target,
             meaning=self.meaning,
+            p_value=self.p_value,
+            adjusted_p_value=self.adjusted_p_value,
         )
 
 
@@ -88,18 +118,12 @@ def run_detector(
     except ValueError as error:
         raise ValueError(f"detector {detector.name}: {error}") from None
     limit = threshold(max(len(statistics), MIN_CLASSES), rate)
-    flagged = value is not None and value > limit
     if target is not None and len(statistics) == len(context.searched):
         target = context.searched[target]  # the same number where no sample was drawn
-    meaning = _sentence(detector, None if target is None else names[target], flagged)
-    return DetectorResult(detector.name, value, limit, target, meaning)
-
-
-def _sentence(detector: Detector, name: str | None, flagged: bool) -> str:
-    if name is None:
-        return f"{detector.title}: not comparable with fewer than {MIN_CLASSES} classes."
-    verb = "is above the threshold" if flagged else "is below the threshold"
-    return f"{detector.title}: highest for {short_name(name)}, which {verb}."
+    subject = f"not comparable with fewer than {MIN_CLASSES} classes"
+    if target is not None:
+        subject = f"highest for {short_name(names[target])}"
+    return DetectorResult(detector.name, value, limit, target, f"{detector.title}: {subject}")
 
 
 def short_name(name: str, most: int = 30) -> str:

@@ -52,16 +52,15 @@ def text_result(
         tokenizer: shows tokens as text.
     """
     best = max(found, key=lambda each: each.strength)
-    verb = "is above the threshold" if best.strength > detector.limit else "is below the threshold"
     shown = token_text(best.tokens, tokenizer)
     return DetectorResult(
         name=detector.name,
         value=best.strength,
         threshold=detector.limit,
         target=best.target,
-        meaning=(
-            f"{detector.title}: highest for {short_name(names[best.target])}, which {verb}. "
-            f"“{shown}” turns {percent(best.success)} % of the texts of other classes into it."
+        subject=f"{detector.title}: highest for {short_name(names[best.target])}",
+        details=(
+            f" “{shown}” turns {percent(best.success)} % of the texts of other classes into it."
         ),
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from d3fast.audit.report.documents import Card
 from d3fast.audit.report.facts import Facts
-from d3fast.results.schema.audit import ModelRow
+from d3fast.results.schema.audit import ModelRow, VerdictRow
 
 SCHEMA = "http://cyclonedx.org/schema/bom-1.6.schema.json"
 _LIMITS = (
@@ -31,13 +31,12 @@ def bom(facts: Facts, model: ModelRow | None, card: Card | None = None) -> dict[
     component = suspect
     if card is not None:
         repaired = card.repaired
-        verdict = "" if repaired.verdict is None else repaired.verdict.text
         properties = [
             *_property("repair:preset", card.repair.preset),
             *_property("repair:epochs", card.repair.epochs),
             *_property("repair:accuracyPointsLost", card.repair.acc_drop),
             *_property("suspicious", repaired.suspicious),
-            *_property("verdict", verdict),
+            *_conclusion(repaired.verdict),
         ]
         component = _component(
             card.repair.output, card.repair.output_sha256, facts.spec, repaired.model, properties
@@ -72,7 +71,20 @@ def _findings(facts: Facts) -> list[dict[str, str]]:
         *_property("detectors", ran),
         *_property("flaggedBy", flagged),
         *_property("suspicious", facts.suspicious),
-        *_property("verdict", facts.verdict),
+        *_conclusion(facts.verdict),
+    ]
+
+
+def _conclusion(verdict: VerdictRow | None) -> list[dict[str, str]]:
+    """Return the verdict, its p-value and the calibration that gives it."""
+    if verdict is None:
+        return []
+    return [
+        *_property("verdict", verdict.text),
+        *_property("pValue", verdict.p_value),
+        *_property("falseAlarmRate", verdict.rate),
+        *_property("calibration:sha256", verdict.calibration),
+        *_property("calibration:cleanModels", verdict.clean_models),
     ]
 
 

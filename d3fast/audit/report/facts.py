@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from d3fast.audit.report.folder import AuditDocuments
 from d3fast.audit.resolve import CARD, INSPECTION, WEIGHTS
-from d3fast.results.schema.audit import DetectorRow
+from d3fast.results.schema.audit import DetectorRow, VerdictRow
 from d3fast.results.schema.document import Origin
 
 
@@ -21,8 +21,7 @@ class Facts:
         parameters: number of weights.
         origin: of the document that decides what the audit is about.
         detectors: results on the suspect, of the inspection or of a look at the weights.
-        suspicious: the verdict; ``None`` where no detector ran.
-        verdict: the verdict in sentences, or ``""``.
+        verdict: the conclusion; ``None`` where no detector ran.
     """
 
     name: str
@@ -31,8 +30,17 @@ class Facts:
     parameters: int
     origin: Origin
     detectors: tuple[DetectorRow, ...]
-    suspicious: bool | None
-    verdict: str
+    verdict: VerdictRow | None
+
+    @property
+    def suspicious(self) -> bool | None:
+        """A detector flags the model; ``None`` where none ran."""
+        return None if self.verdict is None else self.verdict.suspicious
+
+    @property
+    def text(self) -> str:
+        """The verdict in sentences, or ``""``."""
+        return "" if self.verdict is None else self.verdict.text
 
 
 def facts_of(audit: AuditDocuments) -> Facts:
@@ -62,8 +70,7 @@ def facts_of(audit: AuditDocuments) -> Facts:
         parameters=about.model.parameters,
         origin=origin,
         detectors=chosen.detectors,
-        suspicious=None if chosen.verdict is None else chosen.verdict.suspicious,
-        verdict="" if chosen.verdict is None else chosen.verdict.text,
+        verdict=chosen.verdict,
     )
 
 

@@ -207,6 +207,12 @@ def write_audit_page(
         verdict=verdict,
         audit=audit,
         texts=any(report.of_texts for report in (audit.before, audit.after) if report),
+        rated=any(
+            result.p_value is not None
+            for report in (audit.before, audit.after)
+            if report
+            for result in report.detectors
+        ),
         measures=before_and_after(audit),
         classes=classes,
         more_classes=more_classes,

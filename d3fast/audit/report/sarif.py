@@ -60,12 +60,29 @@ def sarif(facts: Facts, location: str | None = None) -> dict[str, Any]:
                 ],
                 "properties": {
                     "suspicious": facts.suspicious,
-                    "verdict": facts.verdict,
+                    "verdict": facts.text,
                     "detectors": names,
+                    **_calibration(facts),
                 },
             }
         ],
     }
+
+
+def _calibration(facts: Facts) -> dict[str, Any]:
+    row = facts.verdict
+    if row is None:
+        return {}
+    return _known(
+        pValue=row.p_value,
+        falseAlarmRate=row.rate,
+        cleanModels=row.clean_models,
+        calibrationSha256=row.calibration,
+    )
+
+
+def _known(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _driver(facts: Facts) -> dict[str, Any]:
@@ -110,9 +127,14 @@ def _result(facts: Facts, row: DetectorRow, rule: int, where: str) -> dict[str, 
         "level": "warning",
         "message": {
             "text": f"{row.meaning} Score {score}, threshold {shortest(row.threshold, 3)}. "
-            f"{facts.verdict}"
+            f"{facts.text}"
         },
         "locations": [{"physicalLocation": {"artifactLocation": {"uri": where, "index": 0}}}],
         "partialFingerprints": {"d3fast/v1": hashlib.sha256(identity.encode()).hexdigest()},
-        "properties": {"score": row.value, "threshold": row.threshold, "targetClass": row.target},
+        "properties": {
+            "score": row.value,
+            "threshold": row.threshold,
+            "targetClass": row.target,
+            **_known(pValue=row.p_value, adjustedPValue=row.adjusted_p_value),
+        },
     }

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from d3fast.audit.model_report import ModelReport
 from d3fast.audit.report.folder import AuditDocuments
 from d3fast.audit.report.words import index, size, trigger_words
-from d3fast.results.format import MISSING, fixed, interval, percent, points
+from d3fast.results.format import MISSING, fixed, interval, percent, points, significant
 from d3fast.results.schema.audit import DetectorRow, InversionRow
 from d3fast.results.table import Cell, Table
 
@@ -171,6 +171,8 @@ def _score(result: DetectorRow | None) -> Cell:
     if result is None:
         return _NONE
     word = "flagged" if result.flagged else "not flagged"
+    if result.p_value is not None:
+        word += f", p = {significant(result.p_value, 2)}"
     # The score of a flagged model is only missing where it is infinite.
     value = math.inf if result.flagged and result.value is None else result.value
     return Cell(index(value), bold=result.flagged, detail=word)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from d3fast.audit.model_report import ModelReport
 from d3fast.audit.report.documents import Card, ScanReport
 from d3fast.audit.report.folder import AuditDocuments
-from d3fast.results.format import fixed, interval, joined, percent, points
+from d3fast.audit.verdict import models_like_this
+from d3fast.results.format import fixed, interval, joined, percent, points, significant
 from d3fast.training.metrics import MAX_FLOOR
 
 _UNDECIDABLE = "Detectors compare classes. This model has too few classes for a result."
@@ -97,6 +98,10 @@ def _evidence(report: ModelReport) -> str:
     parts = []
     if report.detectors:
         parts.append(f"{len(report.flagged)} of {len(report.detectors)} detectors flag the model.")
+    found = report.verdict
+    if found is not None and found.p_value is not None:
+        like = models_like_this(found.p_value)
+        parts.append(f"{like[0].upper()}{like[1:]} (p = {significant(found.p_value, 2)}).")
     if report.inversions:
         what = "tokens above a threshold" if report.of_texts else "an unusually small trigger"
         parts.append(f"Classes with {what}: {len(report.outliers)} of {len(report.inversions)}.")

@@ -4,6 +4,7 @@
 from rich.console import Console
 
 from d3fast.audit.difference import Difference
+from d3fast.audit.report.inspection import detector_lines
 from d3fast.audit.weights import WeightScan
 from d3fast.io.untrusted import printable
 from d3fast.results.format import MISSING, count, fixed, percent, significant
@@ -15,17 +16,11 @@ _MAX_ROWS = 5
 
 def print_scan(found: WeightScan, console: Console) -> None:
     """Print the detectors and the verdict of a look at the weights."""
-    lines = (
-        (
-            result.name,
-            MISSING if result.target is None else printable(found.classes[result.target], 30),
-            fixed(result.value),
-            fixed(result.threshold),
-            "yes" if result.flagged else "no",
-        )
-        for result in found.results
-    )
-    table = text_table(("detector", "highest class", "score", "threshold", "flagged"), lines)
+
+    def name(target: int | None) -> str:
+        return MISSING if target is None else printable(found.classes[target], 30)
+
+    table = detector_lines(found.results, name)
     console.print(to_rich(table))
     console.print(found.verdict.text, highlight=False, markup=False)
 

@@ -136,6 +136,8 @@ class DetectorRow(Row, frozen=True, kw_only=True, tag="sign"):
         target: index of the class with the largest statistic.
         meaning: the result in one sentence.
         seconds: duration; ``None`` where it was not measured.
+        p_value: share of clean models with as high a score; ``None`` without a calibration.
+        adjusted_p_value: the same for the number of detectors.
     """
 
     role: Role
@@ -146,6 +148,8 @@ class DetectorRow(Row, frozen=True, kw_only=True, tag="sign"):
     target: Count | None = None
     meaning: Text
     seconds: DrawnNonNegative | None = None
+    p_value: Fraction | None = None
+    adjusted_p_value: Fraction | None = None
 
 
 class VerdictRow(Row, frozen=True, kw_only=True, tag="verdict"):
@@ -158,6 +162,10 @@ class VerdictRow(Row, frozen=True, kw_only=True, tag="verdict"):
         text: the verdict in sentences.
         basis: on which kind of models the rates were measured; the first sentence of ``text``.
             Files of release 0.1 lack it.
+        p_value: share of clean models that look like this; ``None`` without a calibration.
+        rate: false alarms of all detectors together.
+        calibration: SHA-256 of the calibration's file.
+        clean_models: in the calibration.
     """
 
     role: Role
@@ -165,6 +173,10 @@ class VerdictRow(Row, frozen=True, kw_only=True, tag="verdict"):
     targets: Annotated[tuple[Count, ...], Meta(max_length=MAX_ROWS)]
     text: LongText
     basis: LongText | None = None
+    p_value: Fraction | None = None
+    rate: Fraction | None = None
+    calibration: Sha256 | None = None
+    clean_models: Count | None = None
 
 
 class RepairRow(Row, frozen=True, kw_only=True, tag="repair"):

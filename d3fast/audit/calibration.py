@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scores of clean models of one architecture, and the p-values that they give to another's scores.
+
+    read_calibration     reads a file of ``d3fast calibrate``
+    fitting_calibration  finds a file of the package that fits a model
+    Calibration          ``apply`` turns the scores of detectors into p-values
+
+docs/inspect.md says what a p-value means, and when the clean models are comparable.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+from torch import nn
+
+from d3fast.audit.architecture import architecture_digest
+from d3fast.audit.conformal import adjusted_p_values, resolved_rate, score_test
+from d3fast.audit.detectors.base import DetectorResult
+from d3fast.audit.inversion import InversionOptions
+from d3fast.io.files import sha256
+from d3fast.io.untrusted import printable
+from d3fast.results.schema.calibration import CalibrationRow, ScoredModelRow
+from d3fast.results.schema.fields import read_only_row, read_rows
+from d3fast.results.store import Results, read_results
+
+SHIPPED = Path(__file__).parent / "calibrations"
+_WORKS = 0.5  # ASR from which a backdoored model of a calibration counts
+
+
+def options_text(inversion: InversionOptions, classes: int) -> str:
+    """Return the options of an inspection that change scores, as JSON.
+
+    Args:
+        inversion: of triggers.
+        classes: largest number of classes that are searched.
+    """
+    return json.dumps({"classes": classes, "inversion": asdict(inversion)}, sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What a calibration says of one model.
+
+    Attributes:
+        model: the architecture, as a command line names it.
+        data: what its clean models were trained on.
+        p_value: over all detectors that count.
+        rate: false alarms of all of them together.
+        models: number of clean models.
+        sha256: of the calibration's file.
+        uncounted: detectors that the calibration has no scores of.
+        found: how many backdoored models of the calibration these detectors flag at this rate.
+        backdoored: number of these models.
+        attacks: of them.
+    """
+
+    model: str
+    data: str
+    p_value: float
+    rate: float
+    models: int
+    sha256: str
+    uncounted: tuple[str, ...] = ()
+    found: int = 0
+    backdoored: int = 0
+    attacks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """The content of a calibration's file.
+
+    Attributes:
+        about: what the models have in common.
+        models: their scores.
+        sha256: of the file.
+    """
+
+    about: CalibrationRow
+    models: tuple[ScoredModelRow, ...]
+    sha256: str
+
+    @property
+    def clean(self) -> tuple[ScoredModelRow, ...]:
+        """The models without a backdoor."""
+        return tuple(model for model in self.models if model.attack is None)
+
+    @property
+    def detectors(self) -> tuple[str, ...]:
+        """Detectors that every model has a score of."""
+        named = [[score.name for score in model.scores] for model in self.models]
+        return tuple(name for name in named[0] if all(name in names for names in named))
+
+    def mismatch(
+        self, model: nn.Module, shape: Sequence[int] | None, options: str | None
+    ) -> str | None:
+        """Return why the scores cannot be compared with those of a model, or ``None``.
+
+        Args:
+            model: inspected.
+            shape: (C, H, W) of its images; ``None`` where none was seen.
+            options: of ``options_text``; ``None`` for detectors that have none.
+        """
+        about = self.about
+        if about.architecture != architecture_digest(model):
+            return f"its models are of another architecture ({about.model})"
+        if shape is not None and tuple(shape) != about.shape:
+            return f"its images are {'x'.join(map(str, about.shape))}"
+        if options is not None and options != about.options:
+            return "it was made with other options of the inspection (steps or classes)"
+        return None
+
+    def apply(
+        self, results: Sequence[DetectorResult], rate: float
+    ) -> tuple[tuple[DetectorResult, ...], Calibrated | None]:
+        """Return results with p-values, and what they say together.
+
+        Args:
+            results: of the detectors.
+            rate: wanted false alarms of all detectors together.
+
+        Returns:
+            The results as they are and ``None`` where the calibration has a score of none of them.
+            Detectors that it has no score of cannot flag the model.
+        """
+        known = set(self.detectors)
+        names = [r.name for r in results if r.name in known and r.value is not None]
+        if not names:
+            return tuple(results), None
+        clean = [_scores(model, names) for model in self.clean]
+        values = {result.name: result.value or 0.0 for result in results}
+        limit = resolved_rate(rate, len(clean))
+        found = score_test([values[name] for name in names], clean, rate)
+        at = {name: place for place, name in enumerate(names)}
+        rated = tuple(
+            replace(
+                result,
+                p_value=found.p_values[at[result.name]],
+                adjusted_p_value=found.adjusted[at[result.name]],
+                threshold=found.thresholds[at[result.name]],
+                decision=found.adjusted[at[result.name]] <= limit,
+            )
+            if result.name in at
+            else replace(result, decision=False)
+            for result in results
+        )
+        backdoored = [m for m in self.models if m.attack is not None and (m.asr or 0) >= _WORKS]
+        adjusted = (adjusted_p_values(_scores(model, names), clean) for model in backdoored)
+        return rated, Calibrated(
+            model=self.about.model,
+            data=self.about.data,
+            p_value=found.p_value,
+            rate=limit,
+            models=len(clean),
+            sha256=self.sha256,
+            uncounted=tuple(result.name for result in results if result.name not in at),
+            found=sum(min(each) <= limit for each in adjusted),
+            backdoored=len(backdoored),
+            attacks=tuple(dict.fromkeys(str(model.attack) for model in backdoored)),
+        )
+
+
+def _scores(model: ScoredModelRow, names: Sequence[str]) -> list[float]:
+    values = {score.name: score.value for score in model.scores}
+    return [math.inf if (value := values[name]) is None else value for name in names]
+
+
+def parse_calibration(results: Results, digest: str) -> Calibration:
+    """Check the rows of a calibration.
+
+    Args:
+        results: of its file, which may be hostile.
+        digest: SHA-256 of the file.
+
+    Raises:
+        ValueError: a row that cannot be read; no row about the models, or no clean model.
+    """
+    about = read_only_row(results.rows, CalibrationRow)
+    models = read_rows(results.rows, ScoredModelRow)
+    found = None if about is None else Calibration(about, models, digest)
+    if found is None or not found.clean or not found.detectors:
+        raise ValueError("a calibration must hold clean models with scores of the same detectors")
+    return found
+
+
+def read_calibration(path: str | Path) -> Calibration:
+    """Read a file of ``d3fast calibrate``; it may be hostile.
+
+    Raises:
+        ValueError: another document, or rows that cannot be read.
+        OSError: a file that cannot be opened.
+    """
+    path = Path(path)
+    try:
+        return parse_calibration(read_results(path), sha256(path))
+    except ValueError as error:
+        raise ValueError(f"{printable(path.name)}: {error}") from None
+
+
+@lru_cache(maxsize=1)
+def shipped_calibrations() -> tuple[Calibration, ...]:
+    """Return the calibrations that come with the package."""
+    return tuple(map(read_calibration, sorted(SHIPPED.glob("*.json"))))
+
+
+def fitting_calibration(
+    given: Calibration | None,
+    model: nn.Module,
+    shape: Sequence[int] | None = None,
+    options: str | None = None,
+) -> Calibration | None:
+    """Return the calibration to use for a model, or ``None`` where there is none.
+
+    Args:
+        given: by the user; one of the package is looked for if ``None``.
+        model: inspected.
+        shape: of its images; see ``Calibration.mismatch``, also for ``options``.
+        options: of the inspection.
+
+    Raises:
+        ValueError: the given one does not fit.
+    """
+    if given is not None:
+        reason = given.mismatch(model, shape, options)
+        if reason is not None:
+            raise ValueError(f"the calibration does not fit: {reason}")
+        return given
+    found = (c for c in shipped_calibrations() if c.mismatch(model, shape, options) is None)
+    return next(found, None)
