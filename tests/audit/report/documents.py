@@ -360,6 +360,15 @@ def edit(path, change):
     path.write_text(json.dumps(document), encoding="utf-8")
 
 
+def calibrate(document):
+    """Give the results of a document p-values, for ``edit``."""
+    for row in document["rows"]:
+        if row["kind"] == "sign":
+            row.update(p_value=0.02, adjusted_p_value=0.04)
+        if row["kind"] == "verdict":
+            row.update(p_value=0.04, rate=0.05, calibration=64 * "d", clean_models=49)
+
+
 def change(kind, **changes):
     """A change of the first row of a kind, for ``edit``."""
 

@@ -8,7 +8,7 @@ import pytest
 from d3fast.audit.report.bom import bom
 from d3fast.audit.report.facts import facts_of
 from d3fast.audit.report.folder import read_audit
-from tests.audit.report.documents import REPAIRED_SHA, SUSPECT_SHA, write
+from tests.audit.report.documents import REPAIRED_SHA, SUSPECT_SHA, calibrate, edit, write
 
 
 @pytest.fixture
@@ -66,3 +66,13 @@ def test_a_repaired_model_has_the_suspect_as_ancestor(made):
 def test_the_same_weights_have_the_same_serial_number(made):
     assert made("inspect")["serialNumber"] == made("inspect")["serialNumber"]
     assert made("inspect")["serialNumber"] != made("inspect", "card")["serialNumber"]
+
+
+def test_a_p_value_names_its_calibration(made, tmp_path):
+    made("inspect")
+    edit(tmp_path / "inspect.json", calibrate)
+    audit = read_audit(tmp_path)
+    found = properties(bom(facts_of(audit), None)["metadata"]["component"])
+    assert (found["d3fast:pValue"], found["d3fast:falseAlarmRate"]) == ("0.04", "0.05")
+    assert found["d3fast:calibration:sha256"] == 64 * "d"
+    assert found["d3fast:calibration:cleanModels"] == "49"

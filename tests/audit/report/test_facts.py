@@ -32,7 +32,7 @@ def test_an_inspection_decides_where_there_is_one(facts):
 def test_the_weights_alone_are_enough(facts):
     found = facts("weights")
     assert found.suspicious
-    assert found.verdict == "Possible backdoor."
+    assert found.text == "Possible backdoor."
     assert [row.name for row in found.detectors if row.flagged] == ["head-norm"]
 
 

@@ -12,6 +12,7 @@ from d3fast.audit.report.page import write_audit_page
 from tests.audit.report.documents import (
     OTHER_SHA,
     ROWS,
+    calibrate,
     card_rows,
     edit,
     inversion,
@@ -294,3 +295,12 @@ def test_as_many_outliers_as_are_read_make_a_page_in_seconds(tmp_path):
     write_audit_page(tmp_path, tmp_path / "report.html")
     assert time.process_time() - start < 5
     assert "24980 more classes" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_p_values_are_beside_the_scores_and_behind_the_verdict(page, tmp_path):
+    page("inspect")
+    edit(tmp_path / "inspect.json", calibrate)
+    write_audit_page(tmp_path, tmp_path / "report.html")
+    text = plain((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "p = 0.02" in text
+    assert "1 clean model in 25 looks like this (p = 0.04)" in text

@@ -7,7 +7,7 @@ import pytest
 from d3fast.audit.report.facts import facts_of
 from d3fast.audit.report.folder import read_audit
 from d3fast.audit.report.sarif import sarif
-from tests.audit.report.documents import OTHER_SHA, SUSPECT_SHA, change, edit, write
+from tests.audit.report.documents import OTHER_SHA, SUSPECT_SHA, calibrate, change, edit, write
 
 
 @pytest.fixture
@@ -65,3 +65,13 @@ def test_a_model_that_nothing_flags_has_no_results(tmp_path, log):
     (run,) = log()["runs"]
     assert run["results"] == []
     assert len(run["tool"]["driver"]["rules"]) == 2
+
+
+def test_p_values_name_their_calibration(tmp_path, log):
+    edit(write(tmp_path, "weights"), calibrate)
+    (run,) = log()["runs"]
+    properties = run["results"][0]["properties"]
+    assert (properties["pValue"], properties["adjustedPValue"]) == (0.02, 0.04)
+    whole = run["properties"]
+    assert (whole["pValue"], whole["falseAlarmRate"], whole["cleanModels"]) == (0.04, 0.05, 49)
+    assert whole["calibrationSha256"] == 64 * "d"
