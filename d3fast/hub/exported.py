@@ -3,9 +3,8 @@
 
 A suspect is inspected by gradients or by the weights of its head, and repaired by training: d3fast
 needs weights by name and an architecture that it can build, or a program of operators that it knows
-(``d3fast.hub.onnx``). A TorchScript archive or an engine is another program. The weights of a
-``torch.export`` archive are read like those of any weight file, see ``d3fast.hub.families``; its
-program is not.
+(``d3fast.hub.onnx``, ``d3fast.hub.export_archive``). A TorchScript archive or an engine is another
+program.
 """
 
 from pathlib import Path

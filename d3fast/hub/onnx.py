@@ -16,7 +16,7 @@ from d3fast.hub.programs.onnx_program import Builder
 from d3fast.hub.suspect import Request, Suspect
 from d3fast.io.files import files_digest
 from d3fast.io.onnx_file import OnnxFile, read_onnx
-from d3fast.io.untrusted import printable
+from d3fast.io.untrusted import error_text, printable
 
 SUFFIX = ".onnx"
 _OUTPUTS = 4  # that are tried
@@ -42,8 +42,10 @@ def resolve_onnx(request: Request) -> Suspect | None:
     file = read_onnx(path)
     try:
         return _suspect(file, path, request)
-    except ValueError as error:
-        raise ValueError(f"{shown} cannot be checked: {printable(error)}") from None
+    except OSError:
+        raise
+    except Exception as error:  # attributes of any type
+        raise ValueError(f"{shown} cannot be checked: {error_text(error)}") from None
 
 
 def _suspect(file: OnnxFile, path: Path, request: Request) -> Suspect:

@@ -18,6 +18,7 @@ RESOLVERS: Mapping[str, str] = MappingProxyType(
     {
         "timm_folder": "d3fast.hub.timm_folder:resolve_timm_folder",
         "onnx": "d3fast.hub.onnx:resolve_onnx",
+        "export": "d3fast.hub.export_archive:resolve_export",
         "program": "d3fast.hub.exported:refuse_program",
         "image_folder": "d3fast.hub.image_folder:resolve_image_folder",
         "text_folder": "d3fast.hub.text_folder:resolve_text_folder",

@@ -42,6 +42,7 @@ from tests.hostile.hubs import HUB_FILES, HUB_FOLDERS, resolve_folder
 from tests.hostile.images import FOLDERS, IMAGES
 from tests.hostile.models import net
 from tests.hostile.onnx import ONNX, resolve_onnx
+from tests.hostile.programs import PROGRAMS, resolve_archive
 from tests.hostile.samples import SAMPLES
 from tests.hostile.settings import CONFIGS, REPAIRS
 from tests.hostile.triggers import TRIGGERS
@@ -81,6 +82,7 @@ GROUPS: Mapping[str, tuple[list[Case], Callable[[Path], Any]]] = {
     ),
     "hub folders": (HUB_FOLDERS, resolve_folder),
     "onnx": (ONNX, resolve_onnx),
+    "programs": (PROGRAMS, resolve_archive),
     "triggers": (TRIGGERS, load_attack),
     "results": (RESULTS, read_results),
     "configs": (CONFIGS, read_config),

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from d3fast.hub import Request, resolve
-from d3fast.models import make_model
 
 
 @pytest.mark.parametrize(
@@ -38,14 +37,3 @@ def test_torchscript_under_another_name_is_refused_too(tmp_path):
         torch.jit.trace(torch.nn.Linear(1, 1), torch.zeros(1, 1)).save(str(tmp_path / "m.pt"))
     with pytest.raises(ValueError, match="it is TorchScript, a program"):
         resolve(Request(str(tmp_path / "m.pt")))
-
-
-def test_an_exported_archive_is_a_weight_file(tmp_path):
-    model = make_model("preact_resnet_tiny", 3, 1).eval()
-    images = torch.rand(2, 1, 8, 8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.export.save(torch.export.export(model, (images,)), tmp_path / "m.pt2")
-    suspect = resolve(Request(str(tmp_path / "m.pt2")))
-    assert suspect.spec == "preact_resnet_tiny"
-    torch.testing.assert_close(suspect.model(images), model(images))

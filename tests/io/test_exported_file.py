@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tensors of an exported archive come back bit by bit; its program is not read."""
+"""Tensors of an exported archive come back bit by bit; its program is plain JSON."""
 
 import io
 import json
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from d3fast.io.entries import OtherEntry
-from d3fast.io.exported_file import read_exported
+from d3fast.io.exported_file import read_exported, read_program
 
 
 class Model(nn.Module):
@@ -112,3 +112,20 @@ def test_an_archive_without_weights_is_refused():
         archive.writestr("m/models/model.json", "{}")
     with pytest.raises(ValueError, match="holds no record data/weights"):
         read_exported(buffer)
+
+
+def test_the_graph_is_read_as_json_beside_the_weights(archive):
+    found = read_program(io.BytesIO(archive))
+    assert found.graph.keys() >= {"graph_module", "schema_version"}
+    assert found.weights.keys() == read_exported(io.BytesIO(archive)).keys()
+
+
+def test_an_archive_without_a_graph_has_none(archive):
+    with zipfile.ZipFile(io.BytesIO(archive)) as given:
+        held = {n: given.read(n) for n in given.namelist() if not n.endswith("models/model.json")}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as taken:
+        for name, content in held.items():
+            taken.writestr(name, content)
+    with pytest.raises(ValueError, match=r"no record models/model\.json"):
+        read_program(buffer)

@@ -6,4 +6,5 @@ measure       what a run takes, found on tensors without values before any weigh
 input_form    how a program takes images
 onnx_*        ONNX files
 aten_*        archives of torch.export
+batches       whether a fixed batch matters
 """

@@ -164,9 +164,15 @@ class Program(nn.Module):
         return self, f"{kind}_{number}"
 
     def set_weight(self, name: str, value: Tensor) -> None:
-        """Replace a parameter or buffer, perhaps one on the meta device, by a tensor."""
+        """Replace a parameter or buffer, perhaps one on the meta device, by a tensor.
+
+        Raises:
+            ValueError: a tensor of another shape.
+        """
         path, _, last = name.rpartition(".")
         module = self.get_submodule(path)
+        if getattr(module, last).shape != value.shape:
+            raise ValueError(f"'{printable(name, 100)}' has another shape than its layer")
         if last in module._parameters:
             module._parameters[last] = (
                 value if isinstance(value, nn.Parameter) else nn.Parameter(value)
