@@ -24,6 +24,7 @@ from benchmarks.speed.report import (
     short_table,
     step_table,
 )
+from benchmarks.studies.ablations import ablations_table
 from benchmarks.studies.in_backward import in_backward_table
 from benchmarks.studies.inspection_report import inspect_table, rates_table
 from benchmarks.studies.narrow_state import narrow_table
@@ -42,7 +43,6 @@ from benchmarks.studies.threads import threads_table
 from benchmarks.studies.weights import seconds_table
 from d3fast.benchmark.report.attacks import attacks_markdown
 from d3fast.benchmark.report.benchmark import (
-    ablation_markdown,
     adaptive_markdown,
     goals_markdown,
     grid_markdown,
@@ -97,7 +97,7 @@ PARTS: Mapping[str, Callable[[Results], str]] = {
     "grid": lambda results: grid_markdown(read_grid(results.rows)),
     "adaptive": lambda results: adaptive_markdown(read_grid(results.rows)),
     "reactivation": lambda results: reactivation_markdown(read_grid(results.rows)),
-    "ablations": lambda results: ablation_markdown(read_grid(results.rows)),
+    "ablations": ablations_table,
     "relearning": lambda results: relearning_markdown(read_grid(results.rows)),
     "verdict": lambda results: goals_markdown(read_grid(results.rows)),
     "search": lambda results: search_markdown(results.rows),

@@ -21,9 +21,12 @@ from d3fast.benchmark.grid import run_grid
 from d3fast.benchmark.plan import Ablation, BenchmarkPreset
 from d3fast.benchmark.presets import BENCHMARK_PRESETS
 from d3fast.benchmark.repair_jobs import DefenseSpec
+from d3fast.benchmark.report.benchmark import ablation_markdown
 from d3fast.io.files import make_folder
 from d3fast.optim.schedules import SHAPES
 from d3fast.results.jobs import RunDir
+from d3fast.results.schema.benchmark import DefenseRow, read_grid
+from d3fast.results.store import Results
 from d3fast.runtime import environment
 from d3fast.runtime.checks import check_choice
 
@@ -125,6 +128,19 @@ def ablation_preset(data: str, attack: str) -> BenchmarkPreset:
         relearning=(),
         reactivation=(),
     )
+
+
+def ablations_table(results: Results) -> str:
+    """Return a table of every factor of which more than one value was measured."""
+    points = [
+        row for row in read_grid(results.rows) if isinstance(row, DefenseRow) and row.ablation
+    ]
+    values: dict[str, set[str]] = {}
+    for row in points:
+        assert row.ablation is not None
+        values.setdefault(row.ablation.factor, set()).add(str(row.ablation.value))
+    shown = [row for row in points if row.ablation and len(values[row.ablation.factor]) > 1]
+    return ablation_markdown(shown)
 
 
 def ablations(

@@ -85,6 +85,19 @@ def _with_samples(
     return replace(preset, shift=CleanShift(rare_class, corruption))
 
 
+def _with_ratio(preset: BenchmarkPreset, ratio: float | None) -> BenchmarkPreset:
+    """Return the preset with another poison ratio; models without poisoned samples stay."""
+    if ratio is None:
+        return preset
+    if not 0 < ratio < 1:
+        raise ValueError(f"ratio must be in (0, 1), got {ratio}")
+    suspects = tuple(
+        replace(group, base=replace(group.base, ratio=ratio)) if group.base.ratio else group
+        for group in preset.suspects
+    )
+    return replace(preset, suspects=suspects)
+
+
 def _refuse_options(context: typer.Context) -> None:
     """Refuse options before a sub-command, which would ignore them."""
     for name in context.params:
@@ -117,6 +130,9 @@ def _benchmark(
     ablations: Annotated[bool, typer.Option(help="Run the preset's ablations.")] = True,
     relearning: Annotated[bool, typer.Option(help="Run the relearning test.")] = True,
     reactivation: Annotated[bool, typer.Option(help="Run the re-activation test.")] = True,
+    ratio: Annotated[
+        float | None, typer.Option(help="Poison ratio in place of the preset's.")
+    ] = None,
     clean: Annotated[
         int | None, typer.Option(help="Clean samples of a defender in place of the preset's.")
     ] = None,
@@ -148,7 +164,7 @@ def _benchmark(
         return
     dataset = options.renamed("--data", "--dataset", data, dataset)
     chosen = _chosen(preset, attacks, defenses, dataset, model, ablations, relearning, reactivation)
-    chosen = _with_samples(chosen, clean, rare_class, corruption)
+    chosen = _with_samples(_with_ratio(chosen, ratio), clean, rare_class, corruption)
     share = _part(part)
     used, run_dir = _devices(devices, device, workers), RunDir(make_folder(out), data_dir=data_dir)
     count = seeds or chosen.seeds
@@ -163,9 +179,9 @@ def _benchmark(
     )
     command = f"d3fast benchmark --preset {preset} --seeds {count}"
     command += f" --first-seed {first_seed}" if first_seed else ""
-    said: dict[str, str | int | None]
+    said: dict[str, str | float | None]
     said = {"attacks": attacks, "defenses": defenses, "dataset": dataset, "model": model}
-    said |= {"clean": clean, "rare-class": rare_class, "corruption": corruption}
+    said |= {"ratio": ratio, "clean": clean, "rare-class": rare_class, "corruption": corruption}
     command += "".join(f" --{name} {value}" for name, value in said.items() if value is not None)
     command += "" if ablations else " --no-ablations"
     command += "" if relearning else " --no-relearning"

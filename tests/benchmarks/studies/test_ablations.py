@@ -6,6 +6,7 @@ from benchmarks.studies import ablations
 from d3fast.benchmark.plan import plan_jobs
 from d3fast.benchmark.presets import BENCHMARK_PRESETS
 from d3fast.detox import D3Config
+from d3fast.results.store import Results
 
 SEEDS = range(ablations.FIRST_SEED, ablations.FIRST_SEED + ablations.SEEDS)
 
@@ -55,3 +56,14 @@ def test_samples_change_for_fine_tuning_too_and_the_target_class_is_rare_once():
 def test_unknown_data_are_refused():
     with pytest.raises(ValueError, match="data must be one of 'digits', 'fashion-mnist', got 'x'"):
         ablations.ablation_preset("x", "badnets")
+
+
+def test_the_table_has_the_factors_of_which_several_values_were_measured():
+    def row(factor, value, **numbers):
+        labels = {"kind": "repair", "defense": "d3", "ablation": {"factor": factor, "value": value}}
+        return {**labels, "seed": 100, "refused": None, "acc": 0.9, **numbers}
+
+    rows = [row("epsilon", 0.1), row("epsilon", 0.3), row("p", 2.0)]
+    table = ablations.ablations_table(Results("study", {}, rows))
+    assert "d3: epsilon" in table
+    assert "d3: p" not in table
