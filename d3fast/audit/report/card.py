@@ -193,7 +193,8 @@ def _restart(repair: RepairRow) -> str:
         searched = blocks is not None and repair.restart_searched
         return "; only the tracked weights restarted, accuracy allows no more" if searched else ""
     most = ", the most that accuracy allows" if repair.restart_searched else ""
-    return f"; {count(blocks, 'last block')} restarted{most}"
+    last = "last block" if blocks == 1 else f"last {count(blocks, 'block')}"
+    return f"; {last} restarted{most}"
 
 
 def _loss(repair: RepairRow) -> str:
@@ -201,8 +202,11 @@ def _loss(repair: RepairRow) -> str:
     kind = counts = ""
     if repair.lost is not None and repair.gained is not None:
         kind, counts = "paired ", f"{repair.lost} samples lost, {repair.gained} gained; "
+    change, of = f"{fixed(repair.acc_drop)} points lost", ""
+    if repair.acc_drop < 0:
+        change, of = f"{fixed(-repair.acc_drop)} points gained", " of the loss"
     return (
-        f"{fixed(repair.acc_drop)} points lost ({counts}{kind}95 % interval "
+        f"{change} ({counts}{kind}95 % interval{of} "
         f"{fixed(repair.acc_drop_low)} to {fixed(repair.acc_drop_high)}; one sample is "
         f"{fixed(100 / repair.held_out_samples)} points)"
     )

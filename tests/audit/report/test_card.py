@@ -50,6 +50,35 @@ def test_the_summary_has_accuracy_limit_repair_and_verdicts():
     ]
 
 
+def summary(**fields):
+    """The summary of a repair with other numbers."""
+    rows = [{**row, **fields} if row["kind"] == "repair" else row for row in card_rows()]
+    return " ".join(card_lines(rows)).replace("\xa0", " ")
+
+
+def test_a_gain_of_accuracy_is_no_negative_loss():
+    text = summary(acc_drop=-6.2, acc_drop_low=-14.1, acc_drop_high=1.9)
+    assert "6.2 points gained (" in text
+    assert "95 % interval of the loss −14.1 to 1.9" in text
+
+
+@pytest.mark.parametrize(
+    ("blocks", "searched", "clause"),
+    [
+        (1, True, "; last block restarted, the most that accuracy allows; lambda"),
+        (2, False, "; last 2 blocks restarted; lambda"),
+        (0, True, "; only the tracked weights restarted, accuracy allows no more; lambda"),
+    ],
+)
+def test_the_summary_says_which_blocks_restarted(blocks, searched, clause):
+    assert clause in summary(restarted_blocks=blocks, restart_searched=searched)
+
+
+def test_without_a_restart_the_summary_says_nothing_of_it():
+    assert "restarted" not in summary(restarted_blocks=0)
+    assert "restarted" not in summary()
+
+
 def test_a_missed_limit_and_a_known_trigger_are_in_the_summary():
     rows = card_rows(kept=False)
     for row in (row for row in rows if row["kind"] == "model"):
