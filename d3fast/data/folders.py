@@ -10,6 +10,8 @@ they are images. A class folder may hold images only. Links may not lead out of 
 must have one size, unless a size to resize them to is given, and must be all grey or all colour.
 """
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,11 +22,13 @@ from d3fast.data.image_files import ImageFile, split_images
 from d3fast.data.records import FileSource, Records
 from d3fast.io.images import SUFFIXES, image_channels
 from d3fast.io.paths import checked_file, checked_folder
-from d3fast.io.untrusted import is_displayable, printable
+from d3fast.io.untrusted import is_displayable, printable, read_limited
 from d3fast.runtime.checks import check_integer
 
 TEST_SHARE = 0.2
 _SKIPPED = ("thumbs.db", "desktop.ini")
+_EXAMPLE = re.compile(r"class_(\d{1,5})_example_\d+", re.ASCII)
+_NUMBER, _MAX_NUMBER = re.compile(rb"\d{1,5}"), 64
 
 
 def entries(folder: Path) -> list[Path]:
@@ -120,17 +124,41 @@ def class_folders(path: Path) -> Records:
 
 
 def flat_images(path: Path) -> Records | None:
-    """List the unlabelled images of a folder without folders; ``None`` for another folder.
+    """List the images of a folder without folders; ``None`` for another folder.
+
+    They are unlabelled, unless all are named ``class_3_example_17.png`` or have a file ``17.json``
+    beside them that holds the number of the class and nothing else, as in TrojAI.
 
     Raises:
-        ValueError: a link out of the folder, or a special file.
+        ValueError: a link out of the folder, or a special file; a class without an image.
         OSError: a file that cannot be opened.
     """
     found = entries(path)
     images = [entry for entry in found if _is_image(entry)]
     if not images or any(entry.is_dir() for entry in found):
         return None
-    return _records([checked_file(image, path) for image in images], None, None)
+    files = [checked_file(image, path) for image in images]
+    numbers = _numbers_of(images, path)
+    if numbers is None:
+        return _records(files, None, None)
+    classes = range(max(numbers) + 1)
+    if missing := sorted(set(classes) - set(numbers)):
+        raise ValueError(f"{printable(path)} holds no image of class {missing[0]}")
+    records = _records(files, torch.tensor(numbers), tuple(map(str, classes)))
+    note = "Labels are the numbers of classes in the names of the images, or beside them."
+    return replace(records, notes=(*records.notes, note))
+
+
+def _numbers_of(images: list[Path], root: Path) -> list[int] | None:
+    """Return the number of each image's class, if their names or files beside them say it."""
+    named = [_EXAMPLE.fullmatch(image.stem) for image in images]
+    if all(named):
+        return [int(found[1]) for found in named if found]
+    beside = [image.with_suffix(".json") for image in images]
+    if not all(path.is_file() and path.stat().st_size <= _MAX_NUMBER for path in beside):
+        return None
+    texts = [read_limited(checked_file(path, root), _MAX_NUMBER).strip() for path in beside]
+    return [int(text) for text in texts] if all(map(_NUMBER.fullmatch, texts)) else None
 
 
 def _records(paths: list[Path], labels: Tensor | None, classes: tuple[str, ...] | None) -> Records:

@@ -16,6 +16,7 @@ Resolver: TypeAlias = Callable[[Request], Suspect | None]
 # Name, and where the function is: most import a library that few users need.
 RESOLVERS: Mapping[str, str] = MappingProxyType(
     {
+        "trojai": "d3fast.hub.trojai:resolve_trojai",
         "timm_folder": "d3fast.hub.timm_folder:resolve_timm_folder",
         "onnx": "d3fast.hub.onnx:resolve_onnx",
         "export": "d3fast.hub.export_archive:resolve_export",
@@ -24,6 +25,7 @@ RESOLVERS: Mapping[str, str] = MappingProxyType(
         "text_folder": "d3fast.hub.text_folder:resolve_text_folder",
         "timm": "d3fast.hub.timm_names:resolve_timm",
         "torchvision": "d3fast.hub.torchvision_names:resolve_torchvision",
+        "backdoorbench": "d3fast.hub.backdoorbench:resolve_backdoorbench",
         "weight file": "d3fast.hub.families:resolve_weight_file",
         "factory": "d3fast.hub.factory:resolve_factory",
     }

@@ -311,10 +311,12 @@ def stored_names(path: str | Path) -> frozenset[str]:
     """Return the names of all tensors in the dictionaries of a file that may hold weights.
 
     Raises:
-        ValueError: a damaged file.
+        ValueError: a damaged file, or one that holds no dictionary.
         OSError: the file is missing or cannot be read.
     """
     with open_weights(Path(path)) as held:
+        if not isinstance(held, Mapping):
+            raise _misfit(held, {}, Path(path))
         return frozenset(name for _, entries in state_dicts(held) for name in entries)
 
 

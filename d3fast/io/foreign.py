@@ -8,6 +8,8 @@ calls functions, or classes that start programs, attacks whoever opens it with `
 object of any other class does not concern the weights.
 """
 
+from collections.abc import Mapping
+
 from d3fast.io.pickles import AsksForCode, Inert
 
 # Functions and classes with small initials that settings and training state consist of.
@@ -48,6 +50,24 @@ _CALLS = frozenset(
         "torch.layout",
     }
 )
+# Calls that are harmless beside weights, and the name of their result in errors.
+OTHERS: Mapping[str, str] = {
+    "torch._utils _rebuild_sparse_tensor": "a sparse tensor",
+    "torch._utils _rebuild_qtensor": "a quantised tensor",
+    "torch._utils _rebuild_meta_tensor_no_storage": "a tensor without values",
+    "torch._utils _rebuild_nested_tensor": "a nested tensor",
+    "torch._utils _rebuild_wrapper_subclass": "a tensor of another class",
+    "torch._utils _rebuild_device_tensor_from_numpy": "a tensor of another device",
+    "torch._utils _rebuild_device_tensor_from_cpu_tensor": "a tensor of another device",
+    "torch.serialization _get_layout": "a layout",
+    "torch device": "a device",
+    "_codecs encode": "bytes",
+    **{
+        f"{module} {name}": f"a {name}"
+        for module in ("builtins", "__builtin__")
+        for name in ("bytearray", "set", "complex")
+    },
+}
 # Python 2 and protocol 2 write old names of modules.
 _OLD = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 # Packages whose classes run programs, text or other pickles.

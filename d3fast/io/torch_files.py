@@ -23,9 +23,10 @@ import torch
 from torch import Tensor
 
 from d3fast.io.entries import OtherEntry, TensorEntry
-from d3fast.io.foreign import inert
+from d3fast.io.foreign import OTHERS, inert
 from d3fast.io.pickles import AsksForCode, Handlers, Inert, Name, plain_key, read_pickle
 from d3fast.io.untrusted import printable, zip_members
+from d3fast.io.whole_models import is_module_state, whole_model
 
 _MAX_PICKLE = 2**26
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -60,24 +61,6 @@ _TENSORS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3")
 _PARAMETERS = ("_rebuild_parameter", "_rebuild_parameter_with_state")
 _PLAIN_TYPES = ("torch Tensor", "torch._tensor Tensor", "torch.nn.parameter Parameter")
 _SUBCLASS = ("torch._tensor _rebuild_from_type_v2", "torch._tensor _rebuild_from_type")
-# Calls that are harmless beside weights, and the name of their result in errors.
-_OTHERS = {
-    "torch._utils _rebuild_sparse_tensor": "a sparse tensor",
-    "torch._utils _rebuild_qtensor": "a quantised tensor",
-    "torch._utils _rebuild_meta_tensor_no_storage": "a tensor without values",
-    "torch._utils _rebuild_nested_tensor": "a nested tensor",
-    "torch._utils _rebuild_wrapper_subclass": "a tensor of another class",
-    "torch._utils _rebuild_device_tensor_from_numpy": "a tensor of another device",
-    "torch._utils _rebuild_device_tensor_from_cpu_tensor": "a tensor of another device",
-    "torch.serialization _get_layout": "a layout",
-    "torch device": "a device",
-    "_codecs encode": "bytes",
-    **{
-        f"{module} {name}": f"a {name}"
-        for module in ("builtins", "__builtin__")
-        for name in ("bytearray", "set", "complex")
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -93,7 +76,7 @@ def _is_known(name: str) -> bool:
     module, _, attribute = name.partition(" ")
     return (
         name in (*_DICTS, *_PLAIN_TYPES, *_SUBCLASS, "torch Size")
-        or name in _OTHERS
+        or name in OTHERS
         or (module == "torch._utils" and attribute in (*_TENSORS, *_PARAMETERS))
         or (
             module in ("torch", "torch.cuda", "torch.storage")
@@ -145,19 +128,28 @@ class _Contents:
         inert: objects of other classes are read as ``Inert``; otherwise the file is refused.
         storages: bytes per element of the storages that the pickle names, by key.
         entries: tensors so far; equal views of a storage, such as tied weights, share one.
+        modules: objects whose state is that of a module, and the state, by identity.
     """
 
     read: Callable[[str, int, int], bytearray]
     inert: bool = False
     storages: dict[str, int] = field(default_factory=dict)
     entries: dict[Any, TensorEntry] = field(default_factory=dict)
+    modules: dict[int, tuple[Inert, Any]] = field(default_factory=dict)
 
     def handlers(self) -> Handlers:
         if not self.inert:
             return Handlers(self.call, _ignore_state, _find, self.persistent, _utf8)
-        return Handlers(self.call, _ignore_state, _find_any, self.persistent, _utf8, self.new)
+        return Handlers(self.call, self.set_state, _find_any, self.persistent, _utf8, self.new)
+
+    def set_state(self, item: Any, state: Any) -> None:
+        _ignore_state(item, state)
+        if isinstance(item, Inert) and is_module_state(state):
+            self.modules[id(item)] = (item, state)
 
     def persistent(self, identity: Any) -> Any:
+        if self.inert and identity[0] == "module":  # a class and its source, before torch 1.6
+            return identity[1]
         kind, storage, key, _, _, *view = identity
         if kind not in ("storage", b"storage") or not isinstance(storage, Name):
             raise ValueError("it refers to an object that is not a storage")
@@ -193,7 +185,7 @@ class _Contents:
             if plain and isinstance(function, Name) and isinstance(inner, tuple):
                 return self.call(function.name, inner)
             return OtherEntry("a tensor of another class")
-        return OtherEntry(_OTHERS.get(name, f"a {printable(attribute, 40)}"))
+        return OtherEntry(OTHERS.get(name, f"a {printable(attribute, 40)}"))
 
     def _tensor(
         self, name: str, storage: Any, offset: Any, size: Any, stride: Any, *rest: Any
@@ -327,7 +319,8 @@ def _from_zip(file: BinaryIO, inert: bool) -> Any:
     if main.file_size > _MAX_PICKLE:
         raise ValueError(f"its record data.pkl claims {main.file_size} bytes")
     content = read_at(file, record_start(file, main), main.file_size)
-    return read_pickle(bytes(content), _Contents(read, inert).handlers())
+    contents = _Contents(read, inert)
+    return whole_model(read_pickle(bytes(content), contents.handlers()), contents.modules)
 
 
 def _storage_positions(
@@ -364,7 +357,7 @@ def _from_pickles(file: BinaryIO, inert: bool) -> Any:
         raise ValueError("it is of an unknown version of torch.save, or big-endian")
     held, keys = (read_pickle(head, handlers) for _ in range(2))
     positions.update(_storage_positions(file, head.tell(), keys, contents.storages))
-    return held
+    return whole_model(held, contents.modules)
 
 
 def read_torch_file(file: BinaryIO, *, inert: bool = False) -> Any:
@@ -375,7 +368,8 @@ def read_torch_file(file: BinaryIO, *, inert: bool = False) -> Any:
         inert: read past objects of other classes; see ``d3fast.io.foreign``.
 
     Returns:
-        Dictionaries, lists, numbers and text; a ``TensorEntry`` for each dense tensor, an
+        Dictionaries, lists, numbers and text; the weights of a whole model, see
+        ``d3fast.io.whole_models``; a ``TensorEntry`` for each dense tensor, an
         ``OtherEntry`` for each other object that torch would load from such a file, an ``Inert``
         for each other object.
 

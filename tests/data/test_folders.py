@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 from d3fast.data import load
+from d3fast.data.folders import flat_images
 
 
 def _fill(folder, shades, size=(5, 4), suffix="png"):
@@ -97,3 +98,42 @@ def test_folders_without_images_are_named(mine):
         _load(mine / "empty" / "deeper")
     with pytest.raises(ValueError, match="nowhere is missing or not a folder"):
         _load(mine / "nowhere")
+
+
+@pytest.fixture
+def flat(tmp_path):
+    """Write images of three classes, named by ``names``, into a folder without folders."""
+
+    def write(names):
+        for name in names:
+            Image.new("L", (5, 4)).save(tmp_path / f"{name}.png")
+        return tmp_path
+
+    return write
+
+
+def test_images_whose_names_hold_numbers_of_classes_are_labelled(flat):
+    folder = flat([f"class_{label}_example_{k}" for label in (0, 1, 2) for k in (0, 10)])
+    records = flat_images(folder)
+    assert records.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert records.classes == ("0", "1", "2")
+    assert "numbers of classes in the names" in records.notes[0]
+    (folder / "other.png").write_bytes((folder / "class_0_example_0.png").read_bytes())
+    assert flat_images(folder).labels is None
+
+
+def test_numbers_of_classes_may_lie_beside_the_images(flat):
+    folder = flat(["a", "b"])
+    assert flat_images(folder).labels is None
+    for name, label in (("a", "1"), ("b", " 0\n")):
+        (folder / f"{name}.json").write_text(label)
+    assert flat_images(folder).labels.tolist() == [1, 0]
+    for content in ('{"label": 0}', "-1", "1.5", "0" * 100):
+        (folder / "b.json").write_text(content)
+        assert flat_images(folder).labels is None
+
+
+def test_a_number_that_no_image_has_is_refused(flat):
+    folder = flat(["class_0_example_0", "class_2_example_0"])
+    with pytest.raises(ValueError, match="holds no image of class 1"):
+        flat_images(folder)

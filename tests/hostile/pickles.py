@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from tests.hostile.files import LOADS, Case, Reduced, content, forged_zip
 from tests.hostile.models import net, state, torch_file
@@ -27,6 +28,29 @@ CODE = "holds more than tensors .*refused"
 
 class Config(dict[str, Any]):
     """A dictionary of another class, as settings are."""
+
+
+class Other(nn.Module):
+    """A class that no library has."""
+
+
+def _hooked() -> nn.Module:
+    model = net()
+    model.register_forward_pre_hook(os.getpid)  # type: ignore[arg-type]
+    return model
+
+
+def _endless() -> nn.Module:
+    model = net()
+    model._modules["again"] = model
+    return model
+
+
+def _doubled() -> nn.Module:
+    model = net()
+    for _ in range(30):
+        model = nn.Sequential(model, model)
+    return model
 
 
 class Acts:
@@ -144,7 +168,21 @@ PICKLES = [
         raw_pickle(lambda m: b"c\x1b[2Jos\nsystem\n" + _touch(m) + b"\x85R."),
         CODE,
     ),
-    Case("a whole model", _pt(torch_file(net())), "holds an object of torch.*refused.*save_file"),
+    Case("a whole model", _pt(torch_file(net())), LOADS),
+    Case(
+        "a whole model of other classes",
+        _pt(torch_file(nn.Sequential(*net(), Other()))),
+        "holds an object of torch.*refused.*save_file",
+    ),
+    Case(
+        "a whole model with a hook", _pt(torch_file(_hooked())), "holds an object of torch.*refused"
+    ),
+    Case("a module within itself", _pt(torch_file(_endless())), "nested without end"),
+    Case(
+        "modules that double",
+        _pt(torch_file(_doubled())),
+        "nested without end",
+    ),
     Case(
         "a whole model beside a name",
         _pt(torch_file({"model": net(), "epoch": 1})),

@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import os
 from collections import OrderedDict
 
 import pytest
@@ -17,6 +18,13 @@ def net(seed=0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 3))
+
+
+def hooked():
+    """Computes something else than its class."""
+    model = net()
+    model[0].register_forward_hook(os.getpid)
+    return model
 
 
 class Tied(nn.Module):
@@ -247,7 +255,7 @@ def _endless():
             changed(**{"3_weight": torch.eye(3, 2).to_sparse()}),
             "'3.weight' must be a dense tensor, it is a sparse tensor$",
         ),
-        (net(), r"it holds an object of torch\.nn.*Sequential: refused\. Read it in a sandbox"),
+        (hooked(), r"it holds an object of torch\.nn.*Sequential: refused\. Read it in a sandbox"),
         ({"model": net()}, r"'model' must be a dense tensor, it is an object of torch.*: refused"),
         (changed(**{"3_bias": torch.zeros(3, device="meta")}), "it is a tensor without values$"),
         (_endless(), "'model' must be a dense tensor, it is a dict$"),
