@@ -24,6 +24,7 @@ from d3fast.detox import (
     usual_augment,
 )
 from d3fast.detox.config import SEARCHES
+from d3fast.detox.run import OnEpoch
 from d3fast.detox.samples import BATCH_SIZE, Samples, Unlabelled
 from d3fast.hub import TextInput
 from d3fast.hub.samples import Data
@@ -112,6 +113,7 @@ class Repair:
         suspect_rows: Sequence[Mapping[str, Any]] = (),
         *,
         checkpointing: Checkpointing | None = None,
+        on_epoch: OnEpoch | None = None,
         progress: bool = True,
     ) -> "Repaired":
         """Repair, measure and inspect.
@@ -119,6 +121,7 @@ class Repair:
         Args:
             suspect_rows: of an earlier inspection of the suspect, which is not repeated.
             checkpointing: save the state after every epoch, and resume from it.
+            on_epoch: called after every epoch; see ``detoxify``.
             progress: show progress bars.
 
         Raises:
@@ -131,6 +134,7 @@ class Repair:
             self.options.config,
             held_out.batches(BATCH_SIZE),
             progress=progress,
+            on_epoch=on_epoch,
             checkpointing=checkpointing,
             unlabelled=self.unlabelled,
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 from d3fast.audit.repair import Repair, Repaired
 from d3fast.detox import Checkpointing, save_weights, weights_so_far
+from d3fast.detox.run import OnEpoch
 from d3fast.io.files import make_folder, written_together
 
 STATE, PARTIAL = "resume.pt", "partial.safetensors"
@@ -55,6 +56,7 @@ def repair_in_folder(
     resume: bool = False,
     suspect_rows: Sequence[Mapping[str, Any]] = (),
     beside: Callable[[Path], None] = lambda _: None,
+    on_epoch: OnEpoch | None = None,
     progress: bool = True,
 ) -> tuple[Repaired, Path]:
     """Run a repair and write its files together; until then the folder has its state alone.
@@ -65,6 +67,7 @@ def repair_in_folder(
         resume: continue the interrupted repair of the folder.
         suspect_rows: of an earlier inspection of the suspect.
         beside: called with the folder of the new files to write more of them.
+        on_epoch: called after every epoch; see ``detoxify``.
         progress: show progress bars.
 
     Returns:
@@ -82,7 +85,9 @@ def repair_in_folder(
         identity=repair.identity,
     )
     with _made(folder):
-        repaired = repair.run(suspect_rows, checkpointing=keep, progress=progress)
+        repaired = repair.run(
+            suspect_rows, checkpointing=keep, on_epoch=on_epoch, progress=progress
+        )
         with written_together(folder) as place:
             weights, _ = repaired.write(place)
             beside(place)

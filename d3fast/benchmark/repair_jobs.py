@@ -8,6 +8,7 @@ floor that the clean model set when the suspect was trained.
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,10 +22,12 @@ from d3fast.benchmark.clean_shift import CleanShift
 from d3fast.benchmark.implant import TEST_BATCH, AttackSpec
 from d3fast.data import Augment, Augmented, ImageData, Splits, stratified_split
 from d3fast.defenses import D3, DEFENSES, Defense, DefenseResult, Pipeline
+from d3fast.defenses.base import OnEpoch
 from d3fast.detox import D3Config, save_weights
+from d3fast.integrations.epoch_log import EpochLog, epoch_log
 from d3fast.io.files import make_folder
 from d3fast.models import load_weights
-from d3fast.results.jobs import Row, RunDir, file_name, finished_row, key_of
+from d3fast.results.jobs import Row, RunDir, file_name, finished_row, key_of, settings_of
 from d3fast.results.schema.benchmark import AttackRow, RateFields
 from d3fast.results.schema.fields import read_record
 from d3fast.runtime.checks import check_choice, check_integer, check_number
@@ -125,11 +128,19 @@ class DefenseSpec:
         return make_defense(self.name, self.all_options(seed))
 
 
-def make_defense(name: str, options: Iterable[Options]) -> Defense:
-    """Return a defence, or a pipeline written ``"a+b"``, from the options of its stages."""
-    stages = [
+def make_defense(name: str, options: Iterable[Options], on_epoch: OnEpoch | None = None) -> Defense:
+    """Return a defence, or a pipeline written ``"a+b"``.
+
+    Args:
+        name: of the registry.
+        options: of the stages.
+        on_epoch: called after every epoch of every stage.
+    """
+    stages: list[Any] = [
         _make_stage(stage, given) for stage, given in zip(name.split("+"), options, strict=True)
     ]
+    if on_epoch is not None:
+        stages = [dataclasses.replace(stage, on_epoch=on_epoch) for stage in stages]
     return stages[0] if len(stages) == 1 else Pipeline(*stages)
 
 
@@ -295,7 +306,8 @@ class RepairJob:
         # On most devices convolutions are faster in this memory format.
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         try:
-            result = self.repair(model.to(where), splits.clean, where, progress)
+            with self._log(run_dir) as log:
+                result = self.repair(model.to(where), splits.clean, where, progress, log)
         except ValueError as error:
             return {**row, "refused": str(error)}
         if key_of(self) in run_dir.keep:
@@ -305,8 +317,17 @@ class RepairJob:
         found = compared(metrics_of(before), after, before.floor)
         return {**row, **found, **_course(result), "refused": None}
 
+    def _log(self, run_dir: RunDir) -> AbstractContextManager[EpochLog | None]:
+        folder = run_dir.folder / "log" / key_of(self)
+        return epoch_log(run_dir.log, folder, key_of(self), settings_of(self))
+
     def repair(
-        self, model: nn.Module, clean: ImageData, device: torch.device, progress: bool
+        self,
+        model: nn.Module,
+        clean: ImageData,
+        device: torch.device,
+        progress: bool,
+        on_epoch: OnEpoch | None = None,
     ) -> DefenseResult:
         """Draw the defender's samples and repair the model with them; see ``repair_model``."""
         train, held_out, _ = defender_samples(clean, self.clean, self.held_out, self.seed)
@@ -314,7 +335,7 @@ class RepairJob:
             train = self.shift.apply(train, self.seed)
             held_out = None if held_out is None else self.shift.apply(held_out, self.seed + 1)
         return repair_model(
-            make_defense(self.defense, self.options),
+            make_defense(self.defense, self.options, on_epoch),
             model,
             train,
             held_out,

@@ -19,6 +19,7 @@ from d3fast.cli.config_file import ConfigFile
 from d3fast.cli.groups import with_groups
 from d3fast.cli.output import Output
 from d3fast.data import DATASETS
+from d3fast.integrations.epoch_log import parse_trackers
 from d3fast.io.files import make_folder
 from d3fast.results.jobs import RunDir
 from d3fast.runtime import environment
@@ -154,6 +155,7 @@ def _benchmark(
     device: options.Deprecated = None,
     workers: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,
     data_dir: options.DataDir = None,
+    log: options.Log = None,
 ) -> None:
     """Run attacks x defences x seeds beside clean models; write tables and figures.
 
@@ -166,7 +168,8 @@ def _benchmark(
     chosen = _chosen(preset, attacks, defenses, dataset, model, ablations, relearning, reactivation)
     chosen = _with_samples(_with_ratio(chosen, ratio), clean, rare_class, corruption)
     share = _part(part)
-    used, run_dir = _devices(devices, device, workers), RunDir(make_folder(out), data_dir=data_dir)
+    used, trackers = _devices(devices, device, workers), parse_trackers(log)
+    run_dir = RunDir(make_folder(out), data_dir=data_dir, log=trackers)
     count = seeds or chosen.seeds
     result = run_grid(
         chosen,

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """``d3fast detox``: parse options, repair a model, write weights and card.json together."""
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from d3fast.audit import InspectOptions
+from d3fast.audit.repair import Repair
 from d3fast.audit.repair_folder import repair_in_folder, save_partial
 from d3fast.audit.report.card import inspected_before, print_card
 from d3fast.audit.report.documents import parse_card
@@ -18,6 +20,7 @@ from d3fast.cli.config_file import ConfigFile
 from d3fast.cli.exit_codes import FAIL_ON, parse_fail_on
 from d3fast.cli.method import MethodOptions
 from d3fast.cli.output import Output
+from d3fast.integrations.epoch_log import EpochLog, epoch_log, parse_trackers
 from d3fast.results.store import read_results
 
 Resume = Annotated[bool, typer.Option(help="Continue an interrupted repair.")]
@@ -34,6 +37,7 @@ def detox(
     out: options.Out = None,
     inspect: Annotated[bool, typer.Option(help="Inspect the model before and after.")] = True,
     resume: Resume = False,
+    log: options.Log = None,
     fail_on: options.FailOn = FAIL_ON,
     seed: options.Seed = 0,
     device: options.Device = "auto",
@@ -43,19 +47,33 @@ def detox(
     Exit code 1 if the repaired model shows signs of a backdoor, 3 if the accuracy limit is missed.
     """
     chosen = method.chosen(config.config, seed, InspectOptions() if inspect else None)
-    fails = parse_fail_on(fail_on)
+    fails, trackers = parse_fail_on(fail_on), parse_trackers(log)
     audit = reading.open(suspect.request(model), data, output, device=device, seed=seed)
     repair = method.prepare(audit, chosen, reading)
     folder = options.audit_folder(out, audit)
     earlier = inspected_before(folder / INSPECTION, audit.settings()) if inspect else []
     try:
-        _, weights = repair_in_folder(
-            repair, folder, resume=resume, suspect_rows=earlier, progress=output.bars
-        )
+        with repair_log(trackers, repair, folder, resume=resume) as on_epoch:
+            _, weights = repair_in_folder(
+                repair,
+                folder,
+                resume=resume,
+                suspect_rows=earlier,
+                on_epoch=on_epoch,
+                progress=output.bars,
+            )
     except KeyboardInterrupt:
         output.say(save_partial(repair, folder))
         raise
     finish(folder, weights.name, output, fails)
+
+
+def repair_log(
+    trackers: Sequence[str], repair: Repair, folder: Path, *, resume: bool
+) -> AbstractContextManager[EpochLog | None]:
+    """Return the log of a repair, in the folder ``log`` of its audit; see ``epoch_log``."""
+    settings = {"model": repair.audit.spec, **repair.options.config.record()}
+    return epoch_log(trackers, folder / "log", folder.name, settings, resume=resume)
 
 
 def finish(folder: Path, written: str, output: Output, fails: Set[str]) -> None:

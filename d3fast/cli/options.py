@@ -18,6 +18,7 @@ from d3fast.data.records import MAX_MEMORY
 from d3fast.hub import Columns, Request, Samples, Suspect, open_samples, resolve
 from d3fast.hub.normalisation import check_inputs
 from d3fast.hub.samples import CleanSamples, Data
+from d3fast.integrations.epoch_log import TRACKERS
 from d3fast.io.files import check_folder
 
 MAX_GIB = MAX_MEMORY / 2**30
@@ -60,6 +61,10 @@ CalibrationFile = Annotated[
 ]
 FailOn = Annotated[
     str, typer.Option(help="What gives exit code 1 or 3: signs, accuracy, both, or none.")
+]
+Log = Annotated[
+    str | None,
+    typer.Option("--log", help=f"Log every epoch, comma-separated: {', '.join(TRACKERS)}."),
 ]
 Budget = Annotated[
     float | None,

@@ -21,12 +21,13 @@ from d3fast.audit.report.record import RECORD, record_of, write_record
 from d3fast.audit.resolve import INSPECTION, PAGE, Audit
 from d3fast.cli import options
 from d3fast.cli.config_file import ConfigFile
-from d3fast.cli.detox import Resume, finish
+from d3fast.cli.detox import Resume, finish, repair_log
 from d3fast.cli.exit_codes import FAIL_ON, parse_fail_on
 from d3fast.cli.gate import GateOptions
 from d3fast.cli.inspect import InspectionOptions
 from d3fast.cli.method import MethodOptions
 from d3fast.cli.output import Output
+from d3fast.integrations.epoch_log import parse_trackers
 from d3fast.results.store import Results
 
 _INSPECTION_SHARE = 0.2  # of a budget, for each of the two inspections
@@ -44,6 +45,7 @@ def repair(
     gate: GateOptions,
     out: options.Out = None,
     resume: Resume = False,
+    log: options.Log = None,
     budget_minutes: options.Budget = None,
     fail_on: options.FailOn = FAIL_ON,
     seed: options.Seed = 0,
@@ -55,7 +57,7 @@ def repair(
     """
     started = time.perf_counter()
     chosen = method.chosen(config.config, seed, inspection.chosen())
-    fails = parse_fail_on(fail_on)
+    fails, trackers = parse_fail_on(fail_on), parse_trackers(log)
     gate.check()
     if resume and budget_minutes is not None:
         raise ValueError("budget-minutes has no effect with resume: give the epochs instead")
@@ -77,14 +79,16 @@ def repair(
         write_record(place, record_of(folder, place))
 
     try:
-        _, weights = repair_in_folder(
-            prepared,
-            folder,
-            resume=resume,
-            suspect_rows=earlier,
-            beside=beside,
-            progress=output.bars,
-        )
+        with repair_log(trackers, prepared, folder, resume=resume) as on_epoch:
+            _, weights = repair_in_folder(
+                prepared,
+                folder,
+                resume=resume,
+                suspect_rows=earlier,
+                beside=beside,
+                on_epoch=on_epoch,
+                progress=output.bars,
+            )
     except KeyboardInterrupt:
         if (folder / STATE).exists():
             output.say(f"{folder / STATE} has the state: the same command with --resume continues.")

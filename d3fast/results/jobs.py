@@ -32,12 +32,14 @@ class RunDir:
         device: where a job computes; the engine sets it for each worker.
         data_dir: folder of the data set's files, where it has files.
         keep: keys of jobs that must save their model, among those that save it only on request.
+        log: trackers of the epochs of repairs; see ``d3fast.integrations.epoch_log``.
     """
 
     folder: Path
     device: str = "cpu"
     data_dir: Path | None = None
     keep: frozenset[str] = frozenset()
+    log: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> "RunDir":
         """Return the same run directory for a worker on a device."""

@@ -145,6 +145,16 @@ def test_defenses():
     exec(reactivation, {**names, "images": as_float(digits().images)})
 
 
+def test_logging(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (example,) = blocks(page("logging"))
+    exec(
+        example,
+        {"model": make_model("preact_resnet_tiny", 10, 1), "clean_loader": digits().batches(20)},
+    )
+    assert len((tmp_path / "runs/log/epochs.jsonl").read_text().splitlines()) == 4
+
+
 def test_plugins(tmp_path, monkeypatch):
     """The page shows the package of tests/ as it is, and the package keeps the contracts."""
     package = ROOT / "tests" / "plugin_package"

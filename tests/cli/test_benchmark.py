@@ -81,6 +81,17 @@ def test_benchmark_takes_another_ratio_and_other_clean_samples(call, small_grid,
     assert document["settings"]["shift"] == {"rare_class": 2, "corruption": "blur"}
 
 
+def test_benchmark_logs_the_epochs_of_every_repair(call, small_grid, tmp_path):
+    result = _benchmark(call, tmp_path, "--log jsonl")
+    assert result.exit_code == 0, result.output
+    files = sorted((tmp_path / "log").glob("*/epochs.jsonl"))
+    assert [len(path.read_text().splitlines()) for path in files] == [2, 2]
+    keys = {path.stem for path in (tmp_path / "cells").iterdir()}
+    assert {path.parent.name for path in files} <= keys
+    first = json.loads(files[0].read_text().splitlines()[0])
+    assert first["settings"]["defense"] == "d3"
+
+
 def test_benchmark_says_what_is_left_when_its_time_is_up(call, small_grid, tmp_path):
     result = _benchmark(call, tmp_path, "--minutes 0")
     assert (result.exit_code, result.output) == (0, "No job was started; 4 are left.\n")

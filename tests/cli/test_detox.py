@@ -81,6 +81,20 @@ def test_weights_and_card_belong_together(detox, files, tmp_path):
     assert str(files) not in json.dumps(card(tmp_path))
 
 
+def test_an_unknown_log_is_refused_before_anything_is_read(call):
+    result = call("detox --model nothing --data nowhere --log paper")
+    assert result.exit_code == 2
+    assert result.output.startswith("error: log must be one of 'jsonl'")
+
+
+def test_a_log_has_the_epochs_of_the_card(detox, tmp_path):
+    result = detox(f"{SHORT} --restart 0 --log jsonl")
+    assert result.exit_code == 0, result.output
+    first, *lines = map(json.loads, (tmp_path / "audit/log/epochs.jsonl").read_text().splitlines())
+    assert (first["run"], first["settings"]["epochs"]) == ("audit", 3)
+    assert [line["loss"] for line in lines] == [row["loss"] for row in rows(tmp_path, "epoch")]
+
+
 def test_the_repaired_file_fits_the_model_and_is_another_one(detox, files, tmp_path):
     detox(SHORT)
     model = make_model(MODEL, 10, 1)
