@@ -6,10 +6,11 @@ repaired by each defence (``text_jobs``). ``search`` measures three settings of 
 seed that the table does not show, under the sentence trigger; ``best_choices`` picks the setting of
 the table. ``optimizers`` compares SGD and AdamW with either form of the push, on seeds of the
 search. ``decoder`` compares tracked weights of a causal language model whose head is tied to the
-input embeddings.
+input embeddings. ``base`` begins at the public model and learns from texts without labels.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any
@@ -19,7 +20,7 @@ from rich.console import Console
 
 from benchmarks.studies.harness import RESULTS, Workers, save, start_workers
 from benchmarks.studies.search import measured_repairs, search_markdown
-from benchmarks.studies.text_jobs import ARCHIVE, TRIGGERS, TextRepair, TextSuspect
+from benchmarks.studies.text_jobs import ARCHIVE, PUBLIC, TRIGGERS, TextRepair, TextSuspect
 from d3fast.benchmark.labels import CLEAN_MODEL, NONE
 from d3fast.benchmark.presets import options_of
 from d3fast.benchmark.repair_jobs import DefenseSpec
@@ -86,6 +87,7 @@ CHOICES: Mapping[str, list[DefenseSpec]] = {
     ],
 }
 MOST_LOST = 0.05
+STUDIES = ("search", "table", "optimizers", "base", "decoder")
 
 
 def _rule(label: str, optimizer: str, lr: float, weight: float, **more: Any) -> DefenseSpec:
@@ -109,6 +111,38 @@ OPTIMIZERS = (
 )
 
 
+@dataclass(frozen=True)
+class BaseLine:
+    """A line of the study on the public model and on texts without labels."""
+
+    repair: DefenseSpec
+    unlabelled: int = 0
+
+
+def _base(label: str, unlabelled: int, **changes: Any) -> BaseLine:
+    options: dict[str, Any] = {
+        "optimizer": "adamw",
+        "lr": 1e-4,
+        "epochs": 12,
+        "restart": r"\bbert\.",
+        "base": PUBLIC,
+        "distance_weight": 3.0,
+        "distillation": 0.7 if unlabelled else 0.0,
+    }
+    return BaseLine(_d3(label, **{**options, **changes}), unlabelled)
+
+
+# Everything but the head begins at the public model; texts without labels make up for what the
+# labelled ones are too few to teach. Chosen in trials on seed 100 under the sentence trigger.
+_MORE = 4000
+BASES = (
+    BaseLine(_choices("fine-tuning", {"lr": 0.01})[0]),
+    _base("two blocks, no base, 4,000 unlabelled", _MORE, restart=2, base=None),
+    _base("base, none unlabelled", 0),
+    _base("base, 4,000 unlabelled", _MORE),
+)
+
+
 # A causal language model of three blocks, its head tied to the embeddings; nothing was chosen.
 _LAST = r"layers\.2\.(?!.*norm).*weight$"
 DECODER = (
@@ -129,14 +163,21 @@ _DECODER_TRAINING: Mapping[str, Any] = {"train": 3000, "epochs": 5, "lr": 1e-3, 
 
 
 def run(
-    repairs: Sequence[DefenseSpec], poisoned: Sequence[TextSuspect], workers: Workers
+    repairs: Sequence[DefenseSpec | BaseLine], poisoned: Sequence[TextSuspect], workers: Workers
 ) -> list[dict[str, Any]]:
     """Return the rows of the clean models, the suspects and every defence on every suspect."""
     twins = list(dict.fromkeys(suspect.twin() for suspect in poisoned))
+    lines = [line if isinstance(line, BaseLine) else BaseLine(line) for line in repairs]
     jobs: list[Job] = [
-        TextRepair(suspect, repair.name, repair.label, repair.all_options(suspect.seed))
+        TextRepair(
+            suspect,
+            line.repair.name,
+            line.repair.label,
+            line.repair.all_options(suspect.seed),
+            unlabelled=line.unlabelled,
+        )
         for suspect in poisoned
-        for repair in repairs
+        for line in lines
     ]
     rows: list[dict[str, Any]] = []
     for kind, part in (("clean", twins), ("suspect", poisoned), ("repair", jobs)):
@@ -177,23 +218,26 @@ def _summary(rows: Sequence[Row]) -> str:
 
 
 def text(
-    what: Annotated[str, typer.Argument(help="search, table, optimizers, decoder")],
+    what: Annotated[str, typer.Argument(help=", ".join(STUDIES))],
     snippets: Annotated[Path, typer.Option(help=f"Folder of {ARCHIVE}.")],
     out: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/text"),
     seeds: Annotated[int, typer.Option(help="Number of seeds.")] = SEEDS,
     workers: Annotated[int, typer.Option(help="Worker processes.")] = environment.cores(),
 ) -> None:
     """Run the jobs that are not finished and write ``text-WHAT-cpu.json``."""
-    check_choice("WHAT", what, ("search", "table", "optimizers", "decoder"))
+    check_choice("WHAT", what, STUDIES)
     chosen, triggers = range(seeds), tuple(TRIGGERS)
     show: Callable[[Sequence[Row]], str] = _summary
     setting, training = "minilm", {}
+    lines: list[DefenseSpec] | list[BaseLine]
     if what == "search":
         lines = [line for choices in CHOICES.values() for line in choices]
         chosen, triggers, show = range(SEARCH_SEED, SEARCH_SEED + 1), SEARCHED, search_markdown
     elif what == "optimizers":
         lines, show, triggers = list(OPTIMIZERS), search_markdown, SEARCHED
         chosen = range(SEARCH_SEED, SEARCH_SEED + seeds)
+    elif what == "base":
+        lines = list(BASES)
     elif what == "table":
         lines = table_lines(read_results(RESULTS / "text-search-cpu.json").rows)
     else:

