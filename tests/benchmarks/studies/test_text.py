@@ -11,8 +11,16 @@ from torch import nn
 
 from benchmarks.studies import text_jobs
 from benchmarks.studies.harness import start_workers
-from benchmarks.studies.text import CHOICES, MLP, best_choices, run, table_lines, upper
-from benchmarks.studies.text_jobs import ARCHIVE, TextSuspect
+from benchmarks.studies.text import (
+    CHOICES,
+    MLP,
+    BaseLine,
+    best_choices,
+    run,
+    table_lines,
+    upper,
+)
+from benchmarks.studies.text_jobs import ARCHIVE, PUBLIC, TextSuspect
 from d3fast.benchmark.repair_jobs import DefenseSpec
 from d3fast.benchmark.report.benchmark import summary_markdown
 from d3fast.results.schema.benchmark import read_grid
@@ -101,6 +109,26 @@ def test_a_run_measures_twins_suspects_and_repairs_beside_the_floor(workers):
     shown = summary_markdown(read_grid(rows))
     assert "fine-tuning" in shown
     assert "none" in shown
+
+
+def test_a_repair_begins_at_the_public_model_and_learns_from_texts_without_labels(workers):
+    options = {"epochs": 1, "base": PUBLIC, "warm_start": "base", "track": "words", "lr": 0.0}
+    lines = [
+        BaseLine(DefenseSpec("d3", ({**options, "distillation": share},), label=str(count)), count)
+        for share, count in ((0.0, 0), (0.5, 20))
+    ]
+    *_, suspect, alone, taught = run(lines, [SUSPECT], workers)
+    assert alone["refused"] is taught["refused"] is None
+    assert (alone["unlabelled"], taught["unlabelled"]) == (0, 20)
+    assert alone["options"][0]["base"] == PUBLIC  # no path of this machine
+    assert suspect["acc"] > 0.9 > alone["acc"]  # the public model's words mean nothing yet
+
+
+def test_the_texts_of_nobody_are_those_that_are_left(workers):
+    splits = SUSPECT.splits(workers.run_dir)
+    rows = [tuple(row.tolist()) for part in vars(splits).values() for row in part.ids]
+    assert len(splits.others) == 400 - 150 - 50 - 150
+    assert len(rows) == 400
 
 
 def test_a_second_run_reads_what_the_first_has_measured(workers):
