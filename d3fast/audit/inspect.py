@@ -25,7 +25,7 @@ from d3fast.audit.calibration import (
 from d3fast.audit.detectors.base import DetectorResult, run_detector
 from d3fast.audit.detectors.context import InspectionContext, open_context
 from d3fast.audit.detectors.head import HeadWeights
-from d3fast.audit.detectors.registry import DETECTORS
+from d3fast.audit.detectors.registry import DEFAULT_DETECTORS, DETECTORS
 from d3fast.audit.detectors.scores import MIN_CLASSES
 from d3fast.audit.detectors.text_base import TEXT_DETECTORS
 from d3fast.audit.inspect_text import TextInspection, TextInspectOptions, check_names, inspect_text
@@ -59,7 +59,7 @@ class InspectOptions:
         inversion: options of the trigger inversion; ``SHORT`` shows a tenth of the usual images.
         outlier: anomaly index above which an inverted trigger is an outlier.
         detectors: names of ``DETECTORS`` or ``package.module:Name``, in the order in which they
-            run; ``None`` for all of d3fast itself. Of a text classifier, names of
+            run; ``None`` for ``DEFAULT_DETECTORS``. Of a text classifier, names of
             ``TEXT_DETECTORS``.
         rate: of false alarms: with a calibration, of all detectors together; without one, per
             detector, were the statistics of a clean model normally distributed.
@@ -107,7 +107,7 @@ class InspectOptions:
         Raises:
             ValueError: a detector of texts.
         """
-        names = tuple(DETECTORS.builtin) if self.detectors is None else self.detectors
+        names = DEFAULT_DETECTORS if self.detectors is None else self.detectors
         check_names(names, _known(names))
         return names
 

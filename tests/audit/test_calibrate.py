@@ -14,7 +14,7 @@ from d3fast.audit.calibrate import (
 )
 from d3fast.audit.calibration import parse_calibration
 from d3fast.audit.calibration_jobs import CalibrationInput
-from d3fast.audit.detectors.registry import DETECTORS, WEIGHT_DETECTORS
+from d3fast.audit.detectors.registry import DEFAULT_DETECTORS, WEIGHT_DETECTORS
 from d3fast.audit.inspect import InspectOptions
 from d3fast.audit.inversion import InversionOptions
 from d3fast.audit.resolve import open_audit
@@ -48,7 +48,7 @@ def first(tmp_path_factory):
 def test_every_model_has_a_score_of_every_detector(first):
     _, found = first
     assert [model.attack for model in found.models] == [None, None, "badnets"]
-    assert set(found.detectors) == {*DETECTORS, *WEIGHT_DETECTORS}
+    assert set(found.detectors) == {*DEFAULT_DETECTORS, *WEIGHT_DETECTORS}
     about = found.about
     assert (about.train, about.inspected, about.shape, about.classes) == (30, 10, (1, 8, 8), 10)
     assert about.architecture == architecture_digest(linear((1, 8, 8), 10))

@@ -13,7 +13,7 @@ from d3fast.audit.calibration import (
     shipped_calibrations,
 )
 from d3fast.audit.detectors.base import DetectorResult
-from d3fast.audit.detectors.registry import DETECTORS, WEIGHT_DETECTORS
+from d3fast.audit.detectors.registry import DEFAULT_DETECTORS, WEIGHT_DETECTORS
 from d3fast.audit.inspect import InspectOptions
 from d3fast.audit.inversion import InversionOptions
 from d3fast.io.files import sha256
@@ -125,7 +125,7 @@ def test_shipped_calibrations_have_all_detectors_and_fit_the_default_options():
     options = InspectOptions()
     for found in shipped_calibrations():
         about = found.about
-        assert set(found.detectors) == {*DETECTORS, *WEIGHT_DETECTORS}
+        assert set(found.detectors) == {*DEFAULT_DETECTORS, *WEIGHT_DETECTORS}
         assert len(found.clean) >= 40
         assert min(model.seed for model in found.models) >= 1000
         model = make_model(about.model, about.classes, about.shape[0])

@@ -8,7 +8,7 @@ momentum, each followed by a projection onto the ball. Inverted patches change f
 shift changes all pixels a little and finds blended images, residuals and smooth patterns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,7 @@ from d3fast.audit.detectors.context import InspectionContext
 from d3fast.audit.inversion import class_groups
 from d3fast.runtime.checks import check_integer, check_number
 
+Loss = Callable[[Tensor, Tensor], Tensor]
 _BATCH = 256
 _MOMENTUM, _STEP = 0.7, 0.2  # the step in units of the radius, falling to 0
 
@@ -65,42 +66,73 @@ class SharedShift:
 
     def __call__(self, context: InspectionContext) -> Sequence[float]:
         """Return one statistic per class; see ``Detector``."""
+
+        def loss(images: Tensor, goals: Tensor) -> Tensor:
+            return functional.cross_entropy(context.scores(images), goals, reduction="none")
+
         statistics: list[float] = []
         for targets in class_groups(context.searched, self.classes_at_once):
-            shifts = self._search(context, targets)
+            shifts = search_shifts(
+                context,
+                targets,
+                loss,
+                size=self.size,
+                steps=self.steps,
+                batch_size=self.batch_size,
+                purpose="shared shift",
+            )
             statistics += [
-                -_loss(context, target, shift)
+                -mean_loss(context, target, shift, loss)
                 for target, shift in zip(targets, shifts, strict=True)
             ]
         return statistics
 
-    def _search(self, context: InspectionContext, targets: Sequence[int]) -> Tensor:
-        """Return the shifts (K, C, H, W) of K classes, which share only the forward pass."""
-        images, count = context.images, self.batch_size
-        others = [context.others(target) for target in targets]
-        draws = [context.draws(f"shared shift of class {target}") for target in targets]
-        goals = torch.tensor(targets, device=images.device).repeat_interleave(count)
-        radius = self.size * images[0].numel() ** 0.5
-        start = [torch.randn(images.shape[1:], generator=each) for each in draws]
-        shifts = torch.stack(start).to(images) * (self.size / 10)
-        velocity = torch.zeros_like(shifts)
-        for step in range(self.steps):
-            picks = torch.stack(
-                [
-                    own[torch.randint(len(own), (count,), generator=each)]
-                    for own, each in zip(others, draws, strict=True)
-                ]
-            ).to(images.device)  # (K, N)
-            moved = shifts.detach().requires_grad_()
-            with torch.enable_grad():
-                shifted = (images[picks] + moved[:, None]).clamp(0, 1)
-                scores = context.scores(shifted.flatten(0, 1))
-                loss = functional.cross_entropy(scores, goals, reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, moved)
-            velocity = _MOMENTUM * velocity + gradient / _norms(gradient)
-            shifts = shifts - _STEP * (1 - step / self.steps) * radius * velocity
-            shifts = shifts * (radius / _norms(shifts)).clamp(max=1)
-        return shifts.detach()
+
+def search_shifts(
+    context: InspectionContext,
+    targets: Sequence[int],
+    loss: Loss,
+    *,
+    size: float,
+    steps: int,
+    batch_size: int,
+    purpose: str,
+) -> Tensor:
+    """Return the shift (K, C, H, W) of each of K classes that makes a loss smallest.
+
+    Args:
+        context: the model and its samples.
+        targets: the classes, which share only the forward pass.
+        loss: of shifted images (N, C, H, W) and the classes (N,) to reach, one number each.
+        size: largest root mean square of a shift.
+        steps: optimizer steps.
+        batch_size: images per class and step, drawn with replacement from those of other classes.
+        purpose: name of the random streams, one for every class.
+    """
+    images = context.images
+    others = [context.others(target) for target in targets]
+    draws = [context.draws(f"{purpose} of class {target}") for target in targets]
+    goals = torch.tensor(targets, device=images.device).repeat_interleave(batch_size)
+    radius = size * images[0].numel() ** 0.5
+    start = [torch.randn(images.shape[1:], generator=each) for each in draws]
+    shifts = torch.stack(start).to(images) * (size / 10)
+    velocity = torch.zeros_like(shifts)
+    for step in range(steps):
+        picks = torch.stack(
+            [
+                own[torch.randint(len(own), (batch_size,), generator=each)]
+                for own, each in zip(others, draws, strict=True)
+            ]
+        ).to(images.device)  # (K, N)
+        moved = shifts.detach().requires_grad_()
+        with torch.enable_grad():
+            shifted = (images[picks] + moved[:, None]).clamp(0, 1)
+            total = loss(shifted.flatten(0, 1), goals).sum()
+        (gradient,) = torch.autograd.grad(total, moved)
+        velocity = _MOMENTUM * velocity + gradient / _norms(gradient)
+        shifts = shifts - _STEP * (1 - step / steps) * radius * velocity
+        shifts = shifts * (radius / _norms(shifts)).clamp(max=1)
+    return shifts.detach()
 
 
 def _norms(each: Tensor) -> Tensor:
@@ -109,11 +141,11 @@ def _norms(each: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _loss(context: InspectionContext, target: int, shift: Tensor) -> float:
+def mean_loss(context: InspectionContext, target: int, shift: Tensor, loss: Loss) -> float:
     """Return the mean loss of a class on all images of other classes under its shift."""
     total, others = 0.0, context.others(target)
     for pick in torch.split(others, _BATCH):
         shifted = (context.images[pick.to(shift.device)] + shift).clamp(0, 1)
         goal = torch.full((len(pick),), target, device=shift.device)
-        total += float(functional.cross_entropy(context.scores(shifted), goal, reduction="sum"))
+        total += float(loss(shifted, goal).sum())
     return total / len(others)

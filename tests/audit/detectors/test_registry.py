@@ -3,15 +3,19 @@
 import pytest
 
 from d3fast.audit import InspectOptions
-from d3fast.audit.detectors.registry import DETECTORS
+from d3fast.audit.detectors.registry import DEFAULT_DETECTORS, DETECTORS
 from tests.plugins import install, site
 
 __all__ = ["site"]
 
 
 def test_the_detectors_run_in_the_order_of_the_registry():
-    names = ("patch", "head", "shift", "margin")
-    assert InspectOptions().for_images() == tuple(DETECTORS.builtin) == names
+    assert InspectOptions().for_images() == DEFAULT_DETECTORS
+    assert tuple(DETECTORS.builtin)[: len(DEFAULT_DETECTORS)] == DEFAULT_DETECTORS
+
+
+def test_a_detector_that_does_not_run_by_default_runs_where_it_is_named():
+    assert InspectOptions(detectors=("differential",)).for_images() == ("differential",)
 
 
 def test_a_detector_of_another_package_runs_only_where_it_is_named(site):
