@@ -26,7 +26,12 @@ from benchmarks.speed.report import (
 )
 from benchmarks.studies.ablations import ablations_table
 from benchmarks.studies.in_backward import in_backward_table
-from benchmarks.studies.inspection_report import inspect_table, rates_table
+from benchmarks.studies.inspection_report import (
+    areas_table,
+    inspect_table,
+    rates_table,
+    tries_table,
+)
 from benchmarks.studies.narrow_state import narrow_table
 from benchmarks.studies.precision import DTYPES, precision_table, worst_table
 from benchmarks.studies.scaling_report import (
@@ -111,9 +116,10 @@ PARTS: Mapping[str, Callable[[Results], str]] = {
     "peers": peers_table,
     "why": why_table,
     "way": path_table,
-    "inspect-digits": lambda results: inspect_table(results, "digits"),
-    "inspect-fashion": lambda results: inspect_table(results, "fashion-mnist"),
+    "inspect-digits": lambda results: areas_table(results, "digits"),
+    "inspect-fashion": lambda results: areas_table(results, "fashion-mnist"),
     "inspect-rates": rates_table,
+    "differential-tries": tries_table,
     "weights-digits": lambda results: inspect_table(results, "digits"),
     "weights-seconds": seconds_table,
     "worst": worst_table,

@@ -6,6 +6,7 @@ import typer
 from benchmarks.studies import (
     ablations,
     calibration,
+    differential,
     in_backward,
     inspection,
     narrow_state,
@@ -27,6 +28,7 @@ for module, command in (
     (ablations, ablations.ablations),
     (precision, precision.precision),
     (inspection, inspection.inspection),
+    (differential, differential.differential),
     (weights, weights.weights),
     (calibration, calibration.calibration),
     (pretrained, pretrained.pretrained),

@@ -4,12 +4,14 @@
 Inspected are backdoored models of every attack, clean models, clean models with twice as many
 training images of one class, and backdoored models repaired by D3. The false-alarm rate that sets
 the thresholds is the best one of ``RATES`` on digits with the seeds of ``DEVELOPMENT``; reported
-are rates on other seeds and on Fashion-MNIST.
+are rates on other seeds and on Fashion-MNIST, and the area under the ROC curve of every detector.
+Detectors that do not run by default are measured on the models of the seeds ``slow`` of a plan.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -18,6 +20,8 @@ import typer
 from torch import nn
 
 from benchmarks.studies.harness import Workers, save, start_workers
+from benchmarks.studies.inspection_rates import MORE, RATES, areas, choices, chosen_rate, rates
+from benchmarks.studies.inspection_report import FIGURE, roc_figure
 from d3fast.attacks import load_attack
 from d3fast.audit import InspectOptions, inspect_model
 from d3fast.audit.detectors.scores import threshold
@@ -33,17 +37,17 @@ from d3fast.benchmark.implant import AttackSpec, train_model
 from d3fast.data import ImageData, Splits
 from d3fast.detox import D3Config, detoxify, repair_samples
 from d3fast.models import load_weights
-from d3fast.results.jobs import Row, RunDir, finished_row
-from d3fast.training.intervals import wilson
+from d3fast.results.engine import run_jobs
+from d3fast.results.jobs import Row, RunDir, finished_row, key_of
+from d3fast.results.plot import save_png
 from d3fast.training.metrics import evaluate
 
 DEVELOPMENT = tuple(range(100, 105))
-RATES = (0.005, 0.01, 0.025, 0.05)
-CLEAN, UNEVEN, EVERY = "clean", "clean, one class twice", "every attack"
-REPAIRED = "repaired by detox"
+UNEVEN, REPAIRED = "clean, one class twice", "repaired by detox"
 SPARSE = 0.02
 # The rate does not change the scores; this study chooses the default.
 OPTIONS = InspectOptions(rate=0.025)
+SLOW = replace(OPTIONS, detectors=("differential",))
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class StudyPlan:
         uneven: seeds of the clean models with one class twice.
         sparse: seeds of BadNets with a poison ratio of ``SPARSE``.
         repaired: seeds of the backdoored models that are also inspected after a repair.
+        slow: seeds of the models, clean and backdoored, that ``SLOW`` looks at as well.
     """
 
     preset: AttackPreset
@@ -67,6 +72,7 @@ class StudyPlan:
     uneven: tuple[int, ...] = ()
     sparse: tuple[int, ...] = ()
     repaired: tuple[int, ...] = ()
+    slow: tuple[int, ...] = ()
 
 
 _ALL = tuple(name for name, _ in ATTACK_PRESETS["digits"].attacks)
@@ -80,6 +86,14 @@ PLANS = {
         tuple(range(5)),
         tuple(range(5)),
         tuple(range(3)),
+    ),
+    MORE: StudyPlan(
+        ATTACK_PRESETS["digits"],
+        _ALL,
+        backdoored=tuple(range(5, 9)),
+        clean=tuple(range(20, 40)),
+        sparse=tuple(range(5, 9)),
+        slow=(*range(5, 9), *range(20, 40)),
     ),
     "fashion-mnist": StudyPlan(
         ATTACK_PRESETS["cpu"], ("badnets", "blended", "sig", "wanet"), (0, 1, 2), (0, 1, 2)
@@ -125,8 +139,7 @@ class InspectJob:
                 named["attack"] += f", {100 * self.spec.ratio:g} % poisoned"
             if named["refused"]:
                 return {**named, "seed": self.spec.seed}
-            model = self.spec.initial_model(splits)
-            load_weights(model, _weights(self.source, run_dir.folder))
+            model = trained_model(self.source, splits, run_dir.folder)
             if self.repaired:
                 trigger = load_attack(f"{_stem(self.source, run_dir.folder)}.trigger.safetensors")
                 model, measured = _repaired(model, splits, trigger, self.spec.seed, progress)
@@ -144,10 +157,14 @@ class InspectJob:
         }
 
 
-def _weights(source: AttackJob | CleanJob, run_dir: Path) -> Path:
+def trained_model(source: AttackJob | CleanJob, splits: Splits, folder: Path) -> nn.Module:
+    """Return the model that a finished job of a run directory has trained."""
+    model = source.spec.initial_model(splits)
     if isinstance(source, CleanJob):
-        return source.weights(run_dir)
-    return Path(f"{_stem(source, run_dir)}.safetensors")
+        load_weights(model, source.weights(folder))
+    else:
+        load_weights(model, f"{source.stem(folder)}.safetensors")
+    return model
 
 
 def _stem(source: AttackJob | CleanJob | None, run_dir: Path) -> Path:
@@ -158,7 +175,7 @@ def _stem(source: AttackJob | CleanJob | None, run_dir: Path) -> Path:
 def _repaired(
     model: nn.Module, splits: Splits, trigger: Any, seed: int, progress: bool
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Repair a model as ``d3fast detox`` does; return it with ACC and ASR on test images."""
+    """Repair a model as ``d3fast detox`` does; return it with what was measured."""
     repair, held_out = map(images_of, held_out_parts(splits.clean, 0.25, seed))
     result = detoxify(
         model.eval(),
@@ -168,7 +185,8 @@ def _repaired(
         progress=progress,
     )
     after = evaluate(result.model, splits.test.batches(1000), trigger)
-    return result.model, {"acc": after.acc, "asr": after.asr}
+    measured = {"acc": after.acc, "asr": after.asr, "restart": result.config.restart}
+    return result.model, measured
 
 
 def _finite(value: float | None) -> float:
@@ -211,107 +229,97 @@ def jobs_of(plan: StudyPlan) -> tuple[list[CleanJob], list[AttackJob], list[Insp
         for job in inspections
         if job.spec.attack and job.spec.seed in plan.repaired and job.spec.ratio != SPARSE
     ]
+    inspections += [
+        replace(job, options=SLOW)
+        for job in inspections
+        if job.spec.seed in plan.slow and not job.repaired
+    ]
     for seed in plan.uneven:
         inspections.append(InspectJob(None, plan.preset.spec(seed, None, None), OPTIONS))
     return twins, attacks, inspections
 
 
-def inspected(name: str, workers: Workers) -> list[Row]:
-    """Return the rows of all models of a plan; jobs that are not finished are run."""
-    clean, backdoored, inspections = jobs_of(PLANS[name])
-    workers.run(clean, title=f"{name}: clean models")
-    workers.run(backdoored, title=f"{name}: backdoored models")
-    rows = workers.run(inspections, title=f"{name}: inspections")
-    return [{"kind": "inspected", "set": name, **row} for row in rows if not row.get("refused")]
+@dataclass(frozen=True)
+class Inspected:
+    """The inspections of a plan that have been run.
 
-
-def flagged(row: Row, rate: float, signs: Sequence[str] | None = None) -> list[tuple[str, int]]:
-    """Return (detector, target class) of every detector that flags a model at a rate."""
-    above = threshold(10, rate)
-    return [
-        (name, found["target"])
-        for name, found in row["signs"].items()
-        if found["value"] > above and (signs is None or name in signs)
-    ]
-
-
-def choices(rows: Sequence[Row]) -> list[Row]:
-    """Return the detections and false alarms at each of ``RATES`` on some models."""
-    table = []
-    for rate in RATES:
-        row: Row = {
-            "kind": "choice",
-            "set": rows[0]["set"],
-            "rate": rate,
-            "threshold": threshold(10, rate),
-        }
-        for kind, clean in (("backdoored", False), ("clean", True)):
-            alarms = [bool(flagged(r, rate)) for r in rows if (r["attack"] == CLEAN) == clean]
-            row |= {f"{kind}_found": sum(alarms), f"{kind}_models": len(alarms)}
-        table.append(row)
-    return table
-
-
-def chosen_rate(table: Sequence[Row]) -> float:
-    """Return the rate with the largest detection minus false-alarm share; of equals the lowest."""
-
-    def gain(row: Row) -> float:
-        found, alarms = (row[f"{k}_found"] / row[f"{k}_models"] for k in ("backdoored", "clean"))
-        return found - alarms
-
-    return max(sorted(table, key=lambda row: row["rate"]), key=gain)["rate"]
-
-
-def rates(rows: Sequence[Row], rate: float) -> Iterator[Row]:
-    """Yield the detections per set and attack, of every detector alone and of all together.
-
-    ``EVERY`` combines all attacks at the usual poison ratio. A backdoored model is ``found`` if a
-    detector flags it, and ``named`` if one of them points to its target.
+    Attributes:
+        rows: one per model.
+        missing: number of inspections that have not been run.
     """
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        if row["attack"] in _ALL:
-            groups.setdefault((row["set"], EVERY), []).append(row)
-        groups.setdefault((row["set"], row["attack"]), []).append(row)
-    for (name, attack), own in groups.items():
-        for sign in ("all", *own[0]["signs"]):
-            detectors = None if sign == "all" else (sign,)
-            alarms = [flagged(row, rate, detectors) for row in own]
-            found = sum(map(bool, alarms))
-            named = sum(
-                any(target == row["target"] for _, target in alarm)
-                for alarm, row in zip(alarms, own, strict=True)
-            )
-            low, high = wilson(found, len(own))
-            yield {
-                "kind": "rate",
-                "set": name,
-                "attack": attack,
-                "sign": sign,
-                "found": found,
-                "named": None if own[0]["asr"] is None else named,
-                "models": len(own),
-                "low": low,
-                "high": high,
-            }
+
+    rows: list[Row]
+    missing: int
+
+
+def inspected(name: str, workers: Workers, deadline: float | None = None) -> Inspected:
+    """Return the rows of the models of a plan; what is not finished is run, cheap jobs first.
+
+    A model is trained only if one of its inspections is not finished.
+
+    Args:
+        name: of the plan.
+        workers: run the jobs.
+        deadline: by ``time.monotonic``; no job starts after it.
+    """
+    folder = workers.run_dir.folder
+    clean, backdoored, inspections = jobs_of(PLANS[name])
+    left = [job for job in inspections if finished_row(job, folder) is None]
+    needed = {key_of(job.source) for job in left if job.source is not None}
+    attacks = [job for job in backdoored if key_of(job) in needed]
+    needed |= {key_of(job.clean_job) for job in attacks}
+    run = partial(run_jobs, engine=workers.engine, folder=folder, deadline=deadline)
+    run([job for job in clean if key_of(job) in needed], title=f"{name}: clean models")
+    run(attacks, title=f"{name}: backdoored models")
+    ready = [job for job in left if job.source is None or finished_row(job.source, folder)]
+    run(ready, title=f"{name}: inspections")
+    rows = [(job, finished_row(job, folder)) for job in inspections]
+    found = [(job, row) for job, row in rows if row is not None and not row.get("refused")]
+    return Inspected(_merged(name, found), sum(row is None for _, row in rows))
+
+
+def _merged(name: str, found: Sequence[tuple[InspectJob, Row]]) -> list[Row]:
+    """Return one row per model: the scores of a slow detector join those of the others."""
+    models: dict[str, Row] = {}
+    keys = [key_of(replace(job, options=OPTIONS)) for job, _ in found]
+    for key, (job, row) in zip(keys, found, strict=True):
+        if job.options == OPTIONS:
+            models[key] = {"kind": "inspected", "set": name, **row}
+    for key, (job, row) in zip(keys, found, strict=True):
+        if job.options == SLOW and key in models:
+            own = models[key]
+            own["signs"] = {**own["signs"], **row["signs"]}
+            own["slow_seconds"] = row["seconds"]
+    return list(models.values())
 
 
 def inspection(
     out: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/inspect"),
     sets: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(PLANS),
     workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
+    minutes: Annotated[
+        float | None, typer.Option(help="Start no job after so many; write what there is.")
+    ] = None,
 ) -> None:
-    """Run the jobs that are not finished and write ``inspect-cpu.json``."""
+    """Run the jobs that are not finished and write ``inspect-cpu.json`` and its figure."""
     names = sets.split(",")
+    deadline = None if minutes is None else time.monotonic() + 60 * minutes
     with start_workers(out, workers) as pool:
-        rows = [row for name in names for row in inspected(name, pool)]
+        found = {name: inspected(name, pool, deadline) for name in names}
+    missing = {name: one.missing for name, one in found.items()}
+    if minutes is None and any(missing.values()):
+        raise SystemExit(f"inspections are missing: {missing}")
+    rows = [row for one in found.values() for row in one.rows]
     table = choices([row for row in rows if row["set"] == "development"])
     rate = chosen_rate(table)
     settings = {
         "sets": names,
+        "missing": missing,
         "rate": rate,
         "threshold": threshold(10, rate),
         "rates": list(RATES),
         "options": asdict(replace(OPTIONS, rate=rate)),
     }
-    save("inspect-cpu", "inspection", settings, [*table, *rates(rows, rate), *rows])
+    every = [*table, *rates(rows, rate), *areas(rows, rate), *rows]
+    save("inspect-cpu", "inspection", settings, every)
+    save_png(roc_figure(rows, "digits"), FIGURE)

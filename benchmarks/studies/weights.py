@@ -16,10 +16,9 @@ import typer
 from torch import nn
 
 from benchmarks.studies.harness import Workers, save, start_workers
-from benchmarks.studies.inspection import PLANS, InspectJob, StudyPlan, jobs_of, rates
+from benchmarks.studies.inspection import PLANS, InspectJob, StudyPlan, jobs_of, trained_model
+from benchmarks.studies.inspection_rates import rates
 from d3fast.audit.weights import RATE, scan_weights
-from d3fast.benchmark.attack_jobs import CleanJob
-from d3fast.models import load_weights
 from d3fast.results.format import fixed
 from d3fast.results.jobs import Row, finished_row
 from d3fast.results.store import Results
@@ -46,12 +45,7 @@ def scanned(job: InspectJob, folder: Path) -> Row | None:
     assert row is not None
     if row.get("refused"):
         return None
-    model = job.spec.initial_model(job.spec.splits())
-    source = job.source
-    if isinstance(source, CleanJob):
-        load_weights(model, source.weights(folder))
-    else:
-        load_weights(model, f"{source.stem(folder)}.safetensors")
+    model = trained_model(job.source, job.spec.splits(), folder)
     started = time.perf_counter()
     found = scan_weights(model)
     return {

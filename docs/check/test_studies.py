@@ -6,10 +6,11 @@ from statistics import fmean
 import pytest
 import torch
 
-from benchmarks.studies import inspection, precision, scaling, search
+from benchmarks.studies import inspection, inspection_rates, precision, scaling, search
 from benchmarks.studies.counting import Counts, count
 from benchmarks.studies.harness import RESULTS
-from d3fast.audit import DETECTORS, InspectOptions, weights
+from d3fast.audit import InspectOptions, weights
+from d3fast.audit.detectors.registry import DEFAULT_DETECTORS
 from d3fast.audit.verdict import BACKDOORED, CLEAN, CLEAN_BY_HEAD, SPARSE
 from d3fast.benchmark.presets import BENCHMARK_PRESETS
 from d3fast.results.store import read_results
@@ -36,13 +37,13 @@ def counts(name, attack, sign="all"):
 
 
 def test_the_verdict_quotes_the_committed_rates():
-    assert counts("digits", inspection.CLEAN) == CLEAN
-    assert counts("digits", inspection.CLEAN, "head")[0] == CLEAN_BY_HEAD
+    assert counts("digits", inspection_rates.CLEAN) == CLEAN
+    assert counts("digits", inspection_rates.CLEAN, "head")[0] == CLEAN_BY_HEAD
     assert counts("digits", "badnets, 2 % poisoned") == SPARSE
     assert {name: counts("digits", name) for name in BACKDOORED} == dict(BACKDOORED)
     assert set(BACKDOORED) == set(inspection.PLANS["digits"].attacks)
     found, models = (sum(numbers) for numbers in zip(*BACKDOORED.values(), strict=True))
-    assert counts("digits", inspection.EVERY) == (found, models)
+    assert counts("digits", inspection_rates.EVERY) == (found, models)
 
 
 def test_the_committed_rates_are_those_of_the_defaults():
@@ -51,13 +52,16 @@ def test_the_committed_rates_are_those_of_the_defaults():
     assert settings["rate"] == options["rate"] == defaults.rate
     assert options["inversion"]["steps"] == defaults.inversion.steps
     assert options["inversion"]["batch_size"] == defaults.inversion.batch_size
-    assert (options["samples"], tuple(options["signs"])) == (defaults.samples, tuple(DETECTORS))
+    assert options["samples"] == defaults.samples
+    assert options["detectors"] is defaults.detectors is None
+    shown = next(r["signs"] for r in rows("inspect-cpu") if r["kind"] == "inspected")
+    assert tuple(shown)[: len(DEFAULT_DETECTORS)] == DEFAULT_DETECTORS
 
 
 def test_the_committed_rate_is_the_one_that_the_development_models_choose():
     results = read_results(RESULTS / "inspect-cpu.json")
     own = [r for r in results.rows if r["kind"] == "inspected" and r["set"] == "development"]
-    assert inspection.chosen_rate(inspection.choices(own)) == results.settings["rate"]
+    assert inspection_rates.chosen_rate(inspection_rates.choices(own)) == results.settings["rate"]
 
 
 def test_the_verdict_on_weights_quotes_the_committed_rates():
@@ -66,8 +70,8 @@ def test_the_verdict_on_weights_quotes_the_committed_rates():
         for row in rows("weights-cpu")
         if row["kind"] == "rate" and row["sign"] == "all"
     }
-    assert counted[inspection.EVERY] == weights.BACKDOORED
-    assert counted[inspection.CLEAN] == weights.CLEAN
+    assert counted[inspection_rates.EVERY] == weights.BACKDOORED
+    assert counted[inspection_rates.CLEAN] == weights.CLEAN
     assert read_results(RESULTS / "weights-cpu.json").settings["rate"] == weights.RATE
 
 

@@ -1,18 +1,18 @@
-"""Inspection study: which models are inspected, and how rates are counted."""
+"""Inspection study: which models are inspected, and which jobs that takes."""
+
+from contextlib import nullcontext
 
 import pytest
 import torch
 
 from benchmarks.studies import inspection as study
-from benchmarks.studies.inspection_report import inspect_table, rates_table
-from d3fast.audit.detectors.scores import threshold
-from d3fast.results.jobs import key_of
-from d3fast.results.store import Results
+from benchmarks.studies.harness import Workers
+from d3fast.results.jobs import RunDir, finished_row, key_of
 
 
 def test_what_is_reported_is_measured_on_other_seeds_than_the_thresholds_were_chosen_on():
     for name, plan in study.PLANS.items():
-        seeds = {*plan.backdoored, *plan.clean, *plan.uneven, *plan.sparse}
+        seeds = {*plan.backdoored, *plan.clean, *plan.uneven, *plan.sparse, *plan.slow}
         assert seeds <= set(study.DEVELOPMENT) or not seeds & set(study.DEVELOPMENT), name
 
 
@@ -24,10 +24,18 @@ def test_every_model_of_a_plan_is_inspected_once_and_trained_before(name):
     trained = [*twins, *attacks]
     assert all(look.source is None or look.source in trained for look in looks)
     assert all(attack.clean_job in twins for attack in attacks)
+    usual = [look for look in looks if look.options == study.OPTIONS]
     count = len(plan.attacks) * len(plan.backdoored) + len(plan.clean)
     repaired = len(plan.attacks) * len(plan.repaired)
-    assert sum(look.repaired for look in looks) == repaired
-    assert len(looks) == count + repaired + len(plan.uneven) + len(plan.sparse)
+    assert sum(look.repaired for look in usual) == repaired
+    assert len(usual) == count + repaired + len(plan.uneven) + len(plan.sparse)
+
+
+def test_slow_detectors_look_at_the_models_of_their_seeds_as_they_were_trained():
+    plan = study.PLANS["digits"]
+    slow = [look for look in study.jobs_of(plan)[2] if look.options == study.SLOW]
+    assert {look.spec.seed for look in slow} == set(plan.slow)
+    assert not any(look.repaired or look.source is None for look in slow)
 
 
 def test_one_class_has_twice_as_many_images_in_an_uneven_model(monkeypatch):
@@ -45,55 +53,69 @@ def test_one_class_has_twice_as_many_images_in_an_uneven_model(monkeypatch):
     assert counts.sum() == pytest.approx(11, rel=0.1)
 
 
-def row(attack, value, target=0, found=0, **other):
-    signs = {"patch": {"value": value, "target": found}, "head": {"value": 0.0, "target": 1}}
-    asr = None if attack.startswith("clean") else 0.9
-    return {
-        "kind": "inspected",
-        "set": "digits",
-        "attack": attack,
-        "target": target,
-        "asr": asr,
-        "acc": 0.95,
-        "signs": signs,
-        **other,
-    }
+class Instant:
+    """An engine whose jobs end at once with a row of scores."""
+
+    capacity = 1
+
+    def __init__(self, folder):
+        self.run_dir, self.ended, self.kinds = RunDir(folder), [], []
+
+    def submit(self, key, job):
+        self.kinds.append(job.job.kind)
+        asked = getattr(job.job, "options", None)
+        name = "differential" if asked == study.SLOW else "patch"
+        row = {
+            "attack": "clean",
+            "target": None,
+            "asr": None,
+            "seed": 0,
+            "seconds": 1.0,
+            "signs": {name: {"value": 1.0, "target": 0}},
+        }
+        done = type(job.job)
+        original, done.run = done.run, lambda *_: row
+        try:
+            self.ended.append((key, job.run(self.run_dir, False)))
+        finally:
+            done.run = original
+
+    def take(self):
+        return self.ended.pop(0)
 
 
-ROWS = [
-    row("badnets", 99.0),
-    row("badnets", 99.0, found=5),
-    row("badnets", 0.1),
-    row("clean", 99.0, target=None),
-    row("clean", 0.1, target=None),
-]
+@pytest.fixture
+def workers(tmp_path, monkeypatch):
+    preset = study.PLANS["digits"].preset
+    plan = study.StudyPlan(preset, (), (), clean=(0, 1), slow=(1,))
+    monkeypatch.setattr(study, "PLANS", {"small": plan})
+    return Workers(RunDir(tmp_path), Instant(tmp_path))
 
 
-def test_a_wrong_class_is_found_but_not_named():
-    counted = {(r["attack"], r["sign"]): r for r in study.rates(ROWS, 0.025)}
-    one = counted["badnets", "all"]
-    assert (one["found"], one["named"], one["models"]) == (2, 1, 3)
-    assert counted["badnets", "head"]["found"] == 0
-    clean = counted["clean", "all"]
-    assert (clean["found"], clean["named"], clean["models"]) == (1, None, 2)
-    assert 0 < clean["low"] < 0.5 < clean["high"] < 1
+def test_scores_of_a_slow_detector_join_those_of_the_same_model(workers):
+    found = study.inspected("small", workers)
+    assert found.missing == 0
+    assert [list(row["signs"]) for row in found.rows] == [["patch"], ["patch", "differential"]]
 
 
-def test_the_rate_chosen_gains_most_and_is_the_lowest_of_equals():
-    between = (threshold(10, 0.01) + threshold(10, 0.025)) / 2
-    rows = [row("badnets", between), row("clean", 0.1, target=None)]
-    table = study.choices(rows)
-    assert [line["backdoored_found"] for line in table] == [0, 0, 1, 1]
-    assert study.chosen_rate(table) == 0.025
+def test_a_model_whose_inspections_are_finished_is_not_trained_again(workers):
+    study.inspected("small", workers)
+    folder = workers.run_dir.folder
+    for clean in study.jobs_of(study.PLANS["small"])[0]:
+        (folder / "cells" / f"{key_of(clean)}.json").unlink()
+    workers.engine.kinds.clear()
+    study.inspected("small", workers)
+    assert workers.engine.kinds == []
 
 
-def test_the_tables_have_a_line_per_kind_of_model_and_per_rate():
-    results = Results("", {}, [*study.choices(ROWS), *study.rates(ROWS, 0.025), *ROWS])
-    lines = inspect_table(results, "digits").splitlines()
-    assert [line.split("|")[1].strip() for line in lines[2:]] == [
-        "every attack",
-        "badnets",
-        "clean",
-    ]
-    assert lines[3].endswith("| 2 (21–94 %) | 1 |")
-    assert len(rates_table(results).splitlines()) == 2 + len(study.RATES)
+def test_no_job_starts_after_the_deadline_and_what_is_missing_is_counted(workers):
+    found = study.inspected("small", workers, deadline=0.0)
+    assert (found.rows, found.missing) == ([], 3)
+    assert finished_row(study.jobs_of(study.PLANS["small"])[0][0], workers.run_dir.folder) is None
+
+
+def test_partial_results_are_written_only_where_they_are_asked_for(workers, monkeypatch):
+    monkeypatch.setattr(study, "start_workers", lambda *_: nullcontext(workers))
+    monkeypatch.setattr(study, "inspected", lambda *_: study.Inspected([{"set": "development"}], 2))
+    with pytest.raises(SystemExit, match="inspections are missing"):
+        study.inspection(workers.run_dir.folder, "development", 1, None)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.studies import inspection, weights
+from benchmarks.studies import inspection, inspection_rates, weights
 from d3fast.audit.detectors.registry import WEIGHT_DETECTORS
 from d3fast.detox import save_weights
 from d3fast.io.files import make_folder
@@ -31,7 +31,7 @@ def test_a_row_has_the_score_of_every_detector(tmp_path, monkeypatch):
     row = weights.scanned(job, tmp_path)
     assert row.items() >= {**trained, "kind": "inspected", "seed": job.spec.seed}.items()
     assert list(row["signs"]) == list(WEIGHT_DETECTORS)
-    assert {row["attack"] for row in inspection.rates([row], weights.RATE)} == {"clean"}
+    assert {row["attack"] for row in inspection_rates.rates([row], weights.RATE)} == {"clean"}
 
 
 def test_a_model_that_its_floor_refused_is_left_out(monkeypatch, tmp_path):
