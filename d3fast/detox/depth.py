@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A search for the most restarted blocks whose repair keeps the held-out accuracy.
 
-    "auto"      at most two thirds of the blocks; may cost ``max_acc_drop`` points more than none
-    "auto-all"  for texts: all blocks first, embeddings keep what is known of the words; may cost
-                one point more than none; weights that restart are not tracked
+- ``"auto"``: at most two thirds of the blocks; may cost ``max_acc_drop`` points more than none.
+- ``"auto-all"``, for texts: all blocks first, embeddings keep what is known of the words; may cost
+  one point more than none; weights that restart are not tracked.
 
 Without a restart the tracked weights still have their own warm start. Where these are whole blocks,
 "auto-all" tries only restarts that replace more than they do. A restarted block is free of the

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Differential shifts: perturbations that move the suspect toward a class, but not its own repair.
 
+::
+
     d_t = argmin over ||d||_2 <= size * sqrt(pixels) of
           mean CE(f(clip(x + d)), t) - min(CE(g(clip(x + d)), t), bound)
     s_t = log-odds of mean p_f(t | clip(x + d_t)) - log-odds of mean p_g(t | clip(x + d_t))
