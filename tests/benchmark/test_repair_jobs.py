@@ -68,7 +68,7 @@ class Spy:
 def spy(monkeypatch):
     def install(error_text=""):
         made = Spy([], error_text)
-        monkeypatch.setattr(repairs, "make_defense", lambda name, options: made)
+        monkeypatch.setattr(repairs, "make_defense", lambda name, options, on_epoch=None: made)
         return made
 
     return install

@@ -10,7 +10,9 @@ from d3fast import CleanLoss, D3FusedAdamW, D3FusedSGD
 
 # Ours, torch's, and their options. eps: a bias before a batch norm has a gradient of rounding only.
 SGD = D3FusedSGD, torch.optim.SGD, {"lr": 0.02, "momentum": 0.9, "weight_decay": 1e-3}
-ADAMW = D3FusedAdamW, torch.optim.AdamW, {"lr": 0.005, "eps": 1e-3, "weight_decay": 0.1}
+# Autograd adds the push to the gradient.
+_COUPLED = {"lr": 0.005, "eps": 1e-3, "weight_decay": 0.1, "decoupled_push": False}
+ADAMW = D3FusedAdamW, torch.optim.AdamW, _COUPLED
 RULES = pytest.mark.parametrize("rule", [SGD, ADAMW], ids=["sgd", "adamw"])
 
 
@@ -20,6 +22,7 @@ def by_hand(model, batch, theta_0, scope, rule, steps=20):
     head = [p for n, p in model.named_parameters() if n in theta_0]
     before = [theta_0[n] for n, _ in model.named_parameters() if n in theta_0]
     _, theirs, options = rule
+    options = {name: value for name, value in options.items() if name != "decoupled_push"}
     opt = theirs(model.parameters(), **options)
     clean = CleanLoss(epsilon=0.1, weight=10.0)
     for _ in range(steps):

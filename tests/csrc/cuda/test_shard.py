@@ -172,13 +172,17 @@ def test_a_push_with_a_stale_norm_is_replaced_in_the_same_step(cuda_on_host, kin
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_the_norm_after_a_correction_is_on_the_sphere_a_step_later(cuda_on_host, kind):
-    """In the step itself it is off by the change of the push, at most 2 lr w."""
+    """In the step itself it is off by the change of the push, at most 2 lr w.
+
+    A single number on a sphere sits at its reference, where the push has no direction.
+    """
     for edits, bound in (((3,), 2 * 0.05), ((2,), 1e-4)):
         _, got, want, _ = trajectory(kind, edits=edits)
-        for a, b in zip(got, want, strict=True):
-            assert abs(float(a.norm() - b.norm())) < bound
+        off = [
+            abs(float(a.norm() - b.norm())) for a, b in zip(got, want, strict=True) if a.numel() > 1
+        ]
+        assert max(off) < bound
         if edits == (3,):
-            off = [abs(float(a.norm() - b.norm())) for a, b in zip(got, want, strict=True)]
             assert max(off) > 1e-5
 
 
