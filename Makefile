@@ -33,7 +33,7 @@ test: install ## the default tests, in five minutes on two cores
 	$(PYTEST) -m "not slow"
 
 test-all: install ## the tests marked slow: full fuzz, process groups, long runs
-	HOSTILE_EXAMPLES=600 $(PYTEST) -m slow
+	HOSTILE_EXAMPLES=400 $(PYTEST) -m slow
 
 lint: install ## ruff, mypy, layers, structure, clang-format
 	$(BIN)/pip install --quiet --group lint
