@@ -6,6 +6,7 @@ task, which is not read.
 """
 
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,15 @@ def read_weights(path: str | Path, wanted: Mapping[str, Tensor]) -> dict[str, Te
 
 
 def _entries(held: Any, wanted: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
-    """Return what the file holds under the wanted names, of the likeliest place in it."""
-    lacking = set(wanted)
+    """Return what the file holds under the wanted names, of the likeliest place in it.
+
+    A public encoder alone lacks the prefix that its weights have in a classifier, such as "bert.".
+    """
+    lacking, inside = set(wanted), shared_prefix(wanted)
     for _, found in state_dicts(held):
-        for prefix in ("", shared_prefix(found)):
-            named = {name: found[prefix + name] for name in wanted if prefix + name in found}
+        for prefix, own in product(("", shared_prefix(found)), ("", inside)):
+            places = {name: prefix + name.removeprefix(own) for name in wanted}
+            named = {name: found[place] for name, place in places.items() if place in found}
             missing = wanted.keys() - named.keys()
             if not missing:
                 return named

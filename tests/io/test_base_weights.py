@@ -27,6 +27,14 @@ def test_the_file_may_hold_more_and_nest_it(tmp_path, form):
     assert all(torch.equal(read[name], GIVEN[name]) for name in read)
 
 
+def test_an_encoder_alone_is_found_by_names_without_its_place_in_the_classifier(tmp_path):
+    save_file({**OTHERS, **GIVEN}, tmp_path / "encoder.safetensors")
+    wanted = {f"bert.{name}": value for name, value in WANTED.items()}
+    wanted["bert.stem.weight"] = torch.zeros(1)  # so that "bert." is all they share
+    read = read_weights(tmp_path / "encoder.safetensors", wanted)
+    assert torch.equal(read["bert.up.weight"], GIVEN["up.weight"])
+
+
 def test_a_half_precision_base_is_widened(tmp_path):
     save_file({name: value.half() for name, value in GIVEN.items()}, tmp_path / "b.safetensors")
     assert read_weights(tmp_path / "b.safetensors", WANTED)["up.mean"].dtype == torch.float32
