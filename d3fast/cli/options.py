@@ -56,7 +56,7 @@ CalibrationFile = Annotated[
     Path | None,
     typer.Option(
         "--calibration",
-        help="Scores of clean models, of d3fast calibrate; the package has some.",
+        help="Scores of clean models, a file of d3fast calibrate.",
     ),
 ]
 FailOn = Annotated[

@@ -45,7 +45,7 @@ from d3fast.training.metrics import evaluate
 
 OnEpoch = Callable[[Epoch, nn.Module], None]
 # In a recovery: least distance in units of the distance before it, and least share of distillation
-# in the loss. The suspect as the teacher would teach the backdoor again (docs/research.md).
+# in the loss. The suspect as the teacher would teach the backdoor again (docs/benchmark.md).
 _KEPT_DISTANCE, _DISTILLATION = 0.9, 0.5
 
 
