@@ -73,6 +73,12 @@ def _with_code(make: Callable[[str], Any], **options: Any) -> Callable[[Path], P
     return write
 
 
+def _prefixed(count: int) -> bytes:
+    """Tensors under many prefixes, one name lacking under each."""
+    names = [name for name in state() if name != "3.bias"]
+    return torch_file({f"p{i}.{name}": torch.zeros(()) for i in range(count) for name in names})
+
+
 def raw_pickle(make: Callable[[bytes], bytes]) -> Callable[[Path], Path]:
     """A zip archive as torch writes it, with a pickle written by hand."""
 
@@ -255,16 +261,7 @@ PICKLES = [
     ),
     Case(
         "5,000 prefixes with all names but one",
-        _pt(
-            torch_file(
-                {
-                    f"p{i}.{n}": torch.zeros(())
-                    for i in range(5000)
-                    for n in state()
-                    if n != "3.bias"
-                }
-            )
-        ),
+        _pt(lambda: _prefixed(5000)),
         MISFIT,
     ),
     Case(

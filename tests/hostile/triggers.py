@@ -35,7 +35,7 @@ def raw_trigger(options: str, attack: str = "badnets", tensors: Any = None) -> b
 
 
 def _trigger(*arguments: Any, **options: Any) -> Callable[[Path], Path]:
-    return _safe(trigger(*arguments, **options))
+    return _safe(lambda: trigger(*arguments, **options))
 
 
 def _half_bytes() -> bytes:

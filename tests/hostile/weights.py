@@ -51,7 +51,7 @@ def _view(offset: Any, shape: Any, stride: Any) -> Any:
 
 
 def _claims(*view: Any) -> Callable[[Path], Path]:
-    return _pt(torch_file(state(**{"3_bias": _view(*view)})))
+    return _pt(lambda: torch_file(state(**{"3_bias": _view(*view)})))
 
 
 def _storage_claims(numel: int) -> Callable[[Path], Path]:
