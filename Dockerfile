@@ -13,7 +13,7 @@ RUN pip install --constraint /src/constraints.txt --index-url https://download.p
 COPY pyproject.toml setup.py CMakeLists.txt MANIFEST.in README.md LICENSE /src/
 COPY csrc /src/csrc
 COPY d3fast /src/d3fast
-RUN D3FAST_CUDA=off pip install --constraint /src/constraints.txt "/src[transformers]"
+RUN D3FAST_CUDA=off pip install --constraint /src/constraints.txt "/src[cli,transformers]"
 
 FROM python:3.11-slim
 RUN useradd --create-home --uid 10001 d3fast

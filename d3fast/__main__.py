@@ -5,7 +5,10 @@ import signal
 import sys
 import traceback
 
-_DEFECT = 70  # as in d3fast.cli.exit_codes, which may be what cannot be imported
+from d3fast.runtime.extras import CLI, require
+
+# As in d3fast.cli.exit_codes, which may be what cannot be imported.
+_REFUSED, _DEFECT = 2, 70
 
 
 def main() -> None:
@@ -14,6 +17,11 @@ def main() -> None:
     found = signal.getsignal(signal.SIGINT)
     if found is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        require("the command d3fast", *CLI)
+    except ImportError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(_REFUSED)
     try:
         from d3fast.cli import app
     except Exception:

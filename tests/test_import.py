@@ -32,6 +32,11 @@ def test_the_optimizer_does_not_import(module, imported):
     assert module not in imported
 
 
+def test_the_optimizer_imports_no_package_but_torch_and_its_own(imported):
+    packages = {name.partition(".")[0] for name in imported} - sys.stdlib_module_names
+    assert packages == {"d3fast"}
+
+
 def test_the_optimizer_imports_its_own_wing_and_the_runtime_alone(imported):
     wings = {name.split(".")[1] for name in imported if name.startswith("d3fast.")}
     assert wings == {"_C", "_renamed", "optim", "runtime"}

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from d3fast.attacks.base import Attack
@@ -60,6 +59,8 @@ def save_attack(attack: Attack, path: str | Path, name: str) -> None:
     Raises:
         ValueError: the folder does not exist.
     """
+    from safetensors.torch import save_file  # the built-in attacks need torch and numpy only
+
     options = json.dumps(option_values(attack))
     metadata = {"format": FORMAT, "attack": name, "options": options}
     tensors = {key: value.detach().cpu().contiguous() for key, value in attack.state_dict().items()}

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from d3fast.data.base import ImageData, Splits, draw_parts
+from d3fast.runtime.extras import require
 
 CLASSES = tuple("0123456789")
 TEST = 360
@@ -18,6 +19,7 @@ TEST = 360
 
 def all_digits() -> ImageData:
     """Return all 1,797 images, their counts of 0 to 16 scaled to 0..255."""
+    require("the data set digits", "sklearn")
     from sklearn.datasets import load_digits  # slow to import, needed here only
 
     raw = load_digits()

@@ -25,6 +25,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from d3fast.runtime.extras import require
+
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _FLATTENS = (torch.flatten, "flatten")
@@ -235,6 +237,7 @@ def permute_channels(
     Returns:
         How many channels were moved in all.
     """
+    require("a permutation of channels", "scipy")
     from scipy.optimize import linear_sum_assignment  # slow to import
 
     state, fixed = model.state_dict(), other.state_dict()

@@ -5,7 +5,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import save_file, save_model
 from torch import Tensor, nn
 
 from d3fast.detox.config import D3Config
@@ -27,6 +26,8 @@ def save_weights(model: nn.Module, path: str | Path, config: D3Config | None = N
     Raises:
         ValueError: the folder does not exist.
     """
+    from safetensors.torch import save_model  # a repair itself needs torch and numpy only
+
     with atomic_write(path) as temporary:
         save_model(model, str(temporary), metadata=_metadata(config))
         _order_header(temporary)
@@ -42,6 +43,8 @@ def save_tensors(
     Raises:
         ValueError: the folder does not exist.
     """
+    from safetensors.torch import save_file
+
     apart = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     with atomic_write(path) as temporary:
         save_file(apart, str(temporary), metadata=_metadata(config))

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from d3fast.detox import D3Config
@@ -177,6 +176,8 @@ def _convert(
     config: D3Config | None,
 ) -> None:
     """Write the tensors of a pickled file as safetensors."""
+    from safetensors.torch import save_file
+
     tensors = {}
     for name, entry in held.items():
         new = _changed(name, entry, values[name]) if name in values else None

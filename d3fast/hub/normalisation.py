@@ -25,6 +25,7 @@ from d3fast.hub.classifier import Classifier
 from d3fast.hub.samples import CleanSamples
 from d3fast.hub.suspect import ImageInput, Suspect
 from d3fast.io.untrusted import printable
+from d3fast.runtime.extras import require
 from d3fast.training.intervals import wilson
 from d3fast.training.loaders import class_scores
 from d3fast.training.modes import eval_mode
@@ -128,6 +129,7 @@ def far_better(now: Tensor, other: Tensor, comparisons: int = 1) -> bool:
     gained, lost = int((other & ~now).sum()), int((now & ~other).sum())
     if gained <= lost or 2 * int((~other).sum()) > int((~now).sum()):
         return False
+    require("the check of the normalisation", "scipy")
     from scipy.stats import binomtest
 
     test = binomtest(gained, gained + lost, 0.5, alternative="greater")
@@ -194,6 +196,7 @@ def _other_order(scores: Tensor, labels: Tensor, classes: tuple[str, ...]) -> st
 
 def _best_order(answers: Tensor, labels: Tensor, count: int) -> Tensor:
     """Return the class of each output that agrees best with the labels, each class once."""
+    require("the check of the class order", "scipy")
     from scipy.optimize import linear_sum_assignment
 
     agree = torch.zeros(count, count)

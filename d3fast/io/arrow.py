@@ -12,10 +12,9 @@ import sys
 from pathlib import Path
 from typing import IO, Any
 
-import msgspec
-
 from d3fast.io.tables import Choose, Table
 from d3fast.io.untrusted import open_regular, printable
+from d3fast.runtime.extras import require
 
 _SECONDS = 60  # of CPU
 _SPACE = 2**32  # bytes of address space beside ``max_memory``: the libraries alone take one
@@ -39,6 +38,9 @@ def read_columnar(path: Path, choose: Choose, max_memory: int) -> Table:
             is missing.
         OSError: a file that cannot be opened.
     """
+    require(printable(path), "msgspec", extra="tables")
+    import msgspec
+
     open_regular(path).close()
     space = _SPACE + 4 * max_memory
     given = (str(path), str(max_memory), str(space), str(_SECONDS))
@@ -74,6 +76,8 @@ def read_columnar(path: Path, choose: Choose, max_memory: int) -> Table:
 
 def _received(stream: IO[bytes], most: int) -> Any:
     """Return the next value of ``arrow_reader.send``."""
+    import msgspec
+
     head = stream.read(8)
     if len(head) < 8:
         raise EOFError

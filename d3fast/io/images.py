@@ -20,6 +20,7 @@ from torch import Tensor
 
 from d3fast.io.untrusted import error_text, printable, read_limited
 from d3fast.runtime.checks import check_choice, check_integer
+from d3fast.runtime.extras import require
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp")
 MAX_PIXELS = 2**26  # of one image: a photograph has a third of that
@@ -141,6 +142,7 @@ def fit_images(images: Tensor, fit: Fit, channels: int) -> Tensor:
         fit: resizes and crops every image.
         channels: 1 for grey, 3 for colour.
     """
+    require("resizing images", "PIL")
     from PIL import Image
 
     if images.shape[1] == 1 and channels == 3:
@@ -161,6 +163,7 @@ def fit_images(images: Tensor, fit: Fit, channels: int) -> Tensor:
 @contextmanager
 def _opening(content: bytes, name: object) -> Iterator[Any]:
     """Open an image whose header keeps the limits; errors of the block name the file."""
+    require(printable(name), "PIL")
     from PIL import Image, UnidentifiedImageError  # Pillow is loaded for image files only
 
     try:

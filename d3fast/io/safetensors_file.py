@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from d3fast.io.entries import OtherEntry, TensorEntry
@@ -94,6 +93,8 @@ def open_safetensors(
         ValueError: a special file, or a damaged one; the message does not name the file.
         OSError: a folder, or a file that is missing or cannot be read.
     """
+    from safetensors import SafetensorError, safe_open  # detoxify needs torch and numpy only
+
     with open_regular(path) as file:
         header, start = read_header(file), file.tell()
         try:

@@ -6,11 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from d3fast.io.untrusted import error_text, printable, read_limited
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from d3fast.runtime.extras import require
 
 _MAX_FILE = 2**16
 _MAX_DOTS = 1000  # the parser takes quadratic time on dotted keys
@@ -32,6 +28,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         ...     read_toml(file)
         {'lr': 0.05}
     """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        require(printable(path), "tomli")
+        import tomli as tomllib
+
     content = read_limited(path, _MAX_FILE)
     if max(line.count(b".") for line in content.split(b"\n")) > _MAX_DOTS:
         raise ValueError(f"{printable(path)} has more than {_MAX_DOTS} dots in a line")

@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one progress bar: rich, on standard error, removed at the end.
 
-Nothing is printed if standard error is not a terminal.
+Nothing is printed if standard error is not a terminal, or where rich, of d3fast[cli], is missing.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from d3fast.runtime.extras import is_missing
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+
+def _ignore(text: str = "") -> None:
+    """Take a step where there is no bar."""
 
 
 @contextmanager
@@ -33,6 +39,9 @@ def progress_bar(
     Yields:
         A function that advances the bar by one step and, given a text, changes its label.
     """
+    if is_missing("rich"):
+        yield _ignore
+        return
     # Imported here: the optimizer alone needs no terminal.
     from rich.console import Console, Group
     from rich.live import Live

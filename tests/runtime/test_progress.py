@@ -1,5 +1,7 @@
 """The progress bar: silent without a terminal, honest about what was done before."""
 
+import sys
+
 import pytest
 from rich.console import Console
 
@@ -31,3 +33,11 @@ def test_it_counts_on_from_what_was_done_and_shows_what_stands_above(terminal, c
     assert out == ""
     for text in ("means so far", "one more", "4/5"):
         assert text in err
+
+
+def test_nothing_is_printed_without_rich(terminal, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "rich", None)
+    with progress_bar("work", 2) as advance:
+        advance("first")
+        advance()
+    assert capsys.readouterr() == ("", "")
