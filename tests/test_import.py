@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from benchmarks.speed.import_time import import_times
+
 UNNEEDED = (
     *("matplotlib", "typer", "rich", "sklearn", "scipy", "msgspec", "jinja2", "PIL"),
     *("torch._dynamo", "torch.distributed.tensor", "torch._inductor"),
@@ -40,3 +42,10 @@ def test_the_optimizer_imports_no_package_but_torch_and_its_own(imported):
 def test_the_optimizer_imports_its_own_wing_and_the_runtime_alone(imported):
     wings = {name.split(".")[1] for name in imported if name.startswith("d3fast.")}
     assert wings == {"_C", "_renamed", "optim", "runtime"}
+
+
+@pytest.mark.slow
+def test_the_optimizer_adds_little_to_the_time_of_torch():
+    times = import_times(rounds=2)
+    # 50 ms beside about a second of torch; CPU time, since other tests run at the same time.
+    assert min(own / of_torch for of_torch, own in times) < 0.1
