@@ -68,7 +68,7 @@ readme: install ## put the tables of benchmarks/results into README.md
 	$(BIN)/python -m benchmarks.readme
 
 docs: install ## the documentation site in build/docs; a warning or a broken link is an error
-	$(BIN)/pip install --quiet -c constraints.txt 'd3fast[docs]'
+	$(BIN)/pip install --quiet --group docs
 	$(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees -b html docs build/docs
 
 docs-check: docs ## run the code of the pages and examples, compare pages with committed results
