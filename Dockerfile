@@ -8,8 +8,9 @@ RUN apt-get update \
 RUN python -m venv /opt/d3fast
 ENV PATH=/opt/d3fast/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY constraints.txt /src/constraints.txt
-# The CPU build of torch: the usual one brings gigabytes of CUDA libraries.
-RUN pip install --constraint /src/constraints.txt --index-url https://download.pytorch.org/whl/cpu torch
+# The CPU build of torch: the usual one brings gigabytes of CUDA libraries. What it requires comes
+# with d3fast below, since its index lacks some of the pinned versions.
+RUN pip install --no-deps --constraint /src/constraints.txt --index-url https://download.pytorch.org/whl/cpu torch
 COPY pyproject.toml setup.py CMakeLists.txt MANIFEST.in README.md LICENSE /src/
 COPY csrc /src/csrc
 COPY d3fast /src/d3fast
