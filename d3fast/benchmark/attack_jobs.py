@@ -7,7 +7,6 @@ trained; its row holds the reason.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -21,8 +20,8 @@ from d3fast.detox import save_weights
 from d3fast.io.files import make_folder
 from d3fast.models import load_weights
 from d3fast.results.engine import run_jobs
+from d3fast.results.engines import LOCAL, EngineChoice
 from d3fast.results.jobs import Row, RunDir, file_name, key_of
-from d3fast.results.pool import local_engine
 from d3fast.results.schema.benchmark import AttackRow, read_attacks
 from d3fast.runtime.checks import check_choice
 from d3fast.runtime.devices import resolve_device
@@ -194,6 +193,11 @@ class AttackJob:
         """The job of the clean model; it has to be run before."""
         return clean_job_of(self.spec)
 
+    @property
+    def needs(self) -> tuple[CleanJob, ...]:
+        """The job of the clean model."""
+        return (self.clean_job,)
+
     def run(self, run_dir: RunDir, progress: bool) -> Row:
         """Learn the trigger, measure its floor, train the model, measure it."""
         where = resolve_device(run_dir.device)
@@ -215,6 +219,7 @@ def run_attacks(
     *,
     seeds: Sequence[int],
     devices: Sequence[str] = ("cpu",),
+    engine: EngineChoice = LOCAL,
     progress: bool = True,
 ) -> list[AttackRow]:
     """Run the jobs that are not finished and return the rows of all.
@@ -224,6 +229,7 @@ def run_attacks(
         run_dir: keeps rows, models and triggers; the next run continues from there.
         seeds: the seeds.
         devices: one worker each, with one thread on a CPU.
+        engine: where the jobs run.
         progress: show a bar.
 
     Returns:
@@ -238,7 +244,17 @@ def run_attacks(
         for name, adaptive in preset.attacks
         for seed in seeds
     ]
-    with local_engine(run_dir, devices, progress=progress) as engine:
-        run = partial(run_jobs, engine=engine, folder=run_dir.folder, progress=progress)
-        rows = run(clean, title="clean models") + run(jobs, title="attacks")
+    store = engine.run_store(run_dir.folder)
+    with engine.start(run_dir, devices, progress=progress) as started:
+        rows = run_jobs(
+            [*clean, *jobs],
+            started,
+            run_dir.folder,
+            store=store,
+            progress=progress,
+            title="attacks",
+        )
+    if store is not None:
+        for job in jobs:  # the report draws their triggers
+            store.fetch(job, run_dir.folder)
     return read_attacks(rows)

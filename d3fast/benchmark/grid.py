@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """``d3fast benchmark``: attacks x defences x seeds, every number beside that of a clean model.
 
-Five kinds of jobs, each on the files of those before it: clean models, suspects, repairs, the
-relearning and the re-activation test. A run may be interrupted, limited to some minutes, or split
-by suspects over calls or machines; a finished job is never run again.
+Five kinds of jobs: clean models, suspects, repairs, the relearning and the re-activation test. A
+job starts as soon as those whose files it needs have ended. A run may be interrupted, limited to
+some minutes, or split by suspects over calls or machines; a finished job is never run again.
 """
 
 import time
@@ -15,8 +15,8 @@ from d3fast.benchmark.plan import BenchmarkPlan, BenchmarkPreset, PlannedJob, pl
 from d3fast.benchmark.reactivation_jobs import ReactivationJob
 from d3fast.benchmark.relearning_jobs import RelearningJob
 from d3fast.results.engine import run_jobs
+from d3fast.results.engines import LOCAL, EngineChoice
 from d3fast.results.jobs import Job, Row, RunDir, finished_row, key_of
-from d3fast.results.pool import local_engine
 from d3fast.results.schema.benchmark import DefenseRow, GridRow, SuspectRow
 from d3fast.results.table import Column, mean_table, to_rich
 from d3fast.runtime.checks import check_integer, check_number
@@ -51,18 +51,20 @@ def run_grid(
     *,
     seeds: Sequence[int],
     devices: Sequence[str] = ("cpu",),
+    engine: EngineChoice = LOCAL,
     part: tuple[int, int] | None = None,
     minutes: float | None = None,
     progress: bool = True,
 ) -> GridResult:
-    """Run the jobs that are not finished, first the models and then their tests.
+    """Run the jobs that are not finished, each after those that it needs.
 
     Args:
         preset: the jobs.
         run_dir: keeps rows, models and triggers; the next run continues from there.
         seeds: the seeds.
         devices: one worker each, with one thread on a CPU.
-        part: (i, n) runs the jobs of every n-th suspect, from the i-th.
+        engine: where the jobs run.
+        part: (i, n) runs the i-th of n parts of the suspects; see ``BenchmarkPlan.part``.
         minutes: no job starts after so many minutes.
         progress: show the means so far and a bar on standard error, if that is a terminal.
 
@@ -85,30 +87,18 @@ def run_grid(
     kept = [p.job.subject for p in own.tests if isinstance(p.job, (RelearningJob, ReactivationJob))]
     run_dir = replace(run_dir, keep=frozenset(map(key_of, kept)))
     live = _Live(own.all)
-    steps = {
-        "clean models": own.clean_models,
-        "suspects": own.suspects,
-        "repairs": own.repairs,
-        "relearning": own.relearning,
-        "re-activation": own.reactivation,
-    }
-    with local_engine(run_dir, devices, progress=progress) as engine:
-        for title, planned in steps.items():
-            jobs = list({key_of(p.job): p.job for p in planned}.values())
-            if not jobs:
-                continue
-            rows = run_jobs(
-                jobs,
-                engine,
-                run_dir.folder,
-                progress=progress,
-                title=title,
-                deadline=deadline,
-                on_row=live.add,
-                above=live.table,
-            )
-            if len(rows) < len(jobs):
-                break
+    with engine.start(run_dir, devices, progress=progress) as started:
+        run_jobs(
+            list({key_of(p.job): p.job for p in own.all}.values()),
+            started,
+            run_dir.folder,
+            store=engine.run_store(run_dir.folder),
+            progress=progress,
+            title="benchmark",
+            deadline=deadline,
+            on_row=live.add,
+            above=live.table,
+        )
     return _result(whole, run_dir)
 
 

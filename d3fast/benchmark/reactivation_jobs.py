@@ -73,6 +73,11 @@ class ReactivationJob:
         """Name of the job, fit for a file name."""
         return f"{self.suspect.name}-reactivation-{subject_name(self.subject)}"
 
+    @property
+    def needs(self) -> tuple[Subject, ...]:
+        """The jobs of the trigger, of the model, and of the clean model."""
+        return (self.suspect, self.subject, self.suspect.clean_job)
+
     def run(self, run_dir: RunDir, progress: bool) -> Row:
         """Search for perturbations and measure the ASR under them."""
         spec, row = self.suspect.spec, position(self.suspect, self.clean)

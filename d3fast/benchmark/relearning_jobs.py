@@ -54,6 +54,11 @@ class RelearningJob:
         """Name of the job, fit for a file name."""
         return f"{self.suspect.name}-relearning-{subject_name(self.subject)}"
 
+    @property
+    def needs(self) -> tuple[Subject, ...]:
+        """The jobs of the trigger and of the model."""
+        return (self.suspect, self.subject)
+
     def run(self, run_dir: RunDir, progress: bool) -> Row:
         """Fine-tune the model on few poisoned samples and measure the ASR."""
         spec, row = self.suspect.spec, position(self.suspect, self.clean)

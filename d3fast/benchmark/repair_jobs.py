@@ -278,6 +278,11 @@ class RepairJob:
         """Package and version of the defences that are not built-in."""
         return DEFENSES.origins(*self.defense.split("+"))
 
+    @property
+    def needs(self) -> tuple[AttackJob, ...]:
+        """The job of the suspect."""
+        return (self.suspect,)
+
     def weights(self, folder: Path) -> Path:
         """Return the path of the repaired model; the file exists if the model was kept."""
         return folder / "models" / f"{key_of(self)}.safetensors"

@@ -21,19 +21,21 @@ from d3fast.cli.output import Output
 from d3fast.data import DATASETS
 from d3fast.integrations.epoch_log import parse_trackers
 from d3fast.io.files import make_folder
+from d3fast.results.engines import EngineChoice
 from d3fast.results.jobs import RunDir
 from d3fast.runtime import environment
 from d3fast.runtime.checks import check_choice, check_integer
 from d3fast.runtime.devices import resolve_device
-from d3fast.runtime.processes import parse_devices
 
 benchmark = typer.Typer(no_args_is_help=True, invoke_without_command=True)
 
 
-def _devices(devices: str, device: str | None, workers: int | None) -> list[str]:
+def _devices(
+    engine: EngineChoice, devices: str, device: str | None, workers: int | None
+) -> list[str]:
     """Return the device of every worker; ``--device`` and ``--workers`` are deprecated."""
     if device is None and workers is None:
-        return parse_devices(devices, environment.cores())
+        return engine.parse_devices(devices, environment.cores())
     typer.echo("warning: --device and --workers are now --devices", err=True)
     chosen = resolve_device(device or "auto")
     return [str(chosen)] * (workers or (environment.cores() if chosen.type == "cpu" else 1))
@@ -112,6 +114,7 @@ def _refuse_options(context: typer.Context) -> None:
 @with_groups
 def _benchmark(
     context: typer.Context,
+    where: options.EngineOptions,
     config: ConfigFile,
     output: Output,
     preset: Annotated[str, typer.Option(help=f"One of {', '.join(BENCHMARK_PRESETS)}.")] = "cpu",
@@ -146,12 +149,13 @@ def _benchmark(
     ] = None,
     part: Annotated[
         str | None,
-        typer.Option(metavar="I/N", help="Run every N-th suspect, starting with the I-th."),
+        typer.Option(metavar="I/N", help="Run the I-th of N parts of the suspects."),
     ] = None,
     minutes: Annotated[
         float | None, typer.Option(min=0, help="Start no job after so many minutes.")
     ] = None,
     devices: options.Devices = "auto",
+    store: options.Store = None,
     device: options.Deprecated = None,
     workers: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,
     data_dir: options.DataDir = None,
@@ -168,7 +172,8 @@ def _benchmark(
     chosen = _chosen(preset, attacks, defenses, dataset, model, ablations, relearning, reactivation)
     chosen = _with_samples(_with_ratio(chosen, ratio), clean, rare_class, corruption)
     share = _part(part)
-    used, trackers = _devices(devices, device, workers), parse_trackers(log)
+    engine, trackers = where.choice(store), parse_trackers(log)
+    used = _devices(engine, devices, device, workers)
     run_dir = RunDir(make_folder(out), data_dir=data_dir, log=trackers)
     count = seeds or chosen.seeds
     result = run_grid(
@@ -176,6 +181,7 @@ def _benchmark(
         run_dir,
         seeds=range(first_seed, first_seed + count),
         devices=used,
+        engine=engine,
         part=share,
         minutes=minutes,
         progress=output.bars,
@@ -200,6 +206,7 @@ def _benchmark(
 @benchmark.command("attacks")
 @with_groups
 def _benchmark_attacks(
+    where: options.EngineOptions,
     config: ConfigFile,
     output: Output,
     preset: Annotated[str, typer.Option(help=f"One of {', '.join(ATTACK_PRESETS)}.")] = "cpu",
@@ -210,6 +217,7 @@ def _benchmark_attacks(
     seeds: options.Seeds = None,
     first_seed: options.FirstSeed = 0,
     devices: options.Devices = "auto",
+    store: options.Store = None,
     device: options.Deprecated = None,
     workers: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,
     data_dir: options.DataDir = None,
@@ -219,13 +227,16 @@ def _benchmark_attacks(
     chosen = ATTACK_PRESETS[preset]
     if attacks is not None:
         chosen = replace(chosen, attacks=parse_attacks(attacks))
-    used, run_dir = _devices(devices, device, workers), RunDir(make_folder(out), data_dir=data_dir)
+    engine = where.choice(store)
+    used = _devices(engine, devices, device, workers)
+    run_dir = RunDir(make_folder(out), data_dir=data_dir)
     count = seeds or chosen.seeds
     rows = run_attacks(
         chosen,
         run_dir,
         seeds=range(first_seed, first_seed + count),
         devices=used,
+        engine=engine,
         progress=output.bars,
     )
     command = f"d3fast benchmark attacks --preset {preset} --seeds {count}"

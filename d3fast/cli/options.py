@@ -20,6 +20,7 @@ from d3fast.hub.normalisation import check_inputs
 from d3fast.hub.samples import CleanSamples, Data
 from d3fast.integrations.epoch_log import TRACKERS
 from d3fast.io.files import check_folder
+from d3fast.results.engines import ENGINES, EngineChoice
 
 MAX_GIB = MAX_MEMORY / 2**30
 # A second thread does not speed up layers this small, and waits long for busy cores.
@@ -78,6 +79,12 @@ Devices = Annotated[
     str, typer.Option(help="One worker per device: auto, cpu, cpu:4, cuda:0,cuda:1, ...")
 ]
 
+Store = Annotated[
+    str | None,
+    typer.Option(
+        help="URL of the run folder for workers that share no disk, such as s3://bucket/run."
+    ),
+]
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder or file of the data set, if it needs files.")
 ]
@@ -222,6 +229,29 @@ class SampleOptions:
     @property
     def _bytes(self) -> int:
         return int(self.max_memory * 2**30)
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Where the jobs of a command run; see ``EngineChoice``."""
+
+    engine: Annotated[
+        str, typer.Option(help=f"{', '.join(ENGINES.builtin)}, or package.module:name.")
+    ] = "local"
+    address: Annotated[
+        str | None, typer.Option(help="Of the Ray cluster; RAY_ADDRESS or this machine if none.")
+    ] = None
+    gpus_per_job: Annotated[
+        float | None, typer.Option(help="Share of a GPU that a job of Ray needs, such as 0.5.")
+    ] = None
+
+    def choice(self, store: str | None = None) -> EngineChoice:
+        """Return the engine.
+
+        Raises:
+            ValueError: what ``EngineChoice`` raises.
+        """
+        return EngineChoice(self.engine, self.address, self.gpus_per_job, store)
 
 
 def _numbers(text: str | None, name: str) -> tuple[float, ...] | None:

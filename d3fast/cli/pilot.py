@@ -18,7 +18,6 @@ from d3fast.cli.exit_codes import FAIL_ON, parse_fail_on
 from d3fast.cli.output import Output
 from d3fast.data import ImageData
 from d3fast.detox import D3Config
-from d3fast.runtime.processes import parse_devices
 from d3fast.training.paired import correct_answers, resolved_limit
 
 _BATCH = 256
@@ -58,6 +57,7 @@ def pilot(
     data: options.Clean,
     suspect: options.SuspectOptions,
     reading: options.SampleOptions,
+    where: options.EngineOptions,
     config: ConfigFile,
     output: Output,
     trigger: Annotated[
@@ -88,7 +88,8 @@ def pilot(
     """
     limit = PilotOptions.max_acc_drop if max_acc_drop is None else max_acc_drop
     chosen = PilotOptions(trials=trials, epochs=epochs, max_acc_drop=limit)
-    fails, workers = parse_fail_on(fail_on), parse_devices(devices)[:trials]
+    fails, engine = parse_fail_on(fail_on), where.choice()
+    workers = engine.parse_devices(devices)[:trials]
     audit = reading.open(suspect.request(model), data, output, device="cpu", seed=seed)
     attack = None if trigger is None else load_trigger(trigger)
     repair, held_out = map(images_of, audit.parts())
@@ -118,6 +119,7 @@ def pilot(
             base=D3Config.auto(seed=seed, max_acc_drop=limit),
             attack=attack,
             devices=workers,
+            engine=engine,
             progress=output.bars,
             on_rung=keep,
         )

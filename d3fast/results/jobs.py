@@ -68,6 +68,14 @@ class Job(Protocol):
         """
 
 
+def needs_of(job: Job) -> tuple[Job, ...]:
+    """Return the jobs that have to be run before a job, on whose rows and files it works.
+
+    A job that needs others has them in an attribute ``needs``.
+    """
+    return tuple(getattr(job, "needs", ()))
+
+
 def settings_of(job: Job) -> dict[str, Any]:
     """Return everything that a job's result depends on, as JSON represents it.
 
@@ -117,7 +125,7 @@ def key_of(job: Job) -> str:
 def finished_row(job: Job, folder: Path) -> Row | None:
     """Return the row of a finished job, or ``None``; a damaged file counts as not finished."""
     try:
-        document = json.loads(_path(job, folder).read_text(encoding="utf-8"))
+        document = json.loads(row_path(job, folder).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     if not isinstance(document, dict) or document.get("settings") != settings_of(job):
@@ -146,12 +154,15 @@ class CachedJob:
 
     def run(self, shared: Any, progress: bool) -> Row:
         """Run the job, write its row, and return the row as the next run will read it."""
-        row = self.job.run(shared, progress)
-        document = {"settings": settings_of(self.job), "row": row}
-        text = json.dumps(document, indent=2, allow_nan=False)
-        with atomic_write(_path(self.job, self.folder)) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
-        return json.loads(text)["row"]
+        return write_row(self.job, self.folder, self.job.run(shared, progress))
+
+
+def write_row(job: Job, folder: Path, row: Row) -> Row:
+    """Write the row of a finished job into the cache, and return it as it will be read."""
+    text = json.dumps({"settings": settings_of(job), "row": row}, indent=2, allow_nan=False)
+    with atomic_write(row_path(job, folder)) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+    return json.loads(text)["row"]
 
 
 def cache_folder(folder: Path) -> Path:
@@ -159,5 +170,6 @@ def cache_folder(folder: Path) -> Path:
     return folder / _CACHE
 
 
-def _path(job: Job, folder: Path) -> Path:
+def row_path(job: Job, folder: Path) -> Path:
+    """Return the path of a job's row in the cache of a run directory."""
     return cache_folder(folder) / f"{key_of(job)}.json"

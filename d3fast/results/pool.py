@@ -67,6 +67,7 @@ class InlineEngine:
     """Run jobs in this process, one after the other; arguments as in ``local_engine``."""
 
     capacity = 1
+    graph = False
 
     def __init__(
         self, shared: Shared, device: torch.device, threads: int = 1, progress: bool = False
@@ -75,7 +76,7 @@ class InlineEngine:
         self._threads = threads if device.type == "cpu" else torch.get_num_threads()
         self._queue: deque[tuple[str, Job]] = deque()
 
-    def submit(self, key: str, job: Job) -> None:
+    def submit(self, key: str, job: Job, needs: Sequence[str] = ()) -> None:
         """Queue a job."""
         self._queue.append((key, job))
 
@@ -108,6 +109,8 @@ class _Context(SpawnContext):
 class ProcessEngine:
     """Run jobs in one process per device; arguments as in ``local_engine``."""
 
+    graph = False
+
     def __init__(self, shared: Shared, devices: Sequence[torch.device], threads: int = 1) -> None:
         self.capacity = len(devices)
         self._context = _Context()
@@ -123,7 +126,7 @@ class ProcessEngine:
             daemon=True,
         )
 
-    def submit(self, key: str, job: Job) -> None:
+    def submit(self, key: str, job: Job, needs: Sequence[str] = ()) -> None:
         """Start a job in a process, or queue it."""
         # Pickled here: multiprocessing's own pickler leaves tensors in shared memory.
         sent = pickle.dumps(job)

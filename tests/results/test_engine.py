@@ -1,5 +1,6 @@
 """``run_jobs``: jobs run once, in the order given, continued after a cut; on every engine."""
 
+import pickle
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -9,11 +10,15 @@ import pytest
 from d3fast.results.engine import run_jobs
 from d3fast.results.jobs import RunDir
 from d3fast.results.pool import local_engine
+from d3fast.results.ray_engine import RayEngine
+from tests.results.fake_ray import FakeRay
+from tests.results.graph_jobs import TOTALS, chain, ran
 
 # Adding an engine is adding a line.
 ENGINES = {
     "inline": lambda shared: local_engine(shared, ["cpu"]),
     "processes": lambda shared: local_engine(shared, ["cpu", "cpu"]),
+    "ray": lambda shared: RayEngine(pickle.dumps(shared), ["auto"], 1, None, 1.0, FakeRay()),
 }
 
 
@@ -110,3 +115,33 @@ def test_no_job_starts_after_the_deadline(tmp_path, jobs, engine):
     values(jobs[:1], engine, tmp_path)
     assert values(jobs, engine, tmp_path, deadline=0.0) == [0]
     assert runs(tmp_path) == [0]
+
+
+def test_a_job_runs_after_those_it_needs_wherever_it_stands_in_the_list(tmp_path):
+    with local_engine(RunDir(tmp_path), ["cpu", "cpu"]) as engine:
+        jobs = chain(tmp_path / "log.txt")
+        rows = run_jobs(jobs[::-1], engine, tmp_path, progress=False)
+    assert [row["total"] for row in rows] == TOTALS[::-1]
+    order = ran(tmp_path / "log.txt")
+    assert order[:2] == ["twin", "suspect"]
+    assert order.index("repair1") < order.index("test")
+
+
+def test_a_job_finds_the_rows_of_an_earlier_run(tmp_path):
+    log = tmp_path / "log.txt"
+    with local_engine(RunDir(tmp_path), ["cpu"]) as engine:
+        for jobs in (chain(log)[:3], chain(log)[-1:]):
+            rows = run_jobs(jobs, engine, tmp_path, progress=False)
+    assert rows == [{"total": TOTALS[-1]}]
+    assert ran(log) == ["twin", "suspect", "repair1", "test"]
+
+
+def test_no_job_runs_after_one_that_failed(tmp_path):
+    twin, *others = chain(tmp_path / "log.txt")
+    suspect = replace(others[0], needs=(replace(twin, fails=True),))
+    with (
+        local_engine(RunDir(tmp_path), ["cpu", "cpu"]) as engine,
+        pytest.raises(ValueError, match="twin cannot be run"),
+    ):
+        run_jobs([*suspect.needs, suspect], engine, tmp_path, progress=False)
+    assert ran(tmp_path / "log.txt") == ["twin"]

@@ -23,8 +23,8 @@ from d3fast.audit.trigger import check_trigger
 from d3fast.data import Augment, ImageData
 from d3fast.detox import D3Config
 from d3fast.results.engine import run_jobs
+from d3fast.results.engines import LOCAL, EngineChoice
 from d3fast.results.jobs import Job
-from d3fast.results.pool import local_engine
 from d3fast.runtime.progress import progress_bar
 from d3fast.training.metrics import Trigger
 
@@ -84,6 +84,7 @@ def run_pilot(
     attack: Trigger | None = None,
     augment: Augment | None = None,
     devices: Sequence[str] = ("cpu",),
+    engine: EngineChoice = LOCAL,
     progress: bool = True,
     on_rung: Callable[[Pilot], None] | None = None,
 ) -> Pilot:
@@ -105,6 +106,7 @@ def run_pilot(
         augment: augmentation of a batch of the repair; ``d3fast.detox.usual_augment`` if ``None``.
         devices: one worker each, in processes of their own if there are several; a name may be
             repeated. On CPUs the numbers do not depend on how many there are.
+        engine: where the workers are; results travel without files.
         progress: show a progress bar.
         on_rung: called with the results so far after every rung.
 
@@ -134,15 +136,15 @@ def run_pilot(
     steps = len(targets) + sum(count for count, _ in rungs)
     with (
         progress_bar("inverting triggers", steps, progress) as advance,
-        local_engine(context, devices, threads=options.threads) as engine,
+        engine.start(context, devices, threads=options.threads) as workers,
     ):
 
         def results(jobs: Sequence[Job], title: str) -> list[Any]:
-            return run_jobs(jobs, engine, progress=False, on_row=lambda *_: advance(title))
+            return run_jobs(jobs, workers, progress=False, on_row=lambda *_: advance(title))
 
         found = results([SearchJob(part) for part in targets], "inverting triggers")
         patches, flagged = suspicious([patch for part in found for patch in part])
-        (suspect,) = run_jobs([SuspectJob(patches)], engine, progress=False)
+        (suspect,) = run_jobs([SuspectJob(patches)], workers, progress=False)
         suspect["flagged"] = flagged
         trials, failed = list[Row](), list[Row]()
         numbers = list(range(len(settings)))
