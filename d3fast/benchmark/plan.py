@@ -176,9 +176,18 @@ class BenchmarkPlan:
         return self.relearning + self.reactivation
 
     def part(self, number: int, of: int) -> "BenchmarkPlan":
-        """Return the jobs of every ``of``-th suspect from the ``number``-th, counted from 1."""
-        names = list(dict.fromkeys(key_of(planned.suspect) for planned in self.suspects))
-        own = set(names[number - 1 :: of])
+        """Return part ``number`` of ``of``, counted from 1: some suspects and what needs them.
+
+        Suspects with one clean model stay in one part, so that it is trained once, unless there
+        are more parts than clean models.
+        """
+        twins: dict[str, dict[str, None]] = {}
+        for suspect in (planned.suspect for planned in self.suspects):
+            twins.setdefault(key_of(suspect.clean_job), {})[key_of(suspect)] = None
+        names = [list(group) for group in twins.values()]
+        if len(names) < of:
+            names = [[name] for group in names for name in group]
+        own = {name for group in names[number - 1 :: of] for name in group}
         clean = {
             key_of(planned.suspect.clean_job)
             for planned in self.suspects
