@@ -77,7 +77,7 @@ CALIBRATIONS: Mapping[str, Shipped] = MappingProxyType(
             CalibrationOptions(
                 models=40,
                 train=10_000,
-                training=TrainConfig(epochs=5, precision="bf16", channels_last=True),
+                training=TrainConfig(epochs=5, channels_last=True),
                 recipes="fashion-mnist",
             ),
         ),

@@ -58,7 +58,7 @@ ATTACK_PRESETS: Mapping[str, AttackPreset] = MappingProxyType(
                 attack=None,
                 train=20_000,
                 clean=3_000,
-                training=TrainConfig(epochs=10, precision="bf16", channels_last=True),
+                training=TrainConfig(epochs=10, channels_last=True),
             ),
             _PLAIN,
         ),
