@@ -5,7 +5,8 @@ The search knows the trigger and the ASR; the tables are measured on other seeds
 the settings tried with D3. ``CHOICES`` are the settings of every defence, D3 included: the
 published options and two others, of which the one with the best mean DER is used. ``HARD`` is D3's
 second search, which decided its learning rate, ``RESTARTS`` its third: how many blocks restart from
-random weights, and how much is learned from the suspect's answers.
+random weights, and how much is learned from the suspect's answers. ``SHARES`` is the fourth: that
+share again, under the attacks that the third default left the most of.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,7 @@ SEEDS: Mapping[str, Sequence[int]] = {
     "final": (100,),
     "hard": (100, 101, 102),
     "restart": (100, 102),
+    "share": (100, 102),
     "baselines": (102,),
 }
 # "all": an attack that fine-tuning removes and one that it does not; "d3": one of them, and one
@@ -56,6 +58,7 @@ ATTACKS: Mapping[str, Attacks] = {
         ("input-aware", None),
         ("blended", "sam-3"),
     ),
+    "share": (("ssba", None), ("low-frequency", None), ("wanet", None)),
     # The rows of the benchmark under the easiest and one of the hardest attacks.
     "baselines": (("badnets", None), ("ssba", None)),
 }
@@ -191,6 +194,13 @@ RESTARTS = (
     _restart("restart 2, distillation 0.6", distillation=0.6),
     _restart("restart 2, distillation 0.8", distillation=0.8),
 )
+SHARES = (
+    DefenseSpec("fine-tuning", (_E,)),
+    *(
+        _restart(f"restart 2, distillation {share}", distillation=share)
+        for share in (0.6, 0.4, 0.2)
+    ),
+)
 VARIANTS = _variants()
 CHOICES = _all_choices()
 
@@ -204,6 +214,7 @@ def search_preset(what: str) -> BenchmarkPreset:
         "final": FINALISTS,
         "hard": HARD,
         "restart": RESTARTS,
+        "share": SHARES,
         "baselines": BENCHMARK_PRESETS["cpu"].defenses,
     }[what]
     cpu = BENCHMARK_PRESETS["cpu"]
