@@ -88,12 +88,12 @@ class DifferentialShift:
 
     def __call__(self, context: InspectionContext) -> Sequence[float]:
         """Return one statistic per class; see ``Detector``."""
-        repaired = [self.repair(context, at) for at in range(self.repairs)]
+        repairs = [self.repair(context, at) for at in range(self.repairs)]
 
         def loss(images: Tensor, goals: Tensor) -> Tensor:
             own = functional.cross_entropy(context.scores(images), goals, reduction="none")
             theirs = [
-                functional.cross_entropy(g(images), goals, reduction="none") for g in repaired
+                functional.cross_entropy(g(images), goals, reduction="none") for g in repairs
             ]
             return own - torch.stack(theirs).clamp(max=self.bound).mean(dim=0)
 
@@ -109,7 +109,7 @@ class DifferentialShift:
                 purpose="differential shift",
             )
             for target, shift in zip(targets, shifts, strict=True):
-                models: list[Callable[[Tensor], Tensor]] = [context.scores, *repaired]
+                models: list[Callable[[Tensor], Tensor]] = [context.scores, *repairs]
                 own, *theirs = (
                     mean_loss(context, target, shift, partial(_probability, model))
                     for model in models
@@ -124,17 +124,27 @@ class DifferentialShift:
             context: the suspect, which is not changed, and the samples.
             at: number of the repair; each has random streams of its own.
         """
-        copied = copy.deepcopy(context.model).requires_grad_(True)
-        names = tuple(map(str, range(context.classes)))
-        data = ImageData(context.images, context.labels.to(context.images.device), names)
-        seed = context.seed * self.repairs + at
-        config = D3Config(
-            restart=restart_depths(copied)[0], distillation=0.0, epochs=self.epochs, seed=seed
-        )
-        loader = repair_samples(data, seed=seed).loader
-        with torch.enable_grad():
-            repaired = detoxify(copied, loader, config, progress=False).model
-        return repaired.eval().requires_grad_(False)
+        return repaired(context, self.epochs, context.seed * self.repairs + at)
+
+
+def repaired(context: InspectionContext, epochs: int, seed: int) -> nn.Module:
+    """Return a D3 repair of the suspect on the clean samples, in eval mode, its weights frozen.
+
+    Most blocks restart and nothing is learned from the suspect's answers.
+
+    Args:
+        context: the suspect, which is not changed, and the samples.
+        epochs: passes over all clean samples.
+        seed: of the repair.
+    """
+    copied = copy.deepcopy(context.model).requires_grad_(True)
+    names = tuple(map(str, range(context.classes)))
+    data = ImageData(context.images, context.labels.to(context.images.device), names)
+    config = D3Config(restart=restart_depths(copied)[0], distillation=0.0, epochs=epochs, seed=seed)
+    loader = repair_samples(data, seed=seed).loader
+    with torch.enable_grad():
+        result = detoxify(copied, loader, config, progress=False).model
+    return result.eval().requires_grad_(False)
 
 
 def _probability(model: Callable[[Tensor], Tensor], images: Tensor, classes: Tensor) -> Tensor:

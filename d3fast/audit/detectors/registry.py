@@ -17,6 +17,7 @@ from d3fast.audit.detectors.margin import MaximumMargin
 from d3fast.audit.detectors.patch import Patch
 from d3fast.audit.detectors.rows import HeadAngle, HeadNorm
 from d3fast.audit.detectors.shift import SharedShift
+from d3fast.audit.detectors.wave import DifferentialWave
 from d3fast.runtime.plugins import Registry
 
 DETECTORS: Registry[type[Detector]] = Registry(
@@ -28,6 +29,7 @@ DETECTORS: Registry[type[Detector]] = Registry(
         "shift": SharedShift,
         "margin": MaximumMargin,
         "differential": DifferentialShift,
+        "wave": DifferentialWave,
     },
 )
 # Those that run unless others are asked for.

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Differential waves: sine waves that move the suspect toward a class, but not its own repair.
+
+::
+
+    s_t = max over waves w of  mean p_f(t | clip(x + w)) - mean p_g(t | clip(x + w))
+
+over clean x of other classes, for the suspect f and its D3 repair g; w is a sine or cosine wave of
+up to ``highest`` periods along each side of the image, of one of a few amplitudes. A clean-label
+attack such as SIG relabels nothing, so that no class becomes an outlier for the suspect alone: a
+wave of the attacker's amplitude moves any model toward some class. The difference to the repair
+leaves what only the suspect has learned. No gradients are needed.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from d3fast.audit.detectors.context import InspectionContext
+from d3fast.audit.detectors.differential import repaired
+from d3fast.runtime.checks import check_integer, check_number
+
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class DifferentialWave:
+    """The difference between suspect and repair under the sine wave that makes it large.
+
+    All waves are tried on ``first`` images; those under which the suspect answers a class most
+    often are measured on ``samples`` images, with the repair. The cost is a repair of ``epochs``
+    epochs and, with three sizes, about 14,000 images forward.
+
+    Args:
+        sizes: root mean squares of the waves, in units of the range of the images; an amplitude of
+            40/255, that of SIG in the literature, has 0.11.
+        highest: most periods along a side of the image.
+        first: images that every wave is tried on.
+        kept: waves per class that are measured.
+        samples: images that they are measured on.
+        epochs: of the repair, over all clean samples.
+
+    Raises:
+        ValueError: a number out of range; a model whose head cannot be found.
+
+    Source:
+        The basis of waves: Yin et al., A Fourier perspective on model robustness in computer
+        vision, NeurIPS 2019. The difference to a repair, that of ``DifferentialShift``: chosen
+        here.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
+        >>> context = InspectionContext(model, torch.rand(9, 1, 2, 2), torch.arange(9) % 3, 3)
+        >>> len(DifferentialWave(epochs=1)(context))
+        3
+    """
+
+    sizes: tuple[float, ...] = (0.1, 0.2, 0.4)
+    highest: int = 8
+    first: int = 16
+    kept: int = 8
+    samples: int = 200
+    epochs: int = 15
+
+    name = "wave"
+    title = "Effect of a sine wave on the suspect alone, toward the class"
+    spread = 0.05  # of a probability; classes of clean models often differ by less
+
+    def __post_init__(self) -> None:
+        for size in self.sizes:
+            check_number("sizes", size)
+        check_integer("the number of sizes", len(self.sizes), 1)
+        for name in ("highest", "first", "kept", "samples", "epochs"):
+            check_integer(name, getattr(self, name), 1)
+
+    def __call__(self, context: InspectionContext) -> Sequence[float]:
+        """Return one statistic per class; see ``Detector``."""
+        repair = self.repair(context)
+        height, width = context.images.shape[2:]
+        waves = unit_waves(height, width, self.highest).to(context.images)
+        waves = torch.cat([size * waves for size in self.sizes])
+        order = torch.randperm(len(context.images), generator=context.draws("waves"))
+        look, measured = order[: self.first], order[: self.samples]
+        searched = list(context.searched)
+        # (waves, searched classes)
+        found = torch.stack([_answers(context.scores, context, look, wave) for wave in waves])
+        best = found[:, searched].topk(min(self.kept, len(waves)), dim=0).indices
+        tried = {}
+        for index in best.unique().tolist():
+            own, theirs = (
+                _answers(model, context, measured, waves[index])
+                for model in (context.scores, repair)
+            )
+            tried[index] = (own - theirs).tolist()
+        return [
+            max(tried[index][target] for index in best[:, place].tolist())
+            for place, target in enumerate(searched)
+        ]
+
+    def repair(self, context: InspectionContext) -> nn.Module:
+        """Return the repair that the suspect is compared with."""
+        return repaired(context, self.epochs, context.seed)
+
+
+def unit_waves(height: int, width: int, highest: int) -> Tensor:
+    """Return sine and cosine waves with a root mean square of 1, (K, 1, height, width).
+
+    One of each for every pair of periods (down, across) up to ``highest`` and to half of the
+    pixels, without the constant; of a wave and its negative there is one.
+
+    Args:
+        height, width: of the images, in pixels.
+        highest: most periods along a side.
+
+    Example:
+        >>> unit_waves(8, 8, 1).shape  # (0, 1), (1, -1), (1, 0), (1, 1)
+        torch.Size([8, 1, 8, 8])
+    """
+    down = torch.arange(height)[:, None] / height
+    across = torch.arange(width)[None, :] / width
+    rows, columns = min(highest, height // 2), min(highest, width // 2)
+    found = []
+    for row in range(rows + 1):
+        for column in range(-columns, columns + 1):
+            # Of (row, column) and (-row, -column), and of half a period per pixel, one each.
+            if column <= 0 and (row == 0 or 2 * column == -width):
+                continue
+            if 2 * row == height and column < 0:
+                continue
+            angle = 2 * math.pi * (row * down + column * across)
+            found += [angle.sin(), angle.cos()]
+    waves = torch.stack(found)[:, None]
+    sizes = waves.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    kept = sizes.flatten() > 1e-3  # a sine of half as many periods as pixels is 0
+    return waves[kept] / sizes[kept]
+
+
+@torch.no_grad()
+def _answers(
+    model: Callable[[Tensor], Tensor], context: InspectionContext, picks: Tensor, wave: Tensor
+) -> Tensor:
+    """Return the mean probability (classes,) of each class on images of other classes."""
+    labels = context.labels[picks]
+    own = functional.one_hot(labels, context.classes).bool()
+    parts = []
+    for pick in torch.split(picks, _BATCH):
+        images = (context.images[pick.to(wave.device)] + wave).clamp(0, 1)
+        parts.append(model(images).float().softmax(dim=1).cpu())
+    total = torch.cat(parts).masked_fill(own, 0.0).sum(dim=0)
+    return total / (~own).sum(dim=0).clamp(min=1)
