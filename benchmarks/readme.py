@@ -117,6 +117,7 @@ PARTS: Mapping[str, Callable[[Results], str]] = {
     "why": why_table,
     "way": path_table,
     "inspect-digits": lambda results: areas_table(results, "digits"),
+    "inspect-waves": lambda results: areas_table(results, "waves"),
     "inspect-fashion": lambda results: areas_table(results, "fashion-mnist"),
     "inspect-rates": rates_table,
     "differential-tries": tries_table,

@@ -28,6 +28,7 @@ for module, command in (
     (ablations, ablations.ablations),
     (precision, precision.precision),
     (inspection, inspection.inspection),
+    (inspection, inspection.waves),
     (differential, differential.differential),
     (weights, weights.weights),
     (calibration, calibration.calibration),

@@ -42,12 +42,12 @@ from d3fast.results.jobs import Row, RunDir, finished_row, key_of
 from d3fast.results.plot import save_png
 from d3fast.training.metrics import evaluate
 
+WAVES = "waves"
 DEVELOPMENT = tuple(range(100, 105))
 UNEVEN, REPAIRED = "clean, one class twice", "repaired by detox"
 SPARSE = 0.02
 # The rate does not change the scores; this study chooses the default.
 OPTIONS = InspectOptions(rate=0.025)
-SLOW = replace(OPTIONS, detectors=("differential",))
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ class StudyPlan:
         uneven: seeds of the clean models with one class twice.
         sparse: seeds of BadNets with a poison ratio of ``SPARSE``.
         repaired: seeds of the backdoored models that are also inspected after a repair.
-        slow: seeds of the models, clean and backdoored, that ``SLOW`` looks at as well.
+        slow: seeds of the models, clean and backdoored, that ``detectors`` look at as well.
+        detectors: those that do not run by default.
     """
 
     preset: AttackPreset
@@ -73,6 +74,12 @@ class StudyPlan:
     sparse: tuple[int, ...] = ()
     repaired: tuple[int, ...] = ()
     slow: tuple[int, ...] = ()
+    detectors: tuple[str, ...] = ("differential",)
+
+    @property
+    def slowly(self) -> InspectOptions:
+        """Options of the inspections by ``detectors``."""
+        return replace(OPTIONS, detectors=self.detectors)
 
 
 _ALL = tuple(name for name, _ in ATTACK_PRESETS["digits"].attacks)
@@ -94,6 +101,16 @@ PLANS = {
         clean=tuple(range(20, 40)),
         sparse=tuple(range(5, 9)),
         slow=(*range(5, 9), *range(20, 40)),
+    ),
+    # The two cases that the default detectors find least.
+    WAVES: StudyPlan(
+        ATTACK_PRESETS["digits"],
+        ("sig",),
+        backdoored=tuple(range(9, 17)),
+        clean=tuple(range(9, 29)),
+        sparse=tuple(range(9, 17)),
+        slow=tuple(range(9, 29)),
+        detectors=("wave",),
     ),
     "fashion-mnist": StudyPlan(
         ATTACK_PRESETS["cpu"], ("badnets", "blended", "sig", "wanet"), (0, 1, 2), (0, 1, 2)
@@ -230,7 +247,7 @@ def jobs_of(plan: StudyPlan) -> tuple[list[CleanJob], list[AttackJob], list[Insp
         if job.spec.attack and job.spec.seed in plan.repaired and job.spec.ratio != SPARSE
     ]
     inspections += [
-        replace(job, options=SLOW)
+        replace(job, options=plan.slowly)
         for job in inspections
         if job.spec.seed in plan.slow and not job.repaired
     ]
@@ -286,16 +303,35 @@ def _merged(name: str, found: Sequence[tuple[InspectJob, Row]]) -> list[Row]:
         if job.options == OPTIONS:
             models[key] = {"kind": "inspected", "set": name, **row}
     for key, (job, row) in zip(keys, found, strict=True):
-        if job.options == SLOW and key in models:
+        if job.options == PLANS[name].slowly and key in models:
             own = models[key]
             own["signs"] = {**own["signs"], **row["signs"]}
             own["slow_seconds"] = row["seconds"]
     return list(models.values())
 
 
+def waves(
+    out: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/inspect"),
+    workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
+    minutes: Annotated[
+        float | None, typer.Option(help="Start no job after so many; write what there is.")
+    ] = None,
+) -> None:
+    """Run the jobs that are not finished and write ``inspect-waves-cpu.json``."""
+    deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    with start_workers(out, workers) as pool:
+        found = inspected(WAVES, pool, deadline)
+    if minutes is None and found.missing:
+        raise SystemExit(f"{found.missing} inspections are missing")
+    settings = {"missing": found.missing, "options": asdict(OPTIONS)}
+    save("inspect-waves-cpu", "waves", settings, [*areas(found.rows, OPTIONS.rate), *found.rows])
+
+
 def inspection(
     out: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/inspect"),
-    sets: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(PLANS),
+    sets: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(
+        name for name in PLANS if name != WAVES
+    ),
     workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
     minutes: Annotated[
         float | None, typer.Option(help="Start no job after so many; write what there is.")

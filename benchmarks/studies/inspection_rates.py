@@ -19,7 +19,11 @@ from d3fast.training.intervals import wilson
 
 RATES = (0.005, 0.01, 0.025, 0.05)
 ALARMS = (0.01, 0.05)  # false-alarm rates at which detections are counted
-CLEAN, EVERY, ALL = "clean", "every attack", "all"
+CLEAN, EVERY, ALL, WITH_WAVE = "clean", "every attack", "all", "all and wave"
+COMBINED: Mapping[str, tuple[str, ...]] = {
+    ALL: DEFAULT_DETECTORS,
+    WITH_WAVE: (*DEFAULT_DETECTORS, "wave"),
+}
 # Further models of digits: they count in the areas. The verdict quotes the rates of the first set.
 MORE = "digits-more"
 
@@ -116,22 +120,24 @@ def scored(rows: Sequence[Row], sign: str) -> dict[int, Scored]:
 
     Args:
         rows: models of one set, clean ones among them.
-        sign: name of a detector; ``ALL`` stands for the largest standardized score of
-            ``DEFAULT_DETECTORS``, which names the class of that detector.
+        sign: name of a detector; one of ``COMBINED`` stands for the largest standardized score of
+            its detectors, which names the class of that detector.
     """
-    if sign != ALL:
+    detectors = COMBINED.get(sign, (sign,))
+    looked = [at for at, row in enumerate(rows) if all(name in row["signs"] for name in detectors)]
+    signs = [rows[at]["signs"] for at in looked]
+    if sign not in COMBINED:
         return {
-            at: Scored(row["signs"][sign]["value"], row["signs"][sign]["target"])
-            for at, row in enumerate(rows)
-            if sign in row["signs"]
+            at: Scored(own[sign]["value"], own[sign]["target"])
+            for at, own in zip(looked, signs, strict=True)
         }
-    table = np.array([[r["signs"][name]["value"] for name in DEFAULT_DETECTORS] for r in rows])
-    clean = np.array([row["attack"] == CLEAN for row in rows])
+    table = np.array([[own[name]["value"] for name in detectors] for own in signs])
+    clean = np.array([rows[at]["attack"] == CLEAN for at in looked])
     standard = standardized(table, table[clean])
-    named = [DEFAULT_DETECTORS[at] for at in standard.argmax(axis=1)]
+    named = [detectors[at] for at in standard.argmax(axis=1)]
     return {
-        at: Scored(float(standard[at].max()), row["signs"][named[at]]["target"])
-        for at, row in enumerate(rows)
+        at: Scored(float(standard[place].max()), signs[place][named[place]]["target"])
+        for place, at in enumerate(looked)
     }
 
 
@@ -145,11 +151,12 @@ def areas(rows: Sequence[Row], rate: float) -> Iterator[Row]:
     """
     for name in dict.fromkeys(map(family, rows)):
         own = [row for row in rows if family(row) == name]
-        for sign in (ALL, *dict.fromkeys(sign for row in own for sign in row["signs"])):
+        signs = list(dict.fromkeys(sign for row in own for sign in row["signs"]))
+        for sign in (ALL, *([WITH_WAVE] if "wave" in signs else []), *signs):
             scores = scored(own, sign)
             clean = [one.score for at, one in scores.items() if own[at]["attack"] == CLEAN]
             for attack, members in _groups(own, scores).items():
-                signs = DEFAULT_DETECTORS if sign == ALL else (sign,)
+                detectors = COMBINED.get(sign, (sign,))
                 if clean:
                     yield {
                         "kind": "auc",
@@ -158,7 +165,7 @@ def areas(rows: Sequence[Row], rate: float) -> Iterator[Row]:
                         "sign": sign,
                         **_area(attack, [scores[at].score for at in members], clean),
                         "named": sum(scores[at].target == own[at]["target"] for at in members),
-                        "flagged": sum(bool(flagged(own[at], rate, signs)) for at in members),
+                        "flagged": sum(bool(flagged(own[at], rate, detectors)) for at in members),
                     }
 
 

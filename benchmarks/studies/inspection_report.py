@@ -10,7 +10,15 @@ import matplotlib
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
-from benchmarks.studies.inspection_rates import ALL, CLEAN, EVERY, family, scored
+from benchmarks.studies.inspection_rates import (
+    ALL,
+    CLEAN,
+    COMBINED,
+    EVERY,
+    WITH_WAVE,
+    family,
+    scored,
+)
 from benchmarks.studies.roc import auc
 from d3fast.attacks import ATTACKS
 from d3fast.results.format import MISSING, fixed, mean, percent, shortest, value_range
@@ -65,12 +73,15 @@ def areas_table(results: Results, name: str) -> str:
     """
     models = [r for r in results.rows if r["kind"] == "inspected" and family(r) == name]
     areas = [row for row in results.rows if row["kind"] == "auc" and row["set"] == name]
-    signs = [sign for sign in dict.fromkeys(row["sign"] for row in areas) if sign != ALL]
+    named = dict.fromkeys(row["sign"] for row in areas)
+    signs = [sign for sign in named if sign not in COMBINED]
+    more = [WITH_WAVE] if WITH_WAVE in named else []
     lines = []
     for attack in dict.fromkeys(row["attack"] for row in areas):
         own = {row["sign"]: row for row in areas if row["attack"] == attack}
         whole, asr = own[ALL], [r["asr"] for r in models if r["attack"] == attack]
         known = attack in (EVERY, *ATTACKS) or any(asr)
+        last = own[more[0]] if more else whole
         lines.append(
             [
                 attack,
@@ -78,13 +89,15 @@ def areas_table(results: Results, name: str) -> str:
                 percent(mean(asr), 0),
                 *(_area(own.get(sign), whole["models"]) for sign in signs),
                 _interval(whole),
-                *map(str, whole["found"]),
-                str(whole["named"]) if known else MISSING,
-                str(whole["flagged"]),
+                *(_interval(own[sign]) for sign in more),
+                *map(str, last["found"]),
+                str(last["named"]) if known else MISSING,
+                str(last["flagged"]),
             ]
         )
     alarms = [f"found at {percent(rate, 0)} %" for rate in areas[0]["alarms"]]
-    heads = ["", "models", "ASR %", *signs, "all four (95 %)", *alarms, "named", "flagged"]
+    combined = ["all four (95 %)", *("with wave (95 %)" for _ in more)]
+    heads = ["", "models", "ASR %", *signs, *combined, *alarms, "named", "flagged"]
     return to_markdown(text_table(heads, lines))
 
 

@@ -71,8 +71,8 @@ def test_the_same_seed_writes_the_same_rows(inspect, tmp_path):
     [
         (
             "--detectors luck",
-            "detectors must be one of 'patch', 'head', 'shift', 'margin', 'differential', 'token', "
-            "'phrase', got",
+            "detectors must be one of 'patch', 'head', 'shift', 'margin', 'differential', "
+            "'wave', 'token', 'phrase', got",
         ),
         ("--detectors ''", "detectors must be one of"),
         ("--rate 2", "rate must be > 0 and < 1, got 2.0"),

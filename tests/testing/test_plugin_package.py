@@ -91,4 +91,4 @@ def test_an_inspection_runs_its_detector(d3fast, tmp_path):
         "detectors mean-score": "d3fast-plugin-example 0.1.0"
     }
     refused = d3fast(f"{line} --detectors mean", code=2)
-    assert "'differential', 'mean-score'" in refused
+    assert "'wave', 'mean-score'" in refused

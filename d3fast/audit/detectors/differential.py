@@ -92,9 +92,7 @@ class DifferentialShift:
 
         def loss(images: Tensor, goals: Tensor) -> Tensor:
             own = functional.cross_entropy(context.scores(images), goals, reduction="none")
-            theirs = [
-                functional.cross_entropy(g(images), goals, reduction="none") for g in repairs
-            ]
+            theirs = [functional.cross_entropy(g(images), goals, reduction="none") for g in repairs]
             return own - torch.stack(theirs).clamp(max=self.bound).mean(dim=0)
 
         statistics: list[float] = []

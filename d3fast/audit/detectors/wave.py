@@ -86,20 +86,14 @@ class DifferentialWave:
         order = torch.randperm(len(context.images), generator=context.draws("waves"))
         look, measured = order[: self.first], order[: self.samples]
         searched = list(context.searched)
-        # (waves, searched classes)
-        found = torch.stack([_answers(context.scores, context, look, wave) for wave in waves])
-        best = found[:, searched].topk(min(self.kept, len(waves)), dim=0).indices
-        tried = {}
-        for index in best.unique().tolist():
-            own, theirs = (
-                _answers(model, context, measured, waves[index])
-                for model in (context.scores, repair)
-            )
-            tried[index] = (own - theirs).tolist()
-        return [
-            max(tried[index][target] for index in best[:, place].tolist())
-            for place, target in enumerate(searched)
-        ]
+        found = _answers(context.scores, context, look, waves)[:, searched]
+        best = found.topk(min(self.kept, len(waves)), dim=0).indices  # (kept, searched classes)
+        tried = best.unique()
+        own, theirs = (
+            _answers(model, context, measured, waves[tried]) for model in (context.scores, repair)
+        )
+        # A wave that was kept for one class counts for all.
+        return (own - theirs)[:, searched].amax(dim=0).tolist()
 
     def repair(self, context: InspectionContext) -> nn.Module:
         """Return the repair that the suspect is compared with."""
@@ -113,7 +107,8 @@ def unit_waves(height: int, width: int, highest: int) -> Tensor:
     pixels, without the constant; of a wave and its negative there is one.
 
     Args:
-        height, width: of the images, in pixels.
+        height: of the images, in pixels.
+        width: likewise.
         highest: most periods along a side.
 
     Example:
@@ -141,14 +136,22 @@ def unit_waves(height: int, width: int, highest: int) -> Tensor:
 
 @torch.no_grad()
 def _answers(
-    model: Callable[[Tensor], Tensor], context: InspectionContext, picks: Tensor, wave: Tensor
+    model: Callable[[Tensor], Tensor], context: InspectionContext, picks: Tensor, waves: Tensor
 ) -> Tensor:
-    """Return the mean probability (classes,) of each class on images of other classes."""
-    labels = context.labels[picks]
-    own = functional.one_hot(labels, context.classes).bool()
+    """Return the mean probability (K, classes) of each class on images of other classes.
+
+    Args:
+        model: the suspect or the repair.
+        context: images and labels.
+        picks: positions (N,) of images.
+        waves: (K, 1, H, W), each added to all of them.
+    """
+    images = context.images[picks.to(waves.device)]
+    own = functional.one_hot(context.labels[picks], context.classes).bool()  # (N, classes)
     parts = []
-    for pick in torch.split(picks, _BATCH):
-        images = (context.images[pick.to(wave.device)] + wave).clamp(0, 1)
-        parts.append(model(images).float().softmax(dim=1).cpu())
-    total = torch.cat(parts).masked_fill(own, 0.0).sum(dim=0)
+    for group in torch.split(waves, max(1, _BATCH // len(images))):
+        moved = (images[None] + group[:, None]).clamp(0, 1).flatten(0, 1)
+        shares = [model(some).float().softmax(dim=1).cpu() for some in torch.split(moved, _BATCH)]
+        parts.append(torch.cat(shares).view(len(group), len(images), -1))
+    total = torch.cat(parts).masked_fill(own, 0.0).sum(dim=1)
     return total / (~own).sum(dim=0).clamp(min=1)

@@ -32,9 +32,9 @@ def test_every_model_of_a_plan_is_inspected_once_and_trained_before(name):
 
 
 def test_slow_detectors_look_at_the_models_of_their_seeds_as_they_were_trained():
-    plan = study.PLANS["digits"]
-    slow = [look for look in study.jobs_of(plan)[2] if look.options == study.SLOW]
-    assert {look.spec.seed for look in slow} == set(plan.slow)
+    plan = study.PLANS[study.MORE]
+    slow = [look for look in study.jobs_of(plan)[2] if look.options == plan.slowly]
+    assert {look.spec.seed for look in slow} == set(plan.slow) != set()
     assert not any(look.repaired or look.source is None for look in slow)
 
 
@@ -64,7 +64,7 @@ class Instant:
     def submit(self, key, job):
         self.kinds.append(job.job.kind)
         asked = getattr(job.job, "options", None)
-        name = "differential" if asked == study.SLOW else "patch"
+        name = "differential" if asked == study.PLANS["small"].slowly else "patch"
         row = {
             "attack": "clean",
             "target": None,
