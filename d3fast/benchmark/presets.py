@@ -48,7 +48,7 @@ _LIKE_D3: Mapping[str, Any] = {
     for name in ("epochs", "lr", "schedule", "averaging", "distillation")
 }
 # The last two of three blocks restart from random weights, with and without the distance.
-_RESTARTED: Mapping[str, Any] = {"restart": 2, "distillation": 0.6}
+_RESTARTED: Mapping[str, Any] = {"restart": 2, "distillation": 0.4}
 _UNPUSHED = {**_RESTARTED, "distance_weight": 0.0, "constraint": None}
 _CPU_DEFENSES = (
     DefenseSpec("fine-tuning", (_EPOCHS,)),

@@ -198,7 +198,7 @@ class D3Config:
         Args:
             changes: fields with other values.
         """
-        steered = cls(restart=AUTO, distillation=0.6, max_acc_drop=1.0, recovery=30)
+        steered = cls(restart=AUTO, distillation=0.4, max_acc_drop=1.0, recovery=30)
         return replace(steered, **changes)
 
     def check_base_used(self) -> None:
