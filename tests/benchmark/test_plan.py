@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from d3fast.attacks import TrainConfig
 from d3fast.benchmark.clean_shift import CleanShift
 from d3fast.benchmark.plan import (
     Ablation,
@@ -112,7 +113,11 @@ def test_every_model_of_an_attack_takes_the_reactivation_test():
 
 
 def test_run_directories_of_release_0_1_are_continued():
-    whole = plan_jobs(replace(CPU, reactivation=()), [0])
+    # That release trained in bf16.
+    training = TrainConfig(epochs=10, precision="bf16", channels_last=True)
+    plain = CPU.suspects[0]
+    then = replace(plain, base=replace(plain.base, training=training))
+    whole = plan_jobs(replace(CPU, suspects=(then,), reactivation=()), [0])
     first = {type(p.job).__name__: key_of(p.job) for p in reversed(whole.all)}
     assert first == {
         "CleanJob": "fashion-mnist-seed0-clean-357381e194",
