@@ -116,6 +116,7 @@ PLANS = {
         ATTACK_PRESETS["cpu"], ("badnets", "blended", "sig", "wanet"), (0, 1, 2), (0, 1, 2)
     ),
 }
+_USUAL = ",".join(name for name in PLANS if name != WAVES)
 
 
 @dataclass(frozen=True)
@@ -329,9 +330,7 @@ def waves(
 
 def inspection(
     out: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/inspect"),
-    sets: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(
-        name for name in PLANS if name != WAVES
-    ),
+    sets: Annotated[str, typer.Option(help="Comma-separated.")] = _USUAL,
     workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
     minutes: Annotated[
         float | None, typer.Option(help="Start no job after so many; write what there is.")

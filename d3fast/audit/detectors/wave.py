@@ -88,7 +88,7 @@ class DifferentialWave:
         searched = list(context.searched)
         found = _answers(context.scores, context, look, waves)[:, searched]
         best = found.topk(min(self.kept, len(waves)), dim=0).indices  # (kept, searched classes)
-        tried = best.unique()
+        tried = sorted(set(best.flatten().tolist()))
         own, theirs = (
             _answers(model, context, measured, waves[tried]) for model in (context.scores, repair)
         )
