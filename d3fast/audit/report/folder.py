@@ -58,7 +58,7 @@ class AuditDocuments:
         pictures: of inverted triggers, decoded and encoded again.
         classes: names of all classes, or none.
         output_matches: the repaired file in the folder has the hash that the card gives; ``None``
-            without a card or without the file.
+            without a card, without the file or where it was not compared.
         warnings: one sentence per document or file that does not belong to the others.
     """
 
@@ -108,14 +108,14 @@ def _pictures(report: ModelReport, role: str) -> dict[tuple[str, int], str]:
     return {(role, target): checked_picture(picture) for target, picture in shown.items()}
 
 
-def _output_matches(output: Path | None, card: Card | None) -> bool | None:
-    if card is None or output is None or not output.exists():
+def _output_matches(output: Path, card: Card) -> bool | None:
+    if not output.exists():
         return None
     return weights_digest(output) == card.repair.output_sha256
 
 
-def _output_warnings(card: Card | None, matches: bool | None) -> list[str]:
-    if card is None or matches:
+def _output_warnings(card: Card, matches: bool | None) -> list[str]:
+    if matches:
         return []
     name = card.repair.output
     if matches is None:
@@ -154,12 +154,15 @@ def _spectrum_warnings(spectrum: Origin, card: Card | None) -> list[str]:
     ]
 
 
-def read_audit(folder: str | Path, newer: Path | None = None) -> AuditDocuments:
+def read_audit(
+    folder: str | Path, newer: Path | None = None, *, hash_output: bool = True
+) -> AuditDocuments:
     """Read those of inspect.json, weights.json, pilot.json, card.json, spectrum.json that exist.
 
     Args:
         folder: of the audit.
         newer: folder of files that are to replace those of ``folder``.
+        hash_output: compare the repaired file with the card; it is read whole.
 
     Raises:
         ValueError: no document, or one that cannot be read; one line that names it.
@@ -196,7 +199,10 @@ def read_audit(folder: str | Path, newer: Path | None = None) -> AuditDocuments:
     ):
         if report is not None:
             pictures |= _named(name, _pictures, report, role)
-    matches = _output_matches(None if card is None else place(card.repair.output), card)
+    matches = None
+    if hash_output and card is not None:
+        matches = _output_matches(place(card.repair.output), card)
+        warnings += _output_warnings(card, matches)
     return AuditDocuments(
         origins={name: origins[name] for name in COMMANDS if name in kept},
         inspection=inspection,
@@ -209,5 +215,5 @@ def read_audit(folder: str | Path, newer: Path | None = None) -> AuditDocuments:
         pictures=pictures,
         classes=_named(deciding, class_names, read[deciding].settings),
         output_matches=matches,
-        warnings=(*warnings, *_output_warnings(card, matches)),
+        warnings=tuple(warnings),
     )

@@ -23,15 +23,16 @@ from d3fast.audit.report.tables import (
     detector_table,
     inversion_caption,
 )
-from d3fast.audit.report.verdict import audit_verdict
+from d3fast.audit.report.verdict import AuditVerdict, audit_verdict
 from d3fast.audit.resolve import CARD, INSPECTION, PILOT, SPECTRUM
 from d3fast.results.format import percent, seconds, shortest
-from d3fast.results.page import write_page
+from d3fast.results.page import render, write_page
 from d3fast.results.plot import inline_svg
 from d3fast.results.schema.audit import FindingRow, HeadlineRow, Role
 from d3fast.results.schema.document import Machine, Origin
 from d3fast.results.store import Results
 
+_TEMPLATE = ("audit.html", "d3fast.audit.report")
 _SETTINGS = {
     "distance_weight": "weight of the distance",
     "clean_weight": "weight of the clean loss",
@@ -178,6 +179,45 @@ def report_document(audit: AuditDocuments) -> Results:
     return Results("d3fast report", facts, rows)
 
 
+def _content(audit: AuditDocuments, verdict: AuditVerdict) -> dict[str, Any]:
+    """Return what the template shows."""
+    classes, more_classes = class_table(audit)
+    reports = [report for report in (audit.before, audit.after) if report]
+    results = [result for report in reports for result in report.detectors]
+    return {
+        "title": verdict.headline,
+        "verdict": verdict,
+        "audit": audit,
+        "texts": any(report.of_texts for report in reports),
+        "rated": any(result.p_value is not None for result in results),
+        "measures": before_and_after(audit),
+        "classes": classes,
+        "more_classes": more_classes,
+        "detectors": detector_table(audit),
+        "meanings": detector_meanings(audit),
+        "pictures": _pictures(audit),
+        "repair": _repair(audit.card),
+        "spectrum": _spectrum(audit.spectrum),
+        "pilot": _pilot(audit.pilot),
+        "origin": _provenance(audit),
+        "samples": max((report.metrics.images for report in reports), default=None),
+        "has": {
+            name.partition(".")[0]: name in audit.origins
+            for name in (INSPECTION, CARD, PILOT, SPECTRUM)
+        },
+    }
+
+
+def audit_page(audit: AuditDocuments, home: str) -> str:
+    """Return the page of an audit for ``d3fast view``.
+
+    Args:
+        audit: of ``read_audit``.
+        home: address of the list that the page links to.
+    """
+    return render(*_TEMPLATE, **_content(audit, audit_verdict(audit)), home=home)
+
+
 def write_audit_page(
     folder: str | Path, out: str | Path, newer: Path | None = None
 ) -> tuple[str, ...]:
@@ -197,36 +237,5 @@ def write_audit_page(
     """
     audit = read_audit(folder, newer)
     verdict = audit_verdict(audit)
-    classes, more_classes = class_table(audit)
-    samples = {report.metrics.images for report in (audit.before, audit.after) if report}
-    write_page(
-        out,
-        "audit.html",
-        "d3fast.audit.report",
-        title=verdict.headline,
-        verdict=verdict,
-        audit=audit,
-        texts=any(report.of_texts for report in (audit.before, audit.after) if report),
-        rated=any(
-            result.p_value is not None
-            for report in (audit.before, audit.after)
-            if report
-            for result in report.detectors
-        ),
-        measures=before_and_after(audit),
-        classes=classes,
-        more_classes=more_classes,
-        detectors=detector_table(audit),
-        meanings=detector_meanings(audit),
-        pictures=_pictures(audit),
-        repair=_repair(audit.card),
-        spectrum=_spectrum(audit.spectrum),
-        pilot=_pilot(audit.pilot),
-        origin=_provenance(audit),
-        samples=max(samples, default=None),
-        has={
-            name.partition(".")[0]: name in audit.origins
-            for name in (INSPECTION, CARD, PILOT, SPECTRUM)
-        },
-    )
+    write_page(out, *_TEMPLATE, **_content(audit, verdict))
     return (verdict.headline, *([verdict.basis] if verdict.basis else []), *audit.warnings)

@@ -16,34 +16,41 @@ from d3fast.results.schema.audit import EpochRow, LayerDistance
 
 MAX_LAYERS = 40
 _MAX_POINTS = 1000
+_TITLES = {
+    "loss": "Loss, nats",
+    "distance": "Distance of the tracked weights",
+    "clean_weight": "Weight of the clean loss, λ",
+}
 
 
-def _values(rows: Sequence[EpochRow], field: str, scale: float) -> list[float]:
+Curve = tuple[list[int], list[float]]  # epochs and values
+
+
+def _curve(rows: Sequence[EpochRow], field: str, scale: float) -> Curve:
     values = (getattr(row, field) for row in rows)
-    return [float("nan") if value is None else scale * value for value in values]
+    found = [float("nan") if value is None else scale * value for value in values]
+    return [row.epoch for row in rows], found
 
 
-def _lines(rows: Sequence[EpochRow], labels: Mapping[str, str], scale: float = 1.0) -> Figure:
-    """Draw one or two fields over the epochs, with a legend where there are two."""
+def _lines(curves: Mapping[str, Curve]) -> Figure:
+    """Draw one or two curves over the epochs by their label, with a legend where there are two."""
     styles = ((BLUE, "-", "o"), (ORANGE, "--", "s"))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.0, 2.9), layout="constrained")
         axes = figure.subplots()
-        epochs = [row.epoch for row in rows]
-        for (field, label), (colour, dashes, marker) in zip(labels.items(), styles, strict=False):
+        for (label, curve), (colour, dashes, marker) in zip(curves.items(), styles, strict=False):
             axes.plot(
-                epochs,
-                _values(rows, field, scale),
+                *curve,
                 color=colour,
                 linestyle=dashes,
                 marker=marker,
-                markersize=3 if len(rows) <= 60 else 0,
+                markersize=3 if len(curve[0]) <= 60 else 0,
                 linewidth=1.3,
                 label=label,
             )
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch of the repair")
-        if len(labels) > 1:
+        if len(curves) > 1:
             axes.legend(frameon=False)
     return figure
 
@@ -62,22 +69,54 @@ def epoch_figures(rows: Sequence[EpochRow]) -> dict[str, Figure]:
         >>> list(epoch_figures([row]))
         ['Accuracy, %', 'Loss, nats', 'Distance of the tracked weights']
     """
-    rows = sorted(rows, key=lambda row: row.epoch)
-    rows = rows[:: 1 + len(rows) // _MAX_POINTS]
-
-    def has(field: str) -> bool:
-        return any(getattr(row, field) is not None for row in rows)
-
-    accuracies = {"accuracy": "samples of the repair"}
-    if has("val_accuracy"):
-        accuracies["val_accuracy"] = "held-out samples"
-    figures = {"Accuracy, %": _lines(rows, accuracies, 100)}
-    figures["Loss, nats"] = _lines(rows, {"loss": "loss"})
-    if has("distance"):
-        figures["Distance of the tracked weights"] = _lines(rows, {"distance": "distance"})
-    if has("clean_weight"):
-        figures["Weight of the clean loss, λ"] = _lines(rows, {"clean_weight": "λ"})
+    rows = _ordered(rows)
+    accuracies = {"samples of the repair": _curve(rows, "accuracy", 100)}
+    if _has(rows, "val_accuracy"):
+        accuracies["held-out samples"] = _curve(rows, "val_accuracy", 100)
+    figures = {"Accuracy, %": _lines(accuracies)}
+    for field, title in _TITLES.items():
+        if _has(rows, field):
+            figures[title] = _lines({field: _curve(rows, field, 1)})
     return figures
+
+
+def _ordered(rows: Sequence[EpochRow]) -> list[EpochRow]:
+    rows = sorted(rows, key=lambda row: row.epoch)
+    return rows[:: 1 + len(rows) // _MAX_POINTS]
+
+
+def _has(rows: Sequence[EpochRow], field: str) -> bool:
+    return any(getattr(row, field) is not None for row in rows)
+
+
+def compared_figures(repairs: Mapping[str, Sequence[EpochRow]]) -> dict[str, Figure]:
+    """Draw each quantity of two repairs over their epochs in one figure.
+
+    Args:
+        repairs: the rows of each by its label in the legend. A field that not both have is not
+            drawn.
+
+    Returns:
+        The figures by their titles.
+
+    Example:
+        >>> row = EpochRow(epoch=1, loss=0.5, accuracy=0.9)
+        >>> list(compared_figures({"A": [row], "B": [row]}))
+        ['Accuracy on the samples of the repair, %', 'Loss, nats']
+    """
+    ordered = {label: _ordered(rows) for label, rows in repairs.items()}
+    titles = {
+        "val_accuracy": "Accuracy on held-out samples, %",
+        "accuracy": "Accuracy on the samples of the repair, %",
+        **_TITLES,
+    }
+    return {
+        title: _lines(
+            {label: _curve(rows, f, 100 if "acc" in f else 1) for label, rows in ordered.items()}
+        )
+        for f, title in titles.items()
+        if all(_has(rows, f) for rows in ordered.values())
+    }
 
 
 def layer_figure(layers: Sequence[LayerDistance]) -> Figure:

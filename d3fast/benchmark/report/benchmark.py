@@ -32,11 +32,14 @@ from d3fast.benchmark.report.tables import (
 )
 from d3fast.io.files import written_together
 from d3fast.results.format import count, shortest
-from d3fast.results.page import write_page
+from d3fast.results.page import render, write_page
 from d3fast.results.plot import inline_svg, save_png
 from d3fast.results.schema.benchmark import DefenseRow, GridRow, SuspectRow
 from d3fast.results.store import Results
 from d3fast.results.table import Table, to_markdown, to_rich
+
+_TEMPLATE = ("benchmark.html", "d3fast.benchmark.report")
+MISSING = "missing"  # in the settings of table.json: number of jobs that were not run yet
 
 
 def _by_section(rows: Sequence[GridRow], make: Callable[[Sequence[GridRow]], Table]) -> str:
@@ -155,7 +158,8 @@ def write_benchmark(
     Raises:
         ValueError: a NaN or inf among the numbers; a folder that does not exist.
     """
-    results = Results(command, asdict(preset), rows)
+    settings = {**asdict(preset), **({MISSING: missing} if missing else {})}
+    results = Results(command, settings, rows)
     written = ["index.html", "table.md", "table.csv", "table.json"]
     first = grid(next(iter(sections(rows).values())))
     content = _page(rows, results, missing)
@@ -168,12 +172,26 @@ def write_benchmark(
             figure = heat_map_figure(first, f"{EFFECTS[first.effect]}, points")
             save_png(figure, place / "table.png")
             written.append("table.png")
-        write_page(place / "index.html", "benchmark.html", "d3fast.benchmark.report", **content)
+        write_page(place / "index.html", *_TEMPLATE, **content)
     for name, own in sections(rows).items():
         _print_section(name, own, console)
     if missing:
         console.print(_gap(missing), style="yellow", highlight=False)
     console.print(f"Written to {folder}: {', '.join(written)}.", highlight=False, markup=False)
+
+
+def benchmark_page(rows: Sequence[GridRow], results: Results, home: str) -> str:
+    """Return the page of a benchmark for ``d3fast view``.
+
+    Args:
+        rows: those of ``results`` that could be read.
+        results: of table.json.
+        home: address of the list that the page links to.
+    """
+    missing = results.settings.get(MISSING, 0)
+    return render(
+        *_TEMPLATE, **_page(rows, results, missing if type(missing) is int else 0), home=home
+    )
 
 
 def _gap(missing: int, end: str = "") -> str:

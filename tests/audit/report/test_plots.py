@@ -2,7 +2,7 @@
 
 import math
 
-from d3fast.audit.report.plots import MAX_LAYERS, epoch_figures, layer_figure
+from d3fast.audit.report.plots import MAX_LAYERS, compared_figures, epoch_figures, layer_figure
 from d3fast.results.schema.audit import EpochRow, LayerDistance
 
 
@@ -37,3 +37,13 @@ def test_of_many_layers_those_with_the_largest_displacement_are_shown_in_order()
 def test_names_of_layers_are_no_mathematics():
     figure = layer_figure([LayerDistance(name="$\\frac$", relative=0.1)])
     assert figure.axes[0].get_yticklabels()[0].get_text() == "＄\\frac＄"
+
+
+def test_two_repairs_are_drawn_with_what_both_have():
+    short = [EpochRow(epoch=2, loss=0.5, accuracy=0.9), EpochRow(epoch=1, loss=1.0, accuracy=0.5)]
+    long = [EpochRow(epoch=n, loss=1 / n, accuracy=0.9, distance=n) for n in range(1, 5)]
+    figures = compared_figures({"A": short, "B": long})
+    assert list(figures) == ["Accuracy on the samples of the repair, %", "Loss, nats"]
+    first, second = figures["Loss, nats"].axes[0].get_lines()
+    assert (list(first.get_xdata()), list(first.get_ydata())) == ([1, 2], [1.0, 0.5])
+    assert (first.get_label(), second.get_label()) == ("A", "B")
