@@ -32,6 +32,7 @@ from d3fast.cli.record import record
 from d3fast.cli.repair import repair
 from d3fast.cli.report import report
 from d3fast.cli.spectrum import spectrum
+from d3fast.cli.view import view
 from d3fast.io.untrusted import error_text, printable
 from d3fast.runtime import environment
 from d3fast.runtime.devices import is_out_of_memory
@@ -123,6 +124,7 @@ for command in (
     calibrate,
     diff,
     record,
+    view,
 ):
     app.command(command.__name__)(with_groups(command))
 app.add_typer(benchmark, name="benchmark")
