@@ -12,8 +12,10 @@ from torch.optim.optimizer import (
 )
 
 from tests.optim.torch_database import (
+    USUAL,
     cases,
     descend,
+    of,
     parameters,
     plain_cases,
     relative_error,
@@ -113,7 +115,7 @@ def test_a_state_without_the_newer_options_of_torch_is_loaded(case):
     assert same_bits(descend(other, start=3), descend(opt, start=3))
 
 
-@cases
+@of(USUAL)
 @pytest.mark.parametrize("named", [True, False])
 def test_a_state_with_names_is_loaded_without_and_the_reverse(case, named):
     with_names = lambda ps: [(f"p{i}", p) for i, p in enumerate(ps)]  # noqa: E731
@@ -124,7 +126,7 @@ def test_a_state_with_names_is_loaded_without_and_the_reverse(case, named):
     assert relative_error(descend(other, start=3), descend(opt, start=3)) <= 1e-15
 
 
-@cases
+@of(USUAL)
 def test_groups_that_do_not_fit_are_refused(case):
     opt, other = case.make(parameters()), case.make(parameters()[:2])
     with pytest.raises(ValueError, match="doesn't match the size of optimizer's group"):
@@ -149,7 +151,7 @@ def test_a_copy_steps_alike_and_alone(case, clone):
     assert relative_error(moved, descend(opt, start=3)) <= 1e-14
 
 
-@cases
+@of(USUAL)
 def test_entries_of_the_user_in_a_group_survive(case):
     opt = case.make([{"params": parameters(), "label": "trunk"}])
     other = case.make([{"params": parameters(), "label": "head"}])
@@ -185,7 +187,7 @@ def test_a_state_takes_the_dtype_of_the_parameters_it_is_loaded_for(case):
     descend(other)
 
 
-@cases
+@of(USUAL)
 def test_zero_grad_drops_or_zeroes(case):
     params = parameters()
     opt = case.make(params)
@@ -196,14 +198,14 @@ def test_zero_grad_drops_or_zeroes(case):
     assert all(p.grad is None for p in params)
 
 
-@cases
+@of(USUAL)
 def test_its_text_names_the_class_and_options(case):
     text = repr(case.make(parameters()))
     assert text.startswith(f"{case.entry.ours.__name__} (")
     assert "weight_decay" in text
 
 
-@cases
+@of(USUAL)
 def test_hooks_of_a_step_run_before_and_after_and_can_be_removed(case):
     params, seen = parameters(), []
     opt = case.make(params)
@@ -221,7 +223,7 @@ def test_hooks_of_a_step_run_before_and_after_and_can_be_removed(case):
     assert set(seen[:2]) == {"before", "all before"}
 
 
-@cases
+@of(USUAL)
 def test_a_hook_before_a_step_may_replace_its_arguments(case):
     opt, called = case.make(parameters()), []
     opt.register_step_pre_hook(lambda o, args, kwargs: ((o, lambda: called.append(1)), {}))
@@ -229,7 +231,7 @@ def test_a_hook_before_a_step_may_replace_its_arguments(case):
     assert called == [1]
 
 
-@cases
+@of(USUAL)
 def test_hooks_of_state_dict_see_it_and_may_replace_it(case):
     opt = case.make(parameters())
     descend(opt, 1)
@@ -241,7 +243,7 @@ def test_hooks_of_state_dict_see_it_and_may_replace_it(case):
     assert seen == ["before", False]
 
 
-@cases
+@of(USUAL)
 def test_hooks_of_load_state_dict_see_it_and_may_replace_it(case):
     opt = case.make(parameters())
     descend(opt, 1)

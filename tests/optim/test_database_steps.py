@@ -8,11 +8,13 @@ import torch
 from torch import nn
 
 from tests.optim.torch_database import (
+    USUAL,
     cases,
     database,
     descend,
     entries,
     fused_cases,
+    of,
     parameters,
     plain_cases,
     relative_error,
@@ -124,7 +126,7 @@ def test_maximize_climbs_what_the_negative_gradient_descends(case):
     assert same_bits(down.param_groups[0]["params"], up.param_groups[0]["params"])
 
 
-@cases
+@of(USUAL)
 def test_without_gradients_nothing_moves_and_nothing_is_said(case):
     params = parameters()
     opt, before = case.make(params), [p.detach().clone() for p in params]
@@ -157,13 +159,13 @@ def test_gradients_of_zero_do_what_they_do_in_torch(case):
     assert relative_error(got, want) <= 1e-15
 
 
-@cases
+@of(USUAL)
 def test_complex_parameters_are_refused_by_name(case):
     with pytest.raises(ValueError, match="complex64"):
         case.make([nn.Parameter(torch.ones(2, dtype=torch.complex64))])
 
 
-@cases
+@of(USUAL)
 def test_sparse_gradients_are_refused_before_anything_moves(case):
     params = parameters()
     opt = case.make(params)
@@ -193,7 +195,7 @@ def test_groups_have_their_own_lr_and_weight_decay(case):
     assert same_bits(together, apart)
 
 
-@cases
+@of(USUAL)
 def test_a_closure_is_called_once_with_gradients_on_and_its_loss_returned(case):
     params, calls = parameters(), []
     opt = case.make(params)

@@ -12,9 +12,12 @@ from torch import nn
 from torch.optim import lr_scheduler, swa_utils
 
 from tests.optim.torch_database import (
+    DRIVEN,
+    USUAL,
     cases,
     descend,
     fused_cases,
+    of,
     parameters,
     plain_cases,
     relative_error,
@@ -74,7 +77,12 @@ def scheduled(opt, make, steps=6, schedule=None, start=0):
     return values, weights, schedule
 
 
-@plain_cases
+def test_schedules_drive_an_lr_in_a_number_and_in_a_tensor():
+    kinds = {type(p.values[0].kwargs.get("lr")) for p in DRIVEN}
+    assert {torch.Tensor, type(None)} <= kinds
+
+
+@of(DRIVEN, configuration="plain")
 @schedulers
 def test_a_schedule_is_that_of_torch(case, make):
     ours, theirs = case.make(parameters()), case.make_theirs(parameters())
@@ -83,7 +91,7 @@ def test_a_schedule_is_that_of_torch(case, make):
     assert relative_error(got[1], want[1]) <= 1e-13
 
 
-@fused_cases
+@of(DRIVEN, backend="fused")
 @schedulers
 def test_both_backends_follow_a_schedule_alike(case, make):
     fused, reference = case.make(parameters()), case.make(parameters(), backend="reference")
@@ -92,7 +100,7 @@ def test_both_backends_follow_a_schedule_alike(case, make):
     assert relative_error(got[1], want[1]) <= 1e-10
 
 
-@cases
+@of(DRIVEN)
 @pytest.mark.parametrize("name", ["CosineAnnealingLR", "SequentialLR", "ReduceLROnPlateau"])
 def test_optimizer_and_schedule_are_resumed_to_the_same_bits(case, name):
     make = SCHEDULERS[name]
@@ -108,7 +116,7 @@ def test_optimizer_and_schedule_are_resumed_to_the_same_bits(case, name):
     assert same_bits(got[1], want[1])
 
 
-@cases
+@of(USUAL)
 def test_a_schedule_before_the_first_step_is_warned_about_and_after_it_is_not(case):
     opt = case.make(parameters())
     schedule = lr_scheduler.StepLR(opt, step_size=2)
@@ -179,7 +187,7 @@ def scaled(make, overflow, fresh):
     return [p.detach().clone() for p in params], scaler.get_scale()
 
 
-@plain_cases
+@of(USUAL, configuration="plain")
 @pytest.mark.parametrize("overflow", [None, 0, 2])
 @pytest.mark.parametrize("unscaled", [False, True])
 def test_a_gradient_scaler_does_what_it_does_to_torch(case, overflow, unscaled):

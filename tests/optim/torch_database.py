@@ -112,11 +112,20 @@ def _cases():
 
 CASES = list(_cases())
 entries = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.ours.__name__)
-cases = pytest.mark.parametrize("case", CASES)
-plain_cases = pytest.mark.parametrize(
-    "case", [p for p in CASES if p.values[0].configuration == "plain"]
-)
-fused_cases = pytest.mark.parametrize("case", [p for p in CASES if p.values[0].backend == "fused"])
+# One input per configuration and backend: for what no option of a step has a part in.
+USUAL = [p for p in CASES if not p.marks]
+# Without momentum, with it, and with an lr in a tensor: all that a schedule drives.
+DRIVEN = [p for p in CASES if not p.marks or p.values[0].desc in ("default", "tensor lr")]
+
+
+def of(params, **wanted):
+    """Parametrize a test over the cases with the wanted configuration or backend."""
+    has = lambda case: all(getattr(case, name) == value for name, value in wanted.items())  # noqa: E731
+    return pytest.mark.parametrize("case", [p for p in params if has(p.values[0])])
+
+
+cases, plain_cases = of(CASES), of(CASES, configuration="plain")
+fused_cases = of(CASES, backend="fused")
 
 
 def parameters(dtype=torch.float64, seed=0):
