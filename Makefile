@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # In place for this machine's GPU, or one architecture to see that the kernels compile; a wheel has all.
 ARCHS = $(or $(CUDAARCHS),$(shell nvidia-smi >/dev/null 2>&1 && echo native || echo 90))
 # One worker per core, at most eight; a file's tests stay in one worker, and so do its fixtures.
-PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
