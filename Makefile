@@ -79,4 +79,4 @@ docs-check: docs ## run the code of the pages and examples, compare pages with c
 	$(BIN)/python -m pytest -q docs/check
 
 clean: ## remove everything that was built
-	rm -rf build dist docs/api docs/commands.md docs/old-modules.md *.egg-info d3fast/_C*.so $(VENV)
+	rm -rf build dist docs/api docs/commands.md docs/old-modules.md docs/notebook.md *.egg-info d3fast/_C*.so $(VENV)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the pages that follow from the code: ``api/*.rst``, ``commands.md``, ``old-modules.md``.
+"""Write the generated pages: ``api/*.rst``, ``commands.md``, ``old-modules.md``, ``notebook.md``.
 
 Every module of d3fast whose name has no leading underscore gets a page. A name that a package
 exports in ``__all__`` is documented once, on the page of the outermost package that exports it;
@@ -8,6 +8,7 @@ the other pages link to it.
 
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 import shutil
@@ -181,12 +182,24 @@ def write_old_modules(path: Path) -> None:
     path.write_text("\n".join(text), encoding="utf-8")
 
 
+def write_notebook(notebook: Path, path: Path) -> None:
+    """Write the cells of a notebook as a page; a test runs them."""
+    parts = []
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        text = "".join(cell["source"])
+        # Not "python": lines of the shell are no Python.
+        parts.append(text if cell["cell_type"] == "markdown" else f"```text\n{text}\n```")
+    parts.append(f"The notebook itself: {{download}}`{notebook.name} <examples/{notebook.name}>`.")
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
 def write_pages(app: Sphinx) -> None:
     """Write all generated pages before Sphinx reads its sources."""
     source = Path(app.srcdir)
     write_api(source / "api")
     write_commands(source / "commands.md")
     write_old_modules(source / "old-modules.md")
+    write_notebook(source / "examples" / "check_and_repair.ipynb", source / "notebook.md")
 
 
 def escaped_bars(lines: Sequence[str]) -> Iterator[str]:
