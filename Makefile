@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format wheels lock bench gpu-check readme docs docs-check clean
+.PHONY: help install demo test test-slow test-all lint format wheels lock bench gpu-check readme docs docs-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,7 +32,10 @@ demo: install ## backdoor a classifier, repair it, print the table (runs/demo)
 test: install ## the default tests, in five minutes on two cores
 	$(PYTEST) -m "not slow"
 
-test-all: install ## all tests, with those marked slow: full fuzz, process groups, long runs
+test-slow: install ## the tests marked slow: process groups, long runs
+	$(PYTEST) -m slow
+
+test-all: install ## all tests, with a longer fuzz
 	HOSTILE_EXAMPLES=400 $(PYTEST)
 
 lint: install ## ruff, mypy, layers, structure, clang-format
