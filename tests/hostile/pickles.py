@@ -260,8 +260,8 @@ PICKLES = [
         "twice: under 'a.' and 'b.'",
     ),
     Case(
-        "5,000 prefixes with all names but one",
-        _pt(lambda: _prefixed(5000)),
+        "3,000 prefixes with all names but one",
+        _pt(lambda: _prefixed(3000)),
         MISFIT,
     ),
     Case(
