@@ -59,6 +59,11 @@ class CMakeBuild(build_ext):
 
         target = Path(self.get_ext_fullpath("d3fast._C")).resolve()
         build = Path(self.build_temp).resolve() / "cmake"
+        if self.editable_mode:  # not in a temporary folder: the next build compiles what changed
+            build = (
+                ROOT / "build" / f"temp.{self.plat_name}-{sys.implementation.cache_tag}" / "cmake"
+            )
+            (build / "CMakeCache.txt").unlink(missing_ok=True)
         build.mkdir(parents=True, exist_ok=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         options = {

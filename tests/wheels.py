@@ -3,7 +3,7 @@
 ``make wheels`` runs it. It takes the sdist in ``dist``, so that what is missing there is noticed.
 Each wheel is unpacked elsewhere and takes steps in its own Python (``wheel_step.py``). auditwheel,
 where installed, names the oldest C library that the wheel runs with. With ccache the kernels are
-compiled once for all.
+compiled once for all. ``PYTHONS=3.11,3.13`` builds for these versions alone.
 """
 
 import os
@@ -81,6 +81,8 @@ def main() -> None:
     shutil.unpack_archive(archive, WORK)
     (source,) = WORK.iterdir()
     found = interpreters(candidates())
+    if wanted := os.environ.get("PYTHONS"):
+        found = {version: found[version] for version in wanted.split(",")}
     for version, python in found.items():
         wheel = repair(build(python, source, WORK / version / "built"))
         unpacked = WORK / version / "unpacked"
@@ -89,6 +91,8 @@ def main() -> None:
         subprocess.run([python, str(ROOT / "tests" / "wheel_step.py"), str(unpacked)], check=True)
         print(f"{wheel.name}: {wheel.stat().st_size / 2**20:.1f} MiB")
     own = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    if own not in found:
+        return
     variables = dict(os.environ, PYTHONPATH=str(WORK / own / "unpacked"))
     subprocess.run([sys.executable, "-m", "d3fast", "env"], env=variables, cwd=DIST, check=True)
 
