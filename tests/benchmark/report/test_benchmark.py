@@ -82,7 +82,7 @@ class Tags(HTMLParser):
 def test_every_row_is_in_the_json_with_the_settings(whole, written):
     results = read_results(written[0] / "table.json")
     assert list(results.rows) == json.loads(json.dumps([row.to_row() for row in whole]))
-    assert results.settings == {"seeds": 3}
+    assert results.settings == {"seeds": 3, "missing": 3}
 
 
 def test_every_row_is_a_line_of_the_csv(whole, written):

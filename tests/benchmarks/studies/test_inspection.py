@@ -56,12 +56,12 @@ def test_one_class_has_twice_as_many_images_in_an_uneven_model(monkeypatch):
 class Instant:
     """An engine whose jobs end at once with a row of scores."""
 
-    capacity = 1
+    capacity, graph = 1, False
 
     def __init__(self, folder):
         self.run_dir, self.ended, self.kinds = RunDir(folder), [], []
 
-    def submit(self, key, job):
+    def submit(self, key, job, needs=()):
         self.kinds.append(job.job.kind)
         asked = getattr(job.job, "options", None)
         name = "differential" if asked == study.PLANS["small"].slowly else "patch"
