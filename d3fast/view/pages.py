@@ -8,8 +8,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from d3fast.audit.report.folder import read_audit
 from d3fast.audit.report.page import audit_page
 from d3fast.benchmark.report import attacks, demo
@@ -146,6 +144,8 @@ def _picture(run: Run, root: Path) -> str | None:
     if max(pixels.shape) > _MOST_SIDE:
         return None
     file = io.BytesIO()
+    from PIL import Image  # of the extra cli: the imports above name it where it is missing
+
     Image.fromarray(pixels.movedim(0, -1).contiguous().numpy()).save(file, format="PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 

@@ -118,4 +118,6 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    from tests.distributed import ray_run  # workers know the classes by this name
+
+    ray_run.main(Path(sys.argv[1]))
