@@ -102,11 +102,7 @@ def run_page(run: Run, root: Path, home: str) -> str:
         ValueError, OSError: documents that cannot be read.
     """
     if run.kind == "audit" and not is_attack(run):
-        audit = read_audit(run.folder, hash_output=False)
-        if audit.card is not None:
-            check_inside(run.folder / audit.card.repair.output, root)
-            audit = read_audit(run.folder)
-        return audit_page(audit, home)
+        return audit_page(read_audit(run.folder, root=root), home)
     entry = read_entry(run)
     results, rows, problems = read_rows(run)
     if run.kind == "benchmark":

@@ -26,6 +26,7 @@ from d3fast.audit.report.documents import (
 from d3fast.audit.report.pictures import checked_picture
 from d3fast.audit.resolve import CARD, INSPECTION, PILOT, SPECTRUM, WEIGHTS
 from d3fast.io.files import weights_digest
+from d3fast.io.paths import check_inside
 from d3fast.results.schema.document import Origin
 from d3fast.results.schema.fields import read_record
 from d3fast.results.store import Results, read_results
@@ -155,7 +156,11 @@ def _spectrum_warnings(spectrum: Origin, card: Card | None) -> list[str]:
 
 
 def read_audit(
-    folder: str | Path, newer: Path | None = None, *, hash_output: bool = True
+    folder: str | Path,
+    newer: Path | None = None,
+    *,
+    hash_output: bool = True,
+    root: Path | None = None,
 ) -> AuditDocuments:
     """Read those of inspect.json, weights.json, pilot.json, card.json, spectrum.json that exist.
 
@@ -163,6 +168,7 @@ def read_audit(
         folder: of the audit.
         newer: folder of files that are to replace those of ``folder``.
         hash_output: compare the repaired file with the card; it is read whole.
+        root: folder that a link to the repaired file may not lead out of; ``None`` for no limit.
 
     Raises:
         ValueError: no document, or one that cannot be read; one line that names it.
@@ -201,7 +207,10 @@ def read_audit(
             pictures |= _named(name, _pictures, report, role)
     matches = None
     if hash_output and card is not None:
-        matches = _output_matches(place(card.repair.output), card)
+        output = place(card.repair.output)
+        if root is not None:
+            check_inside(output, root)
+        matches = _output_matches(output, card)
         warnings += _output_warnings(card, matches)
     return AuditDocuments(
         origins={name: origins[name] for name in COMMANDS if name in kept},
