@@ -18,6 +18,7 @@ from d3fast.cli.exit_codes import FAIL_ON, parse_fail_on
 from d3fast.cli.output import Output
 from d3fast.data import ImageData
 from d3fast.detox import D3Config
+from d3fast.results.store import read_results
 from d3fast.training.paired import correct_answers, resolved_limit
 
 _BATCH = 256
@@ -50,6 +51,11 @@ def _resolved(audit: Audit, held_out: ImageData) -> float:
     """Return the usual limit of accuracy, raised to what the held-out samples can resolve."""
     correct = int(correct_answers(audit.model, held_out.batches(_BATCH)).sum())
     return resolved_limit(PilotOptions.max_acc_drop, correct, len(held_out))
+
+
+def _written(path: Path) -> int | None:
+    """Return the time of the last write in nanoseconds, None if there is no file."""
+    return path.stat().st_mtime_ns if path.exists() else None
 
 
 def pilot(
@@ -103,12 +109,11 @@ def pilot(
         "repair_samples": len(repair),
         "held_out_samples": len(held_out),
     }
-    done: list[Pilot] = []
+    place, before = folder / PILOT, _written(folder / PILOT)
 
     def keep(so_far: Pilot) -> None:
         command = _command(audit, chosen, trigger)
         write_pilot(so_far, chosen, settings, command, folder, limit=max_acc_drop)
-        done.append(so_far)
 
     try:
         found = run_pilot(
@@ -124,8 +129,9 @@ def pilot(
             on_rung=keep,
         )
     except KeyboardInterrupt:
-        if done:
-            output.say(f"{folder / PILOT} has {done[-1].done} of {len(done[-1].rungs)} rungs.")
+        if _written(place) != before:  # no flag of `keep`: Ctrl-C can come after its last write
+            kept = read_results(place).settings
+            output.say(f"{place} has {kept['rungs_done']} of {len(kept['rungs'])} rungs.")
         raise
     print_pilot(found, output.console)
     given = {"data": data, "seed": seed or None}
@@ -133,5 +139,5 @@ def pilot(
         f"Next step: {_next(model, given, (suspect, reading), folder)}",
         f"Written to {folder}: {PILOT}, {CONFIG}.",
     )
-    output.document(folder / PILOT)
+    output.document(place)
     options.leave(fails, missed=not found.recommended["within"])
