@@ -29,7 +29,8 @@ TINY = [500] * 20  # not worth waking a core
 @pytest.fixture(scope="session")
 def counters(shared_library):
     sources = ("common/partition.cpp", "cpu/launch.cpp", "cpu/kernels.cpp")
-    flags = ("-O2", "-Wno-psabi", "-DD3_SIMD_LEVEL=baseline", "-Wno-ignored-attributes")
+    counted = "-DD3_CPU_DTYPES=DTypeTriples<DTypeTriple<float, float, float>>"
+    flags = ("-O2", "-Wno-psabi", "-DD3_SIMD_LEVEL=baseline", "-Wno-ignored-attributes", counted)
     return shared_library(HERE / "traffic.cpp", *sources, flags=flags)
 
 
