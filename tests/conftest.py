@@ -23,6 +23,9 @@ settings.load_profile("repeatable")
 pytest.register_assert_rewrite("d3fast.testing")
 collect_ignore = ["plugin_package"]  # a package with tests of its own
 
+# As `one_thread` below, for the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A shell starts background jobs with SIGINT ignored, and every child inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
