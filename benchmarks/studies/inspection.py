@@ -106,10 +106,10 @@ PLANS = {
     WAVES: StudyPlan(
         ATTACK_PRESETS["digits"],
         ("sig",),
-        backdoored=tuple(range(9, 17)),
-        clean=tuple(range(9, 29)),
-        sparse=tuple(range(9, 17)),
-        slow=tuple(range(9, 29)),
+        backdoored=tuple(range(29, 37)),
+        clean=tuple(range(29, 49)),
+        sparse=tuple(range(29, 37)),
+        slow=tuple(range(29, 49)),
         detectors=("wave",),
     ),
     "fashion-mnist": StudyPlan(

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Differential waves: sine waves that move the suspect toward a class, but not its own repair.
+"""Differential waves: sine waves that move the suspect toward a class, but not its own repairs.
 
 ::
 
     s_t = max over waves w of  mean p_f(t | clip(x + w)) - mean p_g(t | clip(x + w))
 
-over clean x of other classes, for the suspect f and its D3 repair g; w is a sine or cosine wave of
-up to ``highest`` periods along each side of the image, of one of a few amplitudes. A clean-label
-attack such as SIG relabels nothing, so that no class becomes an outlier for the suspect alone: a
-wave of the attacker's amplitude moves any model toward some class. The difference to the repair
-leaves what only the suspect has learned. No gradients are needed.
+over clean x of other classes, for the suspect f and its D3 repairs g, over which the mean goes too;
+w is a sine or cosine wave of up to ``highest`` periods along each side of the image, of one of a
+few amplitudes. A clean-label attack such as SIG relabels nothing, so that no class becomes an
+outlier for the suspect alone: a wave of the attacker's amplitude moves any model toward some class.
+The difference to the repairs leaves what only the suspect has learned. A single repair leaves too
+much: it has random directions of its own. No gradients are needed.
 """
 
 import math
@@ -29,11 +30,12 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class DifferentialWave:
-    """The difference between suspect and repair under the sine wave that makes it large.
+    """The difference between suspect and repairs under the sine wave that makes it large.
 
     All waves are tried on ``first`` images; those under which the suspect answers a class most
-    often are measured on ``samples`` images, with the repair. The cost is a repair of ``epochs``
-    epochs and, with three sizes, about 14,000 images forward.
+    often are measured on ``samples`` images, with the repairs. The cost is ``repairs`` repairs of
+    ``epochs`` epochs, with three sizes about 14,000 images forward, and ``samples`` images forward
+    for each kept wave and model.
 
     Args:
         sizes: root mean squares of the waves, in units of the range of the images; an amplitude of
@@ -42,7 +44,8 @@ class DifferentialWave:
         first: images that every wave is tried on.
         kept: waves per class that are measured.
         samples: images that they are measured on.
-        epochs: of the repair, over all clean samples.
+        repairs: repairs from different seeds.
+        epochs: of each repair, over all clean samples.
 
     Raises:
         ValueError: a number out of range; a model whose head cannot be found.
@@ -64,22 +67,23 @@ class DifferentialWave:
     first: int = 16
     kept: int = 8
     samples: int = 200
+    repairs: int = 4
     epochs: int = 15
 
     name = "wave"
     title = "Effect of a sine wave on the suspect alone, toward the class"
-    spread = 0.05  # of a probability; classes of clean models often differ by less
+    spread = 0.1  # of a probability; classes of clean models often differ by less
 
     def __post_init__(self) -> None:
         for size in self.sizes:
             check_number("sizes", size)
         check_integer("the number of sizes", len(self.sizes), 1)
-        for name in ("highest", "first", "kept", "samples", "epochs"):
+        for name in ("highest", "first", "kept", "samples", "repairs", "epochs"):
             check_integer(name, getattr(self, name), 1)
 
     def __call__(self, context: InspectionContext) -> Sequence[float]:
         """Return one statistic per class; see ``Detector``."""
-        repair = self.repair(context)
+        repairs = [self.repair(context, at) for at in range(self.repairs)]
         height, width = context.images.shape[2:]
         waves = unit_waves(height, width, self.highest).to(context.images)
         waves = torch.cat([size * waves for size in self.sizes])
@@ -89,15 +93,19 @@ class DifferentialWave:
         found = _answers(context.scores, context, look, waves)[:, searched]
         best = found.topk(min(self.kept, len(waves)), dim=0).indices  # (kept, searched classes)
         tried = sorted(set(best.flatten().tolist()))
-        own, theirs = (
-            _answers(model, context, measured, waves[tried]) for model in (context.scores, repair)
-        )
+        models: list[Callable[[Tensor], Tensor]] = [context.scores, *repairs]
+        own, *theirs = (_answers(model, context, measured, waves[tried]) for model in models)
         # A wave that was kept for one class counts for all.
-        return (own - theirs)[:, searched].amax(dim=0).tolist()
+        return (own - torch.stack(theirs).mean(dim=0))[:, searched].amax(dim=0).tolist()
 
-    def repair(self, context: InspectionContext) -> nn.Module:
-        """Return the repair that the suspect is compared with."""
-        return repaired(context, self.epochs, context.seed)
+    def repair(self, context: InspectionContext, at: int) -> nn.Module:
+        """Return a repair of the suspect, in eval mode, its weights frozen.
+
+        Args:
+            context: the suspect, which is not changed, and the samples.
+            at: number of the repair; each has random streams of its own.
+        """
+        return repaired(context, self.epochs, context.seed * self.repairs + at)
 
 
 def unit_waves(height: int, width: int, highest: int) -> Tensor:

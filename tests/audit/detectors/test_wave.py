@@ -31,12 +31,12 @@ class Wave(nn.Module):
 
 @pytest.fixture
 def statistics(monkeypatch):
-    def measure(model, repair, **options):
-        frozen = repair.eval().requires_grad_(False)
-        monkeypatch.setattr(DifferentialWave, "repair", lambda *_: frozen)
+    def measure(model, *repairs, **options):
+        frozen = [repair.eval().requires_grad_(False) for repair in repairs]
+        monkeypatch.setattr(DifferentialWave, "repair", lambda *given: frozen[given[-1]])
         data = template_samples()
         context = InspectionContext(model, data.images, data.labels, 10, 0)
-        return DifferentialWave(epochs=1, **options)(context)
+        return DifferentialWave(epochs=1, repairs=len(repairs), **options)(context)
 
     return measure
 
@@ -51,6 +51,27 @@ def test_a_wave_that_the_repair_removed_stands_out(statistics):
 
 def test_a_wave_that_the_repair_shares_cancels(statistics):
     assert statistics(Wave(), Wave()) == pytest.approx([0.0] * 10, abs=1e-6)
+
+
+def test_repairs_are_averaged(statistics):
+    one, none, half = (
+        statistics(Wave(), *repairs)[6]
+        for repairs in ([Templates(False)], [Wave()], [Templates(False), Wave()])
+    )
+    assert half == pytest.approx((one + none) / 2, abs=1e-6)
+
+
+def test_repairs_are_not_the_same():
+    data = template_samples()
+    context = InspectionContext(
+        nn.Sequential(nn.Flatten(), nn.Linear(data.images[0].numel(), 10)).eval(),
+        data.images,
+        data.labels,
+        10,
+        1,
+    )
+    first, second = (SHORT.repair(context, at)[1].weight for at in range(2))
+    assert not torch.equal(first, second)
 
 
 def test_a_wave_above_the_highest_number_of_periods_is_not_tried(statistics):
