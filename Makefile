@@ -79,7 +79,7 @@ docs: install ## the documentation site in build/docs; a warning or a broken lin
 	$(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees -b html docs build/docs
 
 docs-check: docs ## run the code of the pages and examples, compare pages with committed results
-	$(BIN)/python -m pytest -q docs/check
+	$(PYTEST) -q docs/check
 
 clean: ## remove everything that was built
 	rm -rf build dist docs/api docs/commands.md docs/old-modules.md docs/notebook.md *.egg-info d3fast/_C*.so $(VENV)
