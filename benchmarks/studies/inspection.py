@@ -102,13 +102,12 @@ PLANS = {
         sparse=tuple(range(5, 9)),
         slow=(*range(5, 9), *range(20, 40)),
     ),
-    # The two cases that the default detectors find least.
+    # The case that the default detectors find least.
     WAVES: StudyPlan(
         ATTACK_PRESETS["digits"],
         ("sig",),
         backdoored=tuple(range(29, 37)),
         clean=tuple(range(29, 49)),
-        sparse=tuple(range(29, 37)),
         slow=tuple(range(29, 49)),
         detectors=("wave",),
     ),
