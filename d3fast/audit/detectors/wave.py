@@ -9,8 +9,8 @@ over clean x of other classes, for the suspect f and its D3 repairs g, over whic
 w is a sine or cosine wave of up to ``highest`` periods along each side of the image, of one of a
 few amplitudes. A clean-label attack such as SIG relabels nothing, so that no class becomes an
 outlier for the suspect alone: a wave of the attacker's amplitude moves any model toward some class.
-The difference to the repairs leaves what only the suspect has learned. A single repair leaves too
-much: it has random directions of its own. No gradients are needed.
+The difference to the repairs leaves what only the suspect has learned; each repair has random
+directions of its own, which the mean reduces. No gradients are needed.
 """
 
 import math
