@@ -14,7 +14,7 @@ from pathlib import Path
 from d3fast.attacks import ATTACKS, TrainConfig
 from d3fast.attacks.recipes import COLOUR
 from d3fast.audit.architecture import architecture_digest
-from d3fast.audit.calibration import options_text
+from d3fast.audit.calibration import classes_digest, options_text
 from d3fast.audit.calibration_jobs import CalibrationInput, ScoreJob, TrainJob
 from d3fast.audit.detectors.registry import DETECTORS, WEIGHT_DETECTORS
 from d3fast.audit.detectors.scores import MIN_CLASSES
@@ -167,6 +167,7 @@ def run_calibration(
         epochs=models[0].training.epochs,
         inspected=min(len(given.data) - models[0].train, options.inspection.samples),
         options=options_text(options.inspection.inversion, options.inspection.classes),
+        classes_sha256=classes_digest(given.data.classes),
     )
     rows = [
         ScoredModelRow(attack=job.attack, target=job.target, scores=tuple(found[job]), **row)

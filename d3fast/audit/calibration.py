@@ -8,27 +8,45 @@
 docs/inspect.md says what a p-value means, and when the clean models are comparable.
 """
 
+import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from itertools import compress
 from pathlib import Path
 
 from torch import nn
 
 from d3fast.audit.architecture import architecture_digest
-from d3fast.audit.conformal import adjusted_p_values, resolved_rate, score_test
-from d3fast.audit.detectors.base import DetectorResult
+from d3fast.audit.conformal import (
+    ScoreTest,
+    adjusted_p_values,
+    per_class_scores,
+    resolved_rate,
+    score_test,
+)
+from d3fast.audit.detectors.base import DetectorResult, short_name
 from d3fast.audit.inversion import InversionOptions
 from d3fast.io.files import sha256
 from d3fast.io.untrusted import printable
-from d3fast.results.schema.calibration import CalibrationRow, ScoredModelRow
+from d3fast.results.schema.calibration import CalibrationRow, DetectorScore, ScoredModelRow
 from d3fast.results.schema.fields import read_only_row, read_rows
 from d3fast.results.store import Results, read_results
 
 SHIPPED = Path(__file__).parent / "calibrations"
 _WORKS = 0.5  # ASR from which a backdoored model of a calibration counts
+
+
+def classes_digest(names: Sequence[str]) -> str:
+    """Return the SHA-256 of the names of classes, in hex; their order counts.
+
+    Example:
+        >>> classes_digest(["cat", "dog"]) == classes_digest(["dog", "cat"])
+        False
+    """
+    return hashlib.sha256(json.dumps(list(names)).encode()).hexdigest()
 
 
 def options_text(inversion: InversionOptions, classes: int) -> str:
@@ -56,6 +74,7 @@ class Calibrated:
         found: how many backdoored models of the calibration these detectors flag at this rate.
         backdoored: number of these models.
         attacks: of them.
+        largest: the largest standardized score; it orders models that share a p-value.
     """
 
     model: str
@@ -68,6 +87,7 @@ class Calibrated:
     found: int = 0
     backdoored: int = 0
     attacks: tuple[str, ...] = ()
+    largest: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +116,11 @@ class Calibration:
         return tuple(name for name in named[0] if all(name in names for names in named))
 
     def mismatch(
-        self, model: nn.Module, shape: Sequence[int] | None, options: str | None
+        self,
+        model: nn.Module,
+        shape: Sequence[int] | None,
+        options: str | None,
+        classes: Sequence[str] | None = None,
     ) -> str | None:
         """Return why the scores cannot be compared with those of a model, or ``None``.
 
@@ -104,6 +128,7 @@ class Calibration:
             model: inspected.
             shape: (C, H, W) of its images; ``None`` where none was seen.
             options: of ``options_text``; ``None`` for detectors that have none.
+            classes: names of the classes; ``None`` where they are not known.
         """
         about = self.about
         if about.architecture != architecture_digest(model):
@@ -112,61 +137,124 @@ class Calibration:
             return f"its images are {'x'.join(map(str, about.shape))}"
         if options is not None and options != about.options:
             return "it was made with other options of the inspection (steps or classes)"
+        if classes is not None and about.classes_sha256 not in (None, classes_digest(classes)):
+            return "its classes have other names, or another order"
         return None
 
     def apply(
-        self, results: Sequence[DetectorResult], rate: float
+        self, results: Sequence[DetectorResult], rate: float, classes: Sequence[str]
     ) -> tuple[tuple[DetectorResult, ...], Calibrated | None]:
         """Return results with p-values, and what they say together.
 
         Args:
             results: of the detectors.
             rate: wanted false alarms of all detectors together.
+            classes: names of the classes.
 
         Returns:
             The results as they are and ``None`` where the calibration has a score of none of them.
             Detectors that it has no score of cannot flag the model.
         """
         known = set(self.detectors)
-        names = [r.name for r in results if r.name in known and r.value is not None]
-        if not names:
+        own = {r.name: _score_of(r) for r in results if r.name in known and r.target is not None}
+        if not own:
             return tuple(results), None
-        clean = [_scores(model, names) for model in self.clean]
-        values = {result.name: result.value or 0.0 for result in results}
-        limit = resolved_rate(rate, len(clean))
-        found = score_test([values[name] for name in names], clean, rate)
-        at = {name: place for place, name in enumerate(names)}
+        compared = self._compare(own)
+        limit = resolved_rate(rate, len(self.clean))
+        found = score_test(compared.own, compared.clean, rate)
+        at = {name: place for place, name in enumerate(own)}
         rated = tuple(
-            replace(
-                result,
-                p_value=found.p_values[at[result.name]],
-                adjusted_p_value=found.adjusted[at[result.name]],
-                threshold=found.thresholds[at[result.name]],
-                decision=found.adjusted[at[result.name]] <= limit,
-            )
+            _rated(result, found, compared, at[result.name], limit, classes)
             if result.name in at
             else replace(result, decision=False)
             for result in results
         )
         backdoored = [m for m in self.models if m.attack is not None and (m.asr or 0) >= _WORKS]
-        adjusted = (adjusted_p_values(_scores(model, names), clean) for model in backdoored)
+        others = (self._compare({name: _by_name(m)[name] for name in own}) for m in backdoored)
+        adjusted = [adjusted_p_values(each.own, each.clean) for each in others]
         return rated, Calibrated(
             model=self.about.model,
             data=self.about.data,
             p_value=found.p_value,
             rate=limit,
-            models=len(clean),
+            models=len(self.clean),
             sha256=self.sha256,
             uncounted=tuple(result.name for result in results if result.name not in at),
             found=sum(min(each) <= limit for each in adjusted),
             backdoored=len(backdoored),
             attacks=tuple(dict.fromkeys(str(model.attack) for model in backdoored)),
+            largest=found.largest,
         )
 
+    def clean_scores(self, detector: str) -> tuple[float, ...]:
+        """Return the scores of the clean models by a detector, compared with each other."""
+        return _compared([_by_name(model)[detector] for model in self.clean])[0]
 
-def _scores(model: ScoredModelRow, names: Sequence[str]) -> list[float]:
-    values = {score.name: score.value for score in model.scores}
-    return [math.inf if (value := values[name]) is None else value for name in names]
+    def _compare(self, own: Mapping[str, DetectorScore]) -> "_Compared":
+        """Return the scores of a model and of the clean ones, one per detector of the model."""
+        pools = ([score, *(_by_name(m)[name] for m in self.clean)] for name, score in own.items())
+        columns, targets = zip(*map(_compared, pools), strict=True)
+        first, *clean = zip(*columns, strict=True)
+        return _Compared(first, tuple(clean), targets)
+
+
+def _compared(pool: Sequence[DetectorScore]) -> tuple[tuple[float, ...], int | None]:
+    """Return the scores of a pool of models by one detector, and the class of the first one.
+
+    The class is ``None`` where the statistics of a model are missing: its own scores are taken.
+    """
+    statistics = [score.statistics for score in pool if score.statistics is not None]
+    if len(statistics) < len(pool) or len(set(map(len, statistics))) > 1:
+        return tuple(math.inf if score.value is None else score.value for score in pool), None
+    scores, classes = per_class_scores(statistics)
+    return tuple(scores.tolist()), int(classes[0])
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Scores of one model and of clean ones, per detector, and the classes of the former."""
+
+    own: tuple[float, ...]
+    clean: tuple[tuple[float, ...], ...]
+    targets: tuple[int | None, ...]
+
+
+def _by_name(model: ScoredModelRow) -> dict[str, DetectorScore]:
+    return {score.name: score for score in model.scores}
+
+
+def _score_of(result: DetectorResult) -> DetectorScore:
+    assert result.target is not None
+    return DetectorScore(
+        name=result.name,
+        value=result.value,
+        target=result.target,
+        statistics=result.statistics or None,
+    )
+
+
+def _rated(
+    result: DetectorResult,
+    found: ScoreTest,
+    compared: _Compared,
+    at: int,
+    limit: float,
+    classes: Sequence[str],
+) -> DetectorResult:
+    """Return a result with its p-values; the score and the class are those of the comparison."""
+    rated = replace(
+        result,
+        value=compared.own[at],
+        p_value=found.p_values[at],
+        adjusted_p_value=found.adjusted[at],
+        threshold=found.thresholds[at],
+        decision=found.adjusted[at] <= limit,
+    )
+    target = compared.targets[at]
+    if target is None:
+        return rated
+    subject = f"{result.title}, against clean models: highest for {short_name(classes[target])}"
+    return replace(rated, target=target, subject=subject)
 
 
 def parse_calibration(results: Results, digest: str) -> Calibration:
@@ -212,6 +300,7 @@ def fitting_calibration(
     model: nn.Module,
     shape: Sequence[int] | None = None,
     options: str | None = None,
+    classes: Sequence[str] | None = None,
 ) -> Calibration | None:
     """Return the calibration to use for a model, or ``None`` where there is none.
 
@@ -220,14 +309,15 @@ def fitting_calibration(
         model: inspected.
         shape: of its images; see ``Calibration.mismatch``, also for ``options``.
         options: of the inspection.
+        classes: names of the classes.
 
     Raises:
         ValueError: the given one does not fit.
     """
     if given is not None:
-        reason = given.mismatch(model, shape, options)
+        reason = given.mismatch(model, shape, options, classes)
         if reason is not None:
             raise ValueError(f"the calibration does not fit: {reason}")
         return given
-    found = (c for c in shipped_calibrations() if c.mismatch(model, shape, options) is None)
-    return next(found, None)
+    fits = (c.mismatch(model, shape, options, classes) is None for c in shipped_calibrations())
+    return next(compress(shipped_calibrations(), fits), None)

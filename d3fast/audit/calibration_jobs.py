@@ -168,7 +168,11 @@ class ScoreJob:
         found = self._result(model, shared, progress)
         value = found.value
         assert value is not None  # three or more classes
-        return {"value": value if math.isfinite(value) else None, "target": found.target}
+        return {
+            "value": value if math.isfinite(value) else None,
+            "target": found.target,
+            "statistics": list(found.statistics) or None,
+        }
 
     def _result(self, model: nn.Module, shared: CalibrationInput, progress: bool) -> DetectorResult:
         if self.detector in WEIGHT_DETECTORS:

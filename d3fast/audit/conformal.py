@@ -19,13 +19,17 @@ The pool is treated symmetrically, so that the smallest adjusted p is a conforma
 clean model has one of at most a with probability at most a, whatever the number of detectors and
 however they depend on each other. Standardized scores are taken, not ranks: as many models as there
 are detectors share the first rank, and the smallest p-value would be that many times larger.
+
+Where the statistics of all classes are known, the score of a model is the largest one compared with
+the same class of the pool (``per_class_scores``): some class of every clean model is the easiest to
+reach, and it is often the same one.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from d3fast.audit.anomaly import MAD_SCALE
 
@@ -38,7 +42,7 @@ def adjusted_p_values(
     scores: Sequence[float], clean: Sequence[Sequence[float]]
 ) -> tuple[float, ...]:
     """Return the adjusted p-values of the detectors; arguments as of ``score_test``."""
-    return tuple(_adjusted(_pool(scores, clean)).tolist())
+    return tuple(_adjusted(_standardized(_pool(scores, clean))).tolist())
 
 
 @dataclass(frozen=True)
@@ -49,16 +53,48 @@ class ScoreTest:
         p_values: of every detector alone.
         adjusted: for the number of detectors; the smallest is the p-value of the model.
         thresholds: score of every detector above which it flags the model.
+        largest: the largest standardized score; it orders models that share a p-value.
     """
 
     p_values: tuple[float, ...]
     adjusted: tuple[float, ...]
     thresholds: tuple[float, ...]
+    largest: float
 
     @property
     def p_value(self) -> float:
         """Of the model, over all detectors."""
         return min(self.adjusted)
+
+
+def per_class_scores(statistics: ArrayLike) -> tuple[Numbers, NDArray[np.intp]]:
+    """Return the scores of a pool of models from their statistics per class.
+
+    With a_jc the statistic of class c of model j minus the median over the classes of model j:
+
+        score_j = max_c (a_jc - median_c) / max(u_c, median of u over the classes)
+
+    where u_c = 1.4826 MAD_c; median_c and MAD_c are over the pool, in which all models are alike.
+
+    Args:
+        statistics: (models, classes), finite.
+
+    Returns:
+        The scores (models,), and the class (models,) that each is of.
+
+    Example:
+        >>> pool = [[0.0, 5.0, 1.0], [1.0, 7.0, 1.0], [0.0, 6.0, 0.5], [0.0, 6.0, 4.0]]
+        >>> per_class_scores(pool)[1].tolist()[-1]  # not class 1, which is large in every model
+        2
+    """
+    table = np.asarray(statistics, dtype=np.float64)
+    away = table - np.median(table, axis=1, keepdims=True)
+    away = away - np.median(away, axis=0)
+    unit = MAD_SCALE * np.median(np.abs(away), axis=0)
+    unit = np.maximum(unit, np.median(unit))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        standard = np.where(away == 0, 0.0, away / unit)
+    return standard.max(axis=1), standard.argmax(axis=1)
 
 
 def resolved_rate(rate: float, models: int) -> float:
@@ -91,10 +127,14 @@ def score_test(scores: Sequence[float], clean: Sequence[Sequence[float]], rate: 
     pool = _pool(scores, clean)
     models, detectors = pool.shape
     above = (pool >= pool[0]).sum(axis=0)
-    adjusted = _adjusted(pool)
+    standard = _standardized(pool)
+    adjusted = _adjusted(standard)
     limit = resolved_rate(rate, models - 1)
     thresholds = (_threshold(pool, k, adjusted[k] <= limit, limit) for k in range(detectors))
-    return ScoreTest(tuple((above / models).tolist()), tuple(adjusted.tolist()), tuple(thresholds))
+    p_values = tuple((above / models).tolist())
+    return ScoreTest(
+        p_values, tuple(adjusted.tolist()), tuple(thresholds), float(standard[0].max())
+    )
 
 
 def _pool(scores: Sequence[float], clean: Sequence[Sequence[float]]) -> Numbers:
@@ -109,12 +149,16 @@ def _pool(scores: Sequence[float], clean: Sequence[Sequence[float]]) -> Numbers:
     return np.arcsinh(np.clip(pool, -_LARGEST, _LARGEST))
 
 
-def _adjusted(pool: Numbers) -> Numbers:
-    """Return the adjusted p-values of the first row of a pool (models, detectors)."""
+def _standardized(pool: Numbers) -> Numbers:
+    """Return every column of a pool (models, detectors) in robust standard deviations."""
     away = pool - np.median(pool, axis=0)
     unit = MAD_SCALE * np.median(np.abs(away), axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        standard = np.where(away == 0, 0.0, away / unit)
+        return np.where(away == 0, 0.0, away / unit)
+
+
+def _adjusted(standard: Numbers) -> Numbers:
+    """Return the adjusted p-values of the first row of a standardized pool."""
     largest = standard.max(axis=1)
     return (largest[:, None] >= standard[0]).mean(axis=0)
 
@@ -126,7 +170,7 @@ def _threshold(pool: Numbers, detector: int, flagged: bool, limit: float) -> flo
     tried = pool.copy()
     for _ in range(_HALVINGS):
         tried[0, detector] = middle = (low + high) / 2
-        if _adjusted(tried)[detector] <= limit:
+        if _adjusted(_standardized(tried))[detector] <= limit:
             high = middle
         else:
             low = middle

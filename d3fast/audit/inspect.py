@@ -312,7 +312,7 @@ def inspect_model(
         raise ValueError("options must be InspectOptions for images, got TextInspectOptions")
     chosen = options or InspectOptions()
     scores_depend = options_text(chosen.inversion, chosen.classes)
-    fitting = fitting_calibration(calibration, model, data.shape, scores_depend)
+    fitting = fitting_calibration(calibration, model, data.shape, scores_depend, data.classes)
     where = resolve_device(device, model)
     samples = _drawn(data, chosen.samples, seed)
     with open_context(model, samples, where, seed) as context:
@@ -325,7 +325,7 @@ def inspect_model(
         metrics = evaluate(model, data.batches(_BATCH), None, where, name="data")
     calibrated = None
     if fitting is not None:
-        results, calibrated = fitting.apply(results, chosen.rate)
+        results, calibrated = fitting.apply(results, chosen.rate, data.classes)
     found = context.inversions
     norms = [inversion.norm for inversion in found]
     return Inspection(

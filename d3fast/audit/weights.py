@@ -114,11 +114,11 @@ def scan_weights(
     nothing = InspectionContext(
         model, torch.zeros(0), torch.zeros(0, dtype=torch.int64), len(names)
     )
-    fitting = fitting_calibration(calibration, model)
+    fitting = fitting_calibration(calibration, model, classes=classes)
     results = tuple(run_detector(D(), nothing, names, rate) for D in WEIGHT_DETECTORS.values())
     calibrated = None
     if fitting is not None:
-        results, calibrated = fitting.apply(results, rate)
+        results, calibrated = fitting.apply(results, rate, names)
     return WeightScan(
         classes=names,
         parameters=sum(param.numel() for param in model.parameters()),

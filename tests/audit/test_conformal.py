@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from d3fast.audit.conformal import adjusted_p_values, resolved_rate, score_test
+from d3fast.audit.conformal import (
+    adjusted_p_values,
+    per_class_scores,
+    resolved_rate,
+    score_test,
+)
 
 SCORES = st.one_of(st.floats(0, 50), st.sampled_from([0.0, 1.0, math.inf]))
 
@@ -45,6 +50,34 @@ def test_clean_models_are_flagged_no_more_often_than_stated(draw, models, rate):
 @pytest.mark.parametrize("draw", [skewed, dependent])
 def test_without_ties_the_stated_rate_is_the_true_one(draw):
     assert alarms(draw, 39, 4, 0.05) == pytest.approx(0.05, abs=0.02)
+
+
+def test_a_class_that_is_large_in_every_model_has_no_large_score():
+    draws = np.random.default_rng(0)
+    pool = draws.normal(size=(40, 10)) + 50 * (np.arange(10) == 3)
+    pool[0, 7] += 20
+    scores, classes = per_class_scores(pool)
+    assert classes[0] == 7
+    assert scores[0] > 15
+    assert scores[1:].max() < 6
+
+
+@settings(max_examples=30, deadline=None)
+@given(arrays(float, (9, 4), elements=st.floats(-50, 50)), st.permutations(range(9)))
+def test_scores_of_classes_treat_every_model_alike(pool, order):
+    scores, classes = per_class_scores(pool)
+    again, likewise = per_class_scores(pool[order])
+    assert np.array_equal(scores[order], again)
+    assert np.array_equal(classes[order], likewise)
+
+
+def test_equal_statistics_have_a_score_of_zero_and_one_that_differs_a_large_one():
+    scores, _ = per_class_scores(np.ones((5, 3)))
+    assert scores.tolist() == [0.0] * 5
+    pool = np.ones((5, 3))
+    pool[0, 2] = 1.5
+    scores, classes = per_class_scores(pool)
+    assert (scores[0], classes[0]) == (np.inf, 2)
 
 
 def test_an_outlier_of_one_detector_of_four_has_the_smallest_p_value():

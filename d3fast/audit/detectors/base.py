@@ -47,6 +47,8 @@ class DetectorResult:
         adjusted_p_value: for the number of detectors; see ``d3fast.audit.conformal``.
         decision: of a calibration, in place of the threshold; ``None`` without one. It is ``False``
             where the calibration has no score of this detector.
+        statistics: one per class, six digits; empty where the detector did not look at every class.
+        title: the quantity that is compared between classes.
     """
 
     name: str
@@ -58,6 +60,8 @@ class DetectorResult:
     p_value: float | None = None
     adjusted_p_value: float | None = None
     decision: bool | None = None
+    statistics: tuple[float, ...] = ()
+    title: str = ""
 
     @property
     def flagged(self) -> bool:
@@ -120,10 +124,23 @@ def run_detector(
     limit = threshold(max(len(statistics), MIN_CLASSES), rate)
     if target is not None and len(statistics) == len(context.searched):
         target = context.searched[target]  # the same number where no sample was drawn
-    subject = f"not comparable with fewer than {MIN_CLASSES} classes"
+    subject = f"{detector.title}: not comparable with fewer than {MIN_CLASSES} classes"
     if target is not None:
-        subject = f"highest for {short_name(names[target])}"
-    return DetectorResult(detector.name, value, limit, target, f"{detector.title}: {subject}")
+        subject = f"{detector.title}: highest for {short_name(names[target])}"
+    return DetectorResult(
+        detector.name,
+        value,
+        limit,
+        target,
+        subject,
+        statistics=_rounded(statistics) if len(statistics) == context.classes else (),
+        title=detector.title,
+    )
+
+
+def _rounded(statistics: Sequence[float]) -> tuple[float, ...]:
+    """Return numbers as a file has them, so that a model equals itself in a calibration."""
+    return tuple(float(f"{statistic:.6g}") for statistic in statistics)
 
 
 def short_name(name: str, most: int = 30) -> str:

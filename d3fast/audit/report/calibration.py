@@ -9,8 +9,6 @@ from d3fast.audit.calibration import Calibration
 from d3fast.results.format import count, fixed, significant, value_range
 from d3fast.results.table import text_table, to_rich
 
-_INFINITE = float("inf")
-
 
 def print_calibration(found: Calibration, console: Console) -> None:
     """Print the accuracy of the clean models, and the spread of their scores per detector."""
@@ -24,11 +22,6 @@ def print_calibration(found: Calibration, console: Console) -> None:
     )
     lines = []
     for name in found.detectors:
-        scores = sorted(
-            _INFINITE if score.value is None else score.value
-            for model in found.clean
-            for score in model.scores
-            if score.name == name
-        )
+        scores = sorted(found.clean_scores(name))
         lines.append((name, fixed(median(scores)), fixed(scores[-1])))
     console.print(to_rich(text_table(("detector", "median score", "largest score"), lines)))

@@ -6,6 +6,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from d3fast.results.schema.fields import (
+    MAX_ROWS,
     Count,
     Fraction,
     LongText,
@@ -34,6 +35,7 @@ class CalibrationRow(Row, frozen=True, kw_only=True, tag="calibration"):
         epochs: passes over them.
         inspected: largest number of other samples that each was inspected with.
         options: of the inspection that change scores, as JSON.
+        classes_sha256: digest of the names of the classes; ``None`` in files of release 0.1.
     """
 
     model: Name
@@ -46,6 +48,7 @@ class CalibrationRow(Row, frozen=True, kw_only=True, tag="calibration"):
     epochs: Positive
     inspected: Positive
     options: LongText
+    classes_sha256: Sha256 | None = None
 
 
 class DetectorScore(Record, frozen=True, kw_only=True):
@@ -55,11 +58,14 @@ class DetectorScore(Record, frozen=True, kw_only=True):
         name: of the detector.
         value: score; ``None`` where it is infinite.
         target: class with the largest statistic.
+        statistics: one per class; ``None`` where it did not look at every class, and in files of
+            release 0.1.
     """
 
     name: Name
     value: Number | None
     target: Count
+    statistics: Annotated[tuple[Number, ...], Meta(min_length=1, max_length=MAX_ROWS)] | None = None
 
 
 class ScoredModelRow(Row, frozen=True, kw_only=True, tag="scored"):
