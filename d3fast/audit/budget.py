@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from d3fast.audit.detectors.differential import DifferentialShift
 from d3fast.audit.detectors.margin import MaximumMargin
 from d3fast.audit.detectors.scores import MIN_CLASSES
 from d3fast.audit.detectors.shift import SharedShift
+from d3fast.audit.detectors.wave import DifferentialWave
 from d3fast.audit.inspect import InspectOptions
 from d3fast.audit.inversion import InversionOptions, invert_all
 from d3fast.audit.repair import Repair
@@ -43,8 +45,25 @@ def _images_per_class(options: InspectOptions, samples: int) -> float:
         "patch": options.inversion.steps * options.inversion.batch_size + once,
         "shift": SharedShift.steps * SharedShift.batch_size + once,
         "margin": MaximumMargin.steps * MaximumMargin.starts,
+        "differential": (1 + DifferentialShift.repairs)
+        * DifferentialShift.steps
+        * DifferentialShift.batch_size,
+        "wave": _FORWARD
+        * (1 + DifferentialWave.repairs)
+        * DifferentialWave.kept
+        * min(samples, DifferentialWave.samples),
     }
     return sum(cost for name, cost in costs.items() if name in options.for_images())
+
+
+def _images_of_repairs(options: InspectOptions, samples: int) -> int:
+    """Return how many images go forward and backward in the repairs of detectors."""
+    epochs = {
+        "differential": DifferentialShift.repairs * DifferentialShift.epochs,
+        "wave": DifferentialWave.repairs * DifferentialWave.epochs,
+    }
+    names = options.for_images()
+    return min(samples, options.samples) * sum(epochs[name] for name in names if name in epochs)
 
 
 def fit_inspection(
@@ -66,13 +85,16 @@ def fit_inspection(
     """
     wanted, cut = min(classes, options.classes), []
 
+    once = _images_of_repairs(options, samples) * seconds_per_image
+
     def cost(chosen: InspectOptions, count: int) -> float:
-        return count * _images_per_class(chosen, samples) * seconds_per_image
+        return once + count * _images_per_class(chosen, samples) * seconds_per_image
 
     count = wanted
     if cost(options, wanted) > budget:
-        each = cost(options, 1)
-        count = max(int(budget / each) if each else wanted, min(wanted, _FEWEST_CLASSES))
+        each = cost(options, 1) - once
+        affordable = int(max(0.0, budget - once) / each) if each else wanted
+        count = max(affordable, min(wanted, _FEWEST_CLASSES))
         options = replace(options, classes=max(count, MIN_CLASSES))
     if count < wanted:
         cut.append(f"triggers are searched for {count} classes instead of {wanted:,}")

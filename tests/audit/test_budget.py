@@ -44,6 +44,14 @@ def test_the_head_alone_costs_nothing_and_is_not_cut():
     assert fit_inspection(head, 1000, 500, 1.0, 1.0) == (head, ())
 
 
+@pytest.mark.parametrize("name", ["differential", "wave"])
+def test_repairs_of_a_detector_leave_less_time_for_the_classes(name):
+    more = replace(WANTED, detectors=(*WANTED.for_images(), name))
+    few, _ = fit_inspection(more, 1000, 500, 1e-3, 240.0)
+    many, _ = fit_inspection(WANTED, 1000, 500, 1e-3, 240.0)
+    assert 20 <= few.classes < many.classes - 5
+
+
 @pytest.mark.parametrize(("budget", "epochs", "recovery"), [(400, 12, 7), (0, 1, 0), (-9, 1, 0)])
 def test_epochs_and_recovery_shrink_alike(budget, epochs, recovery):
     chosen, (cut,) = fit_epochs(D3Config.auto(), 10.0, budget)
