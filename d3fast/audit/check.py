@@ -47,7 +47,7 @@ def inspect_audit(
         audit: the suspect and its clean samples.
         options: ``InspectOptions()`` if ``None``.
         model: the repaired copy; the suspect if ``None``.
-        calibration: see ``inspect_model``.
+        calibration: see ``inspect_model``; none of the package is used for the repaired copy.
         progress: show progress bars.
 
     Raises:
@@ -59,6 +59,7 @@ def inspect_audit(
         audit.data,
         options=options,
         calibration=calibration,
+        repaired=model is not None and model is not audit.model,
         tokenizer=given.tokenizer if isinstance(given, TextInput) else None,
         seed=audit.seed,
         progress=progress,

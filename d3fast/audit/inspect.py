@@ -16,12 +16,7 @@ import torch
 from torch import nn
 
 from d3fast.audit.anomaly import anomaly_indices, outliers
-from d3fast.audit.calibration import (
-    Calibrated,
-    Calibration,
-    fitting_calibration,
-    options_text,
-)
+from d3fast.audit.calibration import Calibrated, Calibration, fitting_calibration, options_text
 from d3fast.audit.detectors.base import DetectorResult, run_detector
 from d3fast.audit.detectors.context import InspectionContext, open_context
 from d3fast.audit.detectors.head import HeadWeights
@@ -59,8 +54,8 @@ class InspectOptions:
         inversion: options of the trigger inversion; ``SHORT`` shows a tenth of the usual images.
         outlier: anomaly index above which an inverted trigger is an outlier.
         detectors: names of ``DETECTORS`` or ``package.module:Name``, in the order in which they
-            run; ``None`` for ``DEFAULT_DETECTORS``. Of a text classifier, names of
-            ``TEXT_DETECTORS``.
+            run; ``None`` for ``DEFAULT_DETECTORS``, with a calibration for those that it has scores
+            of. Of a text classifier, names of ``TEXT_DETECTORS``.
         rate: of false alarms: with a calibration, of all detectors together; without one, per
             detector, were the statistics of a clean model normally distributed.
         samples: largest number of clean samples used by inversion and detectors, stratified.
@@ -101,15 +96,20 @@ class InspectOptions:
             for name in set(self.detectors) - set(TEXT_DETECTORS):
                 DETECTORS.find(name)
 
-    def for_images(self) -> tuple[str, ...]:
+    def for_images(self, calibration: Calibration | None = None) -> tuple[str, ...]:
         """Return the names of the detectors of images, in the order in which they run.
+
+        Args:
+            calibration: that the model is compared with.
 
         Raises:
             ValueError: a detector of texts.
         """
-        names = DEFAULT_DETECTORS if self.detectors is None else self.detectors
-        check_names(names, _known(names))
-        return names
+        if self.detectors is None:
+            known = () if calibration is None else calibration.detectors
+            return tuple(name for name in DETECTORS if name in known) or DEFAULT_DETECTORS
+        check_names(self.detectors, _known(self.detectors))
+        return self.detectors
 
     def for_texts(self) -> TextInspectOptions:
         """Return the same options for texts; steps of the inversion as far as they were changed.
@@ -147,6 +147,7 @@ class Inspection:
         outliers: classes whose patch is unusually small.
         results: of the detectors.
         calibrated: what a calibration says of them; ``None`` without one.
+        repaired: the model is a repaired copy.
     """
 
     classes: tuple[str, ...]
@@ -160,6 +161,7 @@ class Inspection:
     outliers: tuple[int, ...]
     results: tuple[DetectorResult, ...]
     calibrated: Calibrated | None = None
+    repaired: bool = False
 
     @property
     def verdict(self) -> Verdict:
@@ -167,7 +169,7 @@ class Inspection:
         return verdict(
             self.results,
             self.classes,
-            basis=not_calibrated(self.shape, len(self.classes)),
+            basis=not_calibrated(self.shape, len(self.classes), self.repaired),
             searched=len(self.searched),
             calibrated=self.calibrated,
         )
@@ -235,6 +237,7 @@ def inspect_model(
     *,
     options: InspectOptions | None = None,
     calibration: Calibration | None = None,
+    repaired: bool = False,
     device: str | torch.device | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -248,6 +251,7 @@ def inspect_model(
     *,
     options: InspectOptions | TextInspectOptions | None = None,
     calibration: Calibration | None = None,
+    repaired: bool = False,
     tokenizer: Any | None = None,
     device: str | torch.device | None = None,
     seed: int = 0,
@@ -261,6 +265,7 @@ def inspect_model(
     *,
     options: InspectOptions | TextInspectOptions | None = None,
     calibration: Calibration | None = None,
+    repaired: bool = False,
     tokenizer: Any | None = None,
     device: str | torch.device | None = None,
     seed: int = 0,
@@ -278,6 +283,7 @@ def inspect_model(
         options: ``InspectOptions()`` if ``None``; of texts ``TextInspectOptions()``.
         calibration: gives p-values; of images alone. ``None``: one of the package, if it has one
             that fits.
+        repaired: the model is a repaired copy, unlike the clean models of the package.
         tokenizer: of texts, to show tokens as such; see ``inspect_text``.
         device: where to compute; the model's device if ``None``.
         seed: of the choice of samples and of everything random.
@@ -311,17 +317,28 @@ def inspect_model(
     if isinstance(options, TextInspectOptions):
         raise ValueError("options must be InspectOptions for images, got TextInspectOptions")
     chosen = options or InspectOptions()
-    scores_depend = options_text(chosen.inversion, chosen.classes)
-    fitting = fitting_calibration(calibration, model, data.shape, scores_depend, data.classes)
+    fitting = None
+    if calibration is not None or not repaired:
+        text = options_text(chosen.inversion, chosen.classes)
+        fitting = fitting_calibration(calibration, model, data.shape, text, data.classes)
     where = resolve_device(device, model)
     samples = _drawn(data, chosen.samples, seed)
     with open_context(model, samples, where, seed) as context:
         head, _ = find_head(model)
         context = replace(context, sample=_sampled(context, chosen.classes))
-        if any(getattr(DETECTORS.find(name), "inverts", False) for name in chosen.for_images()):
-            found = _invert(model, samples, context.searched, chosen, where, seed, progress)
+        names = chosen.for_images(fitting)
+        if any(getattr(DETECTORS.find(name), "inverts", False) for name in names):
+            found = invert_all(
+                model,
+                samples.batches(_BATCH),
+                context.searched,
+                options=chosen.inversion,
+                device=where,
+                seed=seed,
+                progress=progress,
+            )
             context = replace(context, inversions=found)
-        results = _run_detectors(chosen, context, data.classes, progress)
+        results = _run_detectors(names, context, data.classes, chosen.rate, progress)
         metrics = evaluate(model, data.batches(_BATCH), None, where, name="data")
     calibrated = None
     if fitting is not None:
@@ -340,6 +357,7 @@ def inspect_model(
         outliers=tuple(found[at].target for at in outliers(norms, chosen.outlier)) if found else (),
         results=results,
         calibrated=calibrated,
+        repaired=repaired,
     )
 
 
@@ -364,34 +382,16 @@ def _sampled(context: InspectionContext, most: int) -> tuple[int, ...]:
     return tuple(sorted([*likely, *rest[: most - len(likely)]]))
 
 
-def _invert(
-    model: nn.Module,
-    data: ImageData,
-    targets: Sequence[int],
-    options: InspectOptions,
-    device: torch.device,
-    seed: int,
-    progress: bool,
-) -> tuple[Inversion, ...]:
-    batches = data.batches(_BATCH)
-    return invert_all(
-        model,
-        batches,
-        targets,
-        options=options.inversion,
-        device=device,
-        seed=seed,
-        progress=progress,
-    )
-
-
 def _run_detectors(
-    options: InspectOptions, context: InspectionContext, names: Sequence[str], progress: bool
+    detectors: Sequence[str],
+    context: InspectionContext,
+    names: Sequence[str],
+    rate: float,
+    progress: bool,
 ) -> tuple[DetectorResult, ...]:
     results = []
-    chosen = options.for_images()
-    with progress_bar("running detectors", len(chosen), progress) as advance:
-        for name in chosen:
-            results.append(run_detector(DETECTORS.find(name)(), context, names, options.rate))
+    with progress_bar("running detectors", len(detectors), progress) as advance:
+        for name in detectors:
+            results.append(run_detector(DETECTORS.find(name)(), context, names, rate))
             advance("")
     return tuple(results)

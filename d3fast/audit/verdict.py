@@ -108,17 +108,23 @@ def basis_of(found: Calibrated) -> str:
     )
 
 
-def not_calibrated(shape: Sequence[int], classes: int) -> str:
+def not_calibrated(shape: Sequence[int], classes: int, repaired: bool = False) -> str:
     """Return a sentence on the models that thresholds and rates were measured on.
 
     Args:
         shape: (C, H, W) of an image.
         classes: number of classes.
+        repaired: the model is a repaired copy, which a calibration knows nothing of.
 
     Example:
         >>> not_calibrated((3, 224, 224), 1000).partition(":")[0]
         'Not calibrated for this kind of model (images 3x224x224, 1,000 classes)'
     """
+    if repaired:
+        return (
+            "Not calibrated for repaired models: thresholds and rates were measured on small "
+            "networks for digits."
+        )
     kind = f"images {'x'.join(map(str, shape))}, {classes:,} classes"
     return (
         f"Not calibrated for this kind of model ({kind}): thresholds and rates were measured on "

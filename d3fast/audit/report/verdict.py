@@ -328,6 +328,14 @@ def _of_weights(scan: ScanReport) -> AuditVerdict:
     )
 
 
+def _basis(before: ModelReport | None, after: ModelReport | None) -> str:
+    """Return what the verdicts rest on; one that has no calibration says so once."""
+    found = [report.verdict for report in (before, after) if report and report.verdict]
+    if found and found[0].p_value is None:
+        found = found[:1]
+    return " ".join(dict.fromkeys(verdict.basis for verdict in found if verdict.basis))
+
+
 def audit_verdict(audit: AuditDocuments) -> AuditVerdict:
     """Put the documents of an audit into sentences.
 
@@ -339,7 +347,7 @@ def audit_verdict(audit: AuditDocuments) -> AuditVerdict:
         return _of_weights(audit.weights)
     return AuditVerdict(
         headline=_headline(before, after, card),
-        basis=next((r.verdict.basis for r in (after, before) if r and r.verdict), None) or "",
+        basis=_basis(before, after),
         findings=(
             _backdoor(before),
             _repaired(before, after),

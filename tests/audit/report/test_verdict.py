@@ -214,6 +214,21 @@ def test_another_file_under_the_name_of_the_repaired_one_must_not_ship(judge, tm
     assert judge(**card()).advice.startswith("Do not ship repaired.safetensors from this folder")
 
 
+@pytest.mark.parametrize(
+    ("p_value", "basis"), [(None, "Not for this kind."), (0.02, "Not for this kind. Not repaired.")]
+)
+def test_what_the_verdicts_rest_on_is_said_once_and_of_the_repair_beside_a_p_value(
+    judge, p_value, basis
+):
+    rows = [dict(row) for row in card_rows()]
+    said = {"suspect": "Not for this kind.", "repaired": "Not repaired."}
+    for row in rows:
+        if row["kind"] == "verdict":
+            row["basis"] = said[row["role"]]
+            row["p_value"] = p_value if row["role"] == "suspect" else None
+    assert judge(card=rows).basis == basis
+
+
 def test_no_sentence_calls_a_model_safe(judge):
     verdict = judge(inspect=quiet(inspect_rows()))
     assert "does not prove" in verdict.findings[0].text
