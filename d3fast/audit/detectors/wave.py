@@ -67,7 +67,7 @@ class DifferentialWave:
     first: int = 16
     kept: int = 8
     samples: int = 200
-    repairs: int = 4
+    repairs: int = 2
     epochs: int = 15
 
     name = "wave"
