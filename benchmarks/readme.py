@@ -25,6 +25,7 @@ from benchmarks.speed.report import (
     step_table,
 )
 from benchmarks.studies.ablations import ablations_table
+from benchmarks.studies.calibration_report import calibrated_table
 from benchmarks.studies.in_backward import in_backward_table
 from benchmarks.studies.inspection_report import (
     areas_table,
@@ -74,6 +75,7 @@ PAGES = (
             "spectrum",
             "why",
             "inspect",
+            "detectors",
             "precision",
             "scaling",
             "distributed",
@@ -120,6 +122,7 @@ PARTS: Mapping[str, Callable[[Results], str]] = {
     "inspect-waves": lambda results: areas_table(results, "waves"),
     "inspect-fashion": lambda results: areas_table(results, "fashion-mnist"),
     "inspect-rates": rates_table,
+    "calibrated": calibrated_table,
     "differential-tries": tries_table,
     "weights-digits": lambda results: inspect_table(results, "digits"),
     "weights-seconds": seconds_table,

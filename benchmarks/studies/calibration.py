@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The calibrations that d3fast ships, and the verdict that they give on models with known truth.
 
-Clean models are trained with seeds from 1000 on, which no other study uses. Their scores turn those
-of ``inspect-cpu.json`` into p-values; the models of its set ``development`` are left out.
+Clean models are trained with seeds from 1000 on, which no other study uses. They turn the results
+of the models of the plan ``calibrated`` of the study ``inspection`` into p-values: by the same
+class of the clean models and, for comparison, by the scores that each model has by itself.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated
@@ -16,22 +17,30 @@ import torch
 import typer
 from rich.console import Console
 
-from benchmarks.studies.harness import RESULTS, save
-from d3fast.attacks import TrainConfig
+from benchmarks.studies.harness import save, start_workers
+from benchmarks.studies.inspection import CALIBRATED, inspected
+from benchmarks.studies.inspection_rates import ALL, CLEAN, EVERY
+from benchmarks.studies.inspection_report import curves_figure
+from benchmarks.studies.roc import auc, auc_interval
+from d3fast.attacks import ATTACKS, TrainConfig
 from d3fast.audit.calibrate import CalibrationOptions, run_calibration
-from d3fast.audit.calibration import SHIPPED, Calibration, read_calibration
+from d3fast.audit.calibration import SHIPPED, Calibrated, Calibration, read_calibration
 from d3fast.audit.calibration_jobs import CalibrationInput
 from d3fast.audit.detectors.base import DetectorResult
-from d3fast.audit.detectors.scores import threshold
+from d3fast.audit.detectors.registry import DEFAULT_DETECTORS
 from d3fast.audit.inspect import InspectOptions
+from d3fast.audit.verdict import flagged_first
 from d3fast.data import ImageData, load
 from d3fast.io.files import make_folder
 from d3fast.models import make_model
 from d3fast.results.jobs import Row
+from d3fast.results.plot import save_png
 from d3fast.results.store import Results
 from d3fast.training.intervals import wilson
 
-RATES = (0.01, 0.025, 0.05)
+RATES = (0.02, 0.05)
+FOUR = "four"
+FIGURE = Path(__file__).resolve().parents[2] / "docs" / "calibrated-roc.png"
 _NO_SEED = 1000  # of a split that is put together again
 _INFINITE = 1e6  # of the study's rows
 
@@ -64,11 +73,11 @@ CALIBRATIONS: Mapping[str, Shipped] = MappingProxyType(
             "digits",
             "preact_resnet_narrow",
             CalibrationOptions(
-                models=40,
+                models=50,
                 train=1177,
                 training=TrainConfig(epochs=20, channels_last=True),
                 recipes="digits",
-                inspection=InspectOptions(samples=260),
+                inspection=InspectOptions(samples=260, detectors=(*DEFAULT_DETECTORS, "wave")),
             ),
         ),
         "fashion-mnist": Shipped(
@@ -107,105 +116,184 @@ def make(shipped: Shipped, out: Path, workers: int, command: str) -> None:
         data=shipped.data,
         devices=["cpu"] * workers,
     )
-    path = SHIPPED / f"{shipped.name}.json"
+    path = make_folder(SHIPPED) / f"{shipped.name}.json"
     Results(command, {"options": asdict(shipped.options)}, rows).write(path)
     Console().print(f"Written to {path}.", highlight=False)
 
 
-def results_of(row: Row) -> list[DetectorResult]:
-    """Return the scores of a row of ``inspect-cpu.json`` as results of detectors."""
+def results_of(
+    row: Row, detectors: Sequence[str] | None = None, *, by_class: bool = True
+) -> list[DetectorResult]:
+    """Return what the study ``inspection`` has of a model as results of detectors.
+
+    Args:
+        row: of the model.
+        detectors: their names; all if ``None``.
+        by_class: with the statistics of the classes, which are then compared; else the scores are.
+    """
     return [
         DetectorResult(
-            name, float("inf") if s["value"] >= _INFINITE else s["value"], 0.0, s["target"], name
+            name,
+            float("inf") if found["value"] >= _INFINITE else found["value"],
+            0.0,
+            found["target"],
+            name,
+            statistics=tuple(found.get("statistics", ())) if by_class else (),
         )
-        for name, s in row["signs"].items()
+        for name, found in row["signs"].items()
+        if detectors is None or name in detectors
     ]
 
 
-def flagged(row: Row, calibration: Calibration, rate: float) -> tuple[list[int], float]:
-    """Return the targets of the detectors that flag a model, and the model's p-value."""
-    rated, found = calibration.apply(results_of(row), rate)
-    assert found is not None
-    return [result.target for result in rated if result.flagged], found.p_value
+@dataclass(frozen=True)
+class Verdicts:
+    """What some detectors say of the models of one attack, compared with a calibration.
 
-
-def rates(rows: Sequence[Row], calibration: Calibration, before: float) -> Iterator[Row]:
-    """Yield found and named models per set and attack, at every rate and by the fixed thresholds.
-
-    Args:
-        rows: models of one set.
-        calibration: of their architecture.
-        before: rate per detector that sets the thresholds without a calibration.
+    Attributes:
+        rows: the models.
+        rated: the results of each, at one rate.
+        found: the p-value of each.
+        largest: of each, the score that orders models with the same p-value.
     """
-    groups: dict[str, list[Row]] = {}
+
+    rows: Sequence[Row]
+    rated: Sequence[Sequence[DetectorResult]]
+    found: Sequence[Calibrated]
+    largest: Sequence[float]
+
+    @property
+    def alarms(self) -> int:
+        """Models that a detector flags."""
+        return sum(any(result.flagged for result in each) for each in self.rated)
+
+    @property
+    def named(self) -> int | None:
+        """Flagged models whose target is the class of the least likely result."""
+        if self.rows[0]["asr"] is None:
+            return None
+        first = [flagged_first(each)[:1] for each in self.rated]
+        return sum(
+            any(result.target == row["target"] for result in each)
+            for row, each in zip(self.rows, first, strict=True)
+        )
+
+
+def verdicts(
+    rows: Sequence[Row],
+    calibration: Calibration,
+    rate: float,
+    detectors: Sequence[str] | None = None,
+    *,
+    by_class: bool = True,
+) -> Verdicts:
+    """Return what detectors say of models; arguments as of ``results_of``."""
+    classes = tuple(map(str, range(calibration.about.classes)))
+    each = [results_of(row, detectors, by_class=by_class) for row in rows]
+    applied = [calibration.apply(results, rate, classes) for results in each]
+    found = [calibrated for _, calibrated in applied if calibrated is not None]
+    return Verdicts(rows, [rated for rated, _ in applied], found, [f.largest for f in found])
+
+
+def groups_of(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Return the models by attack, those of every attack together first."""
+    groups: dict[str, list[Row]] = {EVERY: [row for row in rows if row["attack"] in ATTACKS]}
     for row in rows:
         groups.setdefault(row["attack"], []).append(row)
-    limit = threshold(calibration.about.classes, before)
-    for attack, own in groups.items():
-        for rate in (None, *RATES):
-            alarms = []
-            for row in own:
-                if rate is None:
-                    fixed = [s["target"] for s in row["signs"].values() if s["value"] > limit]
-                    alarms.append(fixed)
-                else:
-                    alarms.append(flagged(row, calibration, rate)[0])
-            found = sum(map(bool, alarms))
-            low, high = wilson(found, len(own))
-            yield {
-                "kind": "calibrated",
-                "set": own[0]["set"],
-                "attack": attack,
-                "rate": rate,
-                "found": found,
-                "named": sum(
-                    row["target"] in alarm for row, alarm in zip(own, alarms, strict=True)
-                ),
-                "models": len(own),
-                "low": low,
-                "high": high,
-            }
+    return {attack: own for attack, own in groups.items() if own}
+
+
+def calibrated_rates(rows: Sequence[Row], calibration: Calibration) -> Iterator[Row]:
+    """Yield what every set of detectors finds of every attack, by class and by score.
+
+    ``auc`` compares with the clean models among ``rows``, which are not those of the calibration.
+
+    Args:
+        rows: inspected models of one set.
+        calibration: of their architecture.
+    """
+    every = list(rows[0]["signs"])
+    sets = {FOUR: DEFAULT_DETECTORS, ALL: every, **{name: (name,) for name in every}}
+    clean = [row for row in rows if row["attack"] == CLEAN]
+    for label, detectors in sets.items():
+        for by_class in (True, False):
+            for rate in RATES:
+                said = partial(
+                    verdicts,
+                    calibration=calibration,
+                    rate=rate,
+                    detectors=detectors,
+                    by_class=by_class,
+                )
+                negatives = said(clean).largest
+                for attack, own in groups_of(rows).items():
+                    found = said(own)
+                    low, high = wilson(found.alarms, len(own))
+                    yield {
+                        "kind": "calibrated",
+                        "set": own[0]["set"],
+                        "attack": attack,
+                        "detectors": label,
+                        "by_class": by_class,
+                        "rate": found.found[0].rate,
+                        "models": len(own),
+                        "found": found.alarms,
+                        "named": found.named,
+                        "low": low,
+                        "high": high,
+                        **_area(attack, found.largest, negatives),
+                    }
+
+
+def roc_curves(
+    rows: Sequence[Row], calibration: Calibration
+) -> dict[str, tuple[list[bool], Sequence[float]]]:
+    """Return the curves of every detector and of all, by class, and of all by score."""
+    own = [row for row in rows if row["attack"] in (CLEAN, *ATTACKS)]
+    truth = [row["attack"] != CLEAN for row in own]
+    score = partial(verdicts, own, calibration, RATES[0])
+    curves = {"all": (truth, score().largest)}
+    for name in own[0]["signs"]:
+        curves[name] = truth, score((name,)).largest
+    curves["all, by score"] = truth, score(by_class=False).largest
+    return curves
+
+
+def _area(attack: str, own: Sequence[float], clean: Sequence[float]) -> Row:
+    if attack == CLEAN or not clean:
+        return {"auc": None}
+    area = auc(own, clean)
+    return {"auc": area, "auc_interval": list(auc_interval(area, len(own), len(clean)))}
 
 
 def calibration(
     out: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/calibration"),
-    sets: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(CALIBRATIONS),
+    sets: Annotated[str, typer.Option(help="Calibrations to make, comma-separated.")] = "digits",
     workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
     train: Annotated[bool, typer.Option(help="Make the calibrations first.")] = True,
 ) -> None:
-    """Run the jobs that are not finished; write the calibrations and ``calibration-cpu.json``."""
+    """Run the jobs that are not finished; write calibrations, ``calibration-cpu.json``, a figure.
+
+    Of digits, models of every attack are trained and compared with the calibration.
+    """
     torch.set_num_threads(1)
-    study = json.loads((RESULTS / "inspect-cpu.json").read_text())
-    before = study["settings"]["rate"]
-    inspected = [row for row in study["rows"] if row["kind"] == "inspected"]
-    table: list[Row] = []
     names = sets.split(",")
-    for name in names:
-        shipped = CALIBRATIONS[name]
-        if train:
+    if train:
+        for name in names:
             command = f"python -m benchmarks.studies calibration --sets {name}"
-            make(shipped, out, workers, command)
-        found = read_calibration(SHIPPED / f"{shipped.name}.json")
-        own = [row for row in inspected if row["set"] == name]
-        table += rates(own, found, before)
-        table += [
-            {
-                "kind": "model",
-                "set": name,
-                "attack": row["attack"],
-                "seed": row["seed"],
-                "p_value": flagged(row, found, RATES[0])[1],
-            }
-            for row in own
-        ]
-        table.append(
-            {
-                "kind": "clean models",
-                "set": name,
-                "models": len(found.clean),
-                "acc": [model.acc for model in found.clean],
-                "sha256": found.sha256,
-            }
-        )
-    settings = {"sets": names, "rates": list(RATES), "before": before}
-    save("calibration-cpu", "calibration --no-train", settings, table)
+            make(CALIBRATIONS[name], out, workers, command)
+    with start_workers(out / CALIBRATED, workers) as pool:
+        seen = inspected(CALIBRATED, pool)
+    if seen.missing:
+        raise SystemExit(f"{seen.missing} inspections are missing")
+    shipped = CALIBRATIONS["digits"]
+    found = read_calibration(SHIPPED / f"{shipped.name}.json")
+    about: Row = {
+        "kind": "clean models",
+        "set": CALIBRATED,
+        "models": len(found.clean),
+        "acc": [model.acc for model in found.clean],
+        "sha256": found.sha256,
+    }
+    rows = [about, *calibrated_rates(seen.rows, found), *seen.rows]
+    save("calibration-cpu", "calibration", {"rates": list(RATES)}, rows)
+    save_png(curves_figure(roc_curves(seen.rows, found)), FIGURE)

@@ -42,7 +42,7 @@ from d3fast.results.jobs import Row, RunDir, finished_row, key_of
 from d3fast.results.plot import save_png
 from d3fast.training.metrics import evaluate
 
-WAVES = "waves"
+WAVES, CALIBRATED = "waves", "calibrated"
 DEVELOPMENT = tuple(range(100, 105))
 UNEVEN, REPAIRED = "clean, one class twice", "repaired by detox"
 SPARSE = 0.02
@@ -111,11 +111,21 @@ PLANS = {
         slow=tuple(range(29, 49)),
         detectors=("wave",),
     ),
+    # Inspected by the study ``calibration``: seeds that nothing was chosen on.
+    CALIBRATED: StudyPlan(
+        ATTACK_PRESETS["digits"],
+        _ALL,
+        backdoored=tuple(range(50, 54)),
+        clean=tuple(range(50, 70)),
+        sparse=tuple(range(50, 54)),
+        slow=tuple(range(50, 70)),
+        detectors=("wave",),
+    ),
     "fashion-mnist": StudyPlan(
         ATTACK_PRESETS["cpu"], ("badnets", "blended", "sig", "wanet"), (0, 1, 2), (0, 1, 2)
     ),
 }
-_USUAL = ",".join(name for name in PLANS if name != WAVES)
+_USUAL = ",".join(name for name in PLANS if name not in (WAVES, CALIBRATED))
 
 
 @dataclass(frozen=True)
@@ -165,7 +175,14 @@ class InspectJob:
         found = inspect_model(
             model, splits.clean, options=self.options, seed=self.spec.seed, progress=progress
         )
-        signs = {f.name: {"value": _finite(f.value), "target": f.target} for f in found.results}
+        signs = {
+            f.name: {
+                "value": _finite(f.value),
+                "target": f.target,
+                "statistics": list(f.statistics),
+            }
+            for f in found.results
+        }
         return {
             **named,
             "seed": self.spec.seed,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables and the figure of the studies ``inspection`` and ``differential``, for the docs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,8 @@ from d3fast.results.store import Results
 from d3fast.results.table import text_table, to_markdown
 
 FIGURE = Path(__file__).resolve().parents[2] / "docs" / "inspect-roc.png"
-_COLOURS = (INK, BLUE, ORANGE, GREEN, PINK, AMBER)
-_DASHES = ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)), ":", (0, (1, 1)))
+_COLOURS = (INK, BLUE, ORANGE, GREEN, PINK, AMBER, GREY)
+_DASHES = ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)), ":", (0, (1, 1)), (0, (6, 2)))
 
 
 def inspect_table(results: Results, name: str) -> str:
@@ -119,6 +119,27 @@ def _area(row: Row | None, models: int) -> str:
 
 
 @matplotlib.rc_context(STYLE)
+def curves_figure(curves: Mapping[str, tuple[Sequence[bool], Sequence[float]]]) -> Figure:
+    """Draw ROC curves in one figure.
+
+    Args:
+        curves: by name, which models are backdoored and what their scores are.
+    """
+    figure = Figure(figsize=(5.2, 3.6), layout="constrained")
+    axes = figure.subplots()
+    looks = cycle(zip(_COLOURS, _DASHES, strict=True))
+    for name, (truth, scores) in curves.items():
+        alarms, found, _ = roc_curve(truth, scores)
+        colour, dashes = next(looks)
+        look: Any = {"color": colour, "linestyle": dashes}
+        axes.plot(100 * alarms, 100 * found, label=name, **look)
+    axes.plot([0, 100], [0, 100], color=GREY, linewidth=0.8)
+    axes.set(xlabel="clean models flagged, %", ylim=(0, 102), xlim=(-1, 100))
+    axes.set_title("Backdoored models found, %", loc="left")
+    axes.legend(frameon=False, loc="lower right")
+    return figure
+
+
 def roc_figure(rows: Sequence[Row], name: str) -> Figure:
     """Draw the ROC curve of every detector and of all together, over every attack.
 
@@ -127,22 +148,13 @@ def roc_figure(rows: Sequence[Row], name: str) -> Figure:
         name: name of the set of models.
     """
     own = [row for row in rows if family(row) == name]
-    figure = Figure(figsize=(5.2, 3.6), layout="constrained")
-    axes = figure.subplots()
-    looks = cycle(zip(_COLOURS, _DASHES, strict=True))
+    curves = {}
     for sign in (ALL, *dict.fromkeys(sign for row in own for sign in row["signs"])):
         scores = scored(own, sign)
         used = [at for at in scores if own[at]["attack"] in (CLEAN, *ATTACKS)]
         truth = [own[at]["attack"] != CLEAN for at in used]
-        alarms, found, _ = roc_curve(truth, [scores[at].score for at in used])
-        colour, dashes = next(looks)
-        look: Any = {"color": colour, "linestyle": dashes}
-        axes.plot(100 * alarms, 100 * found, label="all four" if sign == ALL else sign, **look)
-    axes.plot([0, 100], [0, 100], color=GREY, linewidth=0.8)
-    axes.set(xlabel="clean models flagged, %", ylim=(0, 102), xlim=(-1, 100))
-    axes.set_title("Backdoored models found, %", loc="left")
-    axes.legend(frameon=False, loc="lower right")
-    return figure
+        curves["all four" if sign == ALL else sign] = truth, [scores[at].score for at in used]
+    return curves_figure(curves)
 
 
 def rates_table(results: Results) -> str:
