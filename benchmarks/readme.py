@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import dropwhile, takewhile
 from pathlib import Path
 
 from benchmarks.gpu.resources import resources_table
@@ -86,9 +87,9 @@ PAGES = (
 
 
 def _columns(table: str, names: Sequence[str]) -> str:
-    """Return a Markdown table cut to its first column and the named ones, without footnotes."""
-    lines = (line for line in table.splitlines() if line.startswith("|"))
-    rows = [line.strip("|").split("|") for line in lines]
+    """Return the first table of a Markdown text, cut to its first column and the named ones."""
+    lines = dropwhile(lambda line: not line.startswith("|"), table.splitlines())
+    rows = [line.strip("|").split("|") for line in takewhile(lambda line: line[:1] == "|", lines)]
     heads = [head.strip() for head in rows[0]]
     kept = (0, *(heads.index(name) for name in names))
     return "\n".join("|" + "|".join(row[column] for column in kept) + "|" for row in rows)
