@@ -153,13 +153,16 @@ class Verdicts:
         rows: the models.
         rated: the results of each, at one rate.
         found: the p-value of each.
-        largest: of each, the score that orders models with the same p-value.
     """
 
     rows: Sequence[Row]
     rated: Sequence[Sequence[DetectorResult]]
     found: Sequence[Calibrated]
-    largest: Sequence[float]
+
+    @property
+    def largest(self) -> list[float]:
+        """Of each model the score that orders models with the same p-value."""
+        return [calibrated.largest for calibrated in self.found]
 
     @property
     def alarms(self) -> int:
@@ -191,7 +194,7 @@ def verdicts(
     each = [results_of(row, detectors, by_class=by_class) for row in rows]
     applied = [calibration.apply(results, rate, classes) for results in each]
     found = [calibrated for _, calibrated in applied if calibrated is not None]
-    return Verdicts(rows, [rated for rated, _ in applied], found, [f.largest for f in found])
+    return Verdicts(rows, [rated for rated, _ in applied], found)
 
 
 def groups_of(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -246,7 +249,7 @@ def calibrated_rates(rows: Sequence[Row], calibration: Calibration) -> Iterator[
 
 def roc_curves(
     rows: Sequence[Row], calibration: Calibration
-) -> dict[str, tuple[list[bool], Sequence[float]]]:
+) -> dict[str, tuple[list[bool], list[float]]]:
     """Return the curves of every detector and of all, by class, and of all by score."""
     own = [row for row in rows if row["attack"] in (CLEAN, *ATTACKS)]
     truth = [row["attack"] != CLEAN for row in own]

@@ -14,7 +14,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from itertools import compress
 from pathlib import Path
 
 from torch import nn
@@ -319,5 +318,7 @@ def fitting_calibration(
         if reason is not None:
             raise ValueError(f"the calibration does not fit: {reason}")
         return given
-    fits = (c.mismatch(model, shape, options, classes) is None for c in shipped_calibrations())
-    return next(compress(shipped_calibrations(), fits), None)
+    for found in shipped_calibrations():
+        if found.mismatch(model, shape, options, classes) is None:
+            return found
+    return None

@@ -88,12 +88,8 @@ def per_class_scores(statistics: ArrayLike) -> tuple[Numbers, NDArray[np.intp]]:
         2
     """
     table = np.asarray(statistics, dtype=np.float64)
-    away = table - np.median(table, axis=1, keepdims=True)
-    away = away - np.median(away, axis=0)
-    unit = MAD_SCALE * np.median(np.abs(away), axis=0)
-    unit = np.maximum(unit, np.median(unit))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        standard = np.where(away == 0, 0.0, away / unit)
+    centred = table - np.median(table, axis=1, keepdims=True)
+    standard = _standardized(centred, floor=True)
     return standard.max(axis=1), standard.argmax(axis=1)
 
 
@@ -149,10 +145,17 @@ def _pool(scores: Sequence[float], clean: Sequence[Sequence[float]]) -> Numbers:
     return np.arcsinh(np.clip(pool, -_LARGEST, _LARGEST))
 
 
-def _standardized(pool: Numbers) -> Numbers:
-    """Return every column of a pool (models, detectors) in robust standard deviations."""
+def _standardized(pool: Numbers, *, floor: bool = False) -> Numbers:
+    """Return every column of a pool in robust standard deviations of the column.
+
+    Args:
+        pool: one row per model.
+        floor: no standard deviation is below the median of those of all columns.
+    """
     away = pool - np.median(pool, axis=0)
     unit = MAD_SCALE * np.median(np.abs(away), axis=0)
+    if floor:
+        unit = np.maximum(unit, np.median(unit))
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(away == 0, 0.0, away / unit)
 
