@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 
 from benchmarks.studies.harness import save, start_workers
-from benchmarks.studies.inspection import CALIBRATED, inspected
+from benchmarks.studies.inspection import CALIBRATED, CALIBRATED_FASHION, inspected
 from benchmarks.studies.inspection_rates import ALL, CLEAN, EVERY
 from benchmarks.studies.inspection_report import curves_figure
 from benchmarks.studies.roc import auc, auc_interval
@@ -36,13 +36,15 @@ from d3fast.models import make_model
 from d3fast.results.jobs import Row
 from d3fast.results.plot import save_png
 from d3fast.results.store import Results
+from d3fast.runtime.checks import check_choice
 from d3fast.training.intervals import wilson
 
 RATES = (0.02, 0.05)
 FOUR = "four"
-FIGURE = Path(__file__).resolve().parents[2] / "docs" / "calibrated-roc.png"
+FIGURES = Path(__file__).resolve().parents[2] / "docs"
 _NO_SEED = 1000  # of a split that is put together again
 _INFINITE = 1e6  # of the study's rows
+_DETECTORS = (*DEFAULT_DETECTORS, "wave")
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,13 @@ class Shipped:
         data: name of the data set.
         model: name of the architecture.
         options: of the calibration.
+        plan: of the study ``inspection``, whose models are compared with it.
     """
 
     data: str
     model: str
     options: CalibrationOptions
+    plan: str
 
     @property
     def name(self) -> str:
@@ -77,8 +81,9 @@ CALIBRATIONS: Mapping[str, Shipped] = MappingProxyType(
                 train=1177,
                 training=TrainConfig(epochs=20, channels_last=True),
                 recipes="digits",
-                inspection=InspectOptions(samples=260, detectors=(*DEFAULT_DETECTORS, "wave")),
+                inspection=InspectOptions(samples=260, detectors=_DETECTORS),
             ),
+            CALIBRATED,
         ),
         "fashion-mnist": Shipped(
             "fashion-mnist",
@@ -88,7 +93,9 @@ CALIBRATIONS: Mapping[str, Shipped] = MappingProxyType(
                 train=10_000,
                 training=TrainConfig(epochs=5, channels_last=True),
                 recipes="fashion-mnist",
+                inspection=InspectOptions(detectors=_DETECTORS),
             ),
+            CALIBRATED_FASHION,
         ),
     }
 )
@@ -270,33 +277,33 @@ def _area(attack: str, own: Sequence[float], clean: Sequence[float]) -> Row:
 
 def calibration(
     out: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/calibration"),
-    sets: Annotated[str, typer.Option(help="Calibrations to make, comma-separated.")] = "digits",
+    data: Annotated[str, typer.Option(help="digits or fashion-mnist.")] = "digits",
     workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
-    train: Annotated[bool, typer.Option(help="Make the calibrations first.")] = True,
+    train: Annotated[bool, typer.Option(help="Make the calibration first.")] = True,
 ) -> None:
-    """Run the jobs that are not finished; write calibrations, ``calibration-cpu.json``, a figure.
+    """Run the jobs that are not finished; write the calibration, the result file and its figure.
 
-    Of digits, models of every attack are trained and compared with the calibration.
+    Models of every attack and clean ones are trained and compared with the calibration.
     """
     torch.set_num_threads(1)
-    names = sets.split(",")
+    check_choice("data", data, CALIBRATIONS)
+    shipped = CALIBRATIONS[data]
+    command = f"calibration --data {data}"
     if train:
-        for name in names:
-            command = f"python -m benchmarks.studies calibration --sets {name}"
-            make(CALIBRATIONS[name], out, workers, command)
-    with start_workers(out / CALIBRATED, workers) as pool:
-        seen = inspected(CALIBRATED, pool)
+        make(shipped, out, workers, f"python -m benchmarks.studies {command}")
+    with start_workers(out / shipped.plan, workers) as pool:
+        seen = inspected(shipped.plan, pool)
     if seen.missing:
         raise SystemExit(f"{seen.missing} inspections are missing")
-    shipped = CALIBRATIONS["digits"]
     found = read_calibration(SHIPPED / f"{shipped.name}.json")
     about: Row = {
         "kind": "clean models",
-        "set": CALIBRATED,
+        "set": shipped.plan,
         "models": len(found.clean),
         "acc": [model.acc for model in found.clean],
         "sha256": found.sha256,
     }
     rows = [about, *calibrated_rates(seen.rows, found), *seen.rows]
-    save("calibration-cpu", "calibration", {"rates": list(RATES)}, rows)
-    save_png(curves_figure(roc_curves(seen.rows, found)), FIGURE)
+    save(f"calibration-{data}-cpu", command, {"rates": list(RATES)}, rows)
+    figure = curves_figure(roc_curves(seen.rows, found))
+    save_png(figure, FIGURES / f"calibrated-roc-{data}.png")

@@ -24,7 +24,9 @@ from benchmarks.studies.inspection_rates import MORE, RATES, areas, choices, cho
 from benchmarks.studies.inspection_report import FIGURE, roc_figure
 from d3fast.attacks import load_attack
 from d3fast.audit import InspectOptions, inspect_model
-from d3fast.audit.detectors.scores import threshold
+from d3fast.audit.detectors.base import DetectorResult
+from d3fast.audit.detectors.registry import DETECTORS
+from d3fast.audit.detectors.scores import outlier_score, threshold
 from d3fast.audit.resolve import held_out_parts, images_of
 from d3fast.benchmark.attack_jobs import (
     ATTACK_PRESETS,
@@ -42,7 +44,7 @@ from d3fast.results.jobs import Row, RunDir, finished_row, key_of
 from d3fast.results.plot import save_png
 from d3fast.training.metrics import evaluate
 
-WAVES, CALIBRATED = "waves", "calibrated"
+WAVES, CALIBRATED, CALIBRATED_FASHION = "waves", "calibrated", "calibrated-fashion-mnist"
 DEVELOPMENT = tuple(range(100, 105))
 UNEVEN, REPAIRED = "clean, one class twice", "repaired by detox"
 SPARSE = 0.02
@@ -121,11 +123,22 @@ PLANS = {
         slow=tuple(range(50, 70)),
         detectors=("wave",),
     ),
+    CALIBRATED_FASHION: StudyPlan(
+        ATTACK_PRESETS["cpu"],
+        _ALL,
+        backdoored=tuple(range(50, 53)),
+        clean=tuple(range(50, 70)),
+        sparse=tuple(range(50, 53)),
+        slow=tuple(range(50, 70)),
+        detectors=("wave",),
+    ),
     "fashion-mnist": StudyPlan(
         ATTACK_PRESETS["cpu"], ("badnets", "blended", "sig", "wanet"), (0, 1, 2), (0, 1, 2)
     ),
 }
-_USUAL = ",".join(name for name in PLANS if name not in (WAVES, CALIBRATED))
+_USUAL = ",".join(
+    name for name in PLANS if name not in (WAVES, CALIBRATED, CALIBRATED_FASHION)
+)
 
 
 @dataclass(frozen=True)
@@ -175,18 +188,10 @@ class InspectJob:
         found = inspect_model(
             model, splits.clean, options=self.options, seed=self.spec.seed, progress=progress
         )
-        signs = {
-            f.name: {
-                "value": _finite(f.value),
-                "target": f.target,
-                "statistics": list(f.statistics),
-            }
-            for f in found.results
-        }
         return {
             **named,
             "seed": self.spec.seed,
-            "signs": signs,
+            "signs": {result.name: _sign(result) for result in found.results},
             "seconds": time.perf_counter() - started,
         }
 
@@ -223,10 +228,14 @@ def _repaired(
     return result.model, measured
 
 
-def _finite(value: float | None) -> float:
-    """Return a score of at most 1e6: JSON has no infinity."""
+def _sign(found: DetectorResult) -> dict[str, Any]:
+    """Return what a detector says of a model by itself, whether or not a calibration fits it."""
+    value, target = found.value, found.target
+    if found.statistics:
+        value, target = outlier_score(found.statistics, DETECTORS.find(found.name)().spread)
     assert value is not None
-    return min(value, 1e6)
+    finite = min(value, 1e6)  # JSON has no infinity
+    return {"value": finite, "target": target, "statistics": list(found.statistics)}
 
 
 def _uneven(spec: AttackSpec, splits: Splits, progress: bool) -> tuple[nn.Module, float]:
