@@ -136,9 +136,7 @@ PLANS = {
         ATTACK_PRESETS["cpu"], ("badnets", "blended", "sig", "wanet"), (0, 1, 2), (0, 1, 2)
     ),
 }
-_USUAL = ",".join(
-    name for name in PLANS if name not in (WAVES, CALIBRATED, CALIBRATED_FASHION)
-)
+_USUAL = ",".join(name for name in PLANS if name not in (WAVES, CALIBRATED, CALIBRATED_FASHION))
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,10 @@ from benchmarks.studies.calibration import (
     roc_curves,
 )
 from benchmarks.studies.calibration_report import calibrated_table
+from benchmarks.studies.inspection import _sign
 from benchmarks.studies.inspection_rates import ALL
 from d3fast.audit.calibration import read_calibration
+from d3fast.audit.detectors.base import DetectorResult
 from d3fast.results.store import Results
 from tests.audit.calibrations import NAMES, write_calibration
 
@@ -72,6 +74,12 @@ def test_every_detector_alone_and_all_together_have_a_row_per_rate(table):
 def test_the_largest_number_of_the_file_stands_for_infinity():
     assert results_of(row("clean", 1e6))[-1].value == math.inf
     assert results_of(row("clean", 1.0), by_class=False)[0].statistics == ()
+
+
+def test_a_recorded_score_is_that_of_the_model_by_itself():
+    compared = DetectorResult("patch", 50.0, 0.0, 3, "", statistics=(1.0, 2.0, 9.0, 1.5, 1.8))
+    sign = _sign(compared)
+    assert (round(sign["value"], 2), sign["target"]) == (16.19, 2)
 
 
 def test_curves_are_of_every_detector_and_of_all_by_class_and_by_score(calibration):
