@@ -27,6 +27,7 @@ from benchmarks.speed.report import (
 )
 from benchmarks.studies.ablations import ablations_table
 from benchmarks.studies.calibration_report import calibrated_table
+from benchmarks.studies.evasion import evasion_table
 from benchmarks.studies.in_backward import in_backward_table
 from benchmarks.studies.inspection_report import (
     areas_table,
@@ -124,6 +125,7 @@ PARTS: Mapping[str, Callable[[Results], str]] = {
     "inspect-fashion": lambda results: areas_table(results, "fashion-mnist"),
     "inspect-rates": rates_table,
     "calibrated": calibrated_table,
+    "evasion": evasion_table,
     "differential-tries": tries_table,
     "weights-digits": lambda results: inspect_table(results, "digits"),
     "weights-seconds": seconds_table,

@@ -18,7 +18,8 @@ import typer
 from rich.console import Console
 
 from benchmarks.studies.harness import save, start_workers
-from benchmarks.studies.inspection import CALIBRATED, CALIBRATED_FASHION, inspected
+from benchmarks.studies.inspection import inspected
+from benchmarks.studies.inspection_plans import CALIBRATED, CALIBRATED_FASHION
 from benchmarks.studies.inspection_rates import ALL, CLEAN, EVERY
 from benchmarks.studies.inspection_report import curves_figure
 from benchmarks.studies.roc import auc, auc_interval

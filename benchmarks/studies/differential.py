@@ -16,7 +16,8 @@ import torch
 import typer
 
 from benchmarks.studies.harness import save, start_workers
-from benchmarks.studies.inspection import SPARSE, trained_model
+from benchmarks.studies.inspection import trained_model
+from benchmarks.studies.inspection_plans import SPARSE
 from benchmarks.studies.inspection_rates import CLEAN
 from d3fast.audit.detectors.context import open_context
 from d3fast.audit.detectors.differential import DifferentialShift

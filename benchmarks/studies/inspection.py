@@ -20,7 +20,15 @@ import typer
 from torch import nn
 
 from benchmarks.studies.harness import Workers, save, start_workers
-from benchmarks.studies.inspection_rates import MORE, RATES, areas, choices, chosen_rate, rates
+from benchmarks.studies.inspection_plans import (
+    OPTIONS,
+    PLANS,
+    SPARSE,
+    USUAL,
+    WAVES,
+    StudyPlan,
+)
+from benchmarks.studies.inspection_rates import RATES, areas, choices, chosen_rate, rates
 from benchmarks.studies.inspection_report import FIGURE, roc_figure
 from d3fast.attacks import load_attack
 from d3fast.audit import InspectOptions, inspect_model
@@ -29,9 +37,7 @@ from d3fast.audit.detectors.registry import DETECTORS
 from d3fast.audit.detectors.scores import outlier_score, threshold
 from d3fast.audit.resolve import held_out_parts, images_of
 from d3fast.benchmark.attack_jobs import (
-    ATTACK_PRESETS,
     AttackJob,
-    AttackPreset,
     CleanJob,
     clean_job_of,
 )
@@ -44,99 +50,7 @@ from d3fast.results.jobs import Row, RunDir, finished_row, key_of
 from d3fast.results.plot import save_png
 from d3fast.training.metrics import evaluate
 
-WAVES, CALIBRATED, CALIBRATED_FASHION = "waves", "calibrated", "calibrated-fashion-mnist"
-DEVELOPMENT = tuple(range(100, 105))
 UNEVEN, REPAIRED = "clean, one class twice", "repaired by detox"
-SPARSE = 0.02
-# The rate does not change the scores; this study chooses the default.
-OPTIONS = InspectOptions(rate=0.025)
-
-
-@dataclass(frozen=True)
-class StudyPlan:
-    """Models of a data set to inspect.
-
-    Attributes:
-        preset: data, model and training.
-        attacks: names of the attacks.
-        backdoored: seeds of the backdoored models.
-        clean: seeds of the clean models.
-        uneven: seeds of the clean models with one class twice.
-        sparse: seeds of BadNets with a poison ratio of ``SPARSE``.
-        repaired: seeds of the backdoored models that are also inspected after a repair.
-        slow: seeds of the models, clean and backdoored, that ``detectors`` look at as well.
-        detectors: those that do not run by default.
-    """
-
-    preset: AttackPreset
-    attacks: tuple[str, ...]
-    backdoored: tuple[int, ...]
-    clean: tuple[int, ...]
-    uneven: tuple[int, ...] = ()
-    sparse: tuple[int, ...] = ()
-    repaired: tuple[int, ...] = ()
-    slow: tuple[int, ...] = ()
-    detectors: tuple[str, ...] = ("differential",)
-
-    @property
-    def slowly(self) -> InspectOptions:
-        """Options of the inspections by ``detectors``."""
-        return replace(OPTIONS, detectors=self.detectors)
-
-
-_ALL = tuple(name for name, _ in ATTACK_PRESETS["digits"].attacks)
-PLANS = {
-    "development": StudyPlan(ATTACK_PRESETS["digits"], _ALL, DEVELOPMENT[:3], DEVELOPMENT),
-    "digits": StudyPlan(
-        ATTACK_PRESETS["digits"],
-        _ALL,
-        tuple(range(5)),
-        tuple(range(20)),
-        tuple(range(5)),
-        tuple(range(5)),
-        tuple(range(3)),
-    ),
-    MORE: StudyPlan(
-        ATTACK_PRESETS["digits"],
-        _ALL,
-        backdoored=tuple(range(5, 9)),
-        clean=tuple(range(20, 40)),
-        sparse=tuple(range(5, 9)),
-        slow=(*range(5, 9), *range(20, 40)),
-    ),
-    # The case that the default detectors find least.
-    WAVES: StudyPlan(
-        ATTACK_PRESETS["digits"],
-        ("sig",),
-        backdoored=tuple(range(29, 37)),
-        clean=tuple(range(29, 49)),
-        slow=tuple(range(29, 49)),
-        detectors=("wave",),
-    ),
-    # Inspected by the study ``calibration``: seeds that nothing was chosen on.
-    CALIBRATED: StudyPlan(
-        ATTACK_PRESETS["digits"],
-        _ALL,
-        backdoored=tuple(range(50, 54)),
-        clean=tuple(range(50, 70)),
-        sparse=tuple(range(50, 54)),
-        slow=tuple(range(50, 70)),
-        detectors=("wave",),
-    ),
-    CALIBRATED_FASHION: StudyPlan(
-        ATTACK_PRESETS["cpu"],
-        _ALL,
-        backdoored=tuple(range(50, 53)),
-        clean=tuple(range(50, 70)),
-        sparse=tuple(range(50, 53)),
-        slow=tuple(range(50, 70)),
-        detectors=("wave",),
-    ),
-    "fashion-mnist": StudyPlan(
-        ATTACK_PRESETS["cpu"], ("badnets", "blended", "sig", "wanet"), (0, 1, 2), (0, 1, 2)
-    ),
-}
-_USUAL = ",".join(name for name in PLANS if name not in (WAVES, CALIBRATED, CALIBRATED_FASHION))
 
 
 @dataclass(frozen=True)
@@ -160,6 +74,7 @@ class InspectJob:
     def name(self) -> str:
         """Name for a file."""
         what = "uneven" if self.source is None else self.spec.attack or "clean"
+        what += f"-{self.spec.adaptive}" if self.spec.adaptive else ""
         what += "-repaired" if self.repaired else ""
         return f"{self.spec.data}-seed{self.spec.seed}-inspect-{what}"
 
@@ -173,6 +88,8 @@ class InspectJob:
             row = finished_row(self.source, run_dir.folder)
             assert row is not None
             named = {key: row.get(key) for key in ("attack", "target", "acc", "asr", "refused")}
+            if self.spec.adaptive is not None:
+                named["attack"] += f" ({self.spec.adaptive})"
             if self.spec.attack is not None and self.spec.ratio != AttackSpec.ratio:
                 named["attack"] += f", {100 * self.spec.ratio:g} % poisoned"
             if named["refused"]:
@@ -252,7 +169,7 @@ def jobs_of(plan: StudyPlan) -> tuple[list[CleanJob], list[AttackJob], list[Insp
         for seed in dict.fromkeys((*plan.clean, *plan.backdoored))
     ]
     attacks = [
-        AttackJob(plan.preset.spec(seed, name, None))
+        AttackJob(plan.preset.spec(seed, name, plan.adaptive))
         for name in plan.attacks
         for seed in plan.backdoored
     ]
@@ -353,7 +270,7 @@ def waves(
 
 def inspection(
     out: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/inspect"),
-    sets: Annotated[str, typer.Option(help="Comma-separated.")] = _USUAL,
+    sets: Annotated[str, typer.Option(help="Comma-separated.")] = USUAL,
     workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
     minutes: Annotated[
         float | None, typer.Option(help="Start no job after so many; write what there is.")

@@ -16,7 +16,8 @@ import typer
 from torch import nn
 
 from benchmarks.studies.harness import Workers, save, start_workers
-from benchmarks.studies.inspection import PLANS, InspectJob, StudyPlan, jobs_of, trained_model
+from benchmarks.studies.inspection import InspectJob, jobs_of, trained_model
+from benchmarks.studies.inspection_plans import PLANS, StudyPlan
 from benchmarks.studies.inspection_rates import rates
 from d3fast.audit.weights import RATE, scan_weights
 from d3fast.results.format import fixed

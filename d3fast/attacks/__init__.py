@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Backdoor attacks of images, listed in the registry ``ATTACKS``."""
 
-from d3fast.attacks.adaptive import DistanceAwareAttacker, SAMAttacker
+from d3fast.attacks.adaptive import DetectorAwareAttacker, DistanceAwareAttacker, SAMAttacker
 from d3fast.attacks.badnets import BadNets
 from d3fast.attacks.base import Attack, Learned, OwnTraining
 from d3fast.attacks.blended import Blended
@@ -24,6 +24,7 @@ __all__ = [
     "Attack",
     "BadNets",
     "Blended",
+    "DetectorAwareAttacker",
     "DistanceAwareAttacker",
     "InputAware",
     "Learned",

@@ -5,8 +5,10 @@
 repair do not leave (arXiv 2411.09585, adaptive attack). ``DistanceAwareAttacker`` knows that D3
 re-draws or pushes the head and then trains on clean samples. It moves the features of triggered
 images to those of the target class, so that any head fitted to clean samples predicts the target.
+``DetectorAwareAttacker`` knows two detectors of ``d3fast inspect``, ``head`` and ``margin``, and
+keeps what they measure of the target class at the mean of the other classes.
 
-Both wrap another attack and keep its trigger and its poisoned labels.
+All wrap another attack and keep its trigger and its poisoned labels.
 """
 
 from collections.abc import Mapping
@@ -23,15 +25,17 @@ from d3fast.optim import find_head
 from d3fast.optim.warm_start import WARM_STARTS
 from d3fast.runtime.checks import check_integer, check_number
 from d3fast.runtime.seeding import generator
-from d3fast.training.labels import target_labels
+from d3fast.training.labels import margins, target_labels
 from d3fast.training.loaders import class_scores
 from d3fast.training.loop import Gradients, Loss, plain_gradients
+from d3fast.training.modes import eval_mode
 from d3fast.training.sam import sharpness_aware
 
 
 def base_of(attack: Attack) -> Attack:
     """Return the attack that an adaptive attacker wraps, or the attack itself."""
-    return attack.base if isinstance(attack, (SAMAttacker, DistanceAwareAttacker)) else attack
+    adaptive = (SAMAttacker, DistanceAwareAttacker, DetectorAwareAttacker)
+    return attack.base if isinstance(attack, adaptive) else attack
 
 
 class _Wrapper(Protocol):
@@ -248,3 +252,108 @@ class DistanceAwareAttacker:
             # otherwise all features would collapse.
             total = total + distance.sum() / reference.sum().clamp_min(1e-12)
         return total / self.draws
+
+
+@dataclass(frozen=True)
+class DetectorAwareAttacker:
+    """Attacker that hides the target class from the detectors ``head`` and ``margin``.
+
+    To the loss of every batch it adds
+
+        strength * (excess(s_t, s_c) + excess(m_t, m_c)),   excess(a, b) = max(0, a / b - 1)
+
+    s: sum of the positive head weights of a class, after subtracting the mean over classes; m: mean
+    margin over images that projected gradient ascent on the margin finds from uniform noise, in
+    eval mode. t is the target class. s_c is the mean of s over the other classes; m_c the mean of m
+    over images of which each has another class, drawn at random, and at least 1.
+
+    Args:
+        base: the attack whose trigger is implanted; of one target class.
+        strength: weight of the term, >= 0.
+        starts: images of noise for the target class per step, and as many for the others, >= 1.
+        steps: steps of sign gradient ascent, of size 2 / ``steps``, >= 1.
+
+    Raises:
+        ValueError: an option out of range; a base attack without one target class.
+
+    Source:
+        MM-BD (Wang et al., IEEE S&P 2024) discusses adaptive attacks on the maximum margin; the
+        term is chosen here.
+    """
+
+    base: Attack
+    strength: float = 1.0
+    starts: int = 8
+    steps: int = 10
+
+    def __post_init__(self) -> None:
+        check_number("strength", self.strength)
+        check_integer("starts", self.starts, 1)
+        check_integer("steps", self.steps, 1)
+        if self.base.mapping == "all-to-all":
+            raise ValueError("the base attack must have one target class, got all-to-all")
+
+    @property
+    def target(self) -> int:
+        """The base attack's target class."""
+        return self.base.target
+
+    @property
+    def mapping(self) -> str:
+        """The base attack's label mapping."""
+        return self.base.mapping
+
+    trigger = _trigger
+    poison = _poison
+    state_dict = _state_dict
+    load_state_dict = _load_state_dict
+
+    def training(
+        self, data: ImageData, *, ratio: float, batch_size: int, seed: int, progress: bool
+    ) -> Training:
+        """Return the base attack's batches with the term added to their loss.
+
+        Raises:
+            ValueError: the base attack trains its trigger together with the model.
+        """
+        plan = _base_plan(self.base, data, ratio, batch_size, seed, progress)
+        draws = generator(seed, "images of large margin")
+
+        def gradients(
+            model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss
+        ) -> tuple[Tensor, Tensor, Tensor]:
+            scores, labels, value = plain_gradients(model, inputs, labels, loss)
+            term = self._support(model)
+            if self.strength:
+                term = term + self._margin(model, inputs, len(data.classes), draws)
+            (self.strength * term).backward()  # type: ignore[no-untyped-call]
+            return scores, labels, value + self.strength * term.detach()
+
+        return Training(plan.loader, gradients)
+
+    def _support(self, model: nn.Module) -> Tensor:
+        """Compute the excess of s over the other classes, 0-dim."""
+        weight: Any = find_head(model)[1].weight
+        rows = weight.flatten(1)
+        support = (rows - rows.mean(dim=0)).clamp_min(0).sum(dim=1)
+        others = support.sum() - support[self.target]
+        return (support[self.target] * (len(rows) - 1) / others - 1).clamp_min(0)
+
+    def _margin(
+        self, model: nn.Module, inputs: Tensor, classes: int, draws: torch.Generator
+    ) -> Tensor:
+        """Compute the excess of m over the other classes, 0-dim."""
+        others = torch.randint(1, classes, (self.starts,), generator=draws)
+        goals = torch.full((2 * self.starts,), self.target)
+        goals[self.starts :] = (self.target + others) % classes
+        images = torch.rand((len(goals), *inputs.shape[1:]), generator=draws).to(inputs)
+        goals = goals.to(inputs.device)
+        with eval_mode(model):
+            for _ in range(self.steps):
+                images.requires_grad_()
+                found = margins(class_scores(model, images), goals).sum()
+                (ascent,) = torch.autograd.grad(found, images)
+                images = (images.detach() + 2 / self.steps * ascent.sign()).clamp(0, 1)
+            found = margins(class_scores(model, images), goals)
+        own, usual = found[: self.starts].mean(), found[self.starts :].mean()
+        return (own / usual.clamp_min(1) - 1).clamp_min(0)

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from d3fast.attacks.adaptive import DistanceAwareAttacker, SAMAttacker
+from d3fast.attacks.adaptive import DetectorAwareAttacker, DistanceAwareAttacker, SAMAttacker
 from d3fast.attacks.badnets import BadNets
 from d3fast.attacks.base import Attack
 from d3fast.attacks.blended import Blended
@@ -45,6 +45,7 @@ ADAPTIVE: Mapping[str, Callable[[Attack], Attack]] = MappingProxyType(
         "sam-1": lambda base: SAMAttacker(base, budget=1.0),
         "sam-3": lambda base: SAMAttacker(base, budget=3.0),
         "distance-aware": DistanceAwareAttacker,
+        "detector-aware": DetectorAwareAttacker,
     }
 )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Label mappings: the attacker's label for a triggered image of a given class.
+"""Label mappings, the attacker's label for a triggered image of a given class; margins of scores.
 
 The mappings::
 
@@ -11,7 +11,9 @@ The mappings::
 Attacks relabel by them, and ``evaluate`` counts by them.
 """
 
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 from d3fast.runtime.checks import check_choice
 
@@ -44,3 +46,18 @@ def target_labels(labels: Tensor, target: int, classes: int, mapping: str = "all
     if mapping == "all-to-all":
         return (labels + 1) % classes
     return labels.new_full(labels.shape, target)
+
+
+def margins(scores: Tensor, targets: Tensor) -> Tensor:
+    """Return the score of each row's target minus the largest other score.
+
+    Args:
+        scores: (N, classes), two or more.
+        targets: (N,) class indices.
+
+    Example:
+        >>> margins(torch.tensor([[3.0, 1.0], [3.0, 1.0]]), torch.tensor([0, 1])).tolist()
+        [2.0, -2.0]
+    """
+    own = functional.one_hot(targets, scores.shape[1]).bool()
+    return scores[own] - scores.masked_fill(own, -torch.inf).amax(dim=1)

@@ -8,19 +8,27 @@ from torch import nn
 
 from d3fast.attacks import (
     BadNets,
+    DetectorAwareAttacker,
     DistanceAwareAttacker,
     SAMAttacker,
     TrainConfig,
     train_backdoored,
 )
 from d3fast.attacks.base import Training, training_plan
+from d3fast.audit.detectors.context import open_context
+from d3fast.audit.detectors.head import HeadWeights
+from d3fast.audit.detectors.margin import MaximumMargin
 from d3fast.data import digits
 from d3fast.runtime.seeding import generator, global_seed
 from d3fast.training.loop import plain_gradients
 
 BASE = BadNets(target=8, size=2, margin=0)
-WRAPPERS = [SAMAttacker(BASE, budget=1.0), DistanceAwareAttacker(BASE)]
-IDS = ["SAM", "distance-aware"]
+WRAPPERS = [
+    SAMAttacker(BASE, budget=1.0),
+    DistanceAwareAttacker(BASE),
+    DetectorAwareAttacker(BASE, starts=2, steps=2),
+]
+IDS = ["SAM", "distance-aware", "detector-aware"]
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +89,11 @@ def _gradient(attack, few, model):
 
 @pytest.mark.parametrize(
     "attack",
-    [SAMAttacker(BASE, budget=0.0), DistanceAwareAttacker(BASE, strength=0.0)],
+    [
+        SAMAttacker(BASE, budget=0.0),
+        DistanceAwareAttacker(BASE, strength=0.0),
+        DetectorAwareAttacker(BASE, strength=0.0),
+    ],
     ids=IDS,
 )
 def test_at_zero_strength_the_gradient_is_the_plain_one(attack, few):
@@ -146,6 +158,56 @@ def test_with_the_term_triggered_features_move_to_the_target(few):
     assert apart(DistanceAwareAttacker(BASE)) < 0.7 * apart(BASE)
 
 
+def _linear(rows):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3, bias=False))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor(rows))
+    return model
+
+
+@pytest.mark.parametrize("vector", [0.0, 3.0])
+def test_the_support_counts_above_the_mean_of_the_other_classes(vector):
+    # Centred: class 0 has 2 + 2, the others 1 each; a vector added to all rows changes nothing.
+    rows = torch.tensor([[3.0, 3, 0, 0], [0, 0, 1.5, 0], [0, 0, 0, 1.5]]) + vector
+    attack = DetectorAwareAttacker(BadNets(target=0, size=2))
+    assert attack._support(_linear(rows.tolist())).item() == pytest.approx(3.0)
+    other = DetectorAwareAttacker(BadNets(target=1, size=2))
+    assert other._support(_linear(rows.tolist())).item() == 0.0
+
+
+def test_the_margin_is_that_of_the_best_images_and_leaves_the_model_alone():
+    # The largest margins over [0, 1]^4 are 10 for class 0, and 2 for classes 1 and 2.
+    model = _linear([[10.0, 0, 0, 0], [0, 2, 0, 0], [0, 0, 2, 0]])
+    model.insert(1, nn.BatchNorm1d(4, affine=False, eps=0.0))
+    model.train()
+    attack = DetectorAwareAttacker(BadNets(target=0, size=2))
+    inputs = torch.rand(5, 1, 2, 2)
+    excess = attack._margin(model, inputs, 3, generator(0, "draws"))
+    assert excess.item() == pytest.approx(10 / 2 - 1)
+    assert model[1].training
+    assert model[1].num_batches_tracked == 0
+    excess.backward()
+    assert model[2].weight.grad[0, 0] > 0
+
+
+def test_the_target_class_is_no_outlier_of_head_and_margin(few):
+    config = TrainConfig(epochs=15, batch_size=64, lr=0.1)
+
+    def ranks(attack):
+        model = train_backdoored(_model(), few, attack, config=config, progress=False)
+        with open_context(model, few, torch.device("cpu")) as context:
+            found = [detector(context) for detector in (HeadWeights(), MaximumMargin())]
+        return [sorted(values, reverse=True).index(values[BASE.target]) for values in found]
+
+    assert ranks(BASE) == [0, 0]
+    assert min(ranks(DetectorAwareAttacker(BASE))) > 0
+
+
+def test_an_attack_on_all_classes_has_no_target_to_hide():
+    with pytest.raises(ValueError, match="must have one target class, got all-to-all"):
+        DetectorAwareAttacker(BadNets(target=0, mapping="all-to-all"))
+
+
 @dataclass(frozen=True)
 class TrainsItself(BadNets):
     """An attack whose trigger is trained together with the model."""
@@ -170,10 +232,13 @@ def test_a_trigger_that_is_still_being_trained_is_refused(attack, few):
         (lambda: SAMAttacker(BASE, budget=-1.0), "budget must be finite and >= 0, got -1.0"),
         (lambda: DistanceAwareAttacker(BASE, strength=-1.0), "strength must be finite and >= 0"),
         (lambda: DistanceAwareAttacker(BASE, draws=0), "draws must be an integer >= 1, got 0"),
+        (lambda: DetectorAwareAttacker(BASE, strength=-1.0), "strength must be finite and >= 0"),
+        (lambda: DetectorAwareAttacker(BASE, starts=0), "starts must be an integer >= 1, got 0"),
+        (lambda: DetectorAwareAttacker(BASE, steps=0), "steps must be an integer >= 1, got 0"),
         (lambda: DistanceAwareAttacker(BASE, share=0.0), r"share must be in \(0, 1\], got 0.0"),
         (lambda: DistanceAwareAttacker(BASE, share=1.5), r"share must be in \(0, 1\], got 1.5"),
     ],
-    ids=["budget", "strength", "draws", "no share", "share"],
+    ids=["budget", "strength", "draws", "aware", "starts", "steps", "no share", "share"],
 )
 def test_bad_options_are_named(make, error_text):
     with pytest.raises(ValueError, match=error_text):

@@ -1,4 +1,4 @@
-"""Label mappings: what an attacker wants, poisons and counts as a hit."""
+"""Label mappings, what an attacker wants, poisons and counts as a hit, and margins of scores."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch import nn
 from d3fast import evaluate
 from d3fast.attacks import BadNets
 from d3fast.data import ImageData
-from d3fast.training.labels import target_labels
+from d3fast.training.labels import margins, target_labels
 
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
 DATA = ImageData(torch.zeros(6, 1, 4, 4, dtype=torch.uint8), LABELS, ("a", "b", "c"))
@@ -67,3 +67,8 @@ def test_a_plain_function_is_a_trigger_when_its_target_is_said():
         evaluate(Shifts(), loader, light)
     with pytest.raises(ValueError, match="target must be the attack's own 1, got 2"):
         evaluate(Shifts(), loader, attack("all-to-one"), target=2)
+
+
+def test_a_margin_is_the_distance_to_the_largest_other_score():
+    scores = torch.tensor([[1.0, 5.0, 3.0], [1.0, 5.0, 3.0], [2.0, 2.0, 2.0]])
+    assert margins(scores, torch.tensor([1, 0, 2])).tolist() == [2.0, -4.0, 0.0]

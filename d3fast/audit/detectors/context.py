@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from d3fast.audit.inversion import Inversion
 from d3fast.data.base import ImageData, as_float
@@ -114,18 +113,3 @@ def _check_scores(context: InspectionContext) -> None:
     for images in torch.split(context.images, _BATCH):
         if not bool(context.scores(images).isfinite().all()):
             raise ValueError("the model gives NaN or inf scores on the clean samples")
-
-
-def margins(scores: Tensor, targets: Tensor) -> Tensor:
-    """Return the score of each row's target minus the largest other score.
-
-    Args:
-        scores: (N, classes), two or more.
-        targets: (N,) class indices.
-
-    Example:
-        >>> margins(torch.tensor([[3.0, 1.0], [3.0, 1.0]]), torch.tensor([0, 1])).tolist()
-        [2.0, -2.0]
-    """
-    own = functional.one_hot(targets, scores.shape[1]).bool()
-    return scores[own] - scores.masked_fill(own, -torch.inf).amax(dim=1)

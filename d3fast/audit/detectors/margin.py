@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import torch
 
-from d3fast.audit.detectors.context import InspectionContext, margins
+from d3fast.audit.detectors.context import InspectionContext
 from d3fast.audit.inversion import class_groups
 from d3fast.runtime.checks import check_integer, check_number
+from d3fast.training.labels import margins
 
 
 @dataclass(frozen=True)

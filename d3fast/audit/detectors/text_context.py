@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from d3fast.audit.detectors.context import check_classes, margins
+from d3fast.audit.detectors.context import check_classes
 from d3fast.runtime.checks import check_integer
 from d3fast.runtime.seeding import generator
 from d3fast.text import TextData
+from d3fast.training.labels import margins
 from d3fast.training.loaders import class_scores
 from d3fast.training.modes import frozen
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from d3fast.audit.detectors.context import margins
 from d3fast.audit.detectors.text_context import TextContext, TokenTrigger
 from d3fast.runtime.checks import check_integer
+from d3fast.training.labels import margins
 
 _PROBES = 2  # texts of the first round, of different classes
 _SECOND = 8  # texts of the second

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from d3fast.audit.detectors.context import margins, open_context
+from d3fast.audit.detectors.context import open_context
 from d3fast.data import ImageData
 
 CPU = torch.device("cpu")
@@ -69,8 +69,3 @@ def test_what_cannot_be_inspected_is_refused_in_one_line(model, samples, error_t
     with pytest.raises(ValueError, match=error_text) as caught, open_context(model, samples, CPU):
         pass
     assert "\n" not in str(caught.value)
-
-
-def test_a_margin_is_the_distance_to_the_largest_other_score():
-    scores = torch.tensor([[1.0, 5.0, 3.0], [1.0, 5.0, 3.0], [2.0, 2.0, 2.0]])
-    assert margins(scores, torch.tensor([1, 0, 2])).tolist() == [2.0, -4.0, 0.0]

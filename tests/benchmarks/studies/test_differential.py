@@ -1,7 +1,7 @@
 """Study of the differential detector: development models alone, and what a job measures."""
 
 from benchmarks.studies import differential as study
-from benchmarks.studies.inspection import DEVELOPMENT, PLANS
+from benchmarks.studies.inspection_plans import DEVELOPMENT, PLANS
 from d3fast.audit.detectors.differential import DifferentialShift
 from d3fast.detox import save_weights
 from d3fast.io.files import make_folder

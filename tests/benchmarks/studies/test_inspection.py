@@ -6,25 +6,26 @@ import pytest
 import torch
 
 from benchmarks.studies import inspection as study
+from benchmarks.studies import inspection_plans as plans
 from benchmarks.studies.harness import Workers
 from d3fast.results.jobs import RunDir, finished_row, key_of
 
 
 def test_what_is_reported_is_measured_on_other_seeds_than_the_thresholds_were_chosen_on():
-    for name, plan in study.PLANS.items():
+    for name, plan in plans.PLANS.items():
         seeds = {*plan.backdoored, *plan.clean, *plan.uneven, *plan.sparse, *plan.slow}
-        assert seeds <= set(study.DEVELOPMENT) or not seeds & set(study.DEVELOPMENT), name
+        assert seeds <= set(plans.DEVELOPMENT) or not seeds & set(plans.DEVELOPMENT), name
 
 
-@pytest.mark.parametrize("name", study.PLANS)
+@pytest.mark.parametrize("name", plans.PLANS)
 def test_every_model_of_a_plan_is_inspected_once_and_trained_before(name):
-    plan = study.PLANS[name]
+    plan = plans.PLANS[name]
     twins, attacks, looks = study.jobs_of(plan)
     assert len({key_of(look) for look in looks}) == len(looks)
     trained = [*twins, *attacks]
     assert all(look.source is None or look.source in trained for look in looks)
     assert all(attack.clean_job in twins for attack in attacks)
-    usual = [look for look in looks if look.options == study.OPTIONS]
+    usual = [look for look in looks if look.options == plans.OPTIONS]
     count = len(plan.attacks) * len(plan.backdoored) + len(plan.clean)
     repaired = len(plan.attacks) * len(plan.repaired)
     assert sum(look.repaired for look in usual) == repaired
@@ -32,7 +33,7 @@ def test_every_model_of_a_plan_is_inspected_once_and_trained_before(name):
 
 
 def test_slow_detectors_look_at_the_models_of_their_seeds_as_they_were_trained():
-    plan = study.PLANS[study.MORE]
+    plan = plans.PLANS[plans.MORE]
     slow = [look for look in study.jobs_of(plan)[2] if look.options == plan.slowly]
     assert {look.spec.seed for look in slow} == set(plan.slow) != set()
     assert not any(look.repaired or look.source is None for look in slow)
@@ -46,7 +47,7 @@ def test_one_class_has_twice_as_many_images_in_an_uneven_model(monkeypatch):
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)), 0.0
 
     monkeypatch.setattr(study, "train_model", record)
-    look = study.jobs_of(study.PLANS["digits"])[2][-1]
+    look = study.jobs_of(plans.PLANS["digits"])[2][-1]
     study._uneven(look.spec, look.spec.splits(), progress=False)
     counts = seen["counts"].float() / seen["counts"].float().median()
     assert counts[look.spec.seed % 10] == pytest.approx(2, rel=0.1)
@@ -86,8 +87,8 @@ class Instant:
 
 @pytest.fixture
 def workers(tmp_path, monkeypatch):
-    preset = study.PLANS["digits"].preset
-    plan = study.StudyPlan(preset, (), (), clean=(0, 1), slow=(1,))
+    preset = plans.PLANS["digits"].preset
+    plan = plans.StudyPlan(preset, (), (), clean=(0, 1), slow=(1,))
     monkeypatch.setattr(study, "PLANS", {"small": plan})
     return Workers(RunDir(tmp_path), Instant(tmp_path))
 
