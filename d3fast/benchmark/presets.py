@@ -77,13 +77,15 @@ _CPU_DEFENSES = (
     DefenseSpec("fst", (_LIKE_D3,), label="FST + averaging + distillation"),
     DefenseSpec("d3", (_FINE_TUNING,), label="FT + averaging + distillation"),
 )
-# The defences that the paper compares under adaptive attacks, and the nearest relatives.
+# The defences that the paper compares under adaptive attacks, the nearest relatives, the default.
 _AGAINST_ADAPTIVE = (
     "fine-tuning",
     "fine-tuning (D3's lr)",
     "ft-sam",
     "fst",
     "d3",
+    "d3 without distance",
+    "d3-auto",
     "FST + averaging + distillation",
     "FT + averaging + distillation",
 )
