@@ -33,6 +33,7 @@ for module, command in (
     (differential, differential.differential),
     (weights, weights.weights),
     (calibration, calibration.calibration),
+    (calibration, calibration.targets),
     (evasion, evasion.evasion),
     (pretrained, pretrained.pretrained),
     (text, text.text),

@@ -17,9 +17,9 @@ import torch
 import typer
 from rich.console import Console
 
-from benchmarks.studies.harness import save, start_workers
+from benchmarks.studies.harness import RESULTS, save, start_workers
 from benchmarks.studies.inspection import inspected
-from benchmarks.studies.inspection_plans import CALIBRATED, CALIBRATED_FASHION
+from benchmarks.studies.inspection_plans import CALIBRATED, CALIBRATED_FASHION, TARGETS
 from benchmarks.studies.inspection_rates import ALL, CLEAN, EVERY
 from benchmarks.studies.inspection_report import curves_figure
 from benchmarks.studies.roc import auc, auc_interval
@@ -36,7 +36,7 @@ from d3fast.io.files import make_folder
 from d3fast.models import make_model
 from d3fast.results.jobs import Row
 from d3fast.results.plot import save_png
-from d3fast.results.store import Results
+from d3fast.results.store import Results, read_results
 from d3fast.runtime.checks import check_choice
 from d3fast.training.intervals import wilson
 
@@ -308,3 +308,25 @@ def calibration(
     save(f"calibration-{data}-cpu", command, {"rates": list(RATES)}, rows)
     figure = curves_figure(roc_curves(seen.rows, found))
     save_png(figure, FIGURES / f"calibrated-roc-{data}.png")
+
+
+def targets(
+    out: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/targets"),
+    workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
+) -> None:
+    """Run the jobs that are not finished and write ``calibration-targets-cpu.json``.
+
+    Backdoored models of digits whose target classes are not those of the recipes are compared with
+    the calibration; the clean models beside them are those of ``calibration --data digits``.
+    """
+    with start_workers(out, workers) as pool:
+        seen = inspected(TARGETS, pool)
+    if seen.missing:
+        raise SystemExit(f"{seen.missing} inspections are missing")
+    name = "calibration-digits-cpu"
+    before = read_results(RESULTS / f"{name}.json")
+    clean = [row for row in before.rows if row["kind"] == "inspected" and row["attack"] == CLEAN]
+    rows = [*seen.rows, *({**row, "set": TARGETS} for row in clean)]
+    found = read_calibration(SHIPPED / f"{CALIBRATIONS['digits'].name}.json")
+    settings = {"rates": list(RATES), "clean": name}
+    save("calibration-targets-cpu", "targets", settings, [*calibrated_rates(rows, found), *rows])

@@ -162,6 +162,13 @@ def _uneven(spec: AttackSpec, splits: Splits, progress: bool) -> tuple[nn.Module
     return model, evaluate(model, splits.test.batches(1000), None).acc
 
 
+def _aimed(plan: StudyPlan, spec: AttackSpec, place: int) -> AttackSpec:
+    """Return the model of the attack at a place of a plan, with the target class of its turn."""
+    if not plan.targets:
+        return spec
+    return replace(spec, target=plan.targets[(place + spec.seed) % len(plan.targets)])
+
+
 def jobs_of(plan: StudyPlan) -> tuple[list[CleanJob], list[AttackJob], list[InspectJob]]:
     """Return the jobs of clean models, of backdoored models, and of the inspections."""
     twins = [
@@ -169,8 +176,8 @@ def jobs_of(plan: StudyPlan) -> tuple[list[CleanJob], list[AttackJob], list[Insp
         for seed in dict.fromkeys((*plan.clean, *plan.backdoored))
     ]
     attacks = [
-        AttackJob(plan.preset.spec(seed, name, plan.adaptive))
-        for name in plan.attacks
+        AttackJob(_aimed(plan, plan.preset.spec(seed, name, plan.adaptive), place))
+        for place, name in enumerate(plan.attacks)
         for seed in plan.backdoored
     ]
     attacks += [

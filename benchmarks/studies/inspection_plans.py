@@ -7,7 +7,7 @@ from benchmarks.studies.inspection_rates import MORE
 from d3fast.audit import InspectOptions
 from d3fast.benchmark.attack_jobs import ATTACK_PRESETS, AttackPreset
 
-WAVES, AWARE = "waves", "detector-aware"
+WAVES, AWARE, TARGETS = "waves", "detector-aware", "targets"
 CALIBRATED, CALIBRATED_FASHION = "calibrated", "calibrated-fashion-mnist"
 DEVELOPMENT = tuple(range(100, 105))
 SPARSE = 0.02
@@ -30,6 +30,7 @@ class StudyPlan:
         slow: seeds of the models, clean and backdoored, that ``detectors`` look at as well.
         detectors: those that do not run by default.
         adaptive: the adaptive attacker of all backdoored models.
+        targets: target classes, in turn over attacks and seeds; those of the recipes if empty.
     """
 
     preset: AttackPreset
@@ -42,6 +43,7 @@ class StudyPlan:
     slow: tuple[int, ...] = ()
     detectors: tuple[str, ...] = ("differential",)
     adaptive: str | None = None
+    targets: tuple[int, ...] = ()
 
     @property
     def slowly(self) -> InspectOptions:
@@ -97,6 +99,16 @@ PLANS = {
         slow=tuple(range(50, 70)),
         detectors=("wave",),
     ),
+    # Target classes that the recipes do not have.
+    TARGETS: StudyPlan(
+        ATTACK_PRESETS["digits"],
+        _ALL,
+        backdoored=(54, 55),
+        clean=(),
+        slow=(54, 55),
+        detectors=("wave",),
+        targets=(1, 2, 3, 4, 5, 6, 7, 9),
+    ),
     # Attackers whose trigger is fixed before the training; seeds of ``CALIBRATED``.
     AWARE: StudyPlan(
         ATTACK_PRESETS["digits"],
@@ -111,5 +123,5 @@ PLANS = {
         ATTACK_PRESETS["cpu"], ("badnets", "blended", "sig", "wanet"), (0, 1, 2), (0, 1, 2)
     ),
 }
-_OTHERS = (WAVES, AWARE, CALIBRATED, CALIBRATED_FASHION)
+_OTHERS = (WAVES, AWARE, TARGETS, CALIBRATED, CALIBRATED_FASHION)
 USUAL = ",".join(name for name in PLANS if name not in _OTHERS)

@@ -8,6 +8,7 @@ import torch
 from benchmarks.studies import inspection as study
 from benchmarks.studies import inspection_plans as plans
 from benchmarks.studies.harness import Workers
+from d3fast.attacks import recipe
 from d3fast.results.jobs import RunDir, finished_row, key_of
 
 
@@ -30,6 +31,13 @@ def test_every_model_of_a_plan_is_inspected_once_and_trained_before(name):
     repaired = len(plan.attacks) * len(plan.repaired)
     assert sum(look.repaired for look in usual) == repaired
     assert len(usual) == count + repaired + len(plan.uneven) + len(plan.sparse)
+
+
+def test_target_classes_take_turns_and_are_not_those_of_the_recipes():
+    attacks = study.jobs_of(plans.PLANS[plans.TARGETS])[1]
+    usual = {recipe(name, "digits").target for name in plans.PLANS[plans.TARGETS].attacks}
+    assert len({job.spec.target for job in attacks}) >= 7
+    assert not {job.spec.target for job in attacks} & usual
 
 
 def test_slow_detectors_look_at_the_models_of_their_seeds_as_they_were_trained():
