@@ -29,6 +29,7 @@ from benchmarks.studies.ablations import ablations_table
 from benchmarks.studies.calibration_report import calibrated_table
 from benchmarks.studies.evasion import evasion_table
 from benchmarks.studies.in_backward import in_backward_table
+from benchmarks.studies.inspection_cost import inspection_cost_table
 from benchmarks.studies.inspection_report import (
     areas_table,
     inspect_table,
@@ -126,6 +127,7 @@ PARTS: Mapping[str, Callable[[Results], str]] = {
     "inspect-rates": rates_table,
     "calibrated": calibrated_table,
     "evasion": evasion_table,
+    "inspection-cost": inspection_cost_table,
     "differential-tries": tries_table,
     "weights-digits": lambda results: inspect_table(results, "digits"),
     "weights-seconds": seconds_table,
