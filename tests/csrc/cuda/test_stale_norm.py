@@ -62,8 +62,7 @@ def test_corrections_of_many_chunks_match_the_reference(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["free", "sphere"])
-@pytest.mark.parametrize("scope", ["tensor", "group"])
+@pytest.mark.parametrize(("scope", "name"), [("tensor", "sphere"), ("group", "free")])
 @pytest.mark.parametrize("blocks", [1, 2, 64])
 @pytest.mark.parametrize(("lag", "host_threads"), [(1, 1), (3, 2), (1000, 6)])
 def test_who_corrects_does_not_change_a_bit(
