@@ -250,7 +250,9 @@ def start(files, tmp_path, more=""):
     return python("-m", "d3fast", *line.split(), cwd=tmp_path)
 
 
-def test_after_ctrl_c_there_is_a_usable_file_and_resuming_gives_the_same_bits(detox, files, tmp_path):
+def test_after_ctrl_c_there_is_a_usable_file_and_resuming_gives_the_same_bits(
+    detox, files, tmp_path
+):
     folder = tmp_path / "audit"
     with start(files, tmp_path) as process:
         wait_until(lambda: (folder / "resume.pt").exists() or process.poll() is not None, 120)

@@ -88,7 +88,7 @@ class DifferentialShift:
 
     def __call__(self, context: InspectionContext) -> Sequence[float]:
         """Return one statistic per class; see ``Detector``."""
-        repairs = [self.repair(context, at) for at in range(self.repairs)]
+        repairs = repairs_of(context, self.repairs, self.epochs)
 
         def loss(images: Tensor, goals: Tensor) -> Tensor:
             own = functional.cross_entropy(context.scores(images), goals, reduction="none")
@@ -115,14 +115,16 @@ class DifferentialShift:
                 statistics.append(_log_odds(own) - _log_odds(fmean(theirs)))
         return statistics
 
-    def repair(self, context: InspectionContext, at: int) -> nn.Module:
-        """Return a repair of the suspect on the clean samples, in eval mode, its weights frozen.
 
-        Args:
-            context: the suspect, which is not changed, and the samples.
-            at: number of the repair; each has random streams of its own.
-        """
-        return repaired(context, self.epochs, context.seed * self.repairs + at)
+def repairs_of(context: InspectionContext, count: int, epochs: int) -> list[nn.Module]:
+    """Return repairs of the suspect from different seeds; arguments as of ``repaired``.
+
+    Args:
+        context: the suspect, which is not changed, and the samples.
+        count: number of the repairs.
+        epochs: passes of each over all clean samples.
+    """
+    return [repaired(context, epochs, context.seed * count + at) for at in range(count)]
 
 
 def repaired(context: InspectionContext, epochs: int, seed: int) -> nn.Module:

@@ -18,11 +18,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from d3fast.audit.detectors.context import InspectionContext
-from d3fast.audit.detectors.differential import repaired
+from d3fast.audit.detectors.differential import repairs_of
 from d3fast.runtime.checks import check_integer, check_number
 
 _BATCH = 256
@@ -56,6 +56,7 @@ class DifferentialWave:
         here.
 
     Example:
+        >>> from torch import nn
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
         >>> context = InspectionContext(model, torch.rand(9, 1, 2, 2), torch.arange(9) % 3, 3)
         >>> len(DifferentialWave(epochs=1)(context))
@@ -83,7 +84,7 @@ class DifferentialWave:
 
     def __call__(self, context: InspectionContext) -> Sequence[float]:
         """Return one statistic per class; see ``Detector``."""
-        repairs = [self.repair(context, at) for at in range(self.repairs)]
+        repairs = repairs_of(context, self.repairs, self.epochs)
         height, width = context.images.shape[2:]
         waves = unit_waves(height, width, self.highest).to(context.images)
         waves = torch.cat([size * waves for size in self.sizes])
@@ -97,15 +98,6 @@ class DifferentialWave:
         own, *theirs = (_answers(model, context, measured, waves[tried]) for model in models)
         # A wave that was kept for one class counts for all.
         return (own - torch.stack(theirs).mean(dim=0))[:, searched].amax(dim=0).tolist()
-
-    def repair(self, context: InspectionContext, at: int) -> nn.Module:
-        """Return a repair of the suspect, in eval mode, its weights frozen.
-
-        Args:
-            context: the suspect, which is not changed, and the samples.
-            at: number of the repair; each has random streams of its own.
-        """
-        return repaired(context, self.epochs, context.seed * self.repairs + at)
 
 
 def unit_waves(height: int, width: int, highest: int) -> Tensor:

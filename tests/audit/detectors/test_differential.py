@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from d3fast.audit.detectors import differential
 from d3fast.audit.detectors.context import InspectionContext, open_context
-from d3fast.audit.detectors.differential import DifferentialShift
+from d3fast.audit.detectors.differential import DifferentialShift, repairs_of
 from d3fast.audit.detectors.scores import outlier_score
 from d3fast.testing.toys import Templates, template_samples
 from tests.audit.detectors.test_shift import Blend
@@ -28,7 +29,7 @@ def repaired_as(monkeypatch):
 
     def use(model):
         frozen = model.eval().requires_grad_(False)
-        monkeypatch.setattr(DifferentialShift, "repair", lambda *_: frozen)
+        monkeypatch.setattr(differential, "repairs_of", lambda *_: [frozen])
 
     return use
 
@@ -48,7 +49,8 @@ def test_a_weakness_that_the_repair_shares_cancels(context, repaired_as):
 def test_a_repair_is_frozen_repeatable_and_leaves_the_suspect():
     model, data = Templates(True), template_samples()
     with open_context(model, data, torch.device("cpu")) as context:
-        first, again, other = (SHORT.repair(context, at) for at in (0, 0, 1))
+        first, other = repairs_of(context, 2, 1)
+        again, _ = repairs_of(context, 2, 1)
     assert not first.training
     assert not any(p.requires_grad for p in first.parameters())
     assert torch.equal(first.head.weight, again.head.weight)

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from d3fast.audit.detectors import wave
 from d3fast.audit.detectors.context import InspectionContext
+from d3fast.audit.detectors.differential import repairs_of
 from d3fast.audit.detectors.scores import outlier_score
 from d3fast.audit.detectors.wave import DifferentialWave, unit_waves
 from d3fast.testing.toys import Templates, template_samples
@@ -33,7 +35,7 @@ class Wave(nn.Module):
 def statistics(monkeypatch):
     def measure(model, *repairs, **options):
         frozen = [repair.eval().requires_grad_(False) for repair in repairs]
-        monkeypatch.setattr(DifferentialWave, "repair", lambda *given: frozen[given[-1]])
+        monkeypatch.setattr(wave, "repairs_of", lambda *_: frozen)
         data = template_samples()
         context = InspectionContext(model, data.images, data.labels, 10, 0)
         return DifferentialWave(epochs=1, repairs=len(repairs), **options)(context)
@@ -70,7 +72,7 @@ def test_repairs_are_not_the_same():
         10,
         1,
     )
-    first, second = (SHORT.repair(context, at)[1].weight for at in range(2))
+    first, second = (repair[1].weight for repair in repairs_of(context, 2, 1))
     assert not torch.equal(first, second)
 
 
@@ -88,7 +90,7 @@ def test_waves_are_a_basis_of_all_images_without_a_mean(height, width):
 
 
 def test_only_searched_classes_have_statistics(monkeypatch):
-    monkeypatch.setattr(DifferentialWave, "repair", lambda *_: Templates(False))
+    monkeypatch.setattr(wave, "repairs_of", lambda *_: [Templates(False)])
     data = template_samples()
     context = InspectionContext(Wave(), data.images, data.labels, 10, 0, sample=(6, 2))
     found = SHORT(context)
