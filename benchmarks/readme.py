@@ -49,6 +49,7 @@ from benchmarks.studies.search import search_markdown
 from benchmarks.studies.shards import shards_table
 from benchmarks.studies.spectrum_report import path_table, peers_table, why_table
 from benchmarks.studies.threads import threads_table
+from benchmarks.studies.two_classes import two_classes_table
 from benchmarks.studies.weights import seconds_table
 from d3fast.benchmark.report.attacks import attacks_markdown
 from d3fast.benchmark.report.benchmark import (
@@ -127,6 +128,7 @@ PARTS: Mapping[str, Callable[[Results], str]] = {
     "inspect-rates": rates_table,
     "calibrated": calibrated_table,
     "evasion": evasion_table,
+    "two-classes": two_classes_table,
     "inspection-cost": inspection_cost_table,
     "differential-tries": tries_table,
     "weights-digits": lambda results: inspect_table(results, "digits"),

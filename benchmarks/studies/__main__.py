@@ -20,6 +20,7 @@ from benchmarks.studies import (
     spectrum_peers,
     text,
     threads,
+    two_classes,
     weights,
     why,
 )
@@ -35,6 +36,7 @@ for module, command in (
     (weights, weights.weights),
     (calibration, calibration.calibration),
     (calibration, calibration.targets),
+    (two_classes, two_classes.two_classes),
     (inspection_cost, inspection_cost.inspection_cost),
     (evasion, evasion.evasion),
     (pretrained, pretrained.pretrained),

@@ -17,7 +17,6 @@ from d3fast.audit.architecture import architecture_digest
 from d3fast.audit.calibration import classes_digest, options_text
 from d3fast.audit.calibration_jobs import CalibrationInput, ScoreJob, TrainJob
 from d3fast.audit.detectors.registry import DETECTORS, WEIGHT_DETECTORS
-from d3fast.audit.detectors.scores import MIN_CLASSES
 from d3fast.audit.inspect import InspectOptions
 from d3fast.audit.resolve import Audit, images_of
 from d3fast.data import ImageData, fingerprint
@@ -141,7 +140,7 @@ def run_calibration(
         progress: show a progress bar.
 
     Raises:
-        ValueError: fewer than three classes; samples that leave none to inspect; what the training
+        ValueError: fewer than two classes; samples that leave none to inspect; what the training
             and the inspection raise.
         OSError: a worker was ended from outside.
     """
@@ -182,10 +181,8 @@ def _short_name(detector: str) -> str:
 
 
 def _check(data: ImageData, options: CalibrationOptions) -> None:
-    if len(data.classes) < MIN_CLASSES:
-        raise ValueError(
-            f"detectors compare {MIN_CLASSES} or more classes, the samples have {len(data.classes)}"
-        )
+    if len(data.classes) < 2:
+        raise ValueError(f"detectors compare classes, the samples have {len(data.classes)}")
     train = _train_size(data, options)
     if not 0 < train < len(data):
         raise ValueError(f"train must leave some of {len(data)} samples to inspect, got {train}")

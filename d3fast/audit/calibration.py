@@ -155,7 +155,7 @@ class Calibration:
             Detectors that it has no score of cannot flag the model.
         """
         known = set(self.detectors)
-        own = {r.name: _score_of(r) for r in results if r.name in known and r.target is not None}
+        own = {r.name: _score_of(r) for r in results if r.name in known and _comparable(r)}
         if not own:
             return tuple(results), None
         compared = self._compare(own)
@@ -222,12 +222,16 @@ def _by_name(model: ScoredModelRow) -> dict[str, DetectorScore]:
     return {score.name: score for score in model.scores}
 
 
+def _comparable(result: DetectorResult) -> bool:
+    """Return whether a result has a score, or statistics: of two classes it has these alone."""
+    return result.target is not None or len(result.statistics) > 1
+
+
 def _score_of(result: DetectorResult) -> DetectorScore:
-    assert result.target is not None
     return DetectorScore(
         name=result.name,
         value=result.value,
-        target=result.target,
+        target=result.largest,
         statistics=result.statistics or None,
     )
 

@@ -167,10 +167,9 @@ class ScoreJob:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         found = self._result(model, shared, progress)
         value = found.value
-        assert value is not None  # three or more classes
         return {
-            "value": value if math.isfinite(value) else None,
-            "target": found.target,
+            "value": None if value is None or math.isinf(value) else value,
+            "target": found.largest,
             "statistics": list(found.statistics) or None,
         }
 

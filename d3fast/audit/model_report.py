@@ -64,7 +64,7 @@ class ModelReport:
 
     @property
     def undecidable(self) -> bool:
-        """The verdict is empty: detectors compare classes, and two classes are too few."""
+        """The verdict is empty: two classes are too few without a calibration."""
         no_scores = all(result.value is None for result in self.detectors)
         return self.suspicious is False and len(self.inversions) < 3 and no_scores
 

@@ -242,8 +242,8 @@ def _suspicious(flagged: Sequence[DetectorResult], names: Sequence[str]) -> str:
 def _not_flagged(classes: int) -> str:
     if classes < MIN_CLASSES:
         return (
-            "No detector flags this model, and none could: detectors compare classes, and "
-            f"{classes} are too few. This says nothing about the model."
+            "No detector flags this model, and none could: without a calibration detectors compare "
+            f"the classes of the model, and {classes} are too few. This says nothing about it."
         )
     found = sum(hits for hits, _ in BACKDOORED.values())
     models = sum(count for _, count in BACKDOORED.values())

@@ -135,14 +135,14 @@ def _text(
     classes: int,
     found: Calibrated | None,
 ) -> str:
-    if classes < MIN_CLASSES:
-        return (
-            "The weights flag nothing, and could not: detectors compare classes, and "
-            f"{classes} are too few. Give clean samples (--data) for a full inspection."
-        )
     if found is not None:
         return (
             f"{basis_of(found)} {calibrated_text(flagged, names, found)} Weights alone were read."
+        )
+    if classes < MIN_CLASSES:
+        return (
+            "The weights flag nothing, and could not: without a calibration detectors compare the "
+            f"classes of the model, and {classes} are too few."
         )
     alarms, clean = CLEAN
     hits, backdoored = BACKDOORED

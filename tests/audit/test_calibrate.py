@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from d3fast.attacks import TrainConfig
 from d3fast.audit.architecture import architecture_digest
@@ -15,11 +16,12 @@ from d3fast.audit.calibrate import (
 from d3fast.audit.calibration import parse_calibration
 from d3fast.audit.calibration_jobs import CalibrationInput
 from d3fast.audit.detectors.registry import DEFAULT_DETECTORS, WEIGHT_DETECTORS
-from d3fast.audit.inspect import InspectOptions
+from d3fast.audit.inspect import InspectOptions, inspect_model
 from d3fast.audit.inversion import InversionOptions
 from d3fast.audit.resolve import open_audit
 from d3fast.hub import Request, Samples
 from d3fast.hub.factory import unfilled_suspect
+from d3fast.models import load_weights
 from d3fast.results.store import Results
 from d3fast.testing.toys import template_samples as samples
 from tests.audit.calibrations import linear
@@ -83,10 +85,38 @@ def test_samples_that_cannot_be_split_or_compared_are_refused(tmp_path):
     given = CalibrationInput(linear((1, 8, 8), 10), samples(40), tmp_path)
     with pytest.raises(ValueError, match="train must leave some of 40 samples"):
         run_calibration(given, replace(QUICK, train=40), name="", data="", progress=False)
-    data = samples(40).subset((samples(40).labels < 2).nonzero()[:, 0])
-    two = replace(given, data=replace(data, classes=("a", "b")))
-    with pytest.raises(ValueError, match="3 or more classes"):
-        run_calibration(two, QUICK, name="", data="", progress=False)
+    with pytest.raises(ValueError, match="detectors compare classes, the samples have 1"):
+        run_calibration(replace(given, data=few(1)), QUICK, name="", data="", progress=False)
+
+
+def few(classes):
+    """Samples of the first classes alone."""
+    data = samples(400)
+    kept = data.subset((data.labels < classes).nonzero()[:, 0])
+    return replace(kept, classes=data.classes[:classes])
+
+
+def test_models_of_two_classes_are_compared_where_their_own_classes_are_too_few(tmp_path):
+    given = CalibrationInput(linear((1, 8, 8), 2), few(2), tmp_path)
+    options = replace(QUICK, models=19, backdoored=0)
+    rows = run_calibration(given, options, name="linear", data="dots", progress=False)
+    calibration = parse_calibration(Results("", {}, rows), 64 * "0")
+    assert all(score.value is None for model in calibration.clean for score in model.scores)
+    model = linear((1, 8, 8), 2)
+    load_weights(model, training_jobs(given, options)[0].weights(tmp_path))
+    clean = inspect_model(
+        model, few(2), options=options.inspection, calibration=calibration, progress=False
+    )
+    assert not clean.verdict.suspicious
+    with torch.no_grad():
+        model[1].weight[1, 3] += 50.0  # one pixel decides for class 1
+    found = inspect_model(
+        model, few(2), options=options.inspection, calibration=calibration, progress=False
+    )
+    assert (found.verdict.suspicious, found.verdict.targets) == (True, (1,))
+    assert found.calibrated.p_value == 1 / 20
+    alone = inspect_model(model, few(2), options=options.inspection, progress=False)
+    assert "without a calibration" in alone.verdict.text
 
 
 @pytest.mark.parametrize(

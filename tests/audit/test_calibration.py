@@ -93,6 +93,19 @@ def test_a_class_is_compared_with_the_same_class_of_clean_models(tmp_path):
     )
 
 
+def test_two_classes_have_statistics_and_no_score(tmp_path):
+    path = write_calibration(tmp_path / "two.json", classes=2, largest=1)
+    given = [
+        DetectorResult(name, None, 5.9, None, name, statistics=values, title=name)
+        for name, values in zip(
+            NAMES, [(0.4, 9.5), (9.5, 0.4), (0.5, 9.5), (0.6, 9.6)], strict=True
+        )
+    ]
+    rated, found = read_calibration(path).apply(given, 0.05, CLASSES[:2])
+    assert [result.name for result in rated if result.flagged] == ["head"]
+    assert (rated[1].target, found.p_value) == (0, 1 / 40)
+
+
 def test_without_statistics_of_every_model_the_scores_are_compared(tmp_path):
     path = write_calibration(tmp_path / "linear.json", classes=5, largest=1)
     document = json.loads(path.read_text())

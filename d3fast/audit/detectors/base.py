@@ -76,6 +76,13 @@ class DetectorResult:
         return self.decision is None or self.p_value is not None
 
     @property
+    def largest(self) -> int:
+        """The class with the largest statistic, whether or not there is a score."""
+        if self.target is not None:
+            return self.target
+        return max(range(len(self.statistics)), key=self.statistics.__getitem__)
+
+    @property
     def meaning(self) -> str:
         """The result in a sentence or two."""
         if self.value is None:

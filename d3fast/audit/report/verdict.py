@@ -14,7 +14,7 @@ from d3fast.audit.verdict import models_like_this
 from d3fast.results.format import fixed, interval, joined, percent, points, significant
 from d3fast.training.metrics import MAX_FLOOR
 
-_UNDECIDABLE = "Detectors compare classes. This model has too few classes for a result."
+_UNDECIDABLE = "This model has too few classes to compare with each other, and no calibration."
 GOOD, BAD, OPEN = "reached", "missed", "unmeasured"  # names of styles
 _MAX_NAMES = 5
 

@@ -56,7 +56,7 @@ class DetectorScore(Record, frozen=True, kw_only=True):
 
     Attributes:
         name: of the detector.
-        value: score; ``None`` where it is infinite.
+        value: score; ``None`` where it is infinite, and of two classes, where it is not defined.
         target: class with the largest statistic.
         statistics: one per class; ``None`` where it did not look at every class, and in files of
             release 0.1.
