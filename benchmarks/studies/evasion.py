@@ -18,7 +18,7 @@ from benchmarks.studies.harness import RESULTS, save, start_workers
 from benchmarks.studies.inspection import inspected
 from benchmarks.studies.inspection_plans import AWARE, PLANS
 from d3fast.attacks import DetectorAwareAttacker, recipe
-from d3fast.audit.calibration import SHIPPED, Calibration, read_calibration
+from d3fast.audit.calibration import Calibration, read_calibration
 from d3fast.results.format import fixed, mean, percent, value_range
 from d3fast.results.jobs import Row
 from d3fast.results.store import Results, read_results
@@ -109,7 +109,7 @@ def evasion(
         raise SystemExit(f"{seen.missing} inspections are missing")
     before = read_results(RESULTS / f"{UNAWARE}.json")
     unaware = [row for row in before.rows if row["kind"] == "inspected"]
-    calibration = read_calibration(SHIPPED / f"{CALIBRATIONS['digits'].name}.json")
+    calibration = read_calibration(CALIBRATIONS["digits"].path)
     attacker = recipe("badnets", PLANS[AWARE].preset.base.data, adaptive=AWARE)
     assert isinstance(attacker, DetectorAwareAttacker)
     options = {name: value for name, value in asdict(attacker).items() if name != "base"}

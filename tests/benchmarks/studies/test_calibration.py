@@ -104,5 +104,5 @@ def test_the_table_has_the_lowest_rate_beside_what_the_scores_find(table):
 
 
 def test_seeds_of_the_shipped_calibrations_are_of_no_other_study():
-    assert all(shipped.options.first_seed >= 1000 for shipped in CALIBRATIONS.values())
-    assert all(shipped.options.models >= 40 for shipped in CALIBRATIONS.values())
+    assert all(studied.options.first_seed >= 1000 for studied in CALIBRATIONS.values())
+    assert all(studied.options.models >= 40 for studied in CALIBRATIONS.values())
