@@ -319,8 +319,9 @@ def calibration(
     }
     rows = [about, *calibrated_rates(seen.rows, found), *seen.rows]
     save(f"calibration-{data}-cpu", command, {"rates": list(RATES)}, rows)
-    figure = curves_figure(roc_curves(seen.rows, found))
-    save_png(figure, FIGURES / f"calibrated-roc-{data}.png")
+    if studied.result is None:
+        figure = curves_figure(roc_curves(seen.rows, found))
+        save_png(figure, FIGURES / f"calibrated-roc-{data}.png")
 
 
 def targets(
