@@ -117,7 +117,7 @@ def test_with_two_classes_the_verdict_says_that_it_says_nothing():
     quick = InspectOptions(inversion=InversionOptions(steps=5))
     found = inspect_model(model, two, options=quick, progress=False)
     assert not found.verdict.suspicious
-    assert "This says nothing about the model" in found.verdict.text
+    assert "This says nothing about it" in found.verdict.text
     assert all(result.value is None for result in found.results)
 
 
