@@ -34,7 +34,7 @@ from d3fast.attacks import load_attack
 from d3fast.audit import InspectOptions, inspect_model
 from d3fast.audit.detectors.base import DetectorResult
 from d3fast.audit.detectors.registry import DETECTORS
-from d3fast.audit.detectors.scores import outlier_score, threshold
+from d3fast.audit.detectors.scores import threshold
 from d3fast.audit.resolve import held_out_parts, images_of
 from d3fast.benchmark.attack_jobs import (
     AttackJob,
@@ -145,9 +145,7 @@ def _repaired(
 
 def _sign(found: DetectorResult) -> dict[str, Any]:
     """Return what a detector says of a model by itself, whether or not a calibration fits it."""
-    value, target = found.value, found.target
-    if found.statistics:
-        value, target = outlier_score(found.statistics, DETECTORS.find(found.name)().spread)
+    value, target = found.alone(DETECTORS.find(found.name)().spread)
     assert value is not None
     finite = min(value, 1e6)  # JSON has no infinity
     return {"value": finite, "target": target, "statistics": list(found.statistics)}

@@ -15,7 +15,7 @@ from torch import nn
 
 from d3fast.attacks import TrainConfig, recipe, train_backdoored
 from d3fast.audit.detectors.base import DetectorResult
-from d3fast.audit.detectors.registry import WEIGHT_DETECTORS
+from d3fast.audit.detectors.registry import DETECTORS, WEIGHT_DETECTORS
 from d3fast.audit.inspect import InspectOptions, inspect_model
 from d3fast.audit.inversion import InversionOptions
 from d3fast.audit.weights import scan_weights
@@ -166,10 +166,11 @@ class ScoreJob:
         # The same scores in half of the time on a CPU.
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         found = self._result(model, shared, progress)
-        value = found.value
+        detector = WEIGHT_DETECTORS.get(self.detector) or DETECTORS.find(self.detector)
+        value, target = found.alone(detector().spread)
         return {
             "value": None if value is None or math.isinf(value) else value,
-            "target": found.largest,
+            "target": target,
             "statistics": list(found.statistics) or None,
         }
 

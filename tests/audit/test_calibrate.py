@@ -56,6 +56,15 @@ def test_every_model_has_a_score_of_every_detector(first):
     assert about.architecture == architecture_digest(linear((1, 8, 8), 10))
 
 
+def test_scores_are_those_of_a_model_alone_where_a_calibration_fits_it(
+    first, tmp_path, monkeypatch
+):
+    _, found = first
+    for module in ("inspect", "weights"):
+        monkeypatch.setattr(f"d3fast.audit.{module}.fitting_calibration", lambda *_, **__: found)
+    assert run(tmp_path).models == found.models
+
+
 def test_a_second_run_trains_only_what_is_missing(first, monkeypatch):
     folder, found = first
     trained = []

@@ -82,6 +82,18 @@ class DetectorResult:
             return self.target
         return max(range(len(self.statistics)), key=self.statistics.__getitem__)
 
+    def alone(self, spread: float) -> tuple[float | None, int]:
+        """Return the score of the model by itself and its class, whatever a calibration says.
+
+        Args:
+            spread: of the detector.
+        """
+        if len(self.statistics) < MIN_CLASSES:
+            return self.value, self.largest
+        value, target = outlier_score(self.statistics, spread)
+        assert target is not None
+        return value, target
+
     @property
     def meaning(self) -> str:
         """The result in a sentence or two."""
