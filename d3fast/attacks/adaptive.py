@@ -13,7 +13,7 @@ All wrap another attack and keep its trigger and its poisoned labels.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,41 +34,45 @@ from d3fast.training.sam import sharpness_aware
 
 def base_of(attack: Attack) -> Attack:
     """Return the attack that an adaptive attacker wraps, or the attack itself."""
-    adaptive = (SAMAttacker, DistanceAwareAttacker, DetectorAwareAttacker)
-    return attack.base if isinstance(attack, adaptive) else attack
+    return attack.base if isinstance(attack, _Wrapper) else attack
 
 
-class _Wrapper(Protocol):
-    """Attack around another one; the functions below are the methods that it delegates."""
+class _Wrapper:
+    """Trigger, target and poisoned labels of the attack that is wrapped."""
+
+    base: Attack
 
     @property
-    def base(self) -> Attack: ...
+    def target(self) -> int:
+        """The base attack's target class."""
+        return self.base.target
 
+    @property
+    def mapping(self) -> str:
+        """The base attack's label mapping."""
+        return self.base.mapping
 
-def _trigger(self: _Wrapper, images: Tensor) -> Tensor:
-    """Return images with the base attack's trigger."""
-    return self.base.trigger(images)
+    def trigger(self, images: Tensor) -> Tensor:
+        """Return images with the base attack's trigger."""
+        return self.base.trigger(images)
 
+    def poison(
+        self,
+        dataset: ImageData,
+        ratio: float,
+        target: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Poisoned:
+        """Return the base attack's poisoned set."""
+        return self.base.poison(dataset, ratio, target, generator)
 
-def _poison(
-    self: _Wrapper,
-    dataset: ImageData,
-    ratio: float,
-    target: int | None = None,
-    generator: torch.Generator | None = None,
-) -> Poisoned:
-    """Return the base attack's poisoned set."""
-    return self.base.poison(dataset, ratio, target, generator)
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the base attack's learned tensors."""
+        return self.base.state_dict()
 
-
-def _state_dict(self: _Wrapper) -> dict[str, Tensor]:
-    """Return the base attack's learned tensors."""
-    return self.base.state_dict()
-
-
-def _load_state_dict(self: _Wrapper, state: Mapping[str, Tensor]) -> None:
-    """Load tensors into the base attack."""
-    self.base.load_state_dict(state)
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Load tensors into the base attack."""
+        self.base.load_state_dict(state)
 
 
 def _base_plan(
@@ -87,7 +91,7 @@ def _base_plan(
 
 
 @dataclass(frozen=True)
-class SAMAttacker:
+class SAMAttacker(_Wrapper):
     """Attacker that trains the backdoor into a flat region by adaptive SAM (ASAM).
 
     Args:
@@ -104,21 +108,6 @@ class SAMAttacker:
     def __post_init__(self) -> None:
         check_number("budget", self.budget)
 
-    @property
-    def target(self) -> int:
-        """The base attack's target class."""
-        return self.base.target
-
-    @property
-    def mapping(self) -> str:
-        """The base attack's label mapping."""
-        return self.base.mapping
-
-    trigger = _trigger
-    poison = _poison
-    state_dict = _state_dict
-    load_state_dict = _load_state_dict
-
     def training(
         self, data: ImageData, *, ratio: float, batch_size: int, seed: int, progress: bool
     ) -> Training:
@@ -132,7 +121,7 @@ class SAMAttacker:
 
 
 @dataclass(frozen=True)
-class DistanceAwareAttacker:
+class DistanceAwareAttacker(_Wrapper):
     """Attacker whose backdoor survives a head that is re-drawn on its sphere or pushed far away.
 
     To the loss of the poisoned batch it adds, averaged over ``draws`` heads W' that D3 could
@@ -166,21 +155,6 @@ class DistanceAwareAttacker:
         check_number("share", self.share)
         if not 0 < self.share <= 1:
             raise ValueError(f"share must be in (0, 1], got {self.share!r}")
-
-    @property
-    def target(self) -> int:
-        """The base attack's target class."""
-        return self.base.target
-
-    @property
-    def mapping(self) -> str:
-        """The base attack's label mapping."""
-        return self.base.mapping
-
-    trigger = _trigger
-    poison = _poison
-    state_dict = _state_dict
-    load_state_dict = _load_state_dict
 
     def training(
         self, data: ImageData, *, ratio: float, batch_size: int, seed: int, progress: bool
@@ -255,7 +229,7 @@ class DistanceAwareAttacker:
 
 
 @dataclass(frozen=True)
-class DetectorAwareAttacker:
+class DetectorAwareAttacker(_Wrapper):
     """Attacker that hides the target class from the detectors ``head`` and ``margin``.
 
     To the loss of every batch it adds
@@ -270,8 +244,7 @@ class DetectorAwareAttacker:
 
     Args:
         base: the attack whose trigger is implanted; of one target class.
-        strength: weight of the term, >= 0. From 0.3 on some models of digits do not learn their
-            task.
+        strength: weight of the term, >= 0; a large one keeps the model from learning its task.
         starts: images of noise for the target class per step, and as many for the others, >= 1.
         steps: steps of sign gradient ascent, of size 2 / ``steps``, >= 1.
 
@@ -294,21 +267,6 @@ class DetectorAwareAttacker:
         check_integer("steps", self.steps, 1)
         if self.base.mapping == "all-to-all":
             raise ValueError("the base attack must have one target class, got all-to-all")
-
-    @property
-    def target(self) -> int:
-        """The base attack's target class."""
-        return self.base.target
-
-    @property
-    def mapping(self) -> str:
-        """The base attack's label mapping."""
-        return self.base.mapping
-
-    trigger = _trigger
-    poison = _poison
-    state_dict = _state_dict
-    load_state_dict = _load_state_dict
 
     def training(
         self, data: ImageData, *, ratio: float, batch_size: int, seed: int, progress: bool
