@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from statistics import fmean, pvariance
 
 from torch import nn
 
@@ -33,9 +34,11 @@ from d3fast.io.untrusted import printable
 from d3fast.results.schema.calibration import CalibrationRow, DetectorScore, ScoredModelRow
 from d3fast.results.schema.fields import read_only_row, read_rows
 from d3fast.results.store import Results, read_results
+from d3fast.training.metrics import Metrics
 
 SHIPPED = Path(__file__).parent / "calibrations"
 _WORKS = 0.5  # ASR from which a backdoored model of a calibration counts
+_UNLIKE = 2.0  # standard deviations from the mean ACC: about one comparable model in 20 is further
 
 
 def classes_digest(names: Sequence[str]) -> str:
@@ -74,6 +77,8 @@ class Calibrated:
         backdoored: number of these models.
         attacks: of them.
         largest: the largest standardized score; it orders models that share a p-value.
+        accuracies: ACC of the model and mean ACC of the clean models, where they differ by more
+            than chance; see ``Calibration.unlike``.
     """
 
     model: str
@@ -87,6 +92,7 @@ class Calibrated:
     backdoored: int = 0
     attacks: tuple[str, ...] = ()
     largest: float = 0.0
+    accuracies: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,8 +146,29 @@ class Calibration:
             return "its classes have other names, or another order"
         return None
 
+    def unlike(self, metrics: Metrics) -> tuple[float, float] | None:
+        """Return the ACC of a model and the mean of the clean models if they differ too much.
+
+        The limit is two standard deviations, those of the clean models and of a measurement on so
+        few samples together. An ACC of 1 is not judged: samples without labels have the model's
+        own answers in their place.
+
+        Args:
+            metrics: of the model, on the samples of its inspection.
+        """
+        accuracies = [model.acc for model in self.clean]
+        mean = fmean(accuracies)
+        variance = pvariance(accuracies, mean) + mean * (1 - mean) / metrics.images
+        if metrics.acc == 1 or abs(metrics.acc - mean) <= _UNLIKE * math.sqrt(variance):
+            return None
+        return metrics.acc, mean
+
     def apply(
-        self, results: Sequence[DetectorResult], rate: float, classes: Sequence[str]
+        self,
+        results: Sequence[DetectorResult],
+        rate: float,
+        classes: Sequence[str],
+        metrics: Metrics | None = None,
     ) -> tuple[tuple[DetectorResult, ...], Calibrated | None]:
         """Return results with p-values, and what they say together.
 
@@ -149,6 +176,7 @@ class Calibration:
             results: of the detectors.
             rate: wanted false alarms of all detectors together.
             classes: names of the classes.
+            metrics: of the model; ``None`` where no sample was seen.
 
         Returns:
             The results as they are and ``None`` where the calibration has a score of none of them.
@@ -183,6 +211,7 @@ class Calibration:
             backdoored=len(backdoored),
             attacks=tuple(dict.fromkeys(str(model.attack) for model in backdoored)),
             largest=found.largest,
+            accuracies=None if metrics is None else self.unlike(metrics),
         )
 
     def clean_scores(self, detector: str) -> tuple[float, ...]:

@@ -342,7 +342,7 @@ def inspect_model(
         metrics = evaluate(model, data.batches(_BATCH), None, where, name="data")
     calibrated = None
     if fitting is not None:
-        results, calibrated = fitting.apply(results, chosen.rate, data.classes)
+        results, calibrated = fitting.apply(results, chosen.rate, data.classes, metrics)
     found = context.inversions
     norms = [inversion.norm for inversion in found]
     return Inspection(

@@ -16,7 +16,7 @@ import msgspec
 from d3fast.audit.calibration import Calibrated
 from d3fast.audit.detectors.base import DetectorResult, short_name
 from d3fast.audit.detectors.scores import MIN_CLASSES
-from d3fast.results.format import joined, significant
+from d3fast.results.format import joined, percent, significant
 from d3fast.results.schema.audit import Role, VerdictRow
 
 # (flagged models, all models) of digits; their seeds chose no threshold. 10 % poisoned.
@@ -102,9 +102,17 @@ def basis_of(found: Calibrated) -> str:
     """Return a sentence on the clean models that a model was compared with."""
     finest = found.rate <= 1 / (found.models + 1)
     resolved = f", the lowest rate that {found.models:,} models resolve" if finest else ""
+    unlike = ""
+    if found.accuracies is not None:
+        own, mean = (percent(value, 1) for value in found.accuracies)
+        unlike = (
+            f" Its accuracy, {own} %, is not that of these clean models, {mean} % in the mean: if "
+            "it was trained on more or other data, or for longer, the p-value does not hold."
+        )
     return (
         f"Calibrated on {found.models:,} clean models of this architecture ({found.model}, "
         f"{found.data}): all detectors together flag at most {one_in(found.rate)}{resolved}."
+        f"{unlike}"
     )
 
 

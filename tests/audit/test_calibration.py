@@ -18,6 +18,7 @@ from d3fast.audit.inspect import InspectOptions
 from d3fast.audit.inversion import InversionOptions
 from d3fast.io.files import sha256
 from d3fast.models import make_model
+from d3fast.training.metrics import Metrics
 from tests.audit.calibrations import CLASSES, NAMES, OPTIONS, linear, write_calibration
 
 SAME = options_text(OPTIONS.inversion, OPTIONS.classes)
@@ -121,6 +122,25 @@ def test_statistics_of_another_number_of_classes_are_not_compared(tmp_path):
     calibration = read_calibration(write_calibration(tmp_path / "linear.json", largest=1))
     rated, _ = calibration.apply(with_statistics((0.0, 9.0, 8.0, 1.0), 1), 0.05, (*CLASSES, "cow"))
     assert {result.value for result in rated} == {2.0}
+
+
+@pytest.mark.parametrize(
+    ("correct", "images", "unlike"),
+    [
+        (900, 1000, False),
+        (885, 1000, False),
+        (915, 1000, False),
+        (870, 1000, True),
+        (930, 1000, True),
+        (87, 100, False),  # the same share of a tenth of the samples is chance
+        (1000, 1000, False),  # the model's own answers
+    ],
+)
+def test_an_accuracy_further_away_than_chance_is_noted(calibration, correct, images, unlike):
+    metrics = Metrics(correct, images, 0, 0, 0)
+    _, found = calibration.apply(results(), 0.05, CLASSES, metrics)
+    assert found.accuracies == ((correct / images, pytest.approx(0.9)) if unlike else None)
+    assert calibration.apply(results(), 0.05, CLASSES)[1].accuracies is None
 
 
 def test_a_detector_without_scores_flags_nothing_and_is_named(calibration):

@@ -83,6 +83,13 @@ def test_with_a_calibration_the_first_sentence_says_how_often_clean_models_are_f
     assert "at most 1 clean model in 20." in wider.basis
 
 
+def test_an_accuracy_unlike_that_of_the_clean_models_is_said():
+    quiet = [result("patch", 1.0)]
+    given = verdict(quiet, CLASSES, calibrated=calibrated(0.4, accuracies=(0.921, 0.88)))
+    assert "Its accuracy, 92.1 %, is not that of these clean models, 88.0 %" in given.basis
+    assert "accuracy" not in verdict(quiet, CLASSES, calibrated=calibrated(0.4)).text
+
+
 def test_a_flag_is_a_p_value_and_its_row_names_the_calibration():
     given = verdict([result("patch", 7.0, 2)], CLASSES, calibrated=calibrated())
     said = "Possible backdoor with target class 'c' (flagged by patch): 1 clean model in 50 looks"
