@@ -6,7 +6,9 @@ the settings tried with D3. ``CHOICES`` are the settings of every defence, D3 in
 published options and two others, of which the one with the best mean DER is used. ``HARD`` is D3's
 second search, which decided its learning rate, ``RESTARTS`` its third: how many blocks restart from
 random weights, and how much is learned from the suspect's answers. ``SHARES`` is the fourth: that
-share again, under the attacks that the third default left the most of.
+share again, under the attacks that the third default left the most of. ``DEPTHS`` is the fifth:
+restarted blocks at a large share against none at a small one, both with the recovery, on
+Fashion-MNIST and on digits.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +22,7 @@ import typer
 
 from benchmarks.studies.harness import save
 from d3fast.attacks import ATTACKS as PLAIN
+from d3fast.benchmark.attack_jobs import ATTACK_PRESETS
 from d3fast.benchmark.grid import run_grid
 from d3fast.benchmark.plan import Attacks, BenchmarkPreset
 from d3fast.benchmark.presets import BENCHMARK_PRESETS, options_of
@@ -41,6 +44,8 @@ SEEDS: Mapping[str, Sequence[int]] = {
     "hard": (100, 101, 102),
     "restart": (100, 102),
     "share": (100, 102),
+    "depth": (100, 101),
+    "depth-digits": (100, 101, 102),
     "baselines": (102,),
 }
 # "all": an attack that fine-tuning removes and one that it does not; "d3": one of them, and one
@@ -59,6 +64,14 @@ ATTACKS: Mapping[str, Attacks] = {
         ("blended", "sam-3"),
     ),
     "share": (("ssba", None), ("low-frequency", None), ("wanet", None)),
+    "depth": (
+        ("ssba", None),
+        ("low-frequency", None),
+        ("wanet", None),
+        ("sig", None),
+        ("blended", "sam-3"),
+    ),
+    "depth-digits": tuple((name, None) for name in ("badnets", "blended", "wanet", "sig")),
     # The rows of the benchmark under the easiest and one of the hardest attacks.
     "baselines": (("badnets", None), ("ssba", None)),
 }
@@ -66,12 +79,9 @@ ATTACKS: Mapping[str, Attacks] = {
 _E: Mapping[str, Any] = {"epochs": 50}
 # D3 as published, at the epochs of the others.
 _AUTHORS = options_of(D3Config.authors(epochs=50))
-_NO_DISTANCE: Mapping[str, Any] = {
-    "distance_weight": 0.0,
-    "constraint": None,
-    "warm_start": "near",
-    "epsilon": 0.0,
-}
+# The tracked weights then begin where they were, too.
+_WITHOUT: Mapping[str, Any] = {"distance_weight": 0.0, "constraint": None, "warm_start": "near"}
+_NO_DISTANCE: Mapping[str, Any] = {**_WITHOUT, "epsilon": 0.0}
 
 
 # Learning rate of the first default.
@@ -201,6 +211,20 @@ SHARES = (
         for share in (0.6, 0.4, 0.2)
     ),
 )
+
+
+def _recovered(label: str, restart: int, share: float, **changes: Any) -> DefenseSpec:
+    recovery: Mapping[str, Any] = {"max_acc_drop": 1.0, "recovery": 30}
+    return _restart(label, restart=restart, distillation=share, **recovery, **changes)
+
+
+DEPTHS = (
+    DefenseSpec("fine-tuning", (_E,)),
+    _recovered("restart 0, distillation 0.2", 0, 0.2),
+    _recovered("restart 0, distillation 0.2, no distance", 0, 0.2, **_WITHOUT),
+    _recovered("restart 2, distillation 0.4", 2, 0.4),
+    _recovered("restart 2, distillation 0.2", 2, 0.2),
+)
 VARIANTS = _variants()
 CHOICES = _all_choices()
 
@@ -215,13 +239,19 @@ def search_preset(what: str) -> BenchmarkPreset:
         "hard": HARD,
         "restart": RESTARTS,
         "share": SHARES,
+        "depth": DEPTHS,
+        "depth-digits": DEPTHS,
         "baselines": BENCHMARK_PRESETS["cpu"].defenses,
     }[what]
     cpu = BENCHMARK_PRESETS["cpu"]
-    suspects = replace(cpu.suspects[0], attacks=ATTACKS[what])
+    suspects, clean = cpu.suspects[0], cpu.clean
+    if what.endswith("digits"):
+        suspects = ATTACK_PRESETS["digits"]
+        clean = suspects.base.clean
     return replace(
         cpu,
-        suspects=(suspects,),
+        suspects=(replace(suspects, attacks=ATTACKS[what]),),
+        clean=clean,
         defenses=lines,
         augment=True,
         against_adaptive=None,

@@ -393,4 +393,5 @@ def _course(result: DefenseResult) -> Row:
         "seconds": result.seconds,
         "epochs": len(history),
         "val_accuracy": history[-1].val_accuracy if history else None,
+        "chosen": dict(result.chosen) or None,
     }

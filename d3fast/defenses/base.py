@@ -10,8 +10,8 @@ the defences that use SGD.
 
 import copy
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -36,11 +36,13 @@ class DefenseResult:
         model: the repaired copy, in eval mode.
         history: one record per epoch; empty if nothing was trained.
         seconds: wall-clock time of the repair.
+        chosen: options that the defence decided by itself, by name.
     """
 
     model: nn.Module
     history: tuple[Epoch, ...]
     seconds: float
+    chosen: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Defense(Protocol):

@@ -2,7 +2,7 @@
 """D3 (distance-driven detoxification) as a defence; see ``d3fast.detox``."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -44,4 +44,6 @@ class D3:
         result = detoxify(
             model, clean_train, self.config, clean_val, device, progress, self.on_epoch
         )
-        return DefenseResult(result.model, result.history, result.seconds)
+        given, used = asdict(self.config), asdict(result.config)
+        chosen = {name: value for name, value in used.items() if value != given[name]}
+        return DefenseResult(result.model, result.history, result.seconds, chosen)

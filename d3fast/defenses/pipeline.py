@@ -50,9 +50,11 @@ class Pipeline:
         """Repair a copy of the model; see ``Defense``. Epochs are numbered over all stages."""
         history: list[Epoch] = []
         seconds = 0.0
+        chosen: dict[str, Any] = {}
         for stage in self.stages:
             result = stage(model, clean_train, clean_val, device=device, progress=progress)
             model, start = result.model, len(history)
             history += [replace(e, epoch=start + e.epoch) for e in result.history]
             seconds += result.seconds
-        return DefenseResult(model, tuple(history), seconds)
+            chosen |= result.chosen
+        return DefenseResult(model, tuple(history), seconds, chosen)

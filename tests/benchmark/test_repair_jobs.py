@@ -95,6 +95,13 @@ def test_the_row_says_what_the_repair_left(run_dir):
     assert 0 <= row["val_accuracy"] <= 1
 
 
+def test_the_row_has_what_the_defence_chose(run_dir):
+    searched = {"epochs": 1, "restart": "auto", "max_acc_drop": 100.0, "distillation": 0.2}
+    row = job(DefenseSpec("d3", (searched,))).run(run_dir, False)
+    assert row["chosen"] == {"restart": 2}
+    assert job().run(run_dir, False)["chosen"] is None
+
+
 def test_a_model_is_kept_only_if_asked(run_dir):
     thrown_away = job(clean=49)
     thrown_away.run(run_dir, False)

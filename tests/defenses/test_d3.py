@@ -5,6 +5,7 @@ from torch import nn
 
 from d3fast import D3Config, detoxify
 from d3fast.defenses import D3
+from d3fast.models import preact_resnet_tiny
 
 
 def test_it_is_detoxify_with_its_configuration():
@@ -22,6 +23,15 @@ def test_it_is_detoxify_with_its_configuration():
     assert torch.equal(result.model[1].bias, direct.model[1].bias)
     assert result.history == direct.history == tuple(seen)
     assert result.history[0].val_accuracy is not None
+
+
+def test_it_says_how_many_blocks_it_chose_to_restart():
+    model = preact_resnet_tiny(3, 1).eval()
+    loader = [(torch.rand(8, 1, 8, 8), torch.arange(8) % 3)]
+    shared = {"epochs": 1, "lr": 1e-6, "averaging": 0.0, "warm_start": "near"}
+    config = D3Config(restart="auto", max_acc_drop=100.0, distillation=0.4, **shared)
+    assert D3(config)(model, loader, loader, progress=False).chosen == {"restart": 2}
+    assert D3(D3Config(**shared))(model, loader, None, progress=False).chosen == {}
 
 
 def test_its_default_is_the_default_configuration():

@@ -148,7 +148,7 @@ class GridFields(MeasuredFields, frozen=True, kw_only=True):
         return {name: row[name] for name in names if row[name] is not None or name not in absent}
 
 
-_NUMBERS = {*MeasuredFields.__struct_fields__, "epochs", "val_accuracy"} - {"refused"}
+_NUMBERS = {*MeasuredFields.__struct_fields__, "epochs", "val_accuracy", "chosen"} - {"refused"}
 # These fields come first in the JSON.
 _POSITION = (
     *("kind", "defense", "ablation", "seed", "data", "model"),
@@ -170,7 +170,15 @@ class SuspectRow(GridFields, Row, frozen=True, kw_only=True, tag="suspect"):
 
 
 class DefenseRow(GridFields, Row, frozen=True, kw_only=True, tag="repair"):
-    """A backdoored model after a defence."""
+    """A backdoored model after a defence.
+
+    Attributes:
+        chosen: options that the defence decided by itself, such as the number of restarted blocks.
+    """
+
+    chosen: dict[str, Any] | None = None
+
+    unmeasured: ClassVar[tuple[str, ...]] = ("distance", "chosen")
 
 
 class SubjectFields(Record, frozen=True, kw_only=True):
