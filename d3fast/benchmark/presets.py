@@ -50,6 +50,14 @@ _LIKE_D3: Mapping[str, Any] = {
 # The last two of three blocks restart from random weights, with and without the distance.
 _RESTARTED: Mapping[str, Any] = {"restart": 2, "distillation": 0.4}
 _UNPUSHED = {**_RESTARTED, "distance_weight": 0.0, "constraint": None}
+# No block restarts; the head is pushed and a recovery follows, with and without the distance.
+_RECOVERED: Mapping[str, Any] = {"max_acc_drop": 1.0, "recovery": 30}
+_RECOVERED_UNPUSHED = {
+    **_RECOVERED,
+    "distance_weight": 0.0,
+    "constraint": None,
+    "warm_start": "near",
+}
 _CPU_DEFENSES = (
     DefenseSpec("fine-tuning", (_EPOCHS,)),
     DefenseSpec("fine-tuning", ({**_EPOCHS, "lr": 0.03},), label="fine-tuning (lr 0.03)"),
@@ -72,6 +80,8 @@ _CPU_DEFENSES = (
     DefenseSpec("d3", (_UNPUSHED,), label="d3 without distance"),
     DefenseSpec("d3", (options_of(D3Config.auto()),), label="d3-auto"),
     DefenseSpec("d3", label="d3 (head alone)"),
+    DefenseSpec("d3", (_RECOVERED,), label="d3 (head, recovery)"),
+    DefenseSpec("d3", (_RECOVERED_UNPUSHED,), label="recovery, no distance"),
     # D3's recipe with another distance term, and without any: averaging and distillation are gains
     # of their own.
     DefenseSpec("fst", (_LIKE_D3,), label="FST + averaging + distillation"),
@@ -86,6 +96,8 @@ _AGAINST_ADAPTIVE = (
     "d3",
     "d3 without distance",
     "d3-auto",
+    "d3 (head, recovery)",
+    "recovery, no distance",
     "FST + averaging + distillation",
     "FT + averaging + distillation",
 )
