@@ -80,8 +80,8 @@ _CPU_DEFENSES = (
     DefenseSpec("d3", (_UNPUSHED,), label="d3 without distance"),
     DefenseSpec("d3", (options_of(D3Config.auto()),), label="d3-auto"),
     DefenseSpec("d3", label="d3 (head alone)"),
-    DefenseSpec("d3", (_RECOVERED,), label="d3 (head, recovery)"),
-    DefenseSpec("d3", (_RECOVERED_UNPUSHED,), label="recovery, no distance"),
+    DefenseSpec("d3", (_RECOVERED,), label="d3 with recovery"),
+    DefenseSpec("d3", (_RECOVERED_UNPUSHED,), label="recovery without distance"),
     # D3's recipe with another distance term, and without any: averaging and distillation are gains
     # of their own.
     DefenseSpec("fst", (_LIKE_D3,), label="FST + averaging + distillation"),
@@ -96,8 +96,8 @@ _AGAINST_ADAPTIVE = (
     "d3",
     "d3 without distance",
     "d3-auto",
-    "d3 (head, recovery)",
-    "recovery, no distance",
+    "d3 with recovery",
+    "recovery without distance",
     "FST + averaging + distillation",
     "FT + averaging + distillation",
 )
