@@ -25,7 +25,7 @@ from d3fast.attacks import ATTACKS as PLAIN
 from d3fast.benchmark.attack_jobs import ATTACK_PRESETS
 from d3fast.benchmark.grid import run_grid
 from d3fast.benchmark.plan import Attacks, BenchmarkPreset
-from d3fast.benchmark.presets import BENCHMARK_PRESETS, options_of
+from d3fast.benchmark.presets import BENCHMARK_PRESETS, NO_DISTANCE, RECOVERED, options_of
 from d3fast.benchmark.repair_jobs import DefenseSpec
 from d3fast.benchmark.report.numbers import EFFECTS
 from d3fast.detox import D3Config
@@ -79,9 +79,7 @@ ATTACKS: Mapping[str, Attacks] = {
 _E: Mapping[str, Any] = {"epochs": 50}
 # D3 as published, at the epochs of the others.
 _AUTHORS = options_of(D3Config.authors(epochs=50))
-# The tracked weights then begin where they were, too.
-_WITHOUT: Mapping[str, Any] = {"distance_weight": 0.0, "constraint": None, "warm_start": "near"}
-_NO_DISTANCE: Mapping[str, Any] = {**_WITHOUT, "epsilon": 0.0}
+_NO_DISTANCE: Mapping[str, Any] = {**NO_DISTANCE, "epsilon": 0.0}
 
 
 # Learning rate of the first default.
@@ -214,14 +212,13 @@ SHARES = (
 
 
 def _recovered(label: str, restart: int, share: float, **changes: Any) -> DefenseSpec:
-    recovery: Mapping[str, Any] = {"max_acc_drop": 1.0, "recovery": 30}
-    return _restart(label, restart=restart, distillation=share, **recovery, **changes)
+    return _restart(label, restart=restart, distillation=share, **RECOVERED, **changes)
 
 
 DEPTHS = (
     DefenseSpec("fine-tuning", (_E,)),
     _recovered("restart 0, distillation 0.2", 0, 0.2),
-    _recovered("restart 0, distillation 0.2, no distance", 0, 0.2, **_WITHOUT),
+    _recovered("restart 0, distillation 0.2, no distance", 0, 0.2, **NO_DISTANCE),
     _recovered("restart 2, distillation 0.4", 2, 0.4),
     _recovered("restart 2, distillation 0.2", 2, 0.2),
 )

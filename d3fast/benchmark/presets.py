@@ -37,12 +37,9 @@ _ADAPTIVE: Attacks = (
 # all`` chose out of three. The inversion of Neural Cleanse is shorter than published, to fit on two
 # cores.
 _EPOCHS: Mapping[str, Any] = {"epochs": 50}
-_FINE_TUNING: Mapping[str, Any] = {
-    "distance_weight": 0.0,
-    "constraint": None,
-    "warm_start": "near",
-    "epsilon": 0.0,
-}
+# Neither push nor sphere; the tracked weights begin where they were.
+NO_DISTANCE: Mapping[str, Any] = {"distance_weight": 0.0, "constraint": None, "warm_start": "near"}
+_FINE_TUNING: Mapping[str, Any] = {**NO_DISTANCE, "epsilon": 0.0}
 _LIKE_D3: Mapping[str, Any] = {
     name: getattr(D3Config(), name)
     for name in ("epochs", "lr", "schedule", "averaging", "distillation")
@@ -51,13 +48,7 @@ _LIKE_D3: Mapping[str, Any] = {
 _RESTARTED: Mapping[str, Any] = {"restart": 2, "distillation": 0.4}
 _UNPUSHED = {**_RESTARTED, "distance_weight": 0.0, "constraint": None}
 # No block restarts; the head is pushed and a recovery follows, with and without the distance.
-_RECOVERED: Mapping[str, Any] = {"max_acc_drop": 1.0, "recovery": 30}
-_RECOVERED_UNPUSHED = {
-    **_RECOVERED,
-    "distance_weight": 0.0,
-    "constraint": None,
-    "warm_start": "near",
-}
+RECOVERED: Mapping[str, Any] = {"max_acc_drop": 1.0, "recovery": 30}
 _CPU_DEFENSES = (
     DefenseSpec("fine-tuning", (_EPOCHS,)),
     DefenseSpec("fine-tuning", ({**_EPOCHS, "lr": 0.03},), label="fine-tuning (lr 0.03)"),
@@ -80,8 +71,8 @@ _CPU_DEFENSES = (
     DefenseSpec("d3", (_UNPUSHED,), label="d3 without distance"),
     DefenseSpec("d3", (options_of(D3Config.auto()),), label="d3-auto"),
     DefenseSpec("d3", label="d3 (head alone)"),
-    DefenseSpec("d3", (_RECOVERED,), label="d3 with recovery"),
-    DefenseSpec("d3", (_RECOVERED_UNPUSHED,), label="recovery without distance"),
+    DefenseSpec("d3", (RECOVERED,), label="d3 with recovery"),
+    DefenseSpec("d3", ({**RECOVERED, **NO_DISTANCE},), label="recovery without distance"),
     # D3's recipe with another distance term, and without any: averaging and distillation are gains
     # of their own.
     DefenseSpec("fst", (_LIKE_D3,), label="FST + averaging + distillation"),
