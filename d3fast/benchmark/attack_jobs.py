@@ -48,6 +48,8 @@ class AttackPreset:
         return replace(self.base, seed=seed, attack=attack, adaptive=adaptive, target=target)
 
 
+# Least ASR above the clean model's of a model that has learned its trigger.
+_LEARNED = 0.05
 _PLAIN = tuple((name, None) for name in ATTACKS.builtin)
 ATTACK_PRESETS: Mapping[str, AttackPreset] = MappingProxyType(
     {
@@ -211,6 +213,21 @@ class AttackJob:
         if result.model is not None:
             save_suspect(result.model, result.attack, self.spec, self.stem(run_dir.folder))
         return result.row(self.spec).to_row()
+
+
+def why_no_suspect(row: AttackRow) -> str | None:
+    """Return the reason why a trained model is no suspect, or ``None``.
+
+    A model that did not learn its trigger has nothing to repair: every defence would look perfect.
+    """
+    if row.refused:
+        return str(row.refused)
+    if not row.ratio or row.asr is None or row.floor is None:
+        return None
+    if row.asr - row.floor >= _LEARNED:
+        return None
+    rates = f"ASR {100 * row.asr:.1f} %, of the clean model {100 * row.floor:.1f} %"
+    return f"the model did not learn the trigger ({rates})"
 
 
 def run_attacks(

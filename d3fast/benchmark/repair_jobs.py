@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from d3fast.attacks import Attack, load_attack
-from d3fast.benchmark.attack_jobs import AttackJob
+from d3fast.benchmark.attack_jobs import AttackJob, why_no_suspect
 from d3fast.benchmark.clean_shift import CleanShift
 from d3fast.benchmark.implant import TEST_BATCH, AttackSpec
 from d3fast.data import Augment, Augmented, ImageData, Splits, stratified_split
@@ -303,8 +303,9 @@ class RepairJob:
         before = self.suspect_row(run_dir.folder)
         spec = self.suspect.spec
         row = _setting(spec, before, self.options, self.clean)
-        if before.refused:
-            return {**row, "refused": f"no suspect: {before.refused}"}
+        reason = why_no_suspect(before)
+        if reason is not None:
+            return {**row, "refused": f"no suspect: {reason}"}
         where = resolve_device(run_dir.device)
         splits = spec.splits(run_dir.data_dir).to(where)
         model, attack = load_suspect(self.suspect, splits, run_dir.folder)
@@ -372,8 +373,9 @@ def compared(suspect: Metrics, after: Metrics, floor: float | None) -> Row:
 def suspect_row(job: AttackJob, row: AttackRow) -> Row:
     """Return the row of a suspect with the fields of a repaired model's row."""
     setting = _setting(job.spec, row, row.options, None)
-    if row.refused:
-        return {**setting, "refused": row.refused}
+    reason = why_no_suspect(row)
+    if reason is not None:
+        return {**setting, "refused": reason}
     found = metrics_of(row)
     training = {"seconds": row.seconds, "epochs": job.spec.training.epochs, "val_accuracy": None}
     return {**setting, **compared(found, found, row.floor), **training, "refused": None}

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from d3fast.attacks import Attack
-from d3fast.benchmark.attack_jobs import AttackJob, CleanJob
+from d3fast.benchmark.attack_jobs import AttackJob, CleanJob, why_no_suspect
 from d3fast.benchmark.repair_jobs import (
     RepairJob,
     defender_samples,
@@ -22,6 +22,8 @@ from d3fast.benchmark.repair_jobs import (
 from d3fast.data import ImageData, Splits, stratified_split
 from d3fast.models import load_weights
 from d3fast.results.jobs import Row, RunDir, finished_row
+from d3fast.results.schema.benchmark import AttackRow
+from d3fast.results.schema.fields import read_record
 from d3fast.runtime.seeding import generator
 
 Subject = RepairJob | AttackJob | CleanJob
@@ -58,8 +60,12 @@ def why_missing(subject: Subject, suspect: AttackJob, name: str, folder: Path) -
         row = finished_row(job, folder)
         if row is None:
             raise ValueError(f"{job.name} has to be run before {name}")
-        if row.get("refused"):
-            return str(row["refused"])
+        if isinstance(job, AttackJob):
+            reason = why_no_suspect(read_record(row, AttackRow, job.name))
+        else:
+            reason = row.get("refused")
+        if reason:
+            return str(reason)
     return None
 
 

@@ -10,3 +10,8 @@ def small_spec(epochs=1, train=64, clean=50, attack=None, **training):
     return AttackSpec(
         "digits", "preact_resnet_tiny", attack, train=train, clean=clean, training=recipe
     )
+
+
+def learned_spec():
+    """A spec whose model learns the trigger of BadNets."""
+    return small_spec(epochs=3, train=300, clean=120, batch_size=32, lr=0.1)

@@ -274,8 +274,8 @@ import torch
 
 torch.set_num_threads(1)
 defenses = (DefenseSpec("fine-tuning", ({"epochs": 100_000},)),)
-base = AttackSpec(data="digits", model="preact_resnet_tiny", attack=None, train=200, clean=100,
-               training=TrainConfig(epochs=1))
+base = AttackSpec(data="digits", model="preact_resnet_tiny", attack=None, train=300, clean=100,
+               training=TrainConfig(epochs=3, batch_size=32, lr=0.1))
 suspects = (AttackPreset(base, (("badnets", None),)),)
 preset = BenchmarkPreset(suspects, defenses, clean=50, batch_size=25)
 run_grid(preset, RunDir(Path.cwd()), seeds=[0], progress=False)

@@ -2,25 +2,17 @@
 
 import pytest
 
-from d3fast.attacks import TrainConfig
 from d3fast.benchmark import reactivation_jobs as jobs
 from d3fast.benchmark.attack_jobs import AttackJob, AttackPreset, run_attacks
-from d3fast.benchmark.implant import AttackSpec
 from d3fast.benchmark.reactivation import Reactivation, ReactivationConfig
 from d3fast.benchmark.reactivation_jobs import ReactivationJob
 from d3fast.benchmark.repair_jobs import DefenseSpec, RepairJob, defender_samples
 from d3fast.results.jobs import RunDir, key_of
 from d3fast.results.schema.benchmark import read_grid
 from d3fast.training.metrics import Metrics
+from tests.benchmark.small import learned_spec
 
-BASE = AttackSpec(
-    data="digits",
-    model="preact_resnet_tiny",
-    attack=None,
-    train=64,
-    clean=90,
-    training=TrainConfig(epochs=1),
-)
+BASE = learned_spec()
 PRESET = AttackPreset(BASE, (("badnets", None),))
 SUSPECT = AttackJob(PRESET.spec(0, "badnets", None))
 COUNTS = Metrics(1, 2, 1, 1, 2)

@@ -9,9 +9,9 @@ from d3fast.benchmark.relearning_jobs import RelearningJob
 from d3fast.benchmark.repair_jobs import DefenseSpec, RepairJob, defender_samples
 from d3fast.results.jobs import RunDir, key_of
 from d3fast.training.metrics import Metrics
-from tests.benchmark.small import small_spec
+from tests.benchmark.small import learned_spec
 
-BASE = small_spec(clean=90)
+BASE = learned_spec()
 PRESET = AttackPreset(BASE, (("badnets", None),))
 SUSPECT = AttackJob(PRESET.spec(0, "badnets", None))
 RESULT = Relearning((0, 1), (0.5, 0.5), (0.0, 0.5), Metrics(1, 2, 1, 1, 2))

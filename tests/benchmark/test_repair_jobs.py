@@ -10,7 +10,7 @@ from torch import nn
 
 from d3fast import evaluate
 from d3fast.benchmark import repair_jobs as repairs
-from d3fast.benchmark.attack_jobs import AttackJob, AttackPreset, run_attacks
+from d3fast.benchmark.attack_jobs import AttackJob, AttackPreset, run_attacks, why_no_suspect
 from d3fast.benchmark.clean_shift import CleanShift
 from d3fast.benchmark.repair_jobs import (
     DefenseSpec,
@@ -26,14 +26,12 @@ from d3fast.results.jobs import RunDir, key_of, settings_of
 from d3fast.results.schema.benchmark import AttackRow
 from d3fast.runtime.plugins import Registry
 from d3fast.training.metrics import der
-from tests.benchmark.small import small_spec
+from tests.benchmark.small import learned_spec
 from tests.plugins import install, site
 
 __all__ = ["site"]
 
-SUSPECTS = AttackPreset(
-    small_spec(epochs=3, train=300, clean=120, batch_size=32, lr=0.1), (("badnets", None),)
-)
+SUSPECTS = AttackPreset(learned_spec(), (("badnets", None),))
 SUSPECT = AttackJob(SUSPECTS.spec(0, "badnets", None))
 
 
@@ -203,6 +201,22 @@ def test_a_refused_suspect_is_not_repaired(run_dir, spy, monkeypatch):
     assert not spied.seen
     suspect = repairs.suspect_row(SUSPECT, refused)
     assert suspect["refused"] == "the trigger measures nothing"
+
+
+@pytest.mark.parametrize("asr", [0.0, 0.14])
+def test_a_model_that_did_not_learn_its_trigger_is_no_suspect(run_dir, spy, monkeypatch, asr):
+    spied = spy()
+    weak = AttackRow(seed=0, attack="badnets", ratio=0.1, asr=asr, floor=0.1, acc=0.9)
+    monkeypatch.setattr(repairs, "finished_row", lambda job, folder: weak.to_row())
+    why = f"did not learn the trigger (ASR {100 * asr:.1f} %, of the clean model 10.0 %)"
+    assert job().run(run_dir, False)["refused"].endswith(why)
+    assert not spied.seen
+    assert repairs.suspect_row(SUSPECT, weak)["refused"] == f"the model {why}"
+
+
+def test_a_model_that_nobody_poisoned_is_repaired():
+    never = AttackRow(seed=0, attack="badnets", ratio=0.0, asr=0.1, floor=0.1)
+    assert why_no_suspect(never) is None
 
 
 def test_a_suspect_that_was_not_made_is_asked_for(tmp_path):

@@ -3,21 +3,13 @@
 import pytest
 import torch
 
-from d3fast.attacks import TrainConfig
 from d3fast.benchmark.attack_jobs import AttackJob, AttackPreset, run_attacks
-from d3fast.benchmark.implant import AttackSpec
 from d3fast.benchmark.repair_jobs import DefenseSpec, RepairJob
 from d3fast.benchmark.subjects import load_subject, subject_name, why_missing
 from d3fast.results.jobs import RunDir
+from tests.benchmark.small import learned_spec
 
-BASE = AttackSpec(
-    data="digits",
-    model="preact_resnet_tiny",
-    attack=None,
-    train=64,
-    clean=90,
-    training=TrainConfig(epochs=1),
-)
+BASE = learned_spec()
 PRESET = AttackPreset(BASE, (("badnets", None),))
 SUSPECT = AttackJob(PRESET.spec(0, "badnets", None))
 REPAIR = RepairJob(SUSPECT, "d3", DefenseSpec("d3", ({"epochs": 1},)).all_options(0), 40, 20)
