@@ -6,24 +6,26 @@ number of steps. An inversion may stop early, and so cost less than its bound.
 """
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, ClassVar
 
 import torch
 import typer
 
-from benchmarks.studies.harness import save
+from benchmarks.studies.harness import save, start_workers
 from d3fast.audit import InspectOptions, inspect_model
+from d3fast.audit.detectors.registry import DEFAULT_DETECTORS
 from d3fast.data import ImageData
 from d3fast.models import make_model
 from d3fast.results.format import fixed
-from d3fast.results.jobs import Row
+from d3fast.results.jobs import Row, RunDir
 from d3fast.results.store import Results
 from d3fast.results.table import text_table, to_markdown
 from d3fast.runtime.seeding import generator, global_seed
 
 _SAMPLES = 1000
+_DETECTORS = (*DEFAULT_DETECTORS, "wave")  # those of a calibration
 
 
 @dataclass(frozen=True)
@@ -53,27 +55,40 @@ SHAPES = (
 )
 
 
-def timings(shape: Shape, detectors: tuple[str, ...]) -> Iterator[Row]:
-    """Yield the seconds of an inspection by each detector alone.
+@dataclass(frozen=True)
+class CostJob:
+    """The seconds of an inspection by one detector.
 
-    Args:
+    Attributes:
         shape: of the model and its images.
-        detectors: names of the detectors.
+        detector: name of the detector.
     """
-    draws = generator(0, "images")
-    images = torch.rand((_SAMPLES, *shape.image), generator=draws)
-    labels = torch.arange(_SAMPLES) % shape.classes
-    data = ImageData(images, labels, tuple(map(str, range(shape.classes))))
-    with global_seed(0):
-        model = make_model(shape.model, shape.classes, shape.image[0]).eval()
-    for name in detectors:
-        chosen = InspectOptions(detectors=(name,))
+
+    shape: Shape
+    detector: str
+    kind: ClassVar[str] = "InspectionCost"
+
+    @property
+    def name(self) -> str:
+        """Name of the job, fit for a file name."""
+        return f"cost-{self.shape.model}-{self.shape.classes}-{self.detector.replace(':', '-')}"
+
+    def run(self, run_dir: RunDir, progress: bool) -> Row:
+        """Inspect a model of random weights with random images."""
+        shape = self.shape
+        draws = generator(0, "images")
+        images = torch.rand((_SAMPLES, *shape.image), generator=draws)
+        labels = torch.arange(_SAMPLES) % shape.classes
+        data = ImageData(images, labels, tuple(map(str, range(shape.classes))))
+        with global_seed(0):
+            model = make_model(shape.model, shape.classes, shape.image[0]).eval()
+        chosen = InspectOptions(detectors=(self.detector,))
         started, busy = time.perf_counter(), time.process_time()
-        inspect_model(model, data, options=chosen, progress=False)
-        yield {
+        inspect_model(model, data, options=chosen, device=run_dir.device, progress=progress)
+        return {
             "kind": "cost",
             "model": shape.name,
-            "detector": name,
+            "detector": self.detector,
             "parameters": sum(param.numel() for param in model.parameters()),
             "classes": shape.classes,
             "image": list(shape.image),
@@ -96,10 +111,13 @@ def inspection_cost_table(results: Results) -> str:
 
 
 def inspection_cost(
-    detectors: Annotated[str, typer.Option(help="Comma-separated.")] = "patch,head,shift,margin",
+    detectors: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(_DETECTORS),
+    out: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/inspection-cost"),
+    workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
 ) -> None:
-    """Time inspections on one thread and write ``inspect-cost-cpu.json``."""
-    torch.set_num_threads(1)
+    """Time every detector by itself, on one thread, and write ``inspect-cost-cpu.json``."""
     names = tuple(detectors.split(","))
-    rows = [row for shape in SHAPES for row in timings(shape, names)]
+    jobs = [CostJob(shape, name) for shape in SHAPES for name in names]
+    with start_workers(out, workers) as pool:
+        rows = pool.run(jobs, title="inspections")
     save("inspect-cost-cpu", "inspection-cost", {"detectors": names}, rows)
