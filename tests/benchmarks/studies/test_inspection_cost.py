@@ -4,7 +4,7 @@ from benchmarks.studies.inspection_cost import SHAPES, CostJob, Shape, inspectio
 from d3fast.results.jobs import RunDir
 from d3fast.results.store import Results
 
-SMALL = Shape("preact_resnet_tiny", 3, (1, 8, 8))
+SMALL = Shape("preact_resnet_tiny", 3, (1, 8, 8), searched=3)
 
 
 def test_every_detector_is_timed_alone(tmp_path):
@@ -15,9 +15,10 @@ def test_every_detector_is_timed_alone(tmp_path):
 
 
 def test_the_table_adds_the_detectors_up():
+    shape = {"kind": "cost", "model": "a", "classes": 20, "searched": 10}
     rows = [
-        {"kind": "cost", "model": "a", "detector": name, "cpu_seconds": seconds}
-        for name, seconds in (("head", 1.2), ("margin", 30.4))
+        {**shape, "detector": name, "cpu_seconds": seconds}
+        for name, seconds in (("head", 0.6), ("margin", 15.2))
     ]
     assert inspection_cost_table(Results("", {}, rows)).splitlines()[-1] == "| a | 1 | 30 | 32 |"
 
