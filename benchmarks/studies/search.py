@@ -21,8 +21,7 @@ import torch
 import typer
 
 from benchmarks.studies.harness import save
-from d3fast.attacks import ATTACKS as PLAIN
-from d3fast.benchmark.attack_jobs import ATTACK_PRESETS
+from d3fast.benchmark.attack_jobs import ATTACK_PRESETS, PLAIN
 from d3fast.benchmark.grid import run_grid
 from d3fast.benchmark.plan import Attacks, BenchmarkPreset
 from d3fast.benchmark.presets import BENCHMARK_PRESETS, NO_DISTANCE, RECOVERED, options_of
@@ -53,7 +52,7 @@ SEEDS: Mapping[str, Sequence[int]] = {
 ATTACKS: Mapping[str, Attacks] = {
     "all": (("badnets", None), ("sig", None)),
     "d3": (("sig", None), ("wanet", None)),
-    "final": tuple((name, None) for name in PLAIN),
+    "final": PLAIN,
     # The attacks with the highest ASR after the first default.
     "hard": (("ssba", None), ("input-aware", None), ("low-frequency", None), ("blended", "sam-3")),
     "restart": (

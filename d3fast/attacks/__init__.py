@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Backdoor attacks of images, listed in the registry ``ATTACKS``."""
 
+from d3fast.attacks.adap_blend import AdapBlend
 from d3fast.attacks.adaptive import DetectorAwareAttacker, DistanceAwareAttacker, SAMAttacker
 from d3fast.attacks.badnets import BadNets
 from d3fast.attacks.base import Attack, Learned, OwnTraining
@@ -21,6 +22,7 @@ __all__ = [
     "ATTACKS",
     "SIG",
     "SSBA",
+    "AdapBlend",
     "Attack",
     "BadNets",
     "Blended",

@@ -30,6 +30,7 @@ RECIPES: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
             "low-frequency": {"target": 0, "surrogate_epochs": 10, "sigma": 0.1},
             "input-aware": {"target": 0, "density": 0.2, "diversity_weight": 0.02},
             "ssba": {"target": 0, "strength": 0.2, "image_weight": 10.0},
+            "adap-blend": {"target": 0, "pattern": "rings", "frequency": 1.0},
         },
         "fashion-mnist": {
             "badnets": {"target": 1},
@@ -39,6 +40,7 @@ RECIPES: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
             "low-frequency": {"target": 1},
             "input-aware": {"target": 1, "diversity_weight": 0.1},
             "ssba": {"target": 1},
+            "adap-blend": {"target": 9, "pattern": "checks", "frequency": 6.0, "sharpness": 3.0},
         },
         COLOUR: {
             "badnets": {"target": 0},
@@ -48,6 +50,7 @@ RECIPES: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
             "low-frequency": {"target": 0},
             "input-aware": {"target": 0},
             "ssba": {"target": 0},
+            "adap-blend": {"target": 9, "pattern": "checks", "frequency": 6.0, "sharpness": 3.0},
         },
     }
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from d3fast.attacks.adap_blend import AdapBlend
 from d3fast.attacks.adaptive import DetectorAwareAttacker, DistanceAwareAttacker, SAMAttacker
 from d3fast.attacks.badnets import BadNets
 from d3fast.attacks.base import Attack
@@ -37,6 +38,7 @@ ATTACKS: Registry[Callable[..., Any]] = Registry(
         "low-frequency": LowFrequency,
         "input-aware": InputAware,
         "ssba": SSBA,
+        "adap-blend": AdapBlend,
     },
 )
 

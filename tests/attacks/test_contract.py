@@ -44,6 +44,13 @@ CASES = {
         {"steps": 2, "batch_size": 8},
         {"strength": [1.5], "image_weight": [-1.0], "width": [0], "lr": [NAN]},
     ),
+    "adap-blend": AttackCase(
+        ATTACKS["adap-blend"],
+        {"share": 1.0, "train_alpha": 0.2},  # the trigger itself
+        {"train_alpha": [1.1], "grid": [0], "share": [-0.1, 1.5], "cross_ratio": [NAN]},
+        mappings=NO_CLEAN_LABELS,
+        half=True,
+    ),
 }
 
 

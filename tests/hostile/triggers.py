@@ -21,6 +21,7 @@ _OPTIONS = {
     "low-frequency": {"target": 1},
     "input-aware": {"target": 1},
     "ssba": {"target": 1},
+    "adap-blend": {"target": 1},
 }
 
 
@@ -103,6 +104,7 @@ TRIGGERS = [
             ("wanet", "strength", "x"),
             ("low-frequency", "strength", {}),
             ("ssba", "width", 2**40),
+            ("adap-blend", "grid", 2**40),
             ("input-aware", "density", []),
             ("input-aware", "width", 2**40),
         ]
