@@ -8,7 +8,7 @@ second search, which decided its learning rate, ``RESTARTS`` its third: how many
 random weights, and how much is learned from the suspect's answers. ``SHARES`` is the fourth: that
 share again, under the attacks that the third default left the most of. ``DEPTHS`` is the fifth:
 restarted blocks at a large share against none at a small one, both with the recovery, on
-Fashion-MNIST and on digits.
+Fashion-MNIST and on digits. ``HEAD_SHARES`` is the sixth: the share where no block restarts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,6 +45,7 @@ SEEDS: Mapping[str, Sequence[int]] = {
     "share": (100, 102),
     "depth": (100, 101),
     "depth-digits": (100, 101, 102),
+    "head-share": (100, 102),
     "baselines": (102,),
 }
 # "all": an attack that fine-tuning removes and one that it does not; "d3": one of them, and one
@@ -71,6 +72,14 @@ ATTACKS: Mapping[str, Attacks] = {
         ("blended", "sam-3"),
     ),
     "depth-digits": tuple((name, None) for name in ("badnets", "blended", "wanet", "sig")),
+    "head-share": (
+        ("ssba", None),
+        ("low-frequency", None),
+        ("wanet", None),
+        ("sig", None),
+        ("input-aware", None),
+        ("blended", "sam-3"),
+    ),
     # The rows of the benchmark under the easiest and one of the hardest attacks.
     "baselines": (("badnets", None), ("ssba", None)),
 }
@@ -221,6 +230,9 @@ DEPTHS = (
     _recovered("restart 2, distillation 0.4", 2, 0.4),
     _recovered("restart 2, distillation 0.2", 2, 0.2),
 )
+HEAD_SHARES = tuple(
+    _recovered(f"restart 0, distillation {share}", 0, share) for share in (0.2, 0.3)
+)
 VARIANTS = _variants()
 CHOICES = _all_choices()
 
@@ -237,6 +249,7 @@ def search_preset(what: str) -> BenchmarkPreset:
         "share": SHARES,
         "depth": DEPTHS,
         "depth-digits": DEPTHS,
+        "head-share": HEAD_SHARES,
         "baselines": BENCHMARK_PRESETS["cpu"].defenses,
     }[what]
     cpu = BENCHMARK_PRESETS["cpu"]
