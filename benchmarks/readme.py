@@ -2,16 +2,19 @@
 """Writes the tables of committed results into the pages: ``python -m benchmarks.readme [--check]``.
 
 A table stands between ``<!-- table: NAME#PART -->`` and ``<!-- end -->``; NAME is a file of
-``benchmarks/results`` without its ending, PART one of ``PARTS``. With ``--check`` nothing is
+``benchmarks/results`` without its ending, PART one of ``PARTS``. ``NAME+NAME#PART`` is one table of
+several runs of ``d3fast benchmark`` on different seeds; see ``joined``. With ``--check`` nothing is
 written; the exit code is 1 if a page differs.
 """
 
+import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import dropwhile, takewhile
 from pathlib import Path
+from typing import Any
 
 from benchmarks.gpu.resources import resources_table
 from benchmarks.speed.adamw import adamw_table
@@ -152,6 +155,36 @@ PARTS: Mapping[str, Callable[[Results], str]] = {
         for measure in ("way", "distance", "norm")
     },
 }
+
+
+def joined(runs: Sequence[Results]) -> Results:
+    """Return the rows of several benchmarks whose cell, apart from the seed, is in every run.
+
+    A cell is a kind of row, a defence and an attack. Its options must be the same in all runs.
+
+    Raises:
+        ValueError: one defence with other options in another run.
+    """
+
+    def cell(row: Mapping[str, Any]) -> str:
+        names = ("kind", "defense", "attack", "adaptive", "ratio", "clean", "data", "model")
+        return json.dumps([row.get(name) for name in names])
+
+    def options(row: Mapping[str, Any]) -> str:
+        stages = row.get("options")
+        if isinstance(stages, list):
+            stages = [{k: v for k, v in stage.items() if k != "seed"} for stage in stages]
+        return json.dumps(stages, sort_keys=True)
+
+    found: list[dict[str, str]] = [{cell(row): options(row) for row in run.rows} for run in runs]
+    everywhere = set.intersection(*map(set, found))
+    for key in everywhere:
+        if len({each[key] for each in found}) > 1:
+            raise ValueError(f"{key} has other options in another run")
+    rows = [row for run in runs for row in run.rows if cell(row) in everywhere]
+    return Results("; ".join(run.command for run in runs), {}, rows)
+
+
 _BLOCK = re.compile(r"(<!-- table: ([^# ]+)#(\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -166,7 +199,8 @@ def filled(text: str, folder: Path = RESULTS) -> str:
         start, name, part, _, end = match.groups()
         if part not in PARTS:
             raise ValueError(f"part must be one of {', '.join(PARTS)}, got {part!r}")
-        return f"{start}{PARTS[part](read_results(folder / f'{name}.json'))}\n{end}"
+        runs = [read_results(folder / f"{each}.json") for each in name.split("+")]
+        return f"{start}{PARTS[part](joined(runs) if len(runs) > 1 else runs[0])}\n{end}"
 
     return _BLOCK.sub(block, text)
 
