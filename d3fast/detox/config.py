@@ -58,9 +58,9 @@ class D3Config:
         restart: blocks that start from random weights of the norm they had: the number of last
             blocks, or a regular expression over parameter names; 0 restarts none. See
             ``d3fast.optim.blocks``. ``"auto"`` takes the most blocks, at most two thirds, for which
-            the repair costs at most ``max_acc_drop`` points more than one that restarts none; it
-            repairs twice at least. ``"auto-all"`` begins with all blocks, see
-            ``d3fast.detox.depth``.
+            the repair costs at most ``max_acc_drop`` points more than one that restarts none, or no
+            more than the held-out samples resolve; it repairs twice at least. ``"auto-all"`` begins
+            with all blocks, see ``d3fast.detox.depth``.
         epochs: passes over the clean samples.
         lr: learning rate.
         momentum: momentum; of AdamW the decay beta_1 of its first moment.

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A search for the most restarted blocks whose repair keeps the held-out accuracy.
 
-- ``"auto"``: at most two thirds of the blocks; may cost ``max_acc_drop`` points more than none.
+- ``"auto"``: at most two thirds of the blocks; may cost ``max_acc_drop`` points more than none, or
+  what the held-out samples cannot tell from nothing: a choice by two of 200 samples is a coin toss,
+  and fewer blocks leave more of the backdoor (docs/benchmark.md).
 - ``"auto-all"``, for texts: all blocks first, embeddings keep what is known of the words; may cost
   one point more than none; weights that restart are not tracked.
 
@@ -47,6 +49,7 @@ def deepest_within(
     config: D3Config,
     attempt: Attempt[Repaired],
     checkpointing: Checkpointing | None,
+    finest: float = 0.0,
 ) -> Repaired:
     """Return the repair that restarts most blocks among those that keep the accuracy.
 
@@ -60,6 +63,8 @@ def deepest_within(
         config: options with ``restart="auto"`` or ``"auto-all"``.
         attempt: repairs with options whose ``restart`` is a number.
         checkpointing: given to the attempts.
+        finest: points of accuracy that the held-out samples cannot resolve; "auto-all" does not
+            use it.
 
     Raises:
         ValueError: a state to resume that belongs to none of the attempts; what ``attempt`` raises.
@@ -81,8 +86,7 @@ def deepest_within(
 
     if checkpointing is not None and checkpointing.resume:
         repaired(_begun(model, checkpointing, attempts), resume=True)
-    if config.restart == AUTO_ALL:
-        limit = min(limit, _COST_OF_ALL)
+    limit = min(limit, _COST_OF_ALL) if config.restart == AUTO_ALL else max(limit, finest)
     allowed = _lost(repaired(0)) + limit
     return next(one for one in map(repaired, attempts) if _lost(one) <= allowed)
 

@@ -42,6 +42,7 @@ from d3fast.training.loaders import endless_inputs
 from d3fast.training.loop import Epoch, Gradients, check_weights, fit, mean_loss, plain_gradients
 from d3fast.training.loss import CleanLoss, distilled
 from d3fast.training.metrics import evaluate
+from d3fast.training.paired import resolved_limit
 
 OnEpoch = Callable[[Epoch, nn.Module], None]
 # In a recovery: least distance in units of the distance before it, and least share of distillation
@@ -158,7 +159,10 @@ def detoxify(
     if config.restart not in SEARCHES:
         return attempt(config, checkpointing)
     started = time.perf_counter()
-    result = deepest_within(model, config, attempt, checkpointing)
+    assert val_loader is not None  # a search needs a limit, and a limit held-out samples
+    before = evaluate(model, val_loader, None, name="val_loader")
+    finest = resolved_limit(0.0, before.correct, before.images)
+    result = deepest_within(model, config, attempt, checkpointing, finest)
     return replace(result, seconds=time.perf_counter() - started)
 
 

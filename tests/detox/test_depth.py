@@ -42,7 +42,7 @@ def suspect():
         return preact_resnet_tiny(3, 1).eval()
 
 
-def chosen(suspect, drops):
+def chosen(suspect, drops, finest=0.0):
     """Return the restart chosen where a restart of d blocks costs ``drops[d]`` points."""
     tried = []
 
@@ -50,7 +50,7 @@ def chosen(suspect, drops):
         tried.append(config.restart)
         return Result(drops[config.restart], config.restart)
 
-    return deepest_within(suspect, AUTO, attempt, None).restart, tried
+    return deepest_within(suspect, AUTO, attempt, None, finest).restart, tried
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,17 @@ def chosen(suspect, drops):
 )
 def test_the_limit_counts_from_the_repair_without_a_restart(suspect, drops, restart, tried):
     assert chosen(suspect, drops) == (restart, tried)
+
+
+def test_a_loss_that_the_samples_do_not_resolve_does_not_count(suspect):
+    drops = {0: 0.0, 2: 2.5, 1: 0.0}
+    assert chosen(suspect, drops, finest=2.4) == (1, [0, 2, 1])
+    assert chosen(suspect, drops, finest=2.5) == (2, [0, 2])
+
+
+def test_texts_are_not_given_more_than_one_point():
+    drops = {0: 0.0, 6: 1.5, 3: 0.0}
+    assert searched(6, LAST_TWO, drops, finest=5.0)[0].restart == 3
 
 
 @pytest.mark.parametrize(("depth", "share"), [(2, 0.6), (1, 0.2), (0, 0.2)])
@@ -93,7 +104,7 @@ def blocks(count):
     return nn.Sequential(nn.Embedding(9, 4), *layers, nn.Linear(4, 2))
 
 
-def searched(count, track, drops, limit=5.0):
+def searched(count, track, drops, limit=5.0, finest=0.0):
     """Return the options chosen by "auto-all", and the numbers of blocks that were tried."""
     tried = []
 
@@ -102,7 +113,7 @@ def searched(count, track, drops, limit=5.0):
         return Tracked(drops[config.restart], config.restart, config.track)
 
     config = D3Config(restart="auto-all", max_acc_drop=limit, track=track)
-    return deepest_within(blocks(count), config, attempt, None), tried
+    return deepest_within(blocks(count), config, attempt, None, finest), tried
 
 
 LAST_TWO = r"^([56]\.0|7)\.weight$"
