@@ -18,7 +18,7 @@ def test_the_table_adds_the_detectors_up():
     shape = {"kind": "cost", "model": "a", "classes": 20, "searched": 10}
     rows = [
         {**shape, "detector": name, "cpu_seconds": seconds}
-        for name, seconds in (("head", 0.6), ("margin", 15.2))
+        for name, seconds in (("head", 1.2), ("margin", 16.4))
     ]
     assert inspection_cost_table(Results("", {}, rows)).splitlines()[-1] == "| a | 1 | 30 | 32 |"
 
