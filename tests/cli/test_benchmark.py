@@ -7,7 +7,7 @@ import pytest
 from d3fast.benchmark.attack_jobs import AttackPreset
 from d3fast.benchmark.plan import BenchmarkPreset
 from d3fast.benchmark.repair_jobs import DefenseSpec
-from tests.benchmark.small import small_spec
+from tests.benchmark.small import learned_spec, small_spec
 
 
 def test_benchmark_attacks_goes_on_where_it_stopped(call, tmp_path, monkeypatch):
@@ -35,7 +35,7 @@ def small_grid(monkeypatch):
     """One attack, two defences of one epoch."""
     defenses = (DefenseSpec("d3", ({"epochs": 1},)), DefenseSpec("fine-tuning", ({"epochs": 1},)))
     grid = BenchmarkPreset(
-        (AttackPreset(small_spec(), (("badnets", None),)),),
+        (AttackPreset(learned_spec(), (("badnets", None),)),),
         defenses,
         clean=40,
         batch_size=20,
