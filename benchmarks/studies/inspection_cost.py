@@ -134,4 +134,4 @@ def inspection_cost(
     jobs = [CostJob(shape, name) for shape in SHAPES for name in names]
     with start_workers(out, workers) as pool:
         rows = pool.run(jobs, title="inspections")
-    save("inspect-cost-cpu", "inspection-cost", {"detectors": names}, rows)
+    save("inspect-cost-cpu", f"inspection-cost --detectors {detectors}", {"detectors": names}, rows)

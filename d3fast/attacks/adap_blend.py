@@ -9,17 +9,16 @@ get parts of the pattern and keep their labels, so that the features of poisoned
 those of clean ones. The patterns P are those of ``Blended``; the paper blends in a photograph.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from d3fast.attacks.blended import Blended
-from d3fast.attacks.cross import RELABELLING, choose_rows
-from d3fast.attacks.poisoning import Poisoned, check_target
+from d3fast.attacks.cross import RELABELLING, poison_crossed
+from d3fast.attacks.poisoning import Poisoned
 from d3fast.data.base import ImageData, on_floats
 from d3fast.runtime.checks import check_choice, check_integer, check_number
-from d3fast.training.labels import target_labels
 
 
 @dataclass(frozen=True)
@@ -95,6 +94,9 @@ class AdapBlend(Blended):
         pattern = self.image(*images.shape[-3:])
         return on_floats(images, lambda x: x + weight.to(x) * (pattern.to(x) - x))
 
+    def _part(self, images: Tensor, positions: Tensor, generator: torch.Generator | None) -> Tensor:
+        return self.partial(images, generator)
+
     def poison(
         self,
         dataset: ImageData,
@@ -102,28 +104,7 @@ class AdapBlend(Blended):
         target: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Poisoned:
-        """Poison ``round(ratio * len(dataset))`` images of a copy, and cross others.
-
-        Args:
-            dataset: the training set; it is not changed.
-            ratio: share of the whole training set to poison, 0..1.
-            target: the attack's own target, or ``None``.
-            generator: a CPU generator for all draws; torch's default one if ``None``.
-
-        Returns:
-            The set; ``indices`` holds the poisoned images only, not the crossed ones.
-
-        Raises:
-            ValueError: as ``choose_rows``; a target that is not the attack's own.
-        """
-        classes = len(dataset.classes)
-        check_target(self.target, target, classes)
-        rows = choose_rows(self, dataset, ratio, self.cross_ratio, generator)
-        where = dataset.images.device
-        poisoned = rows.poisoned.to(where)
-        both = torch.cat([poisoned, rows.crossed.to(where)])
-        images, labels = dataset.images.clone(), dataset.labels.clone()
-        if len(both):
-            images[both] = self.partial(images[both], generator)
-        labels[poisoned] = target_labels(labels[poisoned], self.target, classes, self.mapping)
-        return Poisoned(replace(dataset, images=images, labels=labels), poisoned)
+        """Poison ``round(ratio * len(dataset))`` images, cross others; see ``poison_crossed``."""
+        return poison_crossed(
+            self, dataset, ratio, self.cross_ratio, target, generator, self._part, self._part
+        )

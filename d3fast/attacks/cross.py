@@ -98,6 +98,7 @@ def poison_crossed(
     target: int | None,
     generator: torch.Generator | None,
     cross: Cross,
+    stamp: Cross | None = None,
 ) -> Poisoned:
     """Poison and cross part of a copy of a training set, once.
 
@@ -109,6 +110,7 @@ def poison_crossed(
         target: the attack's own target, or ``None``.
         generator: a CPU generator for all draws; torch's default one if ``None``.
         cross: stamps the crossed images, in the dtype of the data.
+        stamp: stamps the poisoned images, where that is not the trigger.
 
     Returns:
         The set; ``indices`` holds the poisoned images only, not the crossed ones.
@@ -123,7 +125,9 @@ def poison_crossed(
     poisoned, crossed = rows.poisoned.to(where), rows.crossed.to(where)
     images, labels = data.images.clone(), data.labels.clone()
     if len(poisoned):
-        images[poisoned] = attack.trigger(images[poisoned])
+        chosen = images[poisoned]
+        stamped = attack.trigger(chosen) if stamp is None else stamp(chosen, poisoned, generator)
+        images[poisoned] = stamped
         labels[poisoned] = target_labels(labels[poisoned], attack.target, classes, attack.mapping)
     if len(crossed):
         images[crossed] = cross(images[crossed], crossed, generator)
