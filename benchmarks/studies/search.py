@@ -9,6 +9,7 @@ random weights, and how much is learned from the suspect's answers. ``SHARES`` i
 share again, under the attacks that the third default left the most of. ``DEPTHS`` is the fifth:
 restarted blocks at a large share against none at a small one, both with the recovery, on
 Fashion-MNIST and on digits. ``HEAD_SHARES`` is the sixth: the share where no block restarts.
+``CLEAN_LABEL`` is the seventh: what removes SIG, of which the default keeps most.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,6 +47,7 @@ SEEDS: Mapping[str, Sequence[int]] = {
     "depth": (100, 101),
     "depth-digits": (100, 101, 102),
     "head-share": (100, 102),
+    "clean-label": (103, 104, 105, 106, 107),
     "baselines": (102,),
 }
 # "all": an attack that fine-tuning removes and one that it does not; "d3": one of them, and one
@@ -80,6 +82,7 @@ ATTACKS: Mapping[str, Attacks] = {
         ("input-aware", None),
         ("blended", "sam-3"),
     ),
+    "clean-label": (("sig", None),),
     # The rows of the benchmark under the easiest and one of the hardest attacks.
     "baselines": (("badnets", None), ("ssba", None)),
 }
@@ -233,6 +236,17 @@ DEPTHS = (
 HEAD_SHARES = tuple(
     _recovered(f"restart 0, distillation {share}", 0, share) for share in (0.2, 0.3)
 )
+_UNPUSHED: Mapping[str, Any] = {"distance_weight": 0.0, "constraint": None}
+CLEAN_LABEL = (
+    DefenseSpec("fine-tuning", (_E,)),
+    DefenseSpec("fst", ({**_E, "lr": 0.06},)),
+    _recovered("restart 0, distillation 0.2", 0, 0.2),
+    _recovered("restart 1, distillation 0.2", 1, 0.2),
+    _recovered("restart 2, distillation 0.4", 2, 0.4),
+    _recovered("restart 2, distillation 0.4, no distance", 2, 0.4, **_UNPUSHED),
+    _recovered("restart 2, distillation 0.2", 2, 0.2),
+    _recovered("restart 2, distillation 0.2, no distance", 2, 0.2, **_UNPUSHED),
+)
 VARIANTS = _variants()
 CHOICES = _all_choices()
 
@@ -250,6 +264,7 @@ def search_preset(what: str) -> BenchmarkPreset:
         "depth": DEPTHS,
         "depth-digits": DEPTHS,
         "head-share": HEAD_SHARES,
+        "clean-label": CLEAN_LABEL,
         "baselines": BENCHMARK_PRESETS["cpu"].defenses,
     }[what]
     cpu = BENCHMARK_PRESETS["cpu"]
