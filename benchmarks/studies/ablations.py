@@ -2,7 +2,8 @@
 """Ablations of D3 and of its clean samples, one change at a time, and pipelines.
 
 Every point changes one option of the recipe of ``D3Config()``, which restarts the head alone, or
-the samples that the defender has. Fine-tuning is the second line where the samples change.
+the samples that the defender has. Where the samples change, fine-tuning and ``d3fast repair`` are
+the other lines.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,9 +20,10 @@ from d3fast.benchmark.attack_jobs import ATTACK_PRESETS, AttackPreset, parse_att
 from d3fast.benchmark.clean_shift import CORRUPTIONS, CleanShift
 from d3fast.benchmark.grid import run_grid
 from d3fast.benchmark.plan import Ablation, BenchmarkPreset
-from d3fast.benchmark.presets import BENCHMARK_PRESETS
+from d3fast.benchmark.presets import BENCHMARK_PRESETS, options_of
 from d3fast.benchmark.repair_jobs import DefenseSpec
 from d3fast.benchmark.report.benchmark import ablation_markdown
+from d3fast.detox import D3Config
 from d3fast.io.files import make_folder
 from d3fast.optim.schedules import SHAPES
 from d3fast.results.jobs import RunDir
@@ -33,6 +35,7 @@ from d3fast.runtime.checks import check_choice
 FIRST_SEED, SEEDS = 100, 3  # no table of defences shows them
 _FINE_TUNING = DefenseSpec("fine-tuning", ({"epochs": 50},))
 _D3 = DefenseSpec("d3")
+_AUTO = DefenseSpec("d3", (options_of(D3Config.auto()),), label="d3-auto")
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def _changed(factor: str, option: str, values: Iterable[Any], **fixed: Any) -> t
 
 
 def _samples(clean: Iterable[int], target: int) -> tuple[Ablation, ...]:
-    """D3 and fine-tuning on other samples."""
+    """D3, the default of ``d3fast repair`` and fine-tuning on other samples."""
     other = 1 if target == 0 else 0
     shifts = {
         "a tenth of the target class": CleanShift(rare_class=target),
@@ -72,7 +75,7 @@ def _samples(clean: Iterable[int], target: int) -> tuple[Ablation, ...]:
     }
     return tuple(
         point
-        for defense in (_D3, _FINE_TUNING)
+        for defense in (_D3, _AUTO, _FINE_TUNING)
         for point in (
             *(Ablation("clean samples", n, defense, clean=n) for n in clean),
             *(Ablation("kind of samples", label, defense, shift=s) for label, s in shifts.items()),

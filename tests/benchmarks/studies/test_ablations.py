@@ -41,14 +41,14 @@ def test_every_factor_holds_the_recipe_itself():
     assert plain == {point.factor for point in points} - {"kind of samples"}
 
 
-def test_samples_change_for_fine_tuning_too_and_the_target_class_is_rare_once():
+def test_samples_change_for_all_lines_and_the_target_class_is_rare_once():
     points = ablations.ablation_points((12, 260), target=3)
     for factor in ("clean samples", "kind of samples"):
         own = [point for point in points if point.factor == factor]
-        values = {
-            name: [p.value for p in own if p.defense.name == name] for name in ("d3", "fine-tuning")
-        }
-        assert values["d3"] == values["fine-tuning"]
+        labels = ("d3", "d3-auto", "fine-tuning")
+        first, *others = [[p.value for p in own if p.defense.label == name] for name in labels]
+        assert first
+        assert others == [first, first]
     rare = {p.value: p.shift.rare_class for p in points if p.shift and not p.shift.corruption}
     assert rare == {"a tenth of the target class": 3, "a tenth of another class": 0}
 
