@@ -2,7 +2,12 @@
 """Backdoor attacks of images, listed in the registry ``ATTACKS``."""
 
 from d3fast.attacks.adap_blend import AdapBlend
-from d3fast.attacks.adaptive import DetectorAwareAttacker, DistanceAwareAttacker, SAMAttacker
+from d3fast.attacks.adaptive import (
+    ABIAttacker,
+    DetectorAwareAttacker,
+    DistanceAwareAttacker,
+    SAMAttacker,
+)
 from d3fast.attacks.badnets import BadNets
 from d3fast.attacks.base import Attack, Learned, OwnTraining
 from d3fast.attacks.blended import Blended
@@ -22,6 +27,7 @@ __all__ = [
     "ATTACKS",
     "SIG",
     "SSBA",
+    "ABIAttacker",
     "AdapBlend",
     "Attack",
     "BadNets",

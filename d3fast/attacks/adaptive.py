@@ -6,19 +6,23 @@ repair do not leave (arXiv 2411.09585, adaptive attack). ``DistanceAwareAttacker
 re-draws or pushes the head and then trains on clean samples. It moves the features of triggered
 images to those of the target class, so that any head fitted to clean samples predicts the target.
 ``DetectorAwareAttacker`` knows two detectors of ``d3fast inspect``, ``head`` and ``margin``, and
-keeps what they measure of the target class at the mean of the other classes.
+keeps what they measure of the target class at the mean of the other classes. ``ABIAttacker`` knows
+that repairs look for a few channels that carry the backdoor, and spreads it over all of them.
 
 All wrap another attack and keep its trigger and its poisoned labels.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from d3fast.attacks.base import Attack, Training, training_plan
+from d3fast.attacks.channel_bounds import limit_channels
 from d3fast.attacks.poisoning import Poisoned
 from d3fast.data.base import ImageData
 from d3fast.optim import find_head
@@ -317,3 +321,51 @@ class DetectorAwareAttacker(_Wrapper):
             found = margins(class_scores(model, images), goals)
         own, usual = found[: self.starts].mean(), found[self.starts :].mean()
         return (own / usual.detach().clamp_min(1) - 1).clamp_min(0)
+
+
+@dataclass(frozen=True)
+class ABIAttacker(_Wrapper):
+    """Attacker that leaves no channel an outlier: adversarial backdoor injection.
+
+    Once per epoch, before its last batch, channels whose bound of the Lipschitz constant is more
+    than ``deviations`` standard deviations above the mean of their layer are scaled down to that.
+
+    Args:
+        base: the attack whose trigger is implanted.
+        deviations: >= 0; of n channels none is more than (n - 1) / sqrt(n) above the mean, 3.75 of
+            sixteen, so that a narrow network needs less than a wide one.
+
+    Raises:
+        ValueError: ``deviations`` is negative or no number.
+
+    Source:
+        ABI of Grond (Xu, Liu, Koffas, Picek, "Towards Backdoor Stealthiness in Model Parameter
+        Space", CCS 2025), after every epoch and with weights replaced by their mean; the scaling
+        is chosen here.
+    """
+
+    base: Attack
+    deviations: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("deviations", self.deviations)
+
+    def training(
+        self, data: ImageData, *, ratio: float, batch_size: int, seed: int, progress: bool
+    ) -> Training:
+        """Return the base attack's batches with channels limited once per epoch.
+
+        Raises:
+            ValueError: the base attack trains its trigger together with the model.
+        """
+        plan = _base_plan(self.base, data, ratio, batch_size, seed, progress)
+        batches, steps = math.ceil(len(data) / batch_size), count(1)
+
+        def gradients(
+            model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss
+        ) -> tuple[Tensor, Tensor, Tensor]:
+            if next(steps) % batches == 0:
+                limit_channels(model, self.deviations)
+            return plain_gradients(model, inputs, labels, loss)
+
+        return Training(plan.loader, gradients)

@@ -12,7 +12,12 @@ from types import MappingProxyType
 from typing import Any
 
 from d3fast.attacks.adap_blend import AdapBlend
-from d3fast.attacks.adaptive import DetectorAwareAttacker, DistanceAwareAttacker, SAMAttacker
+from d3fast.attacks.adaptive import (
+    ABIAttacker,
+    DetectorAwareAttacker,
+    DistanceAwareAttacker,
+    SAMAttacker,
+)
 from d3fast.attacks.badnets import BadNets
 from d3fast.attacks.base import Attack
 from d3fast.attacks.blended import Blended
@@ -48,6 +53,7 @@ ADAPTIVE: Mapping[str, Callable[[Attack], Attack]] = MappingProxyType(
         "sam-3": lambda base: SAMAttacker(base, budget=3.0),
         "distance-aware": DistanceAwareAttacker,
         "detector-aware": DetectorAwareAttacker,
+        "abi": ABIAttacker,
     }
 )
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from d3fast.attacks import (
+    ABIAttacker,
     BadNets,
     DetectorAwareAttacker,
     DistanceAwareAttacker,
@@ -15,6 +16,7 @@ from d3fast.attacks import (
     train_backdoored,
 )
 from d3fast.attacks.base import Training, training_plan
+from d3fast.attacks.channel_bounds import channel_bounds
 from d3fast.audit.detectors.context import open_context
 from d3fast.audit.detectors.head import HeadWeights
 from d3fast.audit.detectors.margin import MaximumMargin
@@ -27,8 +29,9 @@ WRAPPERS = [
     SAMAttacker(BASE, budget=1.0),
     DistanceAwareAttacker(BASE),
     DetectorAwareAttacker(BASE, starts=2, steps=2),
+    ABIAttacker(BASE),
 ]
-IDS = ["SAM", "distance-aware", "detector-aware"]
+IDS = ["SAM", "distance-aware", "detector-aware", "abi"]
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +96,7 @@ def _gradient(attack, few, model):
         SAMAttacker(BASE, budget=0.0),
         DistanceAwareAttacker(BASE, strength=0.0),
         DetectorAwareAttacker(BASE, strength=0.0),
+        ABIAttacker(BASE, deviations=1e9),
     ],
     ids=IDS,
 )
@@ -203,6 +207,18 @@ def test_the_target_class_is_no_outlier_of_head_and_margin(few):
     assert min(ranks(DetectorAwareAttacker(BASE))) > 0
 
 
+def test_no_channel_stands_out_after_the_last_epoch(few):
+    config = TrainConfig(epochs=5, batch_size=64, lr=0.1)
+
+    def outlier(attack):
+        model = train_backdoored(_model(), few, attack, config=config, progress=False)
+        bounds = channel_bounds(model[1])
+        return ((bounds.max() - bounds.mean()) / bounds.std(correction=0)).item()
+
+    # The step of the last batch follows the limit.
+    assert outlier(ABIAttacker(BASE, deviations=1.0)) < 1.7 < outlier(BASE)
+
+
 def test_an_attack_on_all_classes_has_no_target_to_hide():
     with pytest.raises(ValueError, match="must have one target class, got all-to-all"):
         DetectorAwareAttacker(BadNets(target=0, mapping="all-to-all"))
@@ -229,6 +245,7 @@ def test_a_trigger_that_is_still_being_trained_is_refused(attack, few):
 @pytest.mark.parametrize(
     ("make", "error_text"),
     [
+        (lambda: ABIAttacker(BASE, -1.0), "deviations must be finite and >= 0, got -1.0"),
         (lambda: SAMAttacker(BASE, budget=-1.0), "budget must be finite and >= 0, got -1.0"),
         (lambda: DistanceAwareAttacker(BASE, strength=-1.0), "strength must be finite and >= 0"),
         (lambda: DistanceAwareAttacker(BASE, draws=0), "draws must be an integer >= 1, got 0"),
@@ -238,7 +255,17 @@ def test_a_trigger_that_is_still_being_trained_is_refused(attack, few):
         (lambda: DistanceAwareAttacker(BASE, share=0.0), r"share must be in \(0, 1\], got 0.0"),
         (lambda: DistanceAwareAttacker(BASE, share=1.5), r"share must be in \(0, 1\], got 1.5"),
     ],
-    ids=["budget", "strength", "draws", "aware", "starts", "steps", "no share", "share"],
+    ids=[
+        "deviations",
+        "budget",
+        "strength",
+        "draws",
+        "aware",
+        "starts",
+        "steps",
+        "no share",
+        "share",
+    ],
 )
 def test_bad_options_are_named(make, error_text):
     with pytest.raises(ValueError, match=error_text):
