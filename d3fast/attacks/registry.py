@@ -58,7 +58,13 @@ ADAPTIVE: Mapping[str, Callable[[Attack], Attack]] = MappingProxyType(
 )
 
 
-def recipe(name: str, data: str, target: int | None = None, adaptive: str | None = None) -> Attack:
+def recipe(
+    name: str,
+    data: str,
+    target: int | None = None,
+    adaptive: str | None = None,
+    mapping: str | None = None,
+) -> Attack:
     """Return an attack with the options chosen for a data set.
 
     Args:
@@ -67,9 +73,11 @@ def recipe(name: str, data: str, target: int | None = None, adaptive: str | None
             attack of another package its own defaults.
         target: target class; the recipe's if ``None``.
         adaptive: name in ``ADAPTIVE`` of an attacker to wrap around it, or ``None``.
+        mapping: label mapping, see ``d3fast.training.labels``; the recipe's if ``None``.
 
     Raises:
-        ValueError: an unknown name; an attack of another package that cannot be imported.
+        ValueError: an unknown name; a mapping that the attack does not have; an attack of another
+            package that cannot be imported.
 
     Example:
         >>> recipe("badnets", "digits").size, recipe("badnets", "cifar10").size
@@ -80,6 +88,8 @@ def recipe(name: str, data: str, target: int | None = None, adaptive: str | None
     options = dict(RECIPES.get(data, {}).get(name, usual))
     if target is not None:
         options["target"] = target
+    if mapping is not None:
+        options["mapping"] = mapping
     attack = make(**options)
     if adaptive is None:
         return attack

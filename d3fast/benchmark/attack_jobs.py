@@ -160,8 +160,8 @@ class CleanJob:
 
 def clean_job_of(spec: AttackSpec) -> CleanJob:
     """Return the job of the clean model beside a backdoored one; the poison ratio is irrelevant."""
-    plain = replace(spec, attack=None, adaptive=None, target=None, ratio=AttackSpec.ratio)
-    return CleanJob(plain)
+    plain = replace(spec, attack=None, adaptive=None, target=None, mapping=None)
+    return CleanJob(replace(plain, ratio=AttackSpec.ratio))
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ class AttackSpec:
         clean: number of images kept aside for a defender.
         size: side that image files are resized to; their own, or the data set's, if ``None``.
         training: recipe of the training.
+        mapping: label mapping of the attack; the recipe's if ``None``.
 
     Raises:
         ValueError: a number out of range.
@@ -73,6 +74,7 @@ class AttackSpec:
     clean: int = 1000
     size: int | None = None
     training: TrainConfig = field(default_factory=TrainConfig)
+    mapping: str | None = None
 
     def __post_init__(self) -> None:
         check_number("ratio", self.ratio)
@@ -107,7 +109,7 @@ class AttackSpec:
     def make_attack(self) -> Attack:
         """Return the attack; a trigger that has to be learned is not learned yet."""
         assert self.attack is not None
-        return recipe(self.attack, self.data, self.target, self.adaptive)
+        return recipe(self.attack, self.data, self.target, self.adaptive, self.mapping)
 
 
 @dataclass(frozen=True)

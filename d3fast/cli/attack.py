@@ -74,6 +74,7 @@ def attack(
             help=f"Adaptive attacker around it: {', '.join(ADAPTIVE)}.", rich_help_panel=_DATASET
         ),
     ] = None,
+    mapping: options.Mapping = None,
     train: Annotated[
         int | None,
         typer.Option(
@@ -102,8 +103,10 @@ def attack(
     """
     where = check_folder(out)
     if data is not None and data not in DATASETS:
-        if adaptive is not None or train is not None:
-            raise ValueError("adaptive and train are for a data set (--dataset), got --data")
+        if adaptive is not None or train is not None or mapping is not None:
+            raise ValueError(
+                "adaptive, mapping and train are for a data set (--dataset), got --data"
+            )
         chosen = OwnAttack(attack, target, ratio, words, epochs, lr, seed=seed)
         audit = reading.open(suspect.request(model), data, output, device=device, seed=seed)
         planted = plant(audit, chosen, progress=output.bars)
@@ -118,6 +121,7 @@ def attack(
             model=model,
             attack=attack,
             adaptive=adaptive,
+            mapping=mapping,
             target=target,
             ratio=ratio,
             seed=seed,

@@ -3,7 +3,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -88,14 +88,14 @@ def _with_samples(
     return replace(preset, shift=CleanShift(rare_class, corruption))
 
 
-def _with_ratio(preset: BenchmarkPreset, ratio: float | None) -> BenchmarkPreset:
-    """Return the preset with another poison ratio; models without poisoned samples stay."""
-    if ratio is None:
-        return preset
-    if not 0 < ratio < 1:
+def _poisoned(preset: BenchmarkPreset, ratio: float | None, mapping: str | None) -> BenchmarkPreset:
+    """Return the preset with another poison ratio or mapping; models never poisoned stay."""
+    if ratio is not None and not 0 < ratio < 1:
         raise ValueError(f"ratio must be in (0, 1), got {ratio}")
+    given = {"ratio": ratio, "mapping": mapping}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     suspects = tuple(
-        replace(group, base=replace(group.base, ratio=ratio)) if group.base.ratio else group
+        replace(group, base=replace(group.base, **changes)) if group.base.ratio else group
         for group in preset.suspects
     )
     return replace(preset, suspects=suspects)
@@ -137,6 +137,7 @@ def _benchmark(
     ratio: Annotated[
         float | None, typer.Option(help="Poison ratio in place of the preset's.")
     ] = None,
+    mapping: options.Mapping = None,
     clean: Annotated[
         int | None, typer.Option(help="Clean samples of a defender in place of the preset's.")
     ] = None,
@@ -170,7 +171,7 @@ def _benchmark(
         return
     dataset = options.renamed("--data", "--dataset", data, dataset)
     chosen = _chosen(preset, attacks, defenses, dataset, model, ablations, relearning, reactivation)
-    chosen = _with_samples(_with_ratio(chosen, ratio), clean, rare_class, corruption)
+    chosen = _with_samples(_poisoned(chosen, ratio, mapping), clean, rare_class, corruption)
     share = _part(part)
     engine, trackers = where.choice(store), parse_trackers(log)
     used = _devices(engine, devices, device, workers)
@@ -190,7 +191,13 @@ def _benchmark(
     command += f" --first-seed {first_seed}" if first_seed else ""
     said: dict[str, str | float | None]
     said = {"attacks": attacks, "defenses": defenses, "dataset": dataset, "model": model}
-    said |= {"ratio": ratio, "clean": clean, "rare-class": rare_class, "corruption": corruption}
+    said |= {
+        "ratio": ratio,
+        "mapping": mapping,
+        "clean": clean,
+        "rare-class": rare_class,
+        "corruption": corruption,
+    }
     command += "".join(f" --{name} {value}" for name, value in said.items() if value is not None)
     command += "" if ablations else " --no-ablations"
     command += "" if relearning else " --no-relearning"

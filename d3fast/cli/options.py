@@ -21,6 +21,7 @@ from d3fast.hub.samples import CleanSamples, Data
 from d3fast.integrations.epoch_log import TRACKERS
 from d3fast.io.files import check_folder
 from d3fast.results.engines import ENGINES, EngineChoice
+from d3fast.training.labels import MAPPINGS
 
 MAX_GIB = MAX_MEMORY / 2**30
 # A second thread does not speed up layers this small, and waits long for busy cores.
@@ -93,6 +94,12 @@ FirstSeed = Annotated[int, typer.Option(min=0, help="First seed.")]
 Attacks = Annotated[
     str | None,
     typer.Option(help="Run only these attacks: NAME or NAME+ADAPTIVE, comma-separated."),
+]
+Mapping = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Labels of poisoned images: {', '.join(MAPPINGS)}; the default depends on the attack."
+    ),
 ]
 
 Deprecated = Annotated[str | None, typer.Option(hidden=True)]  # an old name of an option

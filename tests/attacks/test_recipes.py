@@ -13,3 +13,10 @@ def test_every_attack_has_valid_options_for_every_data_set(name, data):
     attack = recipe(name, data)
     assert type(attack) is ATTACKS[name]
     assert all(getattr(attack, key) == value for key, value in RECIPES[data][name].items())
+
+
+def test_a_recipe_takes_another_target_and_mapping():
+    attack = recipe("badnets", "digits", target=3, mapping="all-to-all")
+    assert (attack.target, attack.mapping) == (3, "all-to-all")
+    with pytest.raises(ValueError, match="mapping must be one of"):
+        recipe("wanet", "digits", mapping="clean-label")

@@ -89,7 +89,8 @@ def test_a_trigger_that_is_not_learned_is_one_line_that_says_what_to_change(call
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        ("--adaptive sam-1", "adaptive and train are for a data set"),
+        ("--adaptive sam-1", "adaptive, mapping and train are for a data set"),
+        ("--mapping all-to-all", "adaptive, mapping and train are for a data set"),
         ("--attack sentence", "the model takes images: attack must be one of badnets"),
         ("--target 9", "target must be in 0..3, got 9"),
     ],

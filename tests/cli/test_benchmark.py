@@ -71,13 +71,15 @@ def test_benchmark_writes_its_table_and_goes_on_where_it_stopped(call, small_gri
 
 
 def test_benchmark_takes_another_ratio_and_other_clean_samples(call, small_grid, tmp_path):
-    chosen = "--ratio 0.05 --clean 30 --rare-class 2 --corruption blur"
+    chosen = "--ratio 0.05 --mapping all-to-all --clean 30 --rare-class 2 --corruption blur"
     result = _benchmark(call, tmp_path, f"--defenses d3 {chosen}")
     assert result.exit_code == 0, result.output
     document = json.loads((tmp_path / "table.json").read_text())
     assert document["command"].endswith(chosen)
     assert [row["clean"] for row in document["rows"]] == [None, None, 30]
     assert [row["ratio"] for row in document["rows"]] == [None, 0.05, 0.05]
+    (suspects,) = document["settings"]["suspects"]
+    assert suspects["base"]["mapping"] == "all-to-all"
     assert document["settings"]["shift"] == {"rare_class": 2, "corruption": "blur"}
 
 
@@ -109,6 +111,7 @@ def test_benchmark_says_what_is_left_when_its_time_is_up(call, small_grid, tmp_p
         ("--dataset mnist", "dataset must be one of 'digits'"),
         ("--model resnet", "resnet"),
         ("--corruption fog", "corruption must be one of 'noise'"),
+        ("--mapping one", "mapping must be one of 'all-to-one', 'all-to-all', 'clean-label', got"),
         ("--ratio 1.5", "ratio must be in (0, 1), got 1.5"),
         ("--clean 0", "clean must be an integer >= 1, got 0"),
         ("--part half", "part must be I/N, as in 1/4, got 'half'"),
