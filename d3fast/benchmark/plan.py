@@ -284,7 +284,7 @@ def _once(planned: Iterable[PlannedJob]) -> tuple[PlannedJob, ...]:
 
 
 def select_defenses(preset: BenchmarkPreset, labels: Iterable[str]) -> BenchmarkPreset:
-    """Return a preset with some defences, in the order given; its ablations stay.
+    """Return a preset with some defences on all its attacks, in the order given; ablations stay.
 
     Args:
         preset: the preset.
@@ -300,7 +300,7 @@ def select_defenses(preset: BenchmarkPreset, labels: Iterable[str]) -> Benchmark
         if not all(stage in DEFENSES or is_spec(stage) for stage in label.split("+")):
             check_choice("defence", label, dict.fromkeys([*known, *DEFENSES]))
         chosen.append(known.get(label) or DefenseSpec(label))
-    return replace(preset, defenses=tuple(chosen))
+    return replace(preset, defenses=tuple(chosen), against_adaptive=None)
 
 
 def replace_suspects(

@@ -73,6 +73,14 @@ def test_some_defences_alone():
         select_defenses(PAPER, ["math:sqrt"])
 
 
+def test_a_defence_that_is_named_runs_on_adaptive_attacks_too():
+    only = replace_suspects(CPU, attacks=(("badnets", "abi"),))
+    assert CPU.against_adaptive is not None
+    assert "anp" not in CPU.against_adaptive
+    (repair,) = plan_jobs(select_defenses(only, ["anp"]), [0]).repairs
+    assert repair.labels["defense"] == "anp"
+
+
 def test_a_defence_that_the_preset_lacks_runs_with_its_defaults():
     demo = BENCHMARK_PRESETS["demo"]
     names = ["d3fast.defenses:SAU", "ft-sam", "fine-tuning+d3fast.defenses:SAU"]
