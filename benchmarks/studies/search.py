@@ -9,7 +9,8 @@ random weights, and how much is learned from the suspect's answers. ``SHARES`` i
 share again, under the attacks that the third default left the most of. ``DEPTHS`` is the fifth:
 restarted blocks at a large share against none at a small one, both with the recovery, on
 Fashion-MNIST and on digits. ``HEAD_SHARES`` is the sixth: the share where no block restarts.
-``CLEAN_LABEL`` is the seventh: what removes SIG, of which the default keeps most.
+``CLEAN_LABEL`` is the seventh: what removes SIG, of which the default keeps most. ``UNLABELLED`` is
+the eighth: how much is learned from the suspect where there are images without labels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,6 +49,7 @@ SEEDS: Mapping[str, Sequence[int]] = {
     "depth-digits": (100, 101, 102),
     "head-share": (100, 102),
     "clean-label": (103, 104, 105, 106, 107),
+    "unlabelled": (100, 102),
     "baselines": (102,),
 }
 # "all": an attack that fine-tuning removes and one that it does not; "d3": one of them, and one
@@ -83,6 +85,13 @@ ATTACKS: Mapping[str, Attacks] = {
         ("blended", "sam-3"),
     ),
     "clean-label": (("sig", None),),
+    "unlabelled": (
+        ("low-frequency", None),
+        ("wanet", None),
+        ("ssba", None),
+        ("input-aware", None),
+        ("blended", "sam-3"),
+    ),
     # The rows of the benchmark under the easiest and one of the hardest attacks.
     "baselines": (("badnets", None), ("ssba", None)),
 }
@@ -247,6 +256,22 @@ CLEAN_LABEL = (
     _recovered("restart 2, distillation 0.2", 2, 0.2),
     _recovered("restart 2, distillation 0.2, no distance", 2, 0.2, **_UNPUSHED),
 )
+
+
+def _taught(label: str, restart: int, share: float, **changes: Any) -> DefenseSpec:
+    line = _recovered(label, restart, share, **changes)
+    return replace(line, unlabelled=2_000)
+
+
+UNLABELLED = (
+    DefenseSpec("fine-tuning", (_E,)),
+    _recovered("restart 2, distillation 0.4, none unlabelled", 2, 0.4),
+    _taught("restart 2, distillation 0.7", 2, 0.7),
+    _taught("restart 2, distillation 0.7, no distance", 2, 0.7, **_UNPUSHED),
+    _taught("restart 2, distillation 0.5", 2, 0.5),
+    _taught("restart 0, distillation 0.4", 0, 0.4),
+    _taught("restart 0, distillation 0.4, no distance", 0, 0.4, **NO_DISTANCE),
+)
 VARIANTS = _variants()
 CHOICES = _all_choices()
 
@@ -265,6 +290,7 @@ def search_preset(what: str) -> BenchmarkPreset:
         "depth-digits": DEPTHS,
         "head-share": HEAD_SHARES,
         "clean-label": CLEAN_LABEL,
+        "unlabelled": UNLABELLED,
         "baselines": BENCHMARK_PRESETS["cpu"].defenses,
     }[what]
     cpu = BENCHMARK_PRESETS["cpu"]

@@ -16,11 +16,12 @@ import torch
 from torch import nn
 
 from d3fast.attacks import Attack
+from d3fast.benchmark.defender import defender_samples
 from d3fast.benchmark.implant import TEST_BATCH, implant, train_model
 from d3fast.benchmark.labels import CLEAN_MODEL
 from d3fast.benchmark.plan import BenchmarkPreset
 from d3fast.benchmark.presets import REPAIRED
-from d3fast.benchmark.repair_jobs import compared, defender_samples, repair_model
+from d3fast.benchmark.repair_jobs import compared, repair_model
 from d3fast.data import ImageData
 from d3fast.defenses import D3
 from d3fast.detox import D3Config

@@ -97,9 +97,12 @@ class BenchmarkPreset:
         if len(set(labels)) < len(labels):
             raise ValueError(f"labels of defences must differ, got {labels}")
         most = max([self.clean, *(point.clean or 0 for point in self.ablations)])
+        pool = max((defense.unlabelled or 0 for defense in self.defenses), default=0)
         for suspects in self.suspects:
             aside, spare = suspects.base.clean, suspects.base.clean - self.clean
             needs = [f"{most} samples"] if most > aside else []
+            if not needs and pool > spare:
+                needs = [f"{self.clean} samples and {pool} without labels"]
             # One image more than the relearning test poisons, for its clean batches.
             if self.relearning and spare <= max(self.ks):
                 needs = [f"{most} samples and {max(self.ks)} of the relearning test"]
@@ -126,6 +129,7 @@ class BenchmarkPreset:
             held_out=self.held_out,
             augment=AUGMENTATIONS.get(suspect.spec.data) if augmented else None,
             shift=shift or self.shift,
+            unlabelled=defense.unlabelled,
         )
 
 

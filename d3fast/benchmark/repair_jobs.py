@@ -19,8 +19,9 @@ from torch import nn
 from d3fast.attacks import Attack, load_attack
 from d3fast.benchmark.attack_jobs import AttackJob, why_no_suspect
 from d3fast.benchmark.clean_shift import CleanShift
+from d3fast.benchmark.defender import defender_samples, without_labels
 from d3fast.benchmark.implant import TEST_BATCH, AttackSpec
-from d3fast.data import Augment, Augmented, ImageData, Splits, stratified_split
+from d3fast.data import Augment, Augmented, ImageData, Splits
 from d3fast.defenses import D3, DEFENSES, Defense, DefenseResult, Pipeline
 from d3fast.defenses.base import OnEpoch
 from d3fast.detox import D3Config, save_weights
@@ -90,9 +91,12 @@ class DefenseSpec:
             ``D3Config``); stages without a mapping have their defaults.
         label: name of the line; ``name`` if empty.
         augment: pass augmented batches to the defence; the preset decides if ``None``.
+        unlabelled: number of clean images without labels that its D3 stages learn from; ``None``
+            for none.
 
     Raises:
-        ValueError: an unknown defence or option; an invalid value.
+        ValueError: an unknown defence or option; an invalid value; images without labels for
+            another defence than D3.
 
     Example:
         >>> repair = DefenseSpec("fine-tuning+d3", ({"epochs": 5},), label="both")
@@ -107,12 +111,17 @@ class DefenseSpec:
     options: tuple[Options, ...] = ()
     label: str = ""
     augment: bool | None = None
+    unlabelled: int | None = None
 
     def __post_init__(self) -> None:
         if len(self.options) > len(self.name.split("+")):
             raise ValueError(
                 f"options must be one mapping per stage of {self.name}, got {len(self.options)}"
             )
+        if self.unlabelled is not None:
+            check_integer("unlabelled", self.unlabelled, 1)
+            if "d3" not in self.name.split("+"):
+                raise ValueError(f"only d3 learns from images without labels, got {self.name!r}")
         object.__setattr__(self, "label", self.label or self.name)
         self.all_options(0)
 
@@ -128,48 +137,31 @@ class DefenseSpec:
         return make_defense(self.name, self.all_options(seed))
 
 
-def make_defense(name: str, options: Iterable[Options], on_epoch: OnEpoch | None = None) -> Defense:
+def make_defense(
+    name: str,
+    options: Iterable[Options],
+    on_epoch: OnEpoch | None = None,
+    unlabelled: Iterable[Any] | None = None,
+) -> Defense:
     """Return a defence, or a pipeline written ``"a+b"``.
 
     Args:
         name: of the registry.
         options: of the stages.
         on_epoch: called after every epoch of every stage.
+        unlabelled: batches without labels, for the stages that are D3.
     """
     stages: list[Any] = [
         _make_stage(stage, given) for stage, given in zip(name.split("+"), options, strict=True)
     ]
     if on_epoch is not None:
         stages = [dataclasses.replace(stage, on_epoch=on_epoch) for stage in stages]
+    if unlabelled is not None:
+        stages = [
+            dataclasses.replace(stage, unlabelled=unlabelled) if isinstance(stage, D3) else stage
+            for stage in stages
+        ]
     return stages[0] if len(stages) == 1 else Pipeline(*stages)
-
-
-def defender_samples(
-    clean: ImageData, count: int, held_out: float, seed: int
-) -> tuple[ImageData, ImageData | None, ImageData]:
-    """Return a defender's training samples, its held-out samples, and the samples of nobody.
-
-    Args:
-        clean: images kept aside for a defender.
-        count: number of images that the defender gets.
-        held_out: share of those that it holds out; without any, the second value is ``None``.
-        seed: draws both, stratified by class. A defender that gets all images and holds none out
-            gets them in their own order.
-
-    Raises:
-        ValueError: more samples than there are.
-    """
-    if count > len(clean):
-        raise ValueError(f"clean must be <= the {len(clean)} images kept aside, got {count}")
-    if count == len(clean) and held_out == 0:
-        return clean, None, clean.subset(torch.arange(0))
-    draws = generator(seed, "defender's samples")
-    own, others = stratified_split(clean.labels, [count, len(clean) - count], draws)
-    kept = round(held_out * count)
-    draws = generator(seed, "held-out samples")
-    val, train = stratified_split(clean.labels[own], [kept, count - kept], draws)
-    samples = clean.subset(own)
-    return samples.subset(train), samples.subset(val) if kept else None, clean.subset(others)
 
 
 def repair_model(
@@ -241,6 +233,7 @@ class RepairJob:
         held_out: share of the samples that is held out for choices inside the defence.
         augment: what is done to every training batch.
         shift: what is unusual about the samples, or ``None``.
+        unlabelled: number of other clean images, without labels, for D3, or ``None``.
 
     Raises:
         ValueError: a number out of range.
@@ -254,6 +247,7 @@ class RepairJob:
     held_out: float = 0.2
     augment: Augment | None = None
     shift: CleanShift | None = None
+    unlabelled: int | None = None
     kind: ClassVar[str] = "RepairCell"
 
     def __post_init__(self) -> None:
@@ -336,12 +330,15 @@ class RepairJob:
         on_epoch: OnEpoch | None = None,
     ) -> DefenseResult:
         """Draw the defender's samples and repair the model with them; see ``repair_model``."""
-        train, held_out, _ = defender_samples(clean, self.clean, self.held_out, self.seed)
+        train, held_out, others = defender_samples(clean, self.clean, self.held_out, self.seed)
+        more = None
+        if self.unlabelled is not None:
+            more = without_labels(others, self.unlabelled, self.batch_size, self.augment, self.seed)
         if self.shift is not None:
             train = self.shift.apply(train, self.seed)
             held_out = None if held_out is None else self.shift.apply(held_out, self.seed + 1)
         return repair_model(
-            make_defense(self.defense, self.options, on_epoch),
+            make_defense(self.defense, self.options, on_epoch, more),
             model,
             train,
             held_out,

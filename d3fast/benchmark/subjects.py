@@ -13,9 +13,9 @@ from torch import nn
 
 from d3fast.attacks import Attack
 from d3fast.benchmark.attack_jobs import AttackJob, CleanJob, why_no_suspect
+from d3fast.benchmark.defender import defender_samples
 from d3fast.benchmark.repair_jobs import (
     RepairJob,
-    defender_samples,
     load_suspect,
     load_trigger,
 )

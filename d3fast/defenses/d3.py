@@ -19,6 +19,7 @@ class D3:
     Args:
         config: options of the repair.
         on_epoch: called after every epoch with its record and the model in eval mode.
+        unlabelled: batches of clean inputs without labels, see ``detoxify``; ``None`` for none.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
@@ -30,6 +31,7 @@ class D3:
 
     config: D3Config = field(default_factory=D3Config)
     on_epoch: OnEpoch | None = None
+    unlabelled: Iterable[Any] | None = None
 
     def __call__(
         self,
@@ -42,7 +44,14 @@ class D3:
     ) -> DefenseResult:
         """Repair a copy of the model; see ``Defense`` and ``detoxify``."""
         result = detoxify(
-            model, clean_train, self.config, clean_val, device, progress, self.on_epoch
+            model,
+            clean_train,
+            self.config,
+            clean_val,
+            device,
+            progress,
+            self.on_epoch,
+            unlabelled=self.unlabelled,
         )
         given, used = asdict(self.config), asdict(result.config)
         chosen = {name: value for name, value in used.items() if value != given[name]}

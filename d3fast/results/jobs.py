@@ -20,7 +20,7 @@ from d3fast.io.files import atomic_write
 Row = dict[str, Any]
 _CACHE = "cells"  # the folder's name on disk since 0.1
 # Fields that jobs got after others were run: unset, they are left out of the key.
-_LATER = frozenset({"shift", "mapping"})
+_LATER = frozenset({"shift", "mapping", "unlabelled"})
 
 
 @dataclass(frozen=True)

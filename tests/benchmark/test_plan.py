@@ -99,6 +99,9 @@ def test_presets_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="2950 samples and 100 of the relearning test"):
         replace(CPU, clean=2950)
     assert isinstance(replace(CPU, clean=2950, relearning=()), BenchmarkPreset)
+    taught = (DefenseSpec("d3", unlabelled=2_001),)
+    with pytest.raises(ValueError, match="too few for 1000 samples and 2001 without labels"):
+        replace(CPU, defenses=taught)
     with pytest.raises(ValueError, match="3000 samples and 1 of the re-activation test"):
         replace(CPU, clean=3000, relearning=())
 

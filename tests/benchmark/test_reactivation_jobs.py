@@ -4,9 +4,10 @@ import pytest
 
 from d3fast.benchmark import reactivation_jobs as jobs
 from d3fast.benchmark.attack_jobs import AttackJob, AttackPreset, run_attacks
+from d3fast.benchmark.defender import defender_samples
 from d3fast.benchmark.reactivation import Reactivation, ReactivationConfig
 from d3fast.benchmark.reactivation_jobs import ReactivationJob
-from d3fast.benchmark.repair_jobs import DefenseSpec, RepairJob, defender_samples
+from d3fast.benchmark.repair_jobs import DefenseSpec, RepairJob
 from d3fast.results.jobs import RunDir, key_of
 from d3fast.results.schema.benchmark import read_grid
 from d3fast.training.metrics import Metrics

@@ -4,9 +4,10 @@ import pytest
 
 from d3fast.benchmark import relearning_jobs as relearn
 from d3fast.benchmark.attack_jobs import AttackJob, AttackPreset, run_attacks
+from d3fast.benchmark.defender import defender_samples
 from d3fast.benchmark.relearning import RelearnConfig, Relearning
 from d3fast.benchmark.relearning_jobs import RelearningJob
-from d3fast.benchmark.repair_jobs import DefenseSpec, RepairJob, defender_samples
+from d3fast.benchmark.repair_jobs import DefenseSpec, RepairJob
 from d3fast.results.jobs import RunDir, key_of
 from d3fast.training.metrics import Metrics
 from tests.benchmark.small import learned_spec

@@ -15,7 +15,6 @@ from d3fast.benchmark.clean_shift import CleanShift
 from d3fast.benchmark.repair_jobs import (
     DefenseSpec,
     RepairJob,
-    defender_samples,
     load_suspect,
     repair_model,
 )
@@ -66,7 +65,7 @@ class Spy:
 def spy(monkeypatch):
     def install(error_text=""):
         made = Spy([], error_text)
-        monkeypatch.setattr(repairs, "make_defense", lambda name, options, on_epoch=None: made)
+        monkeypatch.setattr(repairs, "make_defense", lambda name, options, *_: made)
         return made
 
     return install
@@ -275,6 +274,24 @@ def test_a_job_with_a_defence_of_a_module_has_a_name_fit_for_a_file():
     assert list(repair.plugins) == ["defence d3fast.defenses:FineTuning"]
 
 
+def test_images_without_labels_reach_d3(run_dir):
+    line = DefenseSpec("d3", ({"epochs": 1, "distillation": 0.5},))
+    plain, more = job(line), job(line, unlabelled=20)
+    assert key_of(plain) != key_of(more)
+    assert "unlabelled" not in settings_of(plain)
+    splits = SUSPECT.spec.splits()
+    model, _ = load_suspect(SUSPECT, splits, run_dir.folder)
+    cpu = torch.device("cpu")
+    repaired = [one.repair(model, splits.clean, cpu, False).model for one in (more, more, plain)]
+    first, again, without = (nn.utils.parameters_to_vector(m.parameters()) for m in repaired)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, without)
+    with pytest.raises(ValueError, match="only d3 learns from images without labels, got 'fst'"):
+        DefenseSpec("fst", unlabelled=20)
+    with pytest.raises(ValueError, match="unlabelled must be an integer >= 1, got 0"):
+        DefenseSpec("d3", unlabelled=0)
+
+
 def test_a_label_is_no_part_of_the_result():
     assert key_of(job(DefenseSpec("d3"))) == key_of(job(DefenseSpec("d3", label="D3 as published")))
 
@@ -327,22 +344,6 @@ def test_the_options_of_a_pipeline_go_to_their_stages():
 def test_a_repair_that_cannot_be_is_refused(arguments, error_text):
     with pytest.raises(ValueError, match=error_text):
         DefenseSpec(*arguments)
-
-
-def test_samples_are_disjoint_stratified_and_the_same_whatever_is_held_out():
-    clean = SUSPECT.spec.splits().clean
-    train, val, others = defender_samples(clean, 50, 0.2, seed=3)
-    assert (len(train), len(val), len(others)) == (40, 10, 70)
-    parts = [_keys(part.images) for part in (train, val, others)]
-    assert set.union(*parts) == _keys(clean.images)
-    assert sum(map(len, parts)) == len(clean)
-    assert train.labels.bincount(minlength=10).min() >= 3
-    everything, nothing, same = defender_samples(clean, 50, 0.0, seed=3)
-    assert nothing is None
-    assert _keys(everything.images) == parts[0] | parts[1]
-    assert torch.equal(same.images, others.images)
-    with pytest.raises(ValueError, match="clean must be <= the 120 images kept aside, got 121"):
-        defender_samples(clean, 121, 0.2, seed=0)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from d3fast.attacks import BadNets
-from d3fast.benchmark.repair_jobs import defender_samples, repair_model
+from d3fast.benchmark.defender import defender_samples
+from d3fast.benchmark.repair_jobs import repair_model
 from d3fast.data import Augment, ImageData, Splits
 from d3fast.defenses import DEFENSES
 from d3fast.testing.toys import conv_model

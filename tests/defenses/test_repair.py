@@ -6,7 +6,7 @@ from torch import nn
 from d3fast import D3Config, evaluate
 from d3fast.attacks import BadNets, TrainConfig, train_backdoored
 from d3fast.audit.inversion import InversionOptions
-from d3fast.benchmark.repair_jobs import defender_samples
+from d3fast.benchmark.defender import defender_samples
 from d3fast.data import digits
 from d3fast.defenses import D3, FST, FinePruning, FineTuning, NeuralCleanse
 from d3fast.runtime.seeding import generator, global_seed
