@@ -131,4 +131,5 @@ def pretrained(
     ]
     arguments = f"pretrained --attacks {attacks} --seeds {seeds}"
     arguments += f" --first-seed {first_seed}" if first_seed else ""
+    arguments += f' --lines "{lines}"' if lines else ""
     save("pretrained-cpu", arguments, {"spec": asdict(suspect_spec("badnets", 0))}, rows)

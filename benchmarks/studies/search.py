@@ -265,6 +265,10 @@ def _taught(label: str, restart: int, share: float, **changes: Any) -> DefenseSp
 UNLABELLED = (
     DefenseSpec("fine-tuning", (_E,)),
     _recovered("restart 2, distillation 0.4, none unlabelled", 2, 0.4),
+    _taught("restart 2, distillation 0.4", 2, 0.4),
+    _taught("restart 2, distillation 0.4, no distance", 2, 0.4, **_UNPUSHED),
+    _taught("restart 0, distillation 0.2", 0, 0.2),
+    _taught("restart 0, distillation 0.2, no distance", 0, 0.2, **NO_DISTANCE),
     _taught("restart 2, distillation 0.7", 2, 0.7),
     _taught("restart 2, distillation 0.7, no distance", 2, 0.7, **_UNPUSHED),
     _taught("restart 0, distillation 0.4", 0, 0.4),
