@@ -49,25 +49,6 @@ _RESTARTED: Mapping[str, Any] = {"restart": 2, "distillation": 0.4}
 _UNPUSHED = {**_RESTARTED, "distance_weight": 0.0, "constraint": None}
 # No block restarts; the head is pushed and a recovery follows, with and without the distance.
 RECOVERED: Mapping[str, Any] = {"max_acc_drop": 1.0, "recovery": 30}
-# Lines that learn the suspect's answers to images without labels too, which `cpu` keeps aside.
-_UNLABELLED = 2_000
-_TAUGHT = (
-    DefenseSpec(
-        "d3",
-        ({**_RESTARTED, **RECOVERED},),
-        label="d3 with unlabelled images",
-        unlabelled=_UNLABELLED,
-    ),
-    DefenseSpec(
-        "d3",
-        ({**_UNPUSHED, **RECOVERED},),
-        label="unlabelled images without distance",
-        unlabelled=_UNLABELLED,
-    ),
-    DefenseSpec(
-        "d3", (RECOVERED,), label="unlabelled images without restart", unlabelled=_UNLABELLED
-    ),
-)
 _CPU_DEFENSES = (
     DefenseSpec("fine-tuning", (_EPOCHS,)),
     DefenseSpec("fine-tuning", ({**_EPOCHS, "lr": 0.03},), label="fine-tuning (lr 0.03)"),
@@ -92,8 +73,6 @@ _CPU_DEFENSES = (
     DefenseSpec("d3", label="d3 (head alone)"),
     DefenseSpec("d3", (RECOVERED,), label="d3 with recovery"),
     DefenseSpec("d3", ({**RECOVERED, **NO_DISTANCE},), label="recovery without distance"),
-    DefenseSpec("d3", ({**_RESTARTED, **RECOVERED},), label="d3 with restart and recovery"),
-    *_TAUGHT,
     # D3's recipe with another distance term, and without any: averaging and distillation are gains
     # of their own.
     DefenseSpec("fst", (_LIKE_D3,), label="FST + averaging + distillation"),
@@ -110,8 +89,6 @@ _AGAINST_ADAPTIVE = (
     "d3-auto",
     "d3 with recovery",
     "recovery without distance",
-    "d3 with restart and recovery",
-    *(line.label for line in _TAUGHT),
     "FST + averaging + distillation",
     "FT + averaging + distillation",
 )
