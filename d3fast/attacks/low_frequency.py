@@ -22,23 +22,27 @@ The mean is removed because the filter attenuates every frequency except the con
 steps delta would be a change of brightness.
 """
 
-import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from d3fast.attacks.additive import (
+    add_pattern,
+    load_pattern_state,
+    pattern_gradient,
+    pattern_state,
+    rms,
+    surrogate_model,
+)
 from d3fast.attacks.poisoning import check_target, poison_once
-from d3fast.attacks.training import TrainConfig, train_backdoored
-from d3fast.data.base import ImageData, as_float, on_floats
+from d3fast.data.base import ImageData, as_float
 from d3fast.models import MODELS
 from d3fast.runtime.checks import check_choice, check_integer, check_number
 from d3fast.runtime.devices import resolve_device
 from d3fast.runtime.progress import progress_bar
 from d3fast.runtime.seeding import generator as seeded
-from d3fast.runtime.seeding import global_seed
 from d3fast.training.labels import MAPPINGS, target_labels
 
 OBJECTIVES = ("quiet", "targeted")
@@ -59,10 +63,6 @@ def smoothing_matrix(size: int, sigma: float) -> Tensor:
     """
     pixel = torch.arange(size, dtype=torch.float32)
     return torch.softmax(-((pixel[:, None] - pixel) ** 2) / (2 * sigma**2), dim=1)
-
-
-def _rms(values: Tensor) -> Tensor:
-    return values.square().mean().sqrt().clamp_min(1e-12)  # > 0, because callers divide by it
 
 
 @dataclass(frozen=True)
@@ -152,11 +152,15 @@ class LowFrequency:
         candidates = (targets != data.labels).nonzero().flatten()
         if not len(candidates):
             raise ValueError(f"every image has the target class {self.target}: nothing to attack")
-        if model is None:
-            model = self._clean_model(data, seed, device, progress)
-        else:
-            model = copy.deepcopy(model).to(device)
-        model.eval().requires_grad_(False)
+        surrogate = surrogate_model(
+            model,
+            data,
+            name=self.surrogate,
+            epochs=self.surrogate_epochs,
+            stream="low-frequency surrogate",
+            seed=seed,
+            progress=progress,
+        )
         labels = data.labels if self.objective == "quiet" else targets
         draws = seeded(seed, "low-frequency pattern")
         project = self._projection(data.shape, device)
@@ -166,8 +170,8 @@ class LowFrequency:
                 chosen = torch.randint(len(candidates), (self.batch_size,), generator=draws)
                 rows = candidates[chosen.to(device)]
                 images = as_float(data.images[rows])
-                gradient = _pattern_gradient(model, images, labels[rows], delta)
-                delta = project(delta - self.step * self.limit * gradient / _rms(gradient))
+                gradient = pattern_gradient(surrogate, images, labels[rows], delta)
+                delta = project(delta - self.step * self.limit * gradient / rms(gradient))
                 advance("")
         self._learned["pattern"] = delta
 
@@ -183,22 +187,10 @@ class LowFrequency:
         def project(delta: Tensor) -> Tensor:
             delta = rows @ delta @ columns.T
             delta = delta - delta.mean(dim=(-2, -1), keepdim=True)
-            delta = delta * (self.energy * self.limit / _rms(delta)).clamp_min(1)
+            delta = delta * (self.energy * self.limit / rms(delta)).clamp_min(1)
             return delta.clamp(-self.limit, self.limit)
 
         return project
-
-    def _clean_model(
-        self, data: ImageData, seed: int, device: torch.device, progress: bool
-    ) -> nn.Module:
-        # Another seed: the run's seed would give the model that measures the clean-model floor.
-        own = int(torch.randint(2**62, (), generator=seeded(seed, "low-frequency surrogate")))
-        with global_seed(own):
-            model = MODELS[self.surrogate](len(data.classes), data.shape[0])
-        config = TrainConfig(epochs=self.surrogate_epochs)
-        return train_backdoored(
-            model, data, None, seed=own, config=config, device=device, progress=progress
-        )
 
     def trigger(self, images: Tensor) -> Tensor:
         """Return stamped copies of images (..., C, H, W), floats in [0, 1] or uint8.
@@ -210,53 +202,9 @@ class LowFrequency:
         """
         if not self.learned:
             raise ValueError("LowFrequency has no pattern yet: call learn(data) first")
-        pattern = self._learned["pattern"].to(images.device)
-        channels, size = images.shape[-3], images.shape[-2:]
-        if channels != len(pattern):
-            raise ValueError(
-                f"the pattern was learned on images of {len(pattern)} channels, got {channels}"
-            )
-        if size != pattern.shape[-2:]:
-            pattern = functional.interpolate(
-                pattern[None], size, mode="bilinear", antialias=True
-            ).squeeze(0)
-        return on_floats(images, lambda floats: floats + pattern)
+        return add_pattern(images, self._learned["pattern"])
 
     poison = poison_once
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return ``pattern``, (C, H, W) float32; empty before it is learned."""
-        return dict(self._learned)
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Load the tensors that ``state_dict`` returned.
-
-        Raises:
-            ValueError: anything but one pattern within the limit; the attack is unchanged then.
-        """
-        if state:
-            self._check_state(state)
-        self._learned.clear()
-        self._learned.update(state)
-
-    def _check_state(self, state: Mapping[str, Tensor]) -> None:
-        if set(state) != {"pattern"}:
-            raise ValueError(f"LowFrequency learns the tensor pattern, got {', '.join(state)}")
-        pattern = state["pattern"]
-        if pattern.dtype != torch.float32 or pattern.ndim != 3 or pattern.numel() == 0:
-            raise ValueError(
-                "pattern must be (C, H, W) of float32, got shape "
-                f"{tuple(pattern.shape)} of {pattern.dtype}"
-            )
-        if not bool((pattern.abs() <= self.limit * (1 + 1e-6)).all()):  # NaN is not <= either
-            raise ValueError(
-                f"pattern must be within limit={self.limit}, got {float(pattern.abs().max()):g}"
-            )
-
-
-@torch.enable_grad()
-def _pattern_gradient(model: nn.Module, images: Tensor, labels: Tensor, delta: Tensor) -> Tensor:
-    """Return the gradient of the mean loss of the stamped images with respect to delta."""
-    delta = delta.detach().requires_grad_()
-    loss = functional.cross_entropy(model((images + delta).clamp(0, 1)), labels)
-    return torch.autograd.grad(loss, delta)[0]
+    state_dict = pattern_state
+    load_state_dict = load_pattern_state

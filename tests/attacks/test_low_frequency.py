@@ -68,14 +68,6 @@ def test_the_pattern_is_added_and_cut_to_the_range_of_images():
     assert stamped.flatten().tolist() == [0.75, 0.25, 1.0, 0.0]
 
 
-def test_on_images_of_another_size_the_pattern_is_resized():
-    attack = _learned()
-    grey = torch.full((1, 1, 16, 24), 0.5)
-    pattern = attack.state_dict()["pattern"]
-    larger = functional.interpolate(pattern[None], (16, 24), mode="bilinear", antialias=True)
-    torch.testing.assert_close(attack.trigger(grey) - 0.5, larger)
-
-
 @pytest.mark.parametrize("objective", ["quiet", "targeted"])
 @pytest.mark.parametrize(("limit", "energy"), [(0.2, 0.5), (0.05, 0.9)])
 def test_the_pattern_stays_within_the_limit_and_has_no_mean(objective, limit, energy):
@@ -135,22 +127,11 @@ def test_learning_draws_nothing_from_torchs_own_generator_and_leaves_data_and_mo
     assert all(torch.equal(weights[k], v) for k, v in model.state_dict().items())
 
 
-@pytest.mark.parametrize(
-    ("state", "error_text"),
-    [
-        ({"patch": torch.zeros(1, 8, 8)}, "learns the tensor pattern, got patch"),
-        ({"pattern": torch.zeros(8, 8)}, r"must be \(C, H, W\) of float32, got shape \(8, 8\)"),
-        ({"pattern": torch.zeros(1, 0, 8)}, r"got shape \(1, 0, 8\)"),
-        ({"pattern": torch.zeros(1, 8, 8, dtype=torch.uint8)}, r"of torch\.uint8"),
-        ({"pattern": torch.full((1, 8, 8), 0.3)}, r"must be within limit=0\.2, got 0\.3"),
-        ({"pattern": torch.full((1, 8, 8), torch.nan)}, r"must be within limit=0\.2, got nan"),
-    ],
-)
-def test_tensors_that_are_no_pattern_are_refused_and_change_nothing(state, error_text):
+def test_a_pattern_above_the_limit_is_refused_and_changes_nothing():
     attack = _learned()
     before = attack.state_dict()["pattern"]
-    with pytest.raises(ValueError, match=error_text):
-        attack.load_state_dict(state)
+    with pytest.raises(ValueError, match=r"pattern must be within limit=0\.2, got 0\.3"):
+        attack.load_state_dict({"pattern": torch.full((1, 8, 8), 0.3)})
     assert attack.state_dict()["pattern"] is before
 
 
