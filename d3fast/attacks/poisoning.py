@@ -124,6 +124,27 @@ def choose_poisoned(
     return candidates[chosen].sort().values
 
 
+def capped_ratio(attack: Targeted, dataset: Labelled, ratio: float, share: float) -> float:
+    """Return the ratio that poisons at most a share of the target class under ``"clean-label"``.
+
+    Args:
+        attack: under another mapping the ratio is unchanged.
+        dataset: the training set.
+        ratio: share of the whole training set; unchanged where it is no share.
+        share: upper bound on the poisoned share of the target class, 0..1.
+
+    Example:
+        >>> from d3fast.attacks.sig import SIG
+        >>> data = ImageData(torch.zeros(8, 1, 1, 1), torch.arange(8) % 2, ("a", "b"))
+        >>> capped_ratio(SIG(target=0), data, ratio=0.9, share=0.5)
+        0.25
+    """
+    if attack.mapping != "clean-label" or not ratio <= 1:
+        return ratio
+    members = int((dataset.labels == attack.target).sum())
+    return min(ratio, int(share * members) / max(len(dataset), 1))
+
+
 def poison_once(
     attack: Stamping,
     dataset: ImageData,

@@ -16,7 +16,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from d3fast.attacks.poisoning import Poisoned, empty_state, load_empty_state, poison_once
+from d3fast.attacks.poisoning import (
+    Poisoned,
+    capped_ratio,
+    empty_state,
+    load_empty_state,
+    poison_once,
+)
 from d3fast.data.base import ImageData, on_floats
 from d3fast.runtime.checks import check_choice, check_integer, check_number
 from d3fast.training.labels import MAPPINGS
@@ -82,9 +88,7 @@ class SIG:
 
         Under ``"clean-label"`` at most ``share`` of the target class is stamped.
         """
-        if self.mapping == "clean-label" and ratio <= 1:
-            members = int((dataset.labels == self.target).sum())
-            ratio = min(ratio, int(self.share * members) / max(len(dataset), 1))
+        ratio = capped_ratio(self, dataset, ratio, self.share)
         faint = self if self.train_delta is None else replace(self, delta=self.train_delta)
         return poison_once(faint, dataset, ratio, target, generator)
 

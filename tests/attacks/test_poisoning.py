@@ -5,7 +5,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from d3fast.attacks.poisoning import check_target, choose_poisoned, load_empty_state
+from d3fast.attacks.poisoning import (
+    capped_ratio,
+    check_target,
+    choose_poisoned,
+    load_empty_state,
+)
 
 
 class Labels:
@@ -40,6 +45,20 @@ def test_without_a_generator_torchs_default_one_draws():
         first = choose_poisoned(attack, Labels(), 0.5, None)
     same = choose_poisoned(attack, Labels(), 0.5, torch.Generator().manual_seed(3))
     assert torch.equal(first, same)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "ratio", "expected"),
+    [("clean-label", 1.0, 3 / 12), ("clean-label", 0.1, 0.1), ("all-to-one", 1.0, 1.0)],
+)
+def test_clean_labels_leave_a_share_of_the_target_class_clean(mapping, ratio, expected):
+    attack = SimpleNamespace(target=1, mapping=mapping)
+    assert capped_ratio(attack, Labels(), ratio, share=0.9) == expected  # 3 of its 4 samples
+
+
+def test_a_ratio_that_is_no_share_is_left_to_be_refused():
+    attack = SimpleNamespace(target=1, mapping="clean-label")
+    assert capped_ratio(attack, Labels(), 1.5, share=0.5) == 1.5
 
 
 def test_check_target_returns_the_attacks_own():
