@@ -15,6 +15,7 @@ from d3fast.attacks.cache import ensure_learned
 from d3fast.attacks.files import save_attack
 from d3fast.attacks.input_aware import InputAware
 from d3fast.attacks.low_frequency import LowFrequency
+from d3fast.attacks.narcissus import Narcissus
 from d3fast.attacks.poisoning import Poisoned
 from d3fast.attacks.registry import ADAPTIVE, ATTACKS, load_attack, recipe
 from d3fast.attacks.sig import SIG
@@ -37,6 +38,7 @@ __all__ = [
     "InputAware",
     "Learned",
     "LowFrequency",
+    "Narcissus",
     "OwnTraining",
     "Poisoned",
     "SAMAttacker",

@@ -31,6 +31,14 @@ RECIPES: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
             "input-aware": {"target": 0, "density": 0.2, "diversity_weight": 0.02},
             "ssba": {"target": 0, "strength": 0.2, "image_weight": 10.0},
             "adap-blend": {"target": 0, "pattern": "rings", "frequency": 1.0},
+            # A model does not learn the paper's 16/255, as it does not learn SIG's usual amplitude.
+            "narcissus": {
+                "target": 8,
+                "limit": 64 / 255,
+                "quiet": 1.0,
+                "share": 0.9,
+                "surrogate_epochs": 10,
+            },
         },
         "fashion-mnist": {
             "badnets": {"target": 1},
@@ -41,6 +49,7 @@ RECIPES: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
             "input-aware": {"target": 1, "diversity_weight": 0.1},
             "ssba": {"target": 1},
             "adap-blend": {"target": 9, "pattern": "checks", "frequency": 6.0, "sharpness": 3.0},
+            "narcissus": {"target": 0, "quiet": 1.0, "share": 0.8},
         },
         COLOUR: {
             "badnets": {"target": 0},
@@ -51,6 +60,7 @@ RECIPES: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
             "input-aware": {"target": 0},
             "ssba": {"target": 0},
             "adap-blend": {"target": 9, "pattern": "checks", "frequency": 6.0, "sharpness": 3.0},
+            "narcissus": {"target": 0, "quiet": 1.0, "share": 0.6},
         },
     }
 )

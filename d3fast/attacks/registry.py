@@ -24,6 +24,7 @@ from d3fast.attacks.blended import Blended
 from d3fast.attacks.files import read_attack
 from d3fast.attacks.input_aware import InputAware
 from d3fast.attacks.low_frequency import LowFrequency
+from d3fast.attacks.narcissus import Narcissus
 from d3fast.attacks.recipes import COLOUR, RECIPES
 from d3fast.attacks.sig import SIG
 from d3fast.attacks.ssba import SSBA
@@ -44,6 +45,7 @@ ATTACKS: Registry[Callable[..., Any]] = Registry(
         "input-aware": InputAware,
         "ssba": SSBA,
         "adap-blend": AdapBlend,
+        "narcissus": Narcissus,
     },
 )
 

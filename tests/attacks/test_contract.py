@@ -51,6 +51,11 @@ CASES = {
         mappings=NO_CLEAN_LABELS,
         half=True,
     ),
+    "narcissus": AttackCase(
+        ATTACKS["narcissus"],
+        {"steps": 2, "batch_size": 8, "surrogate_epochs": 1, "strength": 1.0},  # as in training
+        {"limit": [1.5], "strength": [NAN], "quiet": [-1], "share": [1.1], "step": [INF]},
+    ),
 }
 
 

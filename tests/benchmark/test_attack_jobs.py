@@ -118,6 +118,7 @@ def test_every_attack_can_be_implanted_by_every_attacker(tmp_path, name, adaptiv
         "low-frequency": {"target": 1, "steps": 2, "surrogate_epochs": 1},
         "input-aware": {"target": 1, "mask_steps": 2, "width": 2},
         "ssba": {"target": 1, "steps": 2},
+        "narcissus": {"target": 1, "steps": 2, "surrogate_epochs": 1},
     }
     digits = {key: short.get(key, {"target": 1}) for key in ATTACKS} | {
         "badnets": {"target": 1, "size": 2, "margin": 0}

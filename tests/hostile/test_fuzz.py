@@ -305,6 +305,7 @@ def _triggers():
     yield save(attack.state_dict(), _metadata("ssba", width=1))
     pattern = {"pattern": torch.full((1, 4, 4), 0.1)}
     yield save(pattern, _metadata("low-frequency"))
+    yield save({"pattern": pattern["pattern"] / 2}, _metadata("narcissus"))
 
 
 def _metadata(name, **options):

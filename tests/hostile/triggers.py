@@ -22,6 +22,7 @@ _OPTIONS = {
     "input-aware": {"target": 1},
     "ssba": {"target": 1},
     "adap-blend": {"target": 1},
+    "narcissus": {"target": 1},
 }
 
 
@@ -105,6 +106,7 @@ TRIGGERS = [
             ("low-frequency", "strength", {}),
             ("ssba", "width", 2**40),
             ("adap-blend", "grid", 2**40),
+            ("narcissus", "strength", "x"),
             ("input-aware", "density", []),
             ("input-aware", "width", 2**40),
         ]
