@@ -31,6 +31,7 @@ from benchmarks.speed.report import (
 from benchmarks.studies.ablations import ablations_table
 from benchmarks.studies.calibration_report import calibrated_table
 from benchmarks.studies.evasion import evasion_table
+from benchmarks.studies.feature_mask import feature_mask_table
 from benchmarks.studies.in_backward import in_backward_table
 from benchmarks.studies.inspection_cost import inspection_cost_table
 from benchmarks.studies.inspection_report import (
@@ -134,6 +135,7 @@ PARTS: Mapping[str, Callable[[Results], str]] = {
     "two-classes": two_classes_table,
     "inspection-cost": inspection_cost_table,
     "differential-tries": tries_table,
+    "feature-mask": feature_mask_table,
     "weights-digits": lambda results: inspect_table(results, "digits"),
     "weights-seconds": seconds_table,
     "worst": worst_table,

@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar
 
 import torch
 import typer
+from torch import nn
 
 from benchmarks.studies.harness import save, start_workers
 from d3fast.audit import InspectOptions, inspect_model
@@ -61,6 +62,15 @@ SHAPES = (
 )
 
 
+def random_model(shape: Shape) -> tuple[nn.Module, ImageData]:
+    """Return a model of random weights, in eval mode, and random images of all classes."""
+    images = torch.rand((_SAMPLES, *shape.image), generator=generator(0, "images"))
+    labels = torch.arange(_SAMPLES) % shape.classes
+    with global_seed(0):
+        model = make_model(shape.model, shape.classes, shape.image[0]).eval()
+    return model, ImageData(images, labels, tuple(map(str, range(shape.classes))))
+
+
 @dataclass(frozen=True)
 class CostJob:
     """The seconds of an inspection by one detector.
@@ -82,12 +92,7 @@ class CostJob:
     def run(self, run_dir: RunDir, progress: bool) -> Row:
         """Inspect a model of random weights with random images."""
         shape = self.shape
-        draws = generator(0, "images")
-        images = torch.rand((_SAMPLES, *shape.image), generator=draws)
-        labels = torch.arange(_SAMPLES) % shape.classes
-        data = ImageData(images, labels, tuple(map(str, range(shape.classes))))
-        with global_seed(0):
-            model = make_model(shape.model, shape.classes, shape.image[0]).eval()
+        model, data = random_model(shape)
         chosen = InspectOptions(detectors=(self.detector,), classes=shape.searched)
         started, busy = time.perf_counter(), time.process_time()
         inspect_model(model, data, options=chosen, device=run_dir.device, progress=progress)
