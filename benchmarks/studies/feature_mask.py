@@ -219,7 +219,7 @@ class ScanCostJob:
         """Run the variant on random images."""
         model, data = random_model(self.shape)
         found = _measured(self.detector, model, data, 0)
-        return {"model": self.shape.name, "cpu_seconds": found["cpu_seconds"]}
+        return {"cpu_seconds": found["cpu_seconds"]}
 
 
 def _measured(detector: FeatureScan | str, model: nn.Module, data: ImageData, seed: int) -> Row:
@@ -362,7 +362,9 @@ def feature_mask(
         for variant in TIMED:
             row = finished(ScanCostJob(SHAPES[-1], VARIANTS[variant]))
             missing += row is None
-            rows += [] if row is None else [{"kind": "cost", "variant": variant, **row}]
+            if row is not None:
+                every = replace(SHAPES[-1], searched=SHAPES[-1].classes)
+                rows.append({"kind": "cost", "variant": variant, **row, "model": every.name})
     if missing and minutes is None:
         raise SystemExit(f"{missing} jobs are missing")
     settings = {"missing": missing, "variants": {n: asdict(d) for n, d in VARIANTS.items()}}

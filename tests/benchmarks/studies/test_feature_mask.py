@@ -80,7 +80,6 @@ def test_a_job_has_one_statistic_per_class(tmp_path, detector):
 def test_a_cost_is_measured_on_random_weights(tmp_path):
     shape = Shape("preact_resnet_narrow", 12, (1, 8, 8))
     row = study.ScanCostJob(shape, study.FeatureScan("margin", SHORT)).run(RunDir(tmp_path), False)
-    assert row["model"] == shape.name
     assert row["cpu_seconds"] > 0
 
 
