@@ -161,7 +161,7 @@ def _margin(model: nn.Module, trigger: Trigger) -> Loss:
 
 _SHORT = InversionByFeatures(steps=100, lr=3e-3, bound=0.1)
 VARIANTS: Mapping[str, FeatureScan] = {
-    "BTI-DBF as the defence has it": FeatureScan("defense", InversionByFeatures()),
+    "BTI-DBF with equal weights": FeatureScan("defense", InversionByFeatures(kept=1.0)),
     "BTI-DBF as the authors' code has it": FeatureScan("published", _SHORT),
     "no mask, RMS 0.1": FeatureScan("margin", _SHORT),
     "no mask, RMS 0.05": FeatureScan("margin", replace(_SHORT, bound=0.05)),

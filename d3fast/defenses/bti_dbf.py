@@ -4,12 +4,14 @@
 With h the input of the head, m a mask of its channels and G a generator of triggered images::
 
     benign     min over m in [0, 1]^d of   CE(head(m h(x)), y) - CE(head((1 - m) h(x)), y)
-    trigger    min over G of               |m (h(x) - h(G(x)))|^2 - |(1 - m) (h(x) - h(G(x)))|^2
+    trigger    min over G of               sum_c (kept m_c - (1 - m_c)) (h(x) - h(G(x)))_c^2
                subject to                  ||G(x) - x|| <= tau sqrt(D), D values per image
     unlearning min over theta of           CE(f(x), y) + CE(f(G(x)), y)
 
 The mask keeps the features that the classes need; a trigger moves the others. No class is scanned:
-G needs no target. ``PAM`` (``d3fast.defenses.pam``) uses the same inversion.
+G needs no target. The paper has kept = 1. Where features are redundant, m is near 1 in all
+channels, and the best G changes nothing (docs/detectors.md); the default is the weight of the
+authors' code. ``PAM`` (``d3fast.defenses.pam``) uses the same inversion.
 """
 
 import itertools
@@ -47,6 +49,7 @@ class InversionByFeatures:
         steps: steps of Adam on the generator.
         lr: its learning rate.
         bound: tau, largest root mean square of G(x) - x.
+        kept: weight of the features that the mask keeps.
 
     Raises:
         ValueError: a number out of range.
@@ -57,11 +60,12 @@ class InversionByFeatures:
     steps: int = 400
     lr: float = 1e-3
     bound: float = 0.2
+    kept: float = 0.01
 
     def __post_init__(self) -> None:
         for name in ("mask_steps", "steps"):
             check_integer(name, getattr(self, name), 1)
-        for name in ("mask_lr", "lr", "bound"):
+        for name in ("mask_lr", "lr", "bound", "kept"):
             check_number(name, getattr(self, name))
 
 
@@ -274,7 +278,7 @@ def invert(
         trigger: the generator.
         mask: (d,), of ``benign_mask``.
         batches: (images, labels).
-        options: ``steps`` and ``lr``.
+        options: ``steps``, ``lr`` and ``kept``.
     """
     optimizer = torch.optim.Adam(trigger.parameters(), options.lr)
     for images, _ in itertools.islice(itertools.cycle(batches), options.steps):
@@ -282,7 +286,8 @@ def invert(
             clean = head_inputs(model, head, images)
         gap = (head_inputs(model, head, trigger(images)) - clean).square()
         optimizer.zero_grad(set_to_none=True)
-        (mask * gap - (1 - mask) * gap).sum(dim=-1).mean().backward()  # type: ignore[no-untyped-call]
+        weights = options.kept * mask - (1 - mask)
+        (weights * gap).sum(dim=-1).mean().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
 
