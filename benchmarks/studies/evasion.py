@@ -1,28 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attackers who know the detectors ``head`` and ``margin``, compared with clean models of digits.
+"""Attackers who know how models are inspected, compared with clean models of digits.
 
-The models of the plan ``detector-aware`` have the seeds, triggers and recipes of those that the
-study ``calibration`` has inspected; only the loss of the attacker differs.
+``detector-aware`` trains against the detectors ``head`` and ``margin``, ``abi`` limits the
+Lipschitz bounds of channels. The models have the seeds, triggers and recipes of those that the
+study ``calibration`` has inspected; only the training of the attacker differs.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from benchmarks.studies.calibration import CALIBRATIONS, RATES, verdicts
 from benchmarks.studies.harness import RESULTS, save, start_workers
 from benchmarks.studies.inspection import inspected
-from benchmarks.studies.inspection_plans import AWARE, PLANS
-from d3fast.attacks import DetectorAwareAttacker, recipe
+from benchmarks.studies.inspection_plans import ABI, AWARE, PLANS
+from d3fast.attacks import recipe
 from d3fast.audit.calibration import Calibration, read_calibration
 from d3fast.results.format import fixed, mean, percent, value_range
 from d3fast.results.jobs import Row
 from d3fast.results.store import Results, read_results
 from d3fast.results.table import text_table, to_markdown
+from d3fast.runtime.checks import check_choice
 from d3fast.training.intervals import wilson
 
 UNAWARE = "calibration-digits-cpu"
@@ -30,7 +32,11 @@ EVERY = "every attack"
 
 
 def evasion_rows(
-    aware: Sequence[Row], unaware: Sequence[Row], calibration: Calibration, rate: float
+    aware: Sequence[Row],
+    unaware: Sequence[Row],
+    calibration: Calibration,
+    rate: float,
+    attacker: str = AWARE,
 ) -> Iterator[Row]:
     """Yield what the detectors say of the models of every attack, without and with the attacker.
 
@@ -39,11 +45,12 @@ def evasion_rows(
         unaware: inspected models of other attackers, of the same seeds and attacks among them.
         calibration: of their architecture.
         rate: false alarms of all detectors together.
+        attacker: name of the adaptive attacker.
     """
     attacks = dict.fromkeys(row["attack"].partition(" (")[0] for row in aware)
     seeds = {row["seed"] for row in aware}
     usual = [row for row in unaware if row["attack"] in attacks and row["seed"] in seeds]
-    for adaptive, rows in ((None, usual), (AWARE, aware)):
+    for adaptive, rows in ((None, usual), (attacker, aware)):
         for attack in (EVERY, *attacks):
             own = [row for row in rows if attack in (EVERY, row["attack"].partition(" (")[0])]
             found = verdicts(own, calibration, rate)
@@ -73,11 +80,12 @@ def evasion_table(results: Results) -> str:
     """Return one line per attack: the median scores and the flagged models, before and after."""
     rows = [row for row in results.rows if row["kind"] == "evasion"]
     names = list(rows[0]["scores"])
+    (attacker,) = {row["adaptive"] for row in rows} - {None}
     lines = []
     for attack in dict.fromkeys(row["attack"] for row in rows):
         plain, aware = (
             next(row for row in rows if (row["attack"], row["adaptive"]) == (attack, adaptive))
-            for adaptive in (None, AWARE)
+            for adaptive in (None, attacker)
         )
         pairs = ((plain["scores"][name], aware["scores"][name]) for name in names)
         lines.append(
@@ -100,19 +108,23 @@ def _found(row: Row) -> str:
 
 def evasion(
     out: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/evasion"),
+    attacker: Annotated[str, typer.Option(help=f"{AWARE} or {ABI}.")] = AWARE,
     workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
 ) -> None:
-    """Run the jobs that are not finished and write ``evasion-cpu.json``."""
+    """Run the jobs that are not finished and write ``evasion-cpu.json``, or that of ``abi``."""
+    check_choice("attacker", attacker, (AWARE, ABI))
     with start_workers(out, workers) as pool:
-        seen = inspected(AWARE, pool)
+        seen = inspected(attacker, pool)
     if seen.missing:
         raise SystemExit(f"{seen.missing} inspections are missing")
     before = read_results(RESULTS / f"{UNAWARE}.json")
     unaware = [row for row in before.rows if row["kind"] == "inspected"]
     calibration = read_calibration(CALIBRATIONS["digits"].path)
-    attacker = recipe("badnets", PLANS[AWARE].preset.base.data, adaptive=AWARE)
-    assert isinstance(attacker, DetectorAwareAttacker)
-    options = {name: value for name, value in asdict(attacker).items() if name != "base"}
+    made: Any = recipe("badnets", PLANS[attacker].preset.base.data, adaptive=attacker)
+    options = {name: value for name, value in asdict(made).items() if name != "base"}
     settings = {"rate": RATES[0], "unaware": UNAWARE, "attacker": options}
-    rows = [*evasion_rows(seen.rows, unaware, calibration, RATES[0]), *seen.rows]
-    save("evasion-cpu", "evasion", settings, rows)
+    rows = [*evasion_rows(seen.rows, unaware, calibration, RATES[0], attacker), *seen.rows]
+    if attacker == AWARE:
+        save("evasion-cpu", "evasion", settings, rows)
+    else:
+        save(f"evasion-{attacker}-cpu", f"evasion --attacker {attacker}", settings, rows)

@@ -7,7 +7,7 @@ from benchmarks.studies.inspection_rates import MORE
 from d3fast.audit import InspectOptions
 from d3fast.benchmark.attack_jobs import ATTACK_PRESETS, AttackPreset
 
-WAVES, AWARE, TARGETS = "waves", "detector-aware", "targets"
+WAVES, AWARE, ABI, TARGETS = "waves", "detector-aware", "abi", "targets"
 CALIBRATED, CALIBRATED_FASHION = "calibrated", "calibrated-fashion-mnist"
 DEVELOPMENT = tuple(range(100, 105))
 SPARSE = 0.02
@@ -80,7 +80,7 @@ PLANS = {
         slow=tuple(range(29, 49)),
         detectors=("wave",),
     ),
-    # The next four fit a calibration of the package, whose detectors run, ``wave`` among them.
+    # The next five fit a calibration of the package, whose detectors run, ``wave`` among them.
     # Inspected by the study ``calibration``: seeds that nothing was chosen on.
     CALIBRATED: StudyPlan(
         ATTACK_PRESETS["digits"],
@@ -105,16 +105,19 @@ PLANS = {
         targets=(1, 2, 3, 4, 5, 6, 7, 9),
     ),
     # Attackers whose trigger needs no training; seeds of ``CALIBRATED``.
-    AWARE: StudyPlan(
-        ATTACK_PRESETS["digits"],
-        ("badnets", "blended", "sig", "wanet"),
-        backdoored=tuple(range(50, 53)),
-        clean=(),
-        adaptive="detector-aware",
-    ),
+    **{
+        adaptive: StudyPlan(
+            ATTACK_PRESETS["digits"],
+            ("badnets", "blended", "sig", "wanet"),
+            backdoored=tuple(range(50, 53)),
+            clean=(),
+            adaptive=adaptive,
+        )
+        for adaptive in (AWARE, ABI)
+    },
     "fashion-mnist": StudyPlan(
         ATTACK_PRESETS["cpu"], ("badnets", "blended", "sig", "wanet"), (0, 1, 2), (0, 1, 2)
     ),
 }
-_OTHERS = (WAVES, AWARE, TARGETS, CALIBRATED, CALIBRATED_FASHION)
+_OTHERS = (WAVES, AWARE, ABI, TARGETS, CALIBRATED, CALIBRATED_FASHION)
 USUAL = ",".join(name for name in PLANS if name not in _OTHERS)

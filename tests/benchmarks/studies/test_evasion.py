@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.studies.evasion import EVERY, evasion_rows, evasion_table
 from benchmarks.studies.inspection import jobs_of
-from benchmarks.studies.inspection_plans import AWARE, CALIBRATED, PLANS
+from benchmarks.studies.inspection_plans import ABI, AWARE, CALIBRATED, PLANS
 from d3fast.audit.calibration import read_calibration
 from d3fast.results.store import Results
 from tests.audit.calibrations import NAMES, write_calibration
@@ -49,7 +49,16 @@ def test_the_table_shows_before_and_after(rows):
 
 
 def test_the_models_are_those_of_the_calibrated_study_but_for_the_attacker():
-    plain, aware = (jobs_of(PLANS[name])[1] for name in (CALIBRATED, AWARE))
+    plain, *adaptive = (jobs_of(PLANS[name])[1] for name in (CALIBRATED, AWARE, ABI))
     known = {(job.spec.attack, job.spec.seed, job.spec.ratio) for job in plain}
-    assert {(job.spec.attack, job.spec.seed, job.spec.ratio) for job in aware} <= known
-    assert all(job.spec.adaptive == AWARE for job in aware)
+    for name, aware in zip((AWARE, ABI), adaptive, strict=True):
+        assert {(job.spec.attack, job.spec.seed, job.spec.ratio) for job in aware} <= known
+        assert all(job.spec.adaptive == name for job in aware)
+
+
+def test_the_table_is_that_of_any_one_attacker(tmp_path):
+    calibration = read_calibration(write_calibration(tmp_path / "a.json", classes=10, largest=3))
+    aware, unaware = [row("badnets (abi)", 0.0)], [row("badnets", 9.0)]
+    rows = list(evasion_rows(aware, unaware, calibration, 0.05, ABI))
+    assert {each["adaptive"] for each in rows} == {None, ABI}
+    assert evasion_table(Results("", {}, rows)).endswith("| 1 → 0 (0–79 %) | 1 → 0 |")
