@@ -9,8 +9,8 @@ random weights, and how much is learned from the suspect's answers. ``SHARES`` i
 share again, under the attacks that the third default left the most of. ``DEPTHS`` is the fifth:
 restarted blocks at a large share against none at a small one, both with the recovery, on
 Fashion-MNIST and on digits. ``HEAD_SHARES`` is the sixth: the share where no block restarts.
-``CLEAN_LABEL`` is the seventh: what removes SIG, of which the default keeps most. ``UNLABELLED`` is
-the eighth: how much is learned from the suspect where there are images without labels.
+``UNLABELLED`` is the seventh: how much is learned from the suspect where there are images without
+labels. ``CLEAN_LABEL``, what removes SIG, of which the default keeps most, was not run to its end.
 """
 
 from collections.abc import Mapping, Sequence
