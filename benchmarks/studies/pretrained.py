@@ -23,7 +23,7 @@ from benchmarks.studies.pretrained_jobs import (
 )
 from d3fast.attacks import TrainConfig
 from d3fast.benchmark.implant import AttackSpec
-from d3fast.benchmark.presets import options_of
+from d3fast.benchmark.presets import UNPUSHED, options_of
 from d3fast.data import AUGMENTATIONS
 from d3fast.detox import D3Config
 from d3fast.results.jobs import Row
@@ -35,7 +35,6 @@ LAST = r"^(_blocks\.1[2-5]|_conv_head|_bn1)\."
 BODY = r"^_(conv_stem|bn0|blocks|conv_head|bn1)\."
 _EPOCHS = 15
 _SHARED: Mapping[str, Any] = {"epochs": _EPOCHS, "channels_last": True}
-_NO_DISTANCE: Mapping[str, Any] = {"distance_weight": 0.0, "constraint": None}
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ LINES: Mapping[str, Line] = {
     "d3 auto": Line("d3", {**options_of(D3Config.auto()), **_SHARED, "lr": 0.02, "recovery": 5}),
     "last blocks at random": _d3(restart=LAST),
     "last blocks from the base": _d3(True, restart=LAST),
-    "last blocks from the base, no distance": _d3(True, restart=LAST, **_NO_DISTANCE),
+    "last blocks from the base, no distance": _d3(True, restart=LAST, **UNPUSHED),
     "whole body from the base": _d3(True, restart=BODY),
     "whole body from the base, no distillation": _d3(True, restart=BODY, distillation=0.0),
 }

@@ -26,7 +26,13 @@ from benchmarks.studies.harness import save
 from d3fast.benchmark.attack_jobs import ATTACK_PRESETS, PLAIN
 from d3fast.benchmark.grid import run_grid
 from d3fast.benchmark.plan import Attacks, BenchmarkPreset
-from d3fast.benchmark.presets import BENCHMARK_PRESETS, NO_DISTANCE, RECOVERED, options_of
+from d3fast.benchmark.presets import (
+    BENCHMARK_PRESETS,
+    NO_DISTANCE,
+    RECOVERED,
+    UNPUSHED,
+    options_of,
+)
 from d3fast.benchmark.repair_jobs import DefenseSpec
 from d3fast.benchmark.report.numbers import EFFECTS
 from d3fast.detox import D3Config
@@ -244,16 +250,15 @@ DEPTHS = (
 HEAD_SHARES = tuple(
     _recovered(f"restart 0, distillation {share}", 0, share) for share in (0.2, 0.3)
 )
-_UNPUSHED: Mapping[str, Any] = {"distance_weight": 0.0, "constraint": None}
 CLEAN_LABEL = (
     DefenseSpec("fine-tuning", (_E,)),
     DefenseSpec("fst", ({**_E, "lr": 0.06},)),
     _recovered("restart 0, distillation 0.2", 0, 0.2),
     _recovered("restart 1, distillation 0.2", 1, 0.2),
     _recovered("restart 2, distillation 0.4", 2, 0.4),
-    _recovered("restart 2, distillation 0.4, no distance", 2, 0.4, **_UNPUSHED),
+    _recovered("restart 2, distillation 0.4, no distance", 2, 0.4, **UNPUSHED),
     _recovered("restart 2, distillation 0.2", 2, 0.2),
-    _recovered("restart 2, distillation 0.2, no distance", 2, 0.2, **_UNPUSHED),
+    _recovered("restart 2, distillation 0.2, no distance", 2, 0.2, **UNPUSHED),
 )
 
 
@@ -266,11 +271,11 @@ UNLABELLED = (
     DefenseSpec("fine-tuning", (_E,)),
     _recovered("restart 2, distillation 0.4, none unlabelled", 2, 0.4),
     _taught("restart 2, distillation 0.4", 2, 0.4),
-    _taught("restart 2, distillation 0.4, no distance", 2, 0.4, **_UNPUSHED),
+    _taught("restart 2, distillation 0.4, no distance", 2, 0.4, **UNPUSHED),
     _taught("restart 0, distillation 0.2", 0, 0.2),
     _taught("restart 0, distillation 0.2, no distance", 0, 0.2, **NO_DISTANCE),
     _taught("restart 2, distillation 0.7", 2, 0.7),
-    _taught("restart 2, distillation 0.7, no distance", 2, 0.7, **_UNPUSHED),
+    _taught("restart 2, distillation 0.7, no distance", 2, 0.7, **UNPUSHED),
     _taught("restart 0, distillation 0.4", 0, 0.4),
     _taught("restart 0, distillation 0.4, no distance", 0, 0.4, **NO_DISTANCE),
 )

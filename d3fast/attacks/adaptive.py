@@ -7,7 +7,7 @@ re-draws or pushes the head and then trains on clean samples. It moves the featu
 images to those of the target class, so that any head fitted to clean samples predicts the target.
 ``DetectorAwareAttacker`` knows two detectors of ``d3fast inspect``, ``head`` and ``margin``, and
 keeps what they measure of the target class at the mean of the other classes. ``ABIAttacker`` knows
-that repairs look for a few channels that carry the backdoor, and spreads it over all of them.
+that repairs look for a few channels that carry the backdoor, and lets no channel stand out.
 
 All wrap another attack and keep its trigger and its poisoned labels.
 """

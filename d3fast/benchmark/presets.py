@@ -38,7 +38,8 @@ _ADAPTIVE: Attacks = (
 # cores.
 _EPOCHS: Mapping[str, Any] = {"epochs": 50}
 # Neither push nor sphere; the tracked weights begin where they were.
-NO_DISTANCE: Mapping[str, Any] = {"distance_weight": 0.0, "constraint": None, "warm_start": "near"}
+UNPUSHED: Mapping[str, Any] = {"distance_weight": 0.0, "constraint": None}
+NO_DISTANCE: Mapping[str, Any] = {**UNPUSHED, "warm_start": "near"}
 _FINE_TUNING: Mapping[str, Any] = {**NO_DISTANCE, "epsilon": 0.0}
 _LIKE_D3: Mapping[str, Any] = {
     name: getattr(D3Config(), name)
@@ -46,7 +47,7 @@ _LIKE_D3: Mapping[str, Any] = {
 }
 # The last two of three blocks restart from random weights, with and without the distance.
 _RESTARTED: Mapping[str, Any] = {"restart": 2, "distillation": 0.4}
-_UNPUSHED = {**_RESTARTED, "distance_weight": 0.0, "constraint": None}
+_UNPUSHED = {**_RESTARTED, **UNPUSHED}
 # No block restarts; the head is pushed and a recovery follows, with and without the distance.
 RECOVERED: Mapping[str, Any] = {"max_acc_drop": 1.0, "recovery": 30}
 _CPU_DEFENSES = (

@@ -74,7 +74,7 @@ def attack(
             help=f"Adaptive attacker around it: {', '.join(ADAPTIVE)}.", rich_help_panel=_DATASET
         ),
     ] = None,
-    mapping: options.Mapping = None,
+    mapping: options.LabelMapping = None,
     train: Annotated[
         int | None,
         typer.Option(

@@ -137,7 +137,7 @@ def _benchmark(
     ratio: Annotated[
         float | None, typer.Option(help="Poison ratio in place of the preset's.")
     ] = None,
-    mapping: options.Mapping = None,
+    mapping: options.LabelMapping = None,
     clean: Annotated[
         int | None, typer.Option(help="Clean samples of a defender in place of the preset's.")
     ] = None,

@@ -95,7 +95,7 @@ Attacks = Annotated[
     str | None,
     typer.Option(help="Run only these attacks: NAME or NAME+ADAPTIVE, comma-separated."),
 ]
-Mapping = Annotated[
+LabelMapping = Annotated[
     str | None,
     typer.Option(
         help=f"Labels of poisoned images: {', '.join(MAPPINGS)}; the default depends on the attack."
